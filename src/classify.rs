@@ -1,0 +1,1 @@
+//! Rows and observations in, file events and row updates out.

@@ -1,0 +1,1 @@
+//! One path as an observation.

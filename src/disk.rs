@@ -1,0 +1,1 @@
+//! The library root: stat, list and open beneath it.

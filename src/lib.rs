@@ -1,0 +1,38 @@
+//! `file-watcher` keeps every consumer of a topic exchange in step with a music library on disk.
+//!
+//! The map, floor by floor. A module uses lower floors only, and modules of one floor are
+//! strangers to each other; `tests/house.rs` holds both rules.
+//!
+//! | floor | module | what it is | what it never does |
+//! |---|---|---|---|
+//! | 0 | [`model`] | the nouns: hints, observations, rows, file events | IO |
+//! | 1 | [`classify`] | rows and observations in, file events and row updates out | IO, clocks |
+//! | 1 | [`message`] | a file event as the bytes that consumers read | decide anything |
+//! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | know what a file is |
+//! | 1 | [`disk`] | the library root: stat, list and open beneath it | follow a link out of it |
+//! | 2 | [`library`] | the disk as a stream of hints: watch, walk, reconcile | say what happened |
+//! | 2 | [`content`] | one path as an observation: settle, hash, read the tags | write anything |
+//! | 2 | [`store`] | SQLite: the index and the outbox in one transaction | talk to a broker |
+//! | 2 | [`sink`] | where messages go: RabbitMQ or standard output | forget a message unasked |
+//! | 2 | [`status`] | counters, progress and the summary | steer |
+//! | 3 | [`pipeline`] | the chain, on one screen | anything else |
+//! | 4 | [`cli`], [`config`], [`telemetry`] | the thin shell | work |
+
+pub mod model;
+
+pub mod classify;
+pub mod disk;
+pub mod message;
+pub mod stream;
+
+pub mod content;
+pub mod library;
+pub mod sink;
+pub mod status;
+pub mod store;
+
+pub mod pipeline;
+
+pub mod cli;
+pub mod config;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! The `file-watcher` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A file event as the bytes that consumers read.

@@ -1,0 +1,130 @@
+//! A hint to look at a path: never a fact about it.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{FileStat, LibraryPath};
+
+/// "Look at this path." What is published comes from comparing the disk with the index, so a hint
+/// that comes twice, late or out of order costs time and nothing else.
+#[derive(Clone, Debug)]
+pub struct FsEvent {
+    /// Where to look.
+    pub path: LibraryPath,
+    /// How long the path must have been left alone before the look.
+    pub quiet: Quiet,
+    /// Who asked for the look; the message says so.
+    pub origin: Origin,
+    /// Somebody closed the file after writing: read it even if its times did not change, as they
+    /// may not after writes through a memory map.
+    pub written: bool,
+    /// The kernel said that this name was that one until now.
+    pub renamed_from: Option<LibraryPath>,
+    /// What the last look saw, when it found the file still changing.
+    pub last_seen: Option<FileStat>,
+    /// How many looks were thrown away before this one.
+    pub attempt: u32,
+    /// What must stay alive until this look is committed or given up.
+    pub tokens: Vec<Token>,
+}
+
+impl FsEvent {
+    /// A plain look at `path`.
+    pub fn new(path: LibraryPath, quiet: Quiet, origin: Origin) -> Self {
+        Self {
+            path,
+            quiet,
+            origin,
+            written: false,
+            renamed_from: None,
+            last_seen: None,
+            attempt: 0,
+            tokens: Vec::new(),
+        }
+    }
+
+    /// This hint, newer than `older` for the same path, knowing what `older` knew.
+    ///
+    /// The newest says how long to wait, but a change of attributes after a close or a rename does
+    /// not turn a finished file into an unfinished one. A rename is trusted only while nothing else
+    /// is said of the path.
+    #[must_use]
+    pub fn merged_over(mut self, mut older: Self) -> Self {
+        if self.quiet == Quiet::Touched && matches!(older.quiet, Quiet::Closed | Quiet::Renamed) {
+            self.quiet = older.quiet;
+            self.renamed_from = None;
+        }
+        self.written |= older.written;
+        self.last_seen = self.last_seen.or(older.last_seen);
+        self.attempt = self.attempt.max(older.attempt);
+        self.tokens.append(&mut older.tokens);
+        self
+    }
+}
+
+/// Why a path may have changed, which says how long it must be quiet before a look can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quiet {
+    /// The walk found a difference: look now, and wait only if the file is young.
+    Found,
+    /// It was renamed into place, and so is complete.
+    Renamed,
+    /// It was closed after writing.
+    Closed,
+    /// It was made, and whoever made it may still be writing.
+    Created,
+    /// Its attributes changed.
+    Touched,
+    /// Its name went away, perhaps to come back elsewhere.
+    Gone,
+    /// An earlier look found it changing or failed: look again after this long.
+    Again(Duration),
+}
+
+/// Who asked for a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The kernel told us.
+    Watch,
+    /// A walk found a difference.
+    Scan,
+    /// Somebody asked to hear of it again.
+    Replay,
+}
+
+impl Origin {
+    /// The word that messages use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Watch => "watch",
+            Self::Scan => "scan",
+            Self::Replay => "replay",
+        }
+    }
+
+    /// The origin of a word that [`Origin::as_str`] gave.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Watch, Self::Scan, Self::Replay].into_iter().find(|origin| origin.as_str() == word)
+    }
+}
+
+/// Something that is released when the last hint that carries it is dropped.
+#[derive(Clone)]
+pub struct Token {
+    _held: Arc<dyn Any + Send + Sync>,
+}
+
+impl Token {
+    /// A token that keeps `held` alive.
+    pub fn new(held: impl Any + Send + Sync) -> Self {
+        Self { _held: Arc::new(held) }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token")
+    }
+}

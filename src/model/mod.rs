@@ -1,0 +1,46 @@
+//! The nouns that every floor speaks of. No IO happens here.
+
+mod event;
+mod extensions;
+mod hint;
+mod path;
+mod track;
+
+pub use event::{Change, FileEvent, Outgoing};
+pub use extensions::{Extensions, ExtensionsError, FileType};
+pub use hint::{FsEvent, Origin, Quiet, Token};
+pub use path::LibraryPath;
+pub use track::{Content, FileStat, Fingerprint, Metadata, Observation, Row, Seen, Tags, Track};
+
+/// What was last committed, read by path, by inode and by content.
+///
+/// The store implements it; tests put a map in its place.
+pub trait Index {
+    /// Why a read failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The row of one path.
+    fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Self::Error>;
+
+    /// The rows whose file had this device and inode, at most `limit` of them.
+    fn rows_by_inode(&self, device: u64, inode: u64, limit: usize) -> Result<Vec<Row>, Self::Error>;
+
+    /// The rows whose file had this SHA-256, at most `limit` of them.
+    fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Self::Error>;
+
+    /// The next rows after `after` in byte order of paths, at or under `under`, at most `limit` of them.
+    fn rows_after(
+        &self,
+        under: &LibraryPath,
+        after: Option<&LibraryPath>,
+        limit: usize,
+    ) -> Result<Vec<(LibraryPath, FileStat)>, Self::Error>;
+
+    /// How many rows there are.
+    fn len(&self) -> Result<u64, Self::Error>;
+
+    /// Whether nothing was ever committed.
+    fn is_empty(&self) -> Result<bool, Self::Error> {
+        Ok(self.len()? == 0)
+    }
+}

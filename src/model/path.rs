@@ -1,0 +1,156 @@
+//! A path beneath the library root, as the bytes that the kernel gave.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A path beneath the library root: bytes, `/` between names, none at either end. The root is empty.
+///
+/// Its order is the byte order of whole paths, which is also SQLite's order of BLOBs and the order
+/// of the walk; so the two can be merged without sorting either. Cloning costs a counter.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LibraryPath(Arc<[u8]>);
+
+impl LibraryPath {
+    /// The root itself.
+    pub fn root() -> Self {
+        Self(Arc::from(&b""[..]))
+    }
+
+    /// A path from its bytes, as the store keeps them.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(Arc::from(bytes))
+    }
+
+    /// Where `path` is beneath `root`; `None` where it is not beneath it.
+    pub fn beneath(root: &Path, path: &Path) -> Option<Self> {
+        let below = path.strip_prefix(root).ok()?;
+        Some(Self::from_bytes(below.as_os_str().as_bytes()))
+    }
+
+    /// The bytes, as the store keeps them.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether this is the root itself.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The absolute path, under `root`.
+    pub fn under(&self, root: &Path) -> PathBuf {
+        if self.is_root() { root.to_path_buf() } else { root.join(OsStr::from_bytes(&self.0)) }
+    }
+
+    /// The path of the entry `name` in this directory.
+    #[must_use]
+    pub fn join(&self, name: &[u8]) -> Self {
+        if self.is_root() {
+            return Self::from_bytes(name);
+        }
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
+        bytes.extend_from_slice(&self.0);
+        bytes.push(b'/');
+        bytes.extend_from_slice(name);
+        Self(Arc::from(bytes))
+    }
+
+    /// The directory that holds this entry; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let end = self.0.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        Some(Self::from_bytes(&self.0[..end]))
+    }
+
+    /// The last name of the path; empty for the root.
+    pub fn name(&self) -> &[u8] {
+        self.0.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
+    }
+
+    /// The names from the root down.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
+    }
+
+    /// Whether this path is `directory` itself or lies anywhere beneath it.
+    pub fn is_at_or_under(&self, directory: &Self) -> bool {
+        directory.is_root()
+            || (self.0.starts_with(&directory.0)
+                && (self.0.len() == directory.0.len() || self.0[directory.0.len()] == b'/'))
+    }
+
+    /// What stands after the last dot of the name, where something stands before that dot.
+    pub fn extension(&self) -> Option<&[u8]> {
+        let name = self.name();
+        let dot = name.iter().rposition(|&byte| byte == b'.')?;
+        (dot > 0 && dot + 1 < name.len()).then(|| &name[dot + 1..])
+    }
+}
+
+impl fmt::Display for LibraryPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for LibraryPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl From<&str> for LibraryPath {
+    fn from(path: &str) -> Self {
+        Self::from_bytes(path.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_parts_of_a_path_are_found() {
+        let path = LibraryPath::from("a/b.d/c.MP3");
+        assert_eq!(path.name(), b"c.MP3");
+        assert_eq!(path.extension(), Some(&b"MP3"[..]));
+        assert_eq!(path.parent(), Some(LibraryPath::from("a/b.d")));
+        assert_eq!(LibraryPath::from("a").parent(), Some(LibraryPath::root()));
+        assert_eq!(LibraryPath::root().parent(), None);
+        assert_eq!(LibraryPath::from("a/.mp3").extension(), None);
+        assert_eq!(LibraryPath::from("a.d/b").extension(), None);
+        assert_eq!(LibraryPath::from("a.").extension(), None);
+    }
+
+    #[test]
+    fn a_directory_holds_only_what_is_beneath_it() {
+        let directory = LibraryPath::from("a/b");
+        assert!(LibraryPath::from("a/b").is_at_or_under(&directory));
+        assert!(LibraryPath::from("a/b/c").is_at_or_under(&directory));
+        assert!(!LibraryPath::from("a/bc").is_at_or_under(&directory));
+        assert!(LibraryPath::from("x").is_at_or_under(&LibraryPath::root()));
+    }
+
+    proptest! {
+        #[test]
+        fn joining_and_taking_the_parent_are_inverse(names in prop::collection::vec("[a-z][a-z.]{0,3}", 1..5)) {
+            let mut path = LibraryPath::root();
+            for name in &names {
+                let child = path.join(name.as_bytes());
+                prop_assert_eq!(child.parent(), Some(path.clone()));
+                prop_assert_eq!(child.name(), name.as_bytes());
+                prop_assert!(child.is_at_or_under(&path));
+                path = child;
+            }
+            prop_assert_eq!(path.names().count(), names.len());
+            let root = Path::new("/r");
+            prop_assert_eq!(LibraryPath::beneath(root, &path.under(root)), Some(path));
+        }
+    }
+}

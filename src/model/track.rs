@@ -1,0 +1,165 @@
+//! What is known of a file: its stat, its hashes, its metadata.
+
+use serde::{Deserialize, Serialize};
+
+use super::{LibraryPath, Origin};
+
+/// The part of a stat by which two looks at a file are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileStat {
+    /// The device, or 0 for the library root's own: that number changes when the library is mounted
+    /// again, and nothing in the library changed then.
+    pub device: u64,
+    /// The inode number on that device.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Last change of the content, in nanoseconds since the epoch.
+    pub mtime_ns: i64,
+    /// Last change of content or attributes, in nanoseconds since the epoch.
+    pub ctime_ns: i64,
+}
+
+impl FileStat {
+    /// Whether both are the same inode.
+    pub fn same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Whether size and modification time agree.
+    pub fn same_size_and_mtime(&self, other: &Self) -> bool {
+        (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+    }
+}
+
+/// The two hashes of a whole file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint {
+    /// SHA-256.
+    pub sha256: [u8; 32],
+    /// XXH3 with 128 bits, seed 0.
+    pub xxh128: u128,
+}
+
+/// What the tags and the stream headers say.
+///
+/// The field names are those of the message; an absent field is absent there too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Playing time in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<f64>,
+    /// Bits a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bitrate: Option<u32>,
+    /// Hz.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
+    /// Number of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u32>,
+    /// MIME type, the one that mutagen gives first for the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// The six tags.
+    #[serde(default)]
+    pub tags: Tags,
+    /// Why something could not be read; what could be is still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The six tags that consumers know, each absent where the file has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tags {
+    /// Title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Artist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artist: Option<String>,
+    /// Album.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub album: Option<String>,
+    /// Date or year, as written in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+    /// Genre.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genre: Option<String>,
+    /// Track number, `3` or `3/12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<String>,
+}
+
+impl Tags {
+    /// The tags by name, in the order of the contract, absent ones left out.
+    pub fn present(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("title", &self.title),
+            ("artist", &self.artist),
+            ("album", &self.album),
+            ("date", &self.date),
+            ("genre", &self.genre),
+            ("track", &self.track),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+}
+
+/// The content of a file, as messages carry it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Track {
+    /// The hashes.
+    pub fingerprint: Fingerprint,
+    /// The metadata.
+    pub metadata: Metadata,
+}
+
+/// What was last committed of one path: what every consumer has been told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Where.
+    pub path: LibraryPath,
+    /// The stat that belongs to the content.
+    pub stat: FileStat,
+    /// The content.
+    pub track: Track,
+}
+
+/// What one look found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// Where was looked.
+    pub path: LibraryPath,
+    /// Who asked.
+    pub origin: Origin,
+    /// What was there.
+    pub seen: Seen,
+}
+
+/// What was at a path.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// No regular file has this name; that was proved, not guessed.
+    Missing,
+    /// A file, wholly in this state from before the read until after it.
+    File {
+        /// Its stat.
+        stat: FileStat,
+        /// Its content.
+        content: Content,
+        /// The indexed paths from which it may have been moved here, best first; each was seen to be gone.
+        candidates: Vec<LibraryPath>,
+    },
+}
+
+/// How the content of a file is known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// It was read.
+    Read(Track),
+    /// Nothing was read: it is what the row of this vanished path says, for it is that very file.
+    MovedFrom(LibraryPath),
+}

@@ -1,0 +1,1 @@
+//! Counters, progress and the summary.

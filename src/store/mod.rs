@@ -1,0 +1,1 @@
+//! SQLite: the index and the outbox in one transaction.

@@ -1,0 +1,1 @@
+//! The combinators of the chain, one a file, behind one extension trait.
