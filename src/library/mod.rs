@@ -3,8 +3,16 @@
 //! Nothing here says what happened. The watcher says which paths to look at, the walk finds where
 //! the disk and the index differ, and both may repeat themselves or be late.
 
+mod brake;
+mod inbox;
 mod reconcile;
+mod scan;
 mod walk;
+mod watch;
 
+pub use brake::{Brake, Verdict};
+pub use inbox::{Hints, Inbox};
 pub use reconcile::{Difference, Reconcile};
+pub use scan::{Barrier, Scanner, Tally, WalkReport};
 pub use walk::{Walk, Walked};
+pub use watch::{Handler, WatchError, WatchTrouble, Watcher};

@@ -26,8 +26,10 @@ pub struct FsEvent {
     pub last_seen: Option<FileStat>,
     /// How many looks were thrown away before this one.
     pub attempt: u32,
-    /// What must stay alive until this look is committed or given up.
-    pub tokens: Vec<Token>,
+    /// The walks that wait for this look, whatever comes of it.
+    pub walks: Vec<Token>,
+    /// What must stay alive until the path was looked at to the end, however many looks that takes.
+    pub holds: Vec<Token>,
 }
 
 impl FsEvent {
@@ -41,7 +43,8 @@ impl FsEvent {
             renamed_from: None,
             last_seen: None,
             attempt: 0,
-            tokens: Vec::new(),
+            walks: Vec::new(),
+            holds: Vec::new(),
         }
     }
 
@@ -59,7 +62,8 @@ impl FsEvent {
         self.written |= older.written;
         self.last_seen = self.last_seen.or(older.last_seen);
         self.attempt = self.attempt.max(older.attempt);
-        self.tokens.append(&mut older.tokens);
+        self.walks.append(&mut older.walks);
+        self.holds.append(&mut older.holds);
         self
     }
 }

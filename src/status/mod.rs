@@ -1,1 +1,150 @@
-//! Counters, progress and the summary.
+//! What has been done so far, in numbers.
+
+mod progress;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use progress::{Progress, human_bytes};
+
+/// Counters that rise while the service runs.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages of each kind that were committed to the outbox.
+    pub events: EventCounts<AtomicU64>,
+    /// Looks that found a file as it was.
+    pub unchanged: AtomicU64,
+    /// Looks that found out nothing.
+    pub failed: AtomicU64,
+}
+
+/// A number for each event type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the event types")]
+pub struct EventCounts<T> {
+    pub created: T,
+    pub modified: T,
+    pub deleted: T,
+    pub moved: T,
+    pub renamed: T,
+}
+
+impl EventCounts<AtomicU64> {
+    /// Counts one event of a type.
+    pub fn count(&self, event_type: &str) {
+        let counter = match event_type {
+            "created" => &self.created,
+            "modified" => &self.modified,
+            "deleted" => &self.deleted,
+            "moved" => &self.moved,
+            _ => &self.renamed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The numbers now.
+    pub fn now(&self) -> EventCounts<u64> {
+        EventCounts {
+            created: self.created.load(Ordering::Relaxed),
+            modified: self.modified.load(Ordering::Relaxed),
+            deleted: self.deleted.load(Ordering::Relaxed),
+            moved: self.moved.load(Ordering::Relaxed),
+            renamed: self.renamed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl EventCounts<u64> {
+    /// All of them together.
+    pub fn total(&self) -> u64 {
+        self.created + self.modified + self.deleted + self.moved + self.renamed
+    }
+
+    fn by_name(self) -> [(&'static str, u64); 5] {
+        [
+            ("created", self.created),
+            ("modified", self.modified),
+            ("deleted", self.deleted),
+            ("moved", self.moved),
+            ("renamed", self.renamed),
+        ]
+    }
+}
+
+/// What one scan came to, as it is printed at its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Audio files that the walk came by.
+    pub seen: u64,
+    /// Files that are as they were.
+    pub unchanged: u64,
+    /// What was told.
+    pub events: EventCounts<u64>,
+    /// Files and directories that could not be read.
+    pub failed: u64,
+    /// Deletes that are held.
+    pub held: u64,
+    /// Bytes that were read for hashing.
+    pub bytes: u64,
+    /// From the begin of the walk to the last delivery.
+    pub took: Duration,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.took.as_secs_f64();
+        let told: Vec<String> = self
+            .events
+            .by_name()
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        let told = if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) };
+        writeln!(formatter, "files seen    {}", self.seen)?;
+        writeln!(formatter, "changed       {}{told}", self.events.total())?;
+        writeln!(formatter, "unchanged     {}", self.unchanged)?;
+        writeln!(formatter, "failed        {}", self.failed)?;
+        if self.held > 0 {
+            writeln!(formatter, "held deletes  {}", self.held)?;
+        }
+        writeln!(
+            formatter,
+            "hashed        {} at {}/s",
+            human_bytes(self.bytes as f64),
+            human_bytes(self.bytes as f64 / seconds.max(0.001))
+        )?;
+        write!(
+            formatter,
+            "time          {seconds:.2} s, {:.0} files/s",
+            self.seen as f64 / seconds.max(0.001)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_reads_well() {
+        let summary = Summary {
+            seen: 12,
+            unchanged: 9,
+            events: EventCounts { created: 2, moved: 1, ..EventCounts::default() },
+            failed: 1,
+            bytes: 3_500_000,
+            took: Duration::from_secs(2),
+            ..Summary::default()
+        };
+        insta::assert_snapshot!(summary, @r"
+        files seen    12
+        changed       3 (2 created, 1 moved)
+        unchanged     9
+        failed        1
+        hashed        3.5 MB at 1.8 MB/s
+        time          2.00 s, 6 files/s
+        ");
+    }
+}

@@ -1,9 +1,5 @@
 //! The writer: what happens inside a transaction.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::watch;
@@ -12,15 +8,13 @@ use uuid::Uuid;
 use super::{StoreError, index};
 use crate::classify::{self, RowUpdate, Rows};
 use crate::message::{Encoder, Stamp};
-use crate::model::{LibraryPath, Observation, Outgoing, Row};
+use crate::model::{FileEvent, LibraryPath, Observation, Outgoing, Row};
 
 /// What a commit came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Committed {
-    /// How many messages of each event type went into the outbox.
-    pub events: BTreeMap<&'static str, u64>,
-    /// How many observations changed nothing that consumers know.
-    pub unchanged: u64,
+    /// What went into the outbox, in order.
+    pub changes: Vec<FileEvent>,
     /// Paths to look at again.
     pub again: Vec<LibraryPath>,
 }
@@ -31,7 +25,7 @@ pub(super) struct Writer {
     encoder: Encoder,
     last_sequence: u64,
     announce: watch::Sender<u64>,
-    waiting: Arc<AtomicU64>,
+    waiting: watch::Sender<u64>,
 }
 
 impl Writer {
@@ -39,7 +33,7 @@ impl Writer {
         connection: Connection,
         encoder: Encoder,
         announce: watch::Sender<u64>,
-        waiting: Arc<AtomicU64>,
+        waiting: watch::Sender<u64>,
     ) -> Result<Self, StoreError> {
         let last_sequence = last_sequence(&connection)?;
         Ok(Self { connection, encoder, last_sequence, announce, waiting })
@@ -64,24 +58,23 @@ impl Writer {
             }
         }
         let at = Timestamp::now();
-        let mut committed = Committed { again: decision.again, ..Committed::default() };
         let mut sequence = self.last_sequence;
         for event in &decision.changes {
             sequence += 1;
             let stamp = Stamp { sequence, at, correlation_id: Uuid::new_v4() };
             enqueue(&transaction, &self.encoder.encode(event, &stamp))?;
-            *committed.events.entry(event.change.event_type()).or_default() += 1;
         }
         // A batch that changes nothing needs no disk.
         if !decision.updates.is_empty() || !decision.changes.is_empty() {
             transaction.commit()?;
         }
-        self.waiting.fetch_add(sequence - self.last_sequence, Ordering::Relaxed);
-        self.last_sequence = sequence;
-        self.announce.send_if_modified(|newest| std::mem::replace(newest, sequence) != sequence);
-        let told = u64::try_from(decision.changes.len()).unwrap_or(u64::MAX);
-        committed.unchanged = u64::try_from(batch.len()).unwrap_or(u64::MAX).saturating_sub(told);
-        Ok(committed)
+        let added = sequence - self.last_sequence;
+        if added > 0 {
+            self.last_sequence = sequence;
+            self.waiting.send_modify(|waiting| *waiting += added);
+            self.announce.send_replace(sequence);
+        }
+        Ok(Committed { changes: decision.changes, again: decision.again })
     }
 
     pub(super) fn forget(&mut self, sequence: u64) -> Result<(), StoreError> {
@@ -93,7 +86,8 @@ impl Writer {
             .prepare_cached("DELETE FROM outbox WHERE sequence <= ?1")
             .and_then(|mut statement| statement.execute(params![sequence.cast_signed()]));
         self.connection.pragma_update(None, "synchronous", "FULL")?;
-        self.waiting.fetch_sub(u64::try_from(forgotten?).unwrap_or(0), Ordering::Relaxed);
+        let forgotten = u64::try_from(forgotten?).unwrap_or(0);
+        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(forgotten));
         Ok(())
     }
 }

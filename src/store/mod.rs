@@ -13,7 +13,6 @@ mod schema;
 mod state_dir;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -69,7 +68,7 @@ pub struct Store {
     reader: IndexReader,
     outbox_reader: Arc<Mutex<Connection>>,
     last_sequence: watch::Receiver<u64>,
-    waiting: Arc<AtomicU64>,
+    waiting: watch::Receiver<u64>,
 }
 
 impl Store {
@@ -78,9 +77,9 @@ impl Store {
     /// `library` is what the store says it belongs to: the root's path, whose bytes must be the same next time.
     pub fn open(file: &Path, library: &[u8], encoder: Encoder) -> Result<Self, StoreError> {
         let connection = schema::open(file, library)?;
-        let waiting = Arc::new(AtomicU64::new(commit::outbox_length(&connection)?));
+        let (waiting_now, waiting) = watch::channel(commit::outbox_length(&connection)?);
         let (announce, last_sequence) = watch::channel(commit::last_sequence(&connection)?);
-        let mut writer = Writer::new(connection, encoder, announce, Arc::clone(&waiting))?;
+        let mut writer = Writer::new(connection, encoder, announce, waiting_now)?;
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let spawned = thread::Builder::new().name("store".into()).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
@@ -95,7 +94,9 @@ impl Store {
     }
 
     /// Classifies a batch against the index and commits what it comes to: rows and messages together.
-    pub async fn commit(&self, batch: Vec<Observation>) -> Result<Committed, StoreError> {
+    ///
+    /// After an error nothing was changed, and the same batch may be tried again.
+    pub async fn commit(&self, batch: Arc<[Observation]>) -> Result<Committed, StoreError> {
         self.on_writer(move |writer| writer.commit(&batch)).await
     }
 
@@ -106,7 +107,13 @@ impl Store {
 
     /// How many messages wait in the outbox.
     pub fn outbox_length(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+        *self.waiting.borrow()
+    }
+
+    /// Waits until nothing waits in the outbox.
+    pub async fn drained(&self) -> Result<(), StoreError> {
+        self.waiting.clone().wait_for(|waiting| *waiting == 0).await.map_err(|_| StoreError::Stopped)?;
+        Ok(())
     }
 
     /// The sequence number of the newest message ever committed.

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use futures::StreamExt;
 use proptest::prelude::*;
 
@@ -41,8 +39,8 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     let path = LibraryPath::from_bytes(b"\xff/a.mp3");
     {
         let store = open(folder.path());
-        let committed = store.commit(vec![file(&path, 1)]).await.unwrap();
-        assert_eq!(committed.events, BTreeMap::from([("created", 1)]));
+        let committed = store.commit([file(&path, 1)].into()).await.unwrap();
+        assert_eq!(committed.changes[0].change.event_type(), "created");
         assert_eq!(waiting(&store).await.len(), 1);
         store.forget(1).await.unwrap();
         assert_eq!(store.outbox_length(), 0);
@@ -52,7 +50,7 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     assert_eq!((row.stat, row.track), (stat(u64::MAX - 3), track(1)));
     assert_eq!(store.index().rows_by_inode(0, u64::MAX - 3, 9).unwrap().len(), 1);
     assert_eq!(store.index().rows_by_sha256(&[1; 32], 9).unwrap().len(), 1);
-    store.commit(vec![missing(&path)]).await.unwrap();
+    store.commit([missing(&path)].into()).await.unwrap();
     let messages = waiting(&store).await;
     assert_eq!((messages[0].sequence, messages[0].event_type.as_str()), (2, "deleted"));
     assert!(store.index().is_empty().unwrap());
@@ -63,9 +61,9 @@ async fn a_batch_that_changes_nothing_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let path = LibraryPath::from("a.mp3");
-    store.commit(vec![file(&path, 1)]).await.unwrap();
-    let committed = store.commit(vec![file(&path, 1)]).await.unwrap();
-    assert_eq!((committed.events.len(), committed.unchanged), (0, 1));
+    store.commit([file(&path, 1)].into()).await.unwrap();
+    let committed = store.commit([file(&path, 1)].into()).await.unwrap();
+    assert_eq!(committed, Committed::default());
     assert_eq!(store.last_sequence(), 1);
 }
 
@@ -77,7 +75,7 @@ async fn the_outbox_goes_on_with_what_is_committed_later() {
     let later = store.clone();
     let writing = tokio::spawn(async move {
         for index in 0..1200_u32 {
-            later.commit(vec![file(&LibraryPath::from(format!("{index}.mp3").as_str()), 1)]).await.unwrap();
+            later.commit([file(&LibraryPath::from(format!("{index}.mp3").as_str()), 1)].into()).await.unwrap();
         }
     });
     for expected in 1..=1200 {

@@ -1,0 +1,229 @@
+//! One look at one path: what is there, is it finished, and what is in it.
+
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::disk::{Disk, Entry};
+use crate::model::{
+    Content, FileStat, FsEvent, Index, LibraryPath, Observation, Quiet, Row, Seen, Token, Track,
+};
+use crate::stream::Holds;
+
+/// How many rows with one content or inode are looked at before it is called ambiguous.
+const CANDIDATES: usize = 32;
+
+/// Waits between looks at a file that keeps changing: doubled each time, from this to that.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Reads the content of an open file; tests put a model in its place.
+pub trait Contents<F> {
+    /// Hashes the whole file and reads its metadata, which is taken from `known` where the content is the same.
+    fn read(&self, file: &F, path: &LibraryPath, known: Option<&Track>) -> io::Result<Track>;
+}
+
+/// How patient looks are.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Quiet that a closed file must have kept.
+    pub debounce: Duration,
+    /// Quiet that a file must have kept which nobody was seen to close.
+    pub settle: Duration,
+    /// Whether a changed ctime alone is no reason to read a file.
+    pub ignore_ctime: bool,
+}
+
+/// Looks at paths.
+#[derive(Clone, Debug)]
+pub struct Examiner<D, C, I> {
+    /// Where the files are.
+    pub disk: D,
+    /// How they are read.
+    pub contents: C,
+    /// What was committed of them.
+    pub index: I,
+    /// How long they must have been left alone.
+    pub patience: Patience,
+    /// Paths that a look in flight takes for the old name of its file: nobody calls them deleted meanwhile.
+    pub claimed: Holds,
+    /// Paths whose content is hinted to have changed and was not looked at since: no rename of them is trusted.
+    pub dirty: Holds,
+}
+
+/// What came of a look.
+#[derive(Debug)]
+pub struct Examined {
+    /// Where was looked.
+    pub path: LibraryPath,
+    /// What was found.
+    pub outcome: Outcome,
+    /// There is, or was, something beneath this path: walk it.
+    pub look_under: bool,
+    /// What must stay alive until the outcome is committed.
+    pub tokens: Vec<Token>,
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Something to compare with the index.
+    Observed(Observation),
+    /// Everything is as the index has it.
+    Unchanged,
+    /// The file is not finished, or changed under the look.
+    Again(FsEvent),
+    /// Nothing could be found out: the row stays as it is, and the next walk looks again.
+    Failed(io::Error),
+}
+
+impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
+    /// Looks at a path. Blocks for as long as reading the file takes.
+    pub fn examine(&self, mut look: FsEvent) -> Examined {
+        let path = look.path.clone();
+        let mut tokens = std::mem::take(&mut look.walks);
+        // Also here until the commit: `Again` takes the holds along, and every other outcome lets go of them then.
+        tokens.extend(look.holds.iter().cloned());
+        let mut look_under = false;
+        let outcome = self.outcome(look, &mut tokens, &mut look_under).unwrap_or_else(Outcome::Failed);
+        Examined { path, outcome, look_under, tokens }
+    }
+
+    fn outcome(&self, look: FsEvent, tokens: &mut Vec<Token>, look_under: &mut bool) -> io::Result<Outcome> {
+        let row = self.index.row(&look.path).map_err(io::Error::other)?;
+        let entry = self.disk.entry(&look.path)?;
+        let Entry::File(stat) = entry else {
+            *look_under = entry == Entry::Directory || self.has_rows_beneath(&look.path)?;
+            return self.gone(look, entry, row.as_ref());
+        };
+        if !look.written && row.as_ref().is_some_and(|row| row.stat.is_unchanged(&stat, self.patience.ignore_ctime)) {
+            return Ok(Outcome::Unchanged);
+        }
+        if let Some(wait) = self.unsettled_for(&look, &stat) {
+            return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
+        }
+        let was_here = row.as_ref().is_some_and(|row| row.stat.same_file(&stat));
+        let same_inode = if was_here { Vec::new() } else { self.vanished_with_inode(&look.path, &stat)? };
+        tokens.extend(same_inode.iter().map(|row| Token::new(self.claimed.hold(row.path.clone()))));
+        let observed = |content, candidates| {
+            let seen = Seen::File { stat, content, candidates };
+            Outcome::Observed(Observation { path: look.path.clone(), origin: look.origin, seen })
+        };
+        if let [source] = same_inode.as_slice()
+            && self.is_trusted(&look, &stat, source)
+        {
+            return Ok(observed(Content::MovedFrom(source.path.clone()), Vec::new()));
+        }
+
+        let known = row.as_ref().or(same_inode.first()).map(|row| &row.track);
+        let Some(track) = self.read_whole(&look.path, &stat, known)? else {
+            let wait = backoff(look.attempt);
+            return Ok(Outcome::Again(look_again(look, wait, None)));
+        };
+        let mut candidates: Vec<LibraryPath> = same_inode.into_iter().map(|row| row.path).collect();
+        if !was_here {
+            let same_content = self.vanished_with_content(&look.path, &track)?;
+            tokens.extend(same_content.iter().map(|row| Token::new(self.claimed.hold(row.path.clone()))));
+            candidates.extend(same_content.into_iter().map(|row| row.path));
+        }
+        Ok(observed(Content::Read(track), candidates))
+    }
+
+    /// No regular file is at the path.
+    fn gone(&self, look: FsEvent, entry: Entry, row: Option<&Row>) -> io::Result<Outcome> {
+        let Some(row) = row else { return Ok(Outcome::Unchanged) };
+        if self.claimed.is_held(&look.path) {
+            return Ok(Outcome::Again(look_again(look, FIRST_RETRY, None)));
+        }
+        if is_hidden(row, entry) {
+            return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
+        }
+        Ok(Outcome::Observed(Observation { path: look.path, origin: look.origin, seen: Seen::Missing }))
+    }
+
+    /// How long to wait until the file can be called finished; `None` where it is.
+    fn unsettled_for(&self, look: &FsEvent, stat: &FileStat) -> Option<Duration> {
+        let needed = match look.quiet {
+            Quiet::Renamed => return None,
+            Quiet::Closed => self.patience.debounce,
+            Quiet::Found | Quiet::Created | Quiet::Touched | Quiet::Gone | Quiet::Again(_) => self.patience.settle,
+        };
+        if look.last_seen.as_ref() == Some(stat) && matches!(look.quiet, Quiet::Again(waited) if waited >= needed) {
+            return None;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let modified = u64::try_from(stat.mtime_ns).map(Duration::from_nanos).unwrap_or_default();
+        // A time in the future tells no age: only two looks that far apart do.
+        let age = now.checked_sub(modified).unwrap_or_default();
+        if age >= needed {
+            return None;
+        }
+        // The file was seen like this for the first time: the next look must come the whole time later.
+        Some(needed)
+    }
+
+    /// Whether the file is the one of `source` without reading it: nothing about it changed but its
+    /// name, or only the ctime, which a rename changes too.
+    fn is_trusted(&self, look: &FsEvent, stat: &FileStat, source: &Row) -> bool {
+        let untouched = source.stat.is_unchanged(stat, self.patience.ignore_ctime);
+        let renamed = look.renamed_from.as_ref() == Some(&source.path);
+        !look.written && !self.dirty.is_held(&source.path) && (untouched || renamed)
+    }
+
+    /// The content, if the file was in one state from before the read until after it, and has its name still.
+    fn read_whole(&self, path: &LibraryPath, stat: &FileStat, known: Option<&Track>) -> io::Result<Option<Track>> {
+        let Some((file, opened)) = self.disk.open(path)? else { return Ok(None) };
+        if opened != *stat {
+            return Ok(None);
+        }
+        let track = self.contents.read(&file, path, known)?;
+        let unchanged = self.disk.stat(&file)? == *stat && self.disk.entry(path)? == Entry::File(*stat);
+        Ok(unchanged.then_some(track))
+    }
+
+    fn vanished_with_inode(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<Vec<Row>> {
+        let mut rows = self.index.rows_by_inode(stat.device, stat.inode, CANDIDATES).map_err(io::Error::other)?;
+        rows.retain(|row| row.path != *path && row.stat.same_size_and_mtime(stat));
+        self.vanished(rows)
+    }
+
+    /// The one vanished row with this content; none where there are several to choose from.
+    fn vanished_with_content(&self, path: &LibraryPath, track: &Track) -> io::Result<Vec<Row>> {
+        let sha256 = &track.fingerprint.sha256;
+        let mut rows = self.index.rows_by_sha256(sha256, CANDIDATES).map_err(io::Error::other)?;
+        if rows.len() == CANDIDATES {
+            return Ok(Vec::new());
+        }
+        rows.retain(|row| row.path != *path);
+        let vanished = self.vanished(rows)?;
+        Ok(if vanished.len() == 1 { vanished } else { Vec::new() })
+    }
+
+    fn vanished(&self, rows: Vec<Row>) -> io::Result<Vec<Row>> {
+        let mut vanished = Vec::new();
+        for row in rows {
+            let entry = self.disk.entry(&row.path)?;
+            if !matches!(entry, Entry::File(_)) && !is_hidden(&row, entry) {
+                vanished.push(row);
+            }
+        }
+        Ok(vanished)
+    }
+
+    fn has_rows_beneath(&self, path: &LibraryPath) -> io::Result<bool> {
+        let beneath = self.index.rows_after(path, Some(path), 1).map_err(io::Error::other)?;
+        Ok(!beneath.is_empty())
+    }
+}
+
+/// Whether a row's file may be out of sight only because its filesystem is not mounted.
+fn is_hidden(row: &Row, entry: Entry) -> bool {
+    matches!(entry, Entry::Missing { nearest_device } if row.stat.device != 0 && row.stat.device != nearest_device)
+}
+
+fn look_again(look: FsEvent, wait: Duration, seen: Option<FileStat>) -> FsEvent {
+    FsEvent { quiet: Quiet::Again(wait), last_seen: seen, attempt: look.attempt.saturating_add(1), ..look }
+}
+
+fn backoff(attempt: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << attempt.min(16)).min(LAST_RETRY)
+}

@@ -1,0 +1,153 @@
+//! Reads a file once, for both hashes and whatever else wants to see every byte.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Read};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::examine::Contents;
+use super::{adts, tags};
+use crate::model::{Fingerprint, LibraryPath, Track};
+
+/// Bytes a read: measured to be the fastest, and small enough to stay in the cache for the second hash.
+pub const CHUNK: usize = 256 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reads files, no faster than it may. Clones share the limit and the count.
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    limit: Option<Arc<DefaultDirectRateLimiter>>,
+    bytes_read: Arc<AtomicU64>,
+}
+
+impl Reader {
+    /// A reader that takes `bytes_per_second` at most from the disk, over all files together.
+    pub fn new(bytes_per_second: Option<NonZeroU32>) -> Self {
+        let chunk = NonZeroU32::new(u32::try_from(CHUNK).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
+        let limit = |rate| {
+            // The burst is one chunk: less could never be granted at once, more would not be the rate.
+            Arc::new(RateLimiter::direct(Quota::per_second(rate).allow_burst(chunk)))
+        };
+        Self { limit: bytes_per_second.map(limit), bytes_read: Arc::default() }
+    }
+
+    /// How many bytes were read for hashing so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    fn wait_for(&self, bytes: usize) {
+        let Some((limit, bytes)) = self.limit.as_ref().zip(u32::try_from(bytes).ok().and_then(NonZeroU32::new))
+        else {
+            return;
+        };
+        let clock = DefaultClock::default();
+        while let Ok(Err(not_until)) = limit.check_n(bytes) {
+            thread::sleep(not_until.wait_time_from(clock.now()));
+        }
+    }
+
+    fn hash(&self, mut file: &File, path: &LibraryPath) -> io::Result<(Fingerprint, Option<adts::Summary>)> {
+        let is_aac = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(b"aac"));
+        let mut frames = is_aac.then(adts::Counter::new);
+        let mut sha256 = Sha256::new();
+        let mut xxh128 = Xxh3Default::new();
+        let mut size = 0;
+        // A file that grows while it is read is looked at again anyway: no need to race its writer.
+        let enough = file.metadata()?.len();
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(CHUNK, 0);
+            while size <= enough {
+                let length = match file.read(buffer) {
+                    Ok(0) => break,
+                    Ok(length) => length,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                let chunk = &buffer[..length];
+                sha256.update(chunk);
+                xxh128.update(chunk);
+                if let Some(frames) = &mut frames {
+                    frames.update(chunk);
+                }
+                size += length as u64;
+                self.bytes_read.fetch_add(length as u64, Ordering::Relaxed);
+                self.wait_for(length);
+            }
+            Ok(())
+        })?;
+        let fingerprint = Fingerprint { sha256: sha256.finalize().into(), xxh128: xxh128.digest128() };
+        Ok((fingerprint, frames.map(|frames| frames.finish(size))))
+    }
+}
+
+impl Contents<File> for Reader {
+    fn read(&self, file: &File, path: &LibraryPath, known: Option<&Track>) -> io::Result<Track> {
+        let (fingerprint, frames) = self.hash(file, path)?;
+        let metadata = match known {
+            Some(known) if known.fingerprint == fingerprint => known.metadata.clone(),
+            _ => tags::read(file, path, frames),
+        };
+        Ok(Track { fingerprint, metadata })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Instant;
+
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+
+    fn track(reader: &Reader, bytes: &[u8]) -> Track {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        reader.read(&File::open(file.path()).unwrap(), &"x.txt".into(), None).unwrap()
+    }
+
+    #[test]
+    fn both_hashes_are_those_of_the_well_known_programs() {
+        // printf 'abc' | sha256sum; printf 'abc' | xxhsum -H128
+        let abc = track(&Reader::default(), b"abc").fingerprint;
+        assert_eq!(
+            HEXLOWER.encode(&abc.sha256),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(format!("{:032x}", abc.xxh128), "06b05ab6733a618578af5f94892f3950");
+        let empty = track(&Reader::default(), b"").fingerprint;
+        assert_eq!(format!("{:032x}", empty.xxh128), "99aa06d3014798d86001c324468d497f");
+    }
+
+    #[test]
+    fn a_file_of_several_chunks_is_hashed_whole() {
+        let bytes: Vec<u8> = (0..CHUNK * 2 + 17).map(|index| (index % 251) as u8).collect();
+        let reader = Reader::default();
+        let fingerprint = track(&reader, &bytes).fingerprint;
+        assert_eq!(fingerprint.sha256, <[u8; 32]>::from(Sha256::digest(&bytes)));
+        assert_eq!(fingerprint.xxh128, xxhash_rust::xxh3::xxh3_128(&bytes));
+        assert_eq!(reader.bytes_read(), bytes.len() as u64);
+    }
+
+    #[test]
+    fn reading_keeps_to_its_rate() {
+        let rate = u32::try_from(CHUNK * 4).unwrap();
+        let reader = Reader::new(NonZeroU32::new(rate));
+        let begin = Instant::now();
+        track(&reader, &vec![0; CHUNK * 3]);
+        // The first chunk is the burst; the other two take a quarter of a second each.
+        assert!(begin.elapsed().as_millis() >= 450, "{:?}", begin.elapsed());
+    }
+}

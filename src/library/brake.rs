@@ -1,0 +1,82 @@
+//! The brake on mass deletes: a library that is suddenly empty is more likely unmounted than deleted.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Deletes that are never held, however large a share of the library they are.
+const NEVER_HELD: u64 = 10;
+
+/// Holds deletes that a walk inferred when they are too many to be believed. Clones share its state.
+#[derive(Clone, Debug)]
+pub struct Brake {
+    percent: u8,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: u64,
+    approved: bool,
+}
+
+/// What the brake says of some deletes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They may be told.
+    Pass,
+    /// They are held, and were not before.
+    NewlyHeld,
+    /// They are still held.
+    StillHeld,
+}
+
+impl Brake {
+    /// A brake that holds more than `percent` of the index at once.
+    pub fn new(percent: u8) -> Self {
+        Self { percent, state: Arc::default() }
+    }
+
+    /// Whether `gone` of `indexed` files, missing in a walk of everything, may be called deleted.
+    pub fn judge(&self, gone: u64, indexed: u64) -> Verdict {
+        let mut state = self.state();
+        let too_many = gone > NEVER_HELD && gone.saturating_mul(100) > indexed.saturating_mul(u64::from(self.percent));
+        if !too_many || std::mem::take(&mut state.approved) {
+            state.held = 0;
+            return Verdict::Pass;
+        }
+        let before = std::mem::replace(&mut state.held, gone);
+        if before == 0 { Verdict::NewlyHeld } else { Verdict::StillHeld }
+    }
+
+    /// Lets the deletes that the next walk finds pass, however many they are.
+    pub fn approve(&self) {
+        self.state().approved = true;
+    }
+
+    /// How many deletes are held.
+    pub fn held(&self) -> u64 {
+        self.state().held
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_share_and_more_than_ten_are_held_until_approved_or_back() {
+        let brake = Brake::new(50);
+        assert_eq!(brake.judge(10, 10), Verdict::Pass);
+        assert_eq!(brake.judge(50, 100), Verdict::Pass);
+        assert_eq!(brake.judge(51, 100), Verdict::NewlyHeld);
+        assert_eq!((brake.judge(51, 100), brake.held()), (Verdict::StillHeld, 51));
+        assert_eq!((brake.judge(0, 100), brake.held()), (Verdict::Pass, 0));
+        assert_eq!(brake.judge(100, 100), Verdict::NewlyHeld);
+        brake.approve();
+        assert_eq!(brake.judge(100, 100), Verdict::Pass);
+        assert_eq!(brake.judge(100, 100), Verdict::NewlyHeld);
+    }
+}

@@ -1,0 +1,216 @@
+//! Turns what the kernel says into hints and subtrees to walk.
+//!
+//! The handler runs on the watcher's own thread, between the kernel's queue and everything else: it
+//! must be near free and never wait, or the queue overflows.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKindMask, ModifyKind, RemoveKind, RenameMode};
+use notify::{Config, ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use super::Inbox;
+use crate::model::{Extensions, FsEvent, LibraryPath, Origin, Quiet, Token};
+use crate::stream::Holds;
+
+/// How long a directory that went away is left alone, so that its other name is walked first and
+/// its files are seen as moved.
+const GONE_DIRECTORY_WAIT: Duration = Duration::from_millis(400);
+
+/// How long a new directory is left alone, so that many of them make one walk.
+const NEW_DIRECTORY_WAIT: Duration = Duration::from_millis(10);
+
+/// Renames whose second half did not come yet; they come within microseconds of each other.
+const RENAMES_REMEMBERED: usize = 4096;
+
+/// A running watcher. It ends when it is dropped.
+pub struct Watcher {
+    watcher: Mutex<RecommendedWatcher>,
+    barrier: PathBuf,
+}
+
+/// What may go wrong with watching, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchTrouble {
+    /// The kernel dropped events: the whole library is walked.
+    Overflow,
+    /// The kernel's limit of watches is reached: some directories are not watched.
+    OutOfWatches,
+    /// Something else.
+    Other(String),
+}
+
+/// Why watching could not begin.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot watch the library: {0}")]
+pub struct WatchError(#[from] notify::Error);
+
+/// What the handler needs.
+pub struct Handler {
+    /// The library root, as events name it.
+    pub root: PathBuf,
+    /// Which files matter.
+    pub extensions: Extensions,
+    /// Where hints go.
+    pub inbox: Inbox,
+    /// Paths whose content may have changed.
+    pub dirty: Holds,
+    /// Told of trouble.
+    pub trouble: Box<dyn FnMut(WatchTrouble) + Send>,
+}
+
+impl Watcher {
+    /// Watches everything beneath the handler's root, new directories included. Blocks while the
+    /// watches are added, microseconds for each directory.
+    pub fn start(handler: Handler) -> Result<Self, WatchError> {
+        // No MODIFY: a file being written would flood the queue, and its close tells enough. No OPEN:
+        // our own reading would make events.
+        let mask = EventKindMask::CREATE
+            | EventKindMask::REMOVE
+            | EventKindMask::MODIFY_NAME
+            | EventKindMask::MODIFY_META
+            | EventKindMask::ACCESS_CLOSE;
+        let config = Config::default().with_event_kinds(mask).with_follow_symlinks(false);
+        let root = handler.root.clone();
+        let mut translator = Translator { handler, renames: HashMap::new(), rename_order: VecDeque::new() };
+        let mut watcher = RecommendedWatcher::new(move |event| translator.handle(event), config)?;
+        watcher.watch(&root, RecursiveMode::Recursive)?;
+        Ok(Self { watcher: Mutex::new(watcher), barrier: root.join("\u{1}barrier") })
+    }
+
+    /// Returns once every directory that was seen to be made before this call is watched. Blocks.
+    ///
+    /// The watcher tells of a new directory before it watches it. Asking it to forget a path that it
+    /// never knew is a round trip through its loop, which adds the pending watches first.
+    pub fn barrier(&self) {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = watcher.unwatch(&self.barrier)
+            && !matches!(error.kind, ErrorKind::WatchNotFound)
+        {
+            tracing::debug!(%error, "the watcher did not answer");
+        }
+    }
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Watcher")
+    }
+}
+
+struct Translator {
+    handler: Handler,
+    /// Names that went away and may come back under another, by the kernel's number of the rename.
+    renames: HashMap<usize, Went>,
+    rename_order: VecDeque<usize>,
+}
+
+/// A name that went away, and whether that made a new mark to walk it.
+struct Went {
+    path: LibraryPath,
+    marked: bool,
+}
+
+impl Translator {
+    fn handle(&mut self, event: notify::Result<Event>) {
+        match event {
+            Ok(event) if event.need_rescan() => self.trouble(WatchTrouble::Overflow),
+            Ok(event) => self.translate(&event),
+            Err(error) => self.trouble(match error.kind {
+                ErrorKind::MaxFilesWatch => WatchTrouble::OutOfWatches,
+                _ => WatchTrouble::Other(error.to_string()),
+            }),
+        }
+    }
+
+    fn trouble(&mut self, trouble: WatchTrouble) {
+        (self.handler.trouble)(trouble);
+    }
+
+    fn translate(&mut self, event: &Event) {
+        let Some(path) = event.paths.first() else { return };
+        let Some(here) = LibraryPath::beneath(&self.handler.root, path) else { return };
+        let inbox = &self.handler.inbox;
+        let is_audio = self.handler.extensions.matches(&here);
+        match event.kind {
+            EventKind::Create(CreateKind::Folder) => drop(inbox.mark(here, NEW_DIRECTORY_WAIT)),
+            EventKind::Create(_) if is_audio => self.content_may_have_changed(here, Quiet::Created, false),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) if is_audio => {
+                self.content_may_have_changed(here, Quiet::Closed, true);
+            }
+            EventKind::Modify(ModifyKind::Metadata(_)) if is_audio => {
+                self.content_may_have_changed(here, Quiet::Touched, false);
+            }
+            // A directory may have become readable.
+            EventKind::Modify(ModifyKind::Metadata(_)) if !here.is_root() && is_directory(path) => {
+                inbox.mark(here, NEW_DIRECTORY_WAIT);
+            }
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)) => self.name_went(here, is_audio, event.tracker()),
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                self.name_came(here, path, is_audio, event.tracker());
+            }
+            EventKind::Remove(RemoveKind::File) if is_audio => {
+                inbox.push(FsEvent::new(here, Quiet::Gone, Origin::Watch));
+            }
+            EventKind::Remove(RemoveKind::File) => {}
+            EventKind::Remove(RemoveKind::Folder) if !here.is_root() => {
+                inbox.mark(here, GONE_DIRECTORY_WAIT);
+            }
+            // A filesystem was unmounted, or the root went: no proof that any file is gone for good.
+            EventKind::Remove(_) => {
+                inbox.mark(LibraryPath::root(), GONE_DIRECTORY_WAIT);
+            }
+            _ => {}
+        }
+    }
+
+    fn content_may_have_changed(&self, path: LibraryPath, quiet: Quiet, written: bool) {
+        let mut hint = FsEvent::new(path.clone(), quiet, Origin::Watch);
+        hint.written = written;
+        hint.holds.push(Token::new(self.handler.dirty.hold(path)));
+        self.handler.inbox.push(hint);
+    }
+
+    fn name_went(&mut self, path: LibraryPath, is_audio: bool, tracker: Option<usize>) {
+        let mut marked = false;
+        if is_audio {
+            self.handler.inbox.push(FsEvent::new(path.clone(), Quiet::Gone, Origin::Watch));
+        } else if !path.is_root() {
+            // It may have been a directory, of which only its own name is told.
+            marked = self.handler.inbox.mark(path.clone(), GONE_DIRECTORY_WAIT);
+        }
+        if let Some(tracker) = tracker {
+            self.rename_order.push_back(tracker);
+            self.renames.insert(tracker, Went { path, marked });
+            if self.rename_order.len() > RENAMES_REMEMBERED
+                && let Some(oldest) = self.rename_order.pop_front()
+            {
+                self.renames.remove(&oldest);
+            }
+        }
+    }
+
+    fn name_came(&mut self, path: LibraryPath, absolute: &Path, is_audio: bool, tracker: Option<usize>) {
+        let from = tracker.and_then(|tracker| self.renames.remove(&tracker));
+        if is_directory(absolute) {
+            // Its files tell nothing of their own.
+            self.handler.inbox.mark(path, NEW_DIRECTORY_WAIT);
+            return;
+        }
+        // It was a file after all, and not one of ours.
+        if let Some(Went { path, marked: true }) = &from {
+            self.handler.inbox.unmark(path);
+        }
+        if is_audio {
+            let mut hint = FsEvent::new(path, Quiet::Renamed, Origin::Watch);
+            hint.renamed_from = from.map(|from| from.path);
+            self.handler.inbox.push(hint);
+        }
+    }
+}
+
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
+}
