@@ -53,9 +53,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "file-watcher: {}", one_line(&failure));
+            report(&failure);
             failure.exit_code()
         }
+    }
+}
+
+/// Says why the program ends: in the log where there is one, else in one plain line.
+fn report(failure: &Failure) {
+    let line = one_line(failure);
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!("{line}");
+    } else {
+        let _ = writeln!(io::stderr(), "file-watcher: {line}");
     }
 }
 

@@ -213,11 +213,10 @@ impl Settings {
             extensions: given!(audio_extensions).parsed()?,
             follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
-            watch_mode: given!(watch_mode).choice(&[
-                ("auto", WatchMode::Auto),
-                ("native", WatchMode::Native),
-                ("poll", WatchMode::Poll),
-            ])?,
+            watch_mode: given!(watch_mode).choice(
+                "a watch mode",
+                &[("auto", WatchMode::Auto), ("native", WatchMode::Native), ("poll", WatchMode::Poll)],
+            )?,
             debounce: Duration::from_millis(given!(debounce_ms).number("a number of milliseconds", 0..=AN_HOUR_IN_MS)?),
             settle: Duration::from_millis(given!(settle_ms).number("a number of milliseconds", 0..=AN_HOUR_IN_MS)?),
             rescan_interval: match rescan_interval.number("a number of seconds", 0..=A_YEAR_IN_SECS)? {
@@ -230,18 +229,16 @@ impl Settings {
             batch_size: given!(batch_size).number("a number of files", 1..=10_000)?,
             max_files_per_second: given!(max_files_per_second).rate("a number of files", false)?.map(saturating),
             max_bytes_per_second: given!(max_bytes_per_second).rate("a number of bytes", true)?,
-            sink: given!(sink).choice(&[("amqp", SinkKind::Amqp), ("stdout", SinkKind::Stdout)])?,
+            sink: given!(sink).choice("a sink", &[("amqp", SinkKind::Amqp), ("stdout", SinkKind::Stdout)])?,
             instance_id: given!(instance_id?).map(|given| given.instance_id()).transpose()?,
-            metadata_style: given!(metadata_style).choice(&[
-                ("nested", MetadataStyle::Nested),
-                ("flat", MetadataStyle::Flat),
-                ("off", MetadataStyle::Off),
-            ])?,
-            unroutable: given!(unroutable).choice(&[
-                ("auto", Unroutable::Auto),
-                ("hold", Unroutable::Hold),
-                ("drop", Unroutable::Drop),
-            ])?,
+            metadata_style: given!(metadata_style).choice(
+                "a metadata style",
+                &[("nested", MetadataStyle::Nested), ("flat", MetadataStyle::Flat), ("off", MetadataStyle::Off)],
+            )?,
+            unroutable: given!(unroutable).choice(
+                "a way with unroutable messages",
+                &[("auto", Unroutable::Auto), ("hold", Unroutable::Hold), ("drop", Unroutable::Drop)],
+            )?,
             outbox_max_events: given!(outbox_max_events).number("a number of messages", 1..=1_000_000_000)?,
             shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
             broker: match given!(rabbitmq_url?) {
@@ -254,11 +251,10 @@ impl Settings {
                 )?,
             },
             log_level: given!(log_level).log_directives()?,
-            log_format: given!(log_format).choice(&[
-                ("auto", None),
-                ("json", Some(LogFormat::Json)),
-                ("pretty", Some(LogFormat::Pretty)),
-            ])?,
+            log_format: given!(log_format).choice(
+                "a log format",
+                &[("auto", None), ("json", Some(LogFormat::Json)), ("pretty", Some(LogFormat::Pretty))],
+            )?,
             warnings,
         })
     }

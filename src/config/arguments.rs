@@ -16,6 +16,7 @@ use super::{Exit, SettingsError};
 #[command(
     name = "file-watcher",
     version,
+    propagate_version = true,
     max_term_width = 100,
     args_override_self = true,
     disable_help_subcommand = true,

@@ -78,7 +78,7 @@ impl Given {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, SettingsError> {
+    pub(super) fn choice<T: Copy>(&self, what: &str, words: &[(&str, T)]) -> Result<T, SettingsError> {
         let text = self.text()?.trim();
         if let Some((_, choice)) = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
             return Ok(*choice);
@@ -86,7 +86,7 @@ impl Given {
         let (last, others) = words.split_last().map_or(("", String::new()), |((last, _), others)| {
             (*last, others.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "))
         });
-        Err(self.is_not("one of its values", &format!("{others} or {last}")))
+        Err(self.is_not(what, &format!("{others} or {last}")))
     }
 
     /// The name of an instance: safe in a log line, in a connection's name and in a file name.
