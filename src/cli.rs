@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::config::{Exit, Settings, SettingsError};
+use crate::store::{StateDir, StateDirError};
 use crate::telemetry;
 
 /// Why the program ends before its work is done.
@@ -30,6 +31,12 @@ impl Failure {
             Self::Run(_) => 1,
             Self::Usage(_) => 2,
         })
+    }
+}
+
+impl From<StateDirError> for Failure {
+    fn from(error: StateDirError) -> Self {
+        Self::Usage(error.to_string())
     }
 }
 
@@ -70,38 +77,45 @@ fn report(failure: &Failure) {
 }
 
 fn work(settings: Settings) -> Result<(), Failure> {
-    let instance_id = instance_id(&settings)?;
+    let state_dir = StateDir::open(&settings.state_dir)?;
+    // The name on every message and every line of the log.
+    let instance_id = match &settings.instance_id {
+        Some(given) => given.clone(),
+        None => state_dir.instance_id()?,
+    };
     telemetry::start(&settings.log_level, settings.log_format, &instance_id).map_err(Failure::run)?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::run)?;
-    runtime.block_on(start(settings, instance_id))
+    runtime.block_on(start(settings, state_dir, instance_id))
 }
 
-/// The failure and what caused it.
+/// The failure and what caused it, each cause once: some errors already say what theirs was.
 fn one_line(failure: &Failure) -> String {
     let mut line = failure.to_string();
     let mut source = failure.source();
     while let Some(cause) = source {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
         source = cause.source();
     }
     line.replace('\n', " ")
 }
 
-/// The name on every message and every line of the log.
-// SEAM: without INSTANCE_ID it is eight hex digits that the store of STATE_DIR keeps.
-#[expect(clippy::unnecessary_wraps, reason = "reading it from the store can fail")]
-fn instance_id(settings: &Settings) -> Result<String, Failure> {
-    Ok(settings.instance_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()))
-}
-
 /// The work itself.
-// SEAM: the pipeline goes here.
+// SEAM: the pipeline goes here, and this expectation goes away.
 #[expect(clippy::unused_async, reason = "the pipeline is awaited here")]
-async fn start(settings: Settings, instance_id: String) -> Result<(), Failure> {
-    tracing::debug!(%instance_id, root = %settings.root.display(), broker = %settings.broker, "settings read");
+async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> Result<(), Failure> {
+    tracing::debug!(
+        %instance_id,
+        root = %settings.root.display(),
+        store = %state_dir.file("index.sqlite").display(),
+        broker = %settings.broker,
+        "settings read"
+    );
     Err(Failure::run("there is no pipeline yet"))
 }

@@ -1,1 +1,377 @@
-//! The library root: stat, list and open beneath it.
+//! The library root: what is at a path beneath it, and nothing outside of it.
+//!
+//! Every look starts at the root's own path, makes sure that the directory there is still the one
+//! that is watched, and goes down name by name without following a link. So no look ever leaves
+//! the library, paths longer than the kernel takes at once are reached, no descriptor is held that
+//! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
+
+use crate::model::{Extensions, FileStat, LibraryPath};
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A regular file.
+    File(FileStat),
+    /// A directory.
+    Directory,
+    /// Something that is never opened: a link, a pipe, a socket, a device.
+    Other,
+    /// Nothing has this name, and the directory that would hold it could be asked.
+    Missing {
+        /// The device of the nearest directory that is there, as in [`FileStat::device`].
+        nearest_device: u64,
+    },
+}
+
+/// One entry of a directory, as far as a walk cares.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// What it is.
+    pub kind: ListedKind,
+}
+
+/// What a directory's entry is.
+#[derive(Debug, Clone)]
+pub enum ListedKind {
+    /// A directory.
+    Directory,
+    /// A regular file with a name that is wanted.
+    File(FileStat),
+    /// Something whose stat could not be read.
+    Unreadable(Errno),
+}
+
+/// How the rest of the program sees the disk; tests put a model in its place.
+pub trait Disk {
+    /// An open file.
+    type File;
+
+    /// What is at `path`. An error means that this could not be found out.
+    fn entry(&self, path: &LibraryPath) -> io::Result<Entry>;
+
+    /// Opens the regular file at `path` and says what it is now; `None` where there is none.
+    fn open(&self, path: &LibraryPath) -> io::Result<Option<(Self::File, FileStat)>>;
+
+    /// The stat of an open file, now.
+    fn stat(&self, file: &Self::File) -> io::Result<FileStat>;
+}
+
+/// The directory that holds the library.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    identity: RwLock<Identity>,
+}
+
+/// What tells this directory from another one of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The filesystem it is on.
+    pub device: u64,
+    /// Its inode number there.
+    pub inode: u64,
+}
+
+/// The error inside the [`io::Error`] of every look after the root was replaced.
+#[derive(Debug, thiserror::Error)]
+#[error("the library root is another directory now")]
+pub struct RootReplaced;
+
+impl Root {
+    /// The directory at `path` as it is now. The path itself may be a link, or lead through one.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let root = Self { path: path.to_path_buf(), identity: RwLock::new(Identity { device: 0, inode: 0 }) };
+        root.adopt()?;
+        Ok(root)
+    }
+
+    /// The path that the root was opened with.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The identity that looks insist on.
+    pub fn identity(&self) -> Identity {
+        *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The identity of the directory that is at the root's path now.
+    pub fn current_identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of(&rustix::fs::fstat(self.open_unchecked()?)?))
+    }
+
+    /// Takes the directory that is at the root's path now as the root.
+    pub fn adopt(&self) -> io::Result<Identity> {
+        let identity = self.current_identity()?;
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(identity)
+    }
+
+    /// The entries of a directory that a walk goes on to: directories, and files whose name is
+    /// wanted; in byte order of their paths, so a directory sorts as `name/`. `None` where there is
+    /// no directory of this name.
+    pub fn list(&self, directory: &LibraryPath, wanted: &Extensions) -> io::Result<Option<Vec<Listed>>> {
+        let Some(path_only) = self.open_directory(directory)? else { return Ok(None) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
+        let mut listed = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+        let mut entries = RawDir::new(&opened, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            let kind = match entry.file_type() {
+                _ if name == b"." || name == b".." => continue,
+                FileType::Directory => Some(ListedKind::Directory),
+                FileType::RegularFile if !wanted.matches_name(name) => continue,
+                FileType::RegularFile | FileType::Unknown => self.listed_kind(opened.as_fd(), name, wanted),
+                _ => continue,
+            };
+            listed.extend(kind.map(|kind| Listed { name: Box::from(name), kind }));
+        }
+        listed.sort_unstable_by(|one, other| one.sort_key().cmp(other.sort_key()));
+        Ok(Some(listed))
+    }
+
+    fn listed_kind(&self, directory: BorrowedFd<'_>, name: &[u8], wanted: &Extensions) -> Option<ListedKind> {
+        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Some(ListedKind::Directory),
+                FileType::RegularFile if wanted.matches_name(name) => Some(ListedKind::File(self.file_stat(&stat))),
+                _ => None,
+            },
+            Err(Errno::NOENT) => None,
+            Err(error) => Some(ListedKind::Unreadable(error)),
+        }
+    }
+
+    fn open_unchecked(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(CWD, &self.path, flags, Mode::empty())?)
+    }
+
+    fn open_checked(&self) -> io::Result<OwnedFd> {
+        let root = self.open_unchecked()?;
+        if Identity::of(&rustix::fs::fstat(&root)?) == self.identity() {
+            Ok(root)
+        } else {
+            Err(io::Error::other(RootReplaced))
+        }
+    }
+
+    /// The directory at `path`, or how far down there are directories.
+    fn descend(&self, path: &LibraryPath) -> io::Result<Result<OwnedFd, OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut directory = self.open_checked()?;
+        for name in path.names() {
+            match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
+                Ok(next) => directory = next,
+                // A file or a link where a directory was: nothing is beneath it.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Err(directory)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Ok(directory))
+    }
+
+    fn open_directory(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
+        Ok(self.descend(path)?.ok())
+    }
+
+    fn relative_device(&self, device: u64) -> u64 {
+        if device == self.identity().device { 0 } else { device }
+    }
+
+    #[expect(clippy::cast_sign_loss, reason = "a file's size is never negative")]
+    fn file_stat(&self, stat: &Stat) -> FileStat {
+        FileStat {
+            device: self.relative_device(stat.st_dev),
+            inode: stat.st_ino,
+            size: stat.st_size as u64,
+            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+impl Disk for Root {
+    type File = File;
+
+    fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
+        let Some(parent) = path.parent() else { return Ok(Entry::Directory) };
+        let missing = |nearest: &OwnedFd| {
+            let nearest_device = self.relative_device(rustix::fs::fstat(nearest)?.st_dev);
+            Ok(Entry::Missing { nearest_device })
+        };
+        let directory = match self.descend(&parent)? {
+            Ok(directory) => directory,
+            Err(nearest) => return missing(&nearest),
+        };
+        match rustix::fs::statat(&directory, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Entry::File(self.file_stat(&stat)),
+                FileType::Directory => Entry::Directory,
+                _ => Entry::Other,
+            }),
+            Err(Errno::NOENT) => missing(&directory),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
+        let Some(parent) = path.parent() else { return Ok(None) };
+        let Some(directory) = self.open_directory(&parent)? else { return Ok(None) };
+        // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&directory, path.name(), flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        Ok(Some((File::from(file), self.file_stat(&stat))))
+    }
+
+    fn stat(&self, file: &File) -> io::Result<FileStat> {
+        Ok(self.file_stat(&rustix::fs::fstat(file)?))
+    }
+}
+
+impl Identity {
+    fn of(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+impl Listed {
+    /// The bytes by which whole paths beneath this entry compare.
+    fn sort_key(&self) -> impl Iterator<Item = u8> + '_ {
+        let slash = (!matches!(self.kind, ListedKind::File(_))).then_some(b'/');
+        self.name.iter().copied().chain(slash)
+    }
+}
+
+/// Seconds and nanoseconds as nanoseconds since the epoch; a time that does not fit is the nearest that does.
+fn nanoseconds(seconds: i64, nanoseconds: impl TryInto<i64>) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.try_into().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn library() -> (tempfile::TempDir, Root) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("music");
+        fs::create_dir(&path).unwrap();
+        let root = Root::open(&path).unwrap();
+        (folder, root)
+    }
+
+    #[test]
+    fn a_file_is_seen_with_its_size_on_the_roots_own_device() {
+        let (_folder, root) = library();
+        fs::create_dir(root.path().join("a")).unwrap();
+        fs::write(root.path().join("a/x.mp3"), b"12345").unwrap();
+        let Entry::File(stat) = root.entry(&"a/x.mp3".into()).unwrap() else { panic!("no file") };
+        assert_eq!((stat.device, stat.size), (0, 5));
+        let (file, opened) = root.open(&"a/x.mp3".into()).unwrap().unwrap();
+        assert_eq!((opened, root.stat(&file).unwrap()), (stat, stat));
+        assert_eq!(root.entry(&"a".into()).unwrap(), Entry::Directory);
+        assert_eq!(root.entry(&LibraryPath::root()).unwrap(), Entry::Directory);
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_missing_however_much_of_the_path_is_gone() {
+        let (_folder, root) = library();
+        fs::write(root.path().join("file.mp3"), b"").unwrap();
+        for path in ["x.mp3", "a/b/c.mp3", "file.mp3/x.mp3"] {
+            assert_eq!(root.entry(&path.into()).unwrap(), Entry::Missing { nearest_device: 0 }, "{path}");
+            assert!(root.open(&path.into()).unwrap().is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn links_and_pipes_are_never_followed_or_opened() {
+        let (folder, root) = library();
+        let outside = folder.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("x.mp3"), b"secret").unwrap();
+        symlink(&outside, root.path().join("link")).unwrap();
+        symlink(outside.join("x.mp3"), root.path().join("link.mp3")).unwrap();
+        rustix::fs::mknodat(CWD, root.path().join("pipe.mp3"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Missing { nearest_device: 0 });
+        assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Other);
+        assert_eq!(root.entry(&"pipe.mp3".into()).unwrap(), Entry::Other);
+        for path in ["link/x.mp3", "link.mp3", "pipe.mp3"] {
+            assert!(root.open(&path.into()).unwrap().is_none(), "{path}");
+        }
+        assert!(root.list(&LibraryPath::root(), &Extensions::default()).unwrap().unwrap().is_empty());
+        assert!(root.list(&"link".into(), &Extensions::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_root_that_was_replaced() {
+        let (_folder, root) = library();
+        fs::write(root.path().join("x.mp3"), b"").unwrap();
+        fs::rename(root.path(), root.path().with_extension("old")).unwrap();
+        root.entry(&"x.mp3".into()).expect_err("the root is gone");
+        fs::create_dir(root.path()).unwrap();
+        let error = root.entry(&"x.mp3".into()).expect_err("another directory has the root's name");
+        assert!(error.get_ref().unwrap().is::<RootReplaced>());
+        root.adopt().unwrap();
+        assert_eq!(root.entry(&"x.mp3".into()).unwrap(), Entry::Missing { nearest_device: 0 });
+    }
+
+    #[test]
+    fn a_listing_has_directories_and_wanted_files_in_the_order_of_paths() {
+        let (_folder, root) = library();
+        for directory in ["a", "a.mp3"] {
+            fs::create_dir(root.path().join(directory)).unwrap();
+        }
+        for file in ["a-.mp3", "a0.mp3", "a.txt", "b.MP3"] {
+            fs::write(root.path().join(file), b"").unwrap();
+        }
+        let listed = root.list(&LibraryPath::root(), &Extensions::default()).unwrap().unwrap();
+        let names: Vec<_> = listed.iter().map(|entry| String::from_utf8_lossy(&entry.name)).collect();
+        assert_eq!(names, ["a-.mp3", "a.mp3", "a", "a0.mp3", "b.MP3"]);
+    }
+
+    #[test]
+    fn a_path_longer_than_the_kernel_takes_at_once_is_reached() {
+        let (_folder, root) = library();
+        let name = "d".repeat(250);
+        let mut directory = rustix::fs::open(root.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let mut path = LibraryPath::root();
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&directory, &name, Mode::RWXU).unwrap();
+            directory = rustix::fs::openat(&directory, &name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            path = path.join(name.as_bytes());
+        }
+        let flags = OFlags::CREATE | OFlags::WRONLY;
+        drop(rustix::fs::openat(&directory, "x.mp3", flags, Mode::RUSR).unwrap());
+        let file = path.join(b"x.mp3");
+        assert!(file.as_bytes().len() > 5000);
+        assert!(matches!(root.entry(&file).unwrap(), Entry::File(_)));
+        assert!(root.open(&file).unwrap().is_some());
+        assert_eq!(root.list(&path, &Extensions::default()).unwrap().unwrap().len(), 1);
+    }
+}

@@ -1,1 +1,285 @@
 //! A file event as the bytes that consumers read.
+//!
+//! This is a public interface: existing consumers of the exchange parse these bodies. Fields may be
+//! added, never renamed or left out; the order of fields is that of the contract.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use data_encoding::{BASE64, HEXLOWER};
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::model::{Change, FileEvent, FileType, LibraryPath, Metadata, MetadataStyle, Outgoing, Row};
+
+/// What is the same in every message of one process.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    instance_id: String,
+    root: PathBuf,
+    watched_directory: String,
+    metadata_style: MetadataStyle,
+}
+
+/// What is a message's own beside its event.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Its place in the store's sequence.
+    pub sequence: u64,
+    /// When its transaction was committed.
+    pub at: Timestamp,
+    /// Its identity, on every delivery.
+    pub correlation_id: Uuid,
+}
+
+impl Encoder {
+    /// An encoder for the library at `root`.
+    pub fn new(instance_id: impl Into<String>, root: &Path, metadata_style: MetadataStyle) -> Self {
+        Self {
+            instance_id: instance_id.into(),
+            root: root.to_path_buf(),
+            watched_directory: root.to_string_lossy().into_owned(),
+            metadata_style,
+        }
+    }
+
+    /// The message that tells of `event`.
+    pub fn encode(&self, event: &FileEvent, stamp: &Stamp) -> Outgoing {
+        let change = &event.change;
+        let (row, from) = match change {
+            Change::Created(row) | Change::Modified(row) => (Some(row), None),
+            Change::Moved { from, row } => (Some(row), Some(from)),
+            Change::Deleted(_) => (None, None),
+        };
+        let file_type = FileType::of(change.path());
+        let path = self.path_text(change.path());
+        let old_path = from.map(|from| self.path_text(from));
+        let correlation_id = stamp.correlation_id.to_string();
+        let body = Body {
+            event_type: change.event_type(),
+            file_path: path.text,
+            timestamp: format!("{:.6}", stamp.at),
+            instance_id: &self.instance_id,
+            content: row.map(|row| ContentFields::of(row, self.metadata_style)),
+            old_path: old_path.as_ref().map(|path| path.text.as_str()),
+            correlation_id: &correlation_id,
+            sequence: stamp.sequence,
+            origin: event.origin.as_str(),
+            watched_directory: &self.watched_directory,
+            file_type: file_type.as_str(),
+            format_family: file_type.format_family(),
+            file_path_bytes: path.bytes,
+            old_path_bytes: old_path.as_ref().and_then(|path| path.bytes.as_deref()),
+        };
+        Outgoing {
+            sequence: stamp.sequence,
+            event_type: change.event_type().to_owned(),
+            correlation_id: correlation_id.clone(),
+            timestamp: u64::try_from(stamp.at.as_second()).unwrap_or(0),
+            body: serde_json::to_vec(&body).expect("strings and finite numbers are always JSON"),
+        }
+    }
+
+    fn path_text(&self, path: &LibraryPath) -> PathText {
+        let absolute = path.under(&self.root);
+        match absolute.to_str() {
+            Some(text) => PathText { text: text.to_owned(), bytes: None },
+            None => PathText {
+                text: absolute.to_string_lossy().into_owned(),
+                bytes: Some(BASE64.encode(absolute.as_os_str().as_bytes())),
+            },
+        }
+    }
+}
+
+/// A path as text, and as its bytes where the text had to leave something out.
+struct PathText {
+    text: String,
+    bytes: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    event_type: &'static str,
+    file_path: String,
+    timestamp: String,
+    instance_id: &'a str,
+    #[serde(flatten)]
+    content: Option<ContentFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_path: Option<&'a str>,
+    correlation_id: &'a str,
+    sequence: u64,
+    origin: &'static str,
+    watched_directory: &'a str,
+    file_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format_family: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_path_bytes: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_path_bytes: Option<&'a str>,
+}
+
+/// The fields of every message but a deleted one.
+#[derive(Serialize)]
+struct ContentFields<'a> {
+    sha256_hash: String,
+    xxh128_hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<MetadataField<'a>>,
+    size_bytes: u64,
+    modified_time: String,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum MetadataField<'a> {
+    Nested(&'a Metadata),
+    Flat(BTreeMap<&'static str, String>),
+}
+
+impl<'a> ContentFields<'a> {
+    fn of(row: &'a Row, style: MetadataStyle) -> Self {
+        Self {
+            sha256_hash: HEXLOWER.encode(&row.track.fingerprint.sha256),
+            xxh128_hash: format!("{:032x}", row.track.fingerprint.xxh128),
+            metadata: match style {
+                MetadataStyle::Nested => Some(MetadataField::Nested(&row.track.metadata)),
+                MetadataStyle::Flat => Some(MetadataField::Flat(flat(&row.track.metadata))),
+                MetadataStyle::Off => None,
+            },
+            size_bytes: row.stat.size,
+            modified_time: format!("{:.9}", time_of(row.stat.mtime_ns)),
+        }
+    }
+}
+
+fn time_of(nanoseconds: i64) -> Timestamp {
+    // All of i64's nanoseconds, 1677 to 2262, are within what a timestamp holds.
+    Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// One level of text: what consumers can put into a table of keys and values.
+fn flat(metadata: &Metadata) -> BTreeMap<&'static str, String> {
+    let numbers = [
+        // As Python prints a float, which is what these consumers have stored until now.
+        ("duration", metadata.duration.map(|seconds| format!("{seconds:?}"))),
+        ("bitrate", metadata.bitrate.map(|number| number.to_string())),
+        ("sample_rate", metadata.sample_rate.map(|number| number.to_string())),
+        ("channels", metadata.channels.map(|number| number.to_string())),
+        ("format", metadata.format.clone()),
+        ("error", metadata.error.clone()),
+    ];
+    let tags = metadata.tags.present().map(|(name, value)| (name, value.to_owned()));
+    numbers.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(tags).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::{FileStat, Fingerprint, Origin, Tags, Track};
+
+    fn row(path: LibraryPath) -> Row {
+        let metadata = Metadata {
+            duration: Some(180.5),
+            bitrate: Some(320_000),
+            sample_rate: Some(44_100),
+            format: Some("audio/mp3".into()),
+            tags: Tags { title: Some("Où".into()), track: Some("3/12".into()), ..Tags::default() },
+            ..Metadata::default()
+        };
+        Row {
+            path,
+            stat: FileStat { device: 0, inode: 1, size: 42, mtime_ns: 1_700_000_000_000_000_007, ctime_ns: 0 },
+            track: Track { fingerprint: Fingerprint { sha256: [0xab; 32], xxh128: 0x0f }, metadata },
+        }
+    }
+
+    fn encode(change: Change, style: MetadataStyle) -> (Outgoing, Value) {
+        let encoder = Encoder::new("ab12cd34", Path::new("/data/music"), style);
+        let stamp =
+            Stamp { sequence: 7, at: "2026-11-23T10:00:00.5Z".parse().unwrap(), correlation_id: Uuid::from_u128(5) };
+        let outgoing = encoder.encode(&FileEvent { change, origin: Origin::Watch }, &stamp);
+        let body = serde_json::from_slice(&outgoing.body).unwrap();
+        (outgoing, body)
+    }
+
+    #[test]
+    fn a_moved_message_has_every_field_of_the_contract() {
+        let change = Change::Moved { from: "a/x.oga".into(), row: row("b/x.oga".into()) };
+        let (outgoing, body) = encode(change, MetadataStyle::Nested);
+        assert_eq!(outgoing.routing_key(), "file.moved");
+        assert_eq!(
+            body,
+            json!({
+                "event_type": "moved",
+                "file_path": "/data/music/b/x.oga",
+                "timestamp": "2026-11-23T10:00:00.500000Z",
+                "instance_id": "ab12cd34",
+                "sha256_hash": "ab".repeat(32),
+                "xxh128_hash": "0000000000000000000000000000000f",
+                "old_path": "/data/music/a/x.oga",
+                "metadata": {
+                    "duration": 180.5, "bitrate": 320_000, "sample_rate": 44_100, "format": "audio/mp3",
+                    "tags": {"title": "Où", "track": "3/12"},
+                },
+                "correlation_id": "00000000-0000-0000-0000-000000000005",
+                "sequence": 7,
+                "origin": "watch",
+                "watched_directory": "/data/music",
+                "size_bytes": 42,
+                "modified_time": "2023-11-14T22:13:20.000000007Z",
+                "file_type": "ogg",
+                "format_family": "ogg_vorbis",
+            })
+        );
+    }
+
+    #[test]
+    fn a_deleted_message_has_nothing_of_the_content() {
+        let (_, body) = encode(Change::Deleted("x.mp3".into()), MetadataStyle::Nested);
+        for field in ["sha256_hash", "xxh128_hash", "metadata", "size_bytes", "modified_time", "old_path"] {
+            assert!(body.get(field).is_none(), "{field}");
+        }
+        assert_eq!(body["event_type"], "deleted");
+        assert_eq!(body["file_type"], "mp3");
+    }
+
+    #[test]
+    fn flat_metadata_is_one_level_of_strings() {
+        let (_, body) = encode(Change::Created(row("x.mp3".into())), MetadataStyle::Flat);
+        assert_eq!(
+            body["metadata"],
+            json!({"duration": "180.5", "bitrate": "320000", "sample_rate": "44100", "format": "audio/mp3",
+                   "title": "Où", "track": "3/12"})
+        );
+        let (_, body) = encode(Change::Created(row("x.mp3".into())), MetadataStyle::Off);
+        assert!(body.get("metadata").is_none());
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf8_comes_with_its_bytes() {
+        let from = LibraryPath::from_bytes(b"\xfe.mp3");
+        let change = Change::Moved { from, row: row(LibraryPath::from_bytes(b"a\xff.mp3")) };
+        let (_, body) = encode(change, MetadataStyle::Nested);
+        assert_eq!(body["file_path"], "/data/music/a\u{fffd}.mp3");
+        assert_eq!(body["file_path_bytes"], BASE64.encode(b"/data/music/a\xff.mp3"));
+        assert_eq!(body["old_path_bytes"], BASE64.encode(b"/data/music/\xfe.mp3"));
+    }
+
+    #[test]
+    fn times_before_the_epoch_and_beyond_sense_are_still_times() {
+        let mut strange = row("x.mp3".into());
+        for nanoseconds in [-1, i64::MIN, i64::MAX] {
+            strange.stat.mtime_ns = nanoseconds;
+            let (_, body) = encode(Change::Created(strange.clone()), MetadataStyle::Nested);
+            let parsed: Timestamp = body["modified_time"].as_str().unwrap().parse().unwrap();
+            assert_eq!(parsed.as_nanosecond(), i128::from(nanoseconds));
+        }
+    }
+}

@@ -26,6 +26,12 @@ impl FileStat {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
+    /// Whether a file with this stat need not be read again: nothing of `now` differs, the ctime only
+    /// where the filesystem does not lie about it.
+    pub fn is_unchanged(&self, now: &Self, ignore_ctime: bool) -> bool {
+        self.same_file(now) && self.same_size_and_mtime(now) && (ignore_ctime || self.ctime_ns == now.ctime_ns)
+    }
+
     /// Whether size and modification time agree.
     pub fn same_size_and_mtime(&self, other: &Self) -> bool {
         (self.size, self.mtime_ns) == (other.size, other.mtime_ns)

@@ -1,0 +1,254 @@
+//! Compares a walk with the index: a streaming diff of two sorted sequences.
+
+use std::collections::VecDeque;
+use std::io;
+use std::iter::Peekable;
+
+use super::Walked;
+use crate::model::{FileStat, Index, LibraryPath};
+
+/// Rows read from the index at once: few enough to hold, many enough to make a query worth its while.
+const PAGE: usize = 2048;
+
+/// Where the disk and the index agree or differ.
+#[derive(Debug)]
+pub enum Difference {
+    /// The file is as it was committed.
+    Same,
+    /// The file is new or changed: look at it.
+    Look(LibraryPath),
+    /// The index has a row and the walk came by nothing: look whether it is gone.
+    Gone(LibraryPath),
+    /// Nothing can be said of this path and what is beneath it.
+    Unreadable(LibraryPath, io::Error),
+}
+
+impl PartialEq for Difference {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Same, Self::Same) => true,
+            (Self::Look(one), Self::Look(other))
+            | (Self::Gone(one), Self::Gone(other))
+            | (Self::Unreadable(one, _), Self::Unreadable(other, _)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+/// The merge-join of a walk and the index's rows in the same subtree; an iterator that blocks.
+///
+/// Its law: it yields each path of either side once, except the rows beneath a directory that could
+/// not be read, of which nothing is said. It holds one page of rows and nothing else.
+#[must_use]
+pub struct Reconcile<'a, W: Iterator<Item = Walked>, I: Index> {
+    walked: Peekable<W>,
+    index: &'a I,
+    under: LibraryPath,
+    ignore_ctime: bool,
+    page: VecDeque<(LibraryPath, FileStat)>,
+    last_read: Option<LibraryPath>,
+    exhausted: bool,
+}
+
+impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
+    /// Compares `walked`, a walk of everything at or beneath `under`, with the rows there.
+    pub fn new(walked: W, index: &'a I, under: LibraryPath, ignore_ctime: bool) -> Self {
+        Self {
+            walked: walked.peekable(),
+            index,
+            under,
+            ignore_ctime,
+            page: VecDeque::new(),
+            last_read: None,
+            exhausted: false,
+        }
+    }
+
+    fn next_row(&mut self) -> Result<Option<&(LibraryPath, FileStat)>, I::Error> {
+        if self.page.is_empty() && !self.exhausted {
+            let page = self.index.rows_after(&self.under, self.last_read.as_ref(), PAGE)?;
+            self.exhausted = page.len() < PAGE;
+            if let Some((path, _)) = page.last() {
+                self.last_read = Some(path.clone());
+            }
+            self.page = page.into();
+        }
+        Ok(self.page.front())
+    }
+
+    fn step(&mut self) -> Result<Option<Difference>, I::Error> {
+        loop {
+            let row = self.next_row()?.cloned();
+            let ignore_ctime = self.ignore_ctime;
+            let Some(found) = self.walked.peek() else {
+                self.page.pop_front();
+                return Ok(row.map(|(path, _)| Difference::Gone(path)));
+            };
+            if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, &row)
+                && path != unreadable
+                && path.is_at_or_under(unreadable)
+            {
+                self.page.pop_front();
+                continue;
+            }
+            let order = row.as_ref().map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
+            if order.is_lt() {
+                self.page.pop_front();
+                return Ok(row.map(|(path, _)| Difference::Gone(path)));
+            }
+            let same = match (found, &row) {
+                (Walked::File(_, stat), Some((_, row))) if order.is_eq() => row.is_unchanged(stat, ignore_ctime),
+                _ => false,
+            };
+            if order.is_eq() {
+                self.page.pop_front();
+            }
+            return Ok(self.walked.next().map(|found| match found {
+                Walked::File(..) if same => Difference::Same,
+                Walked::File(path, _) => Difference::Look(path),
+                Walked::Unreadable(path, error) => Difference::Unreadable(path, error),
+            }));
+        }
+    }
+}
+
+/// The order of a row and what was walked. An unreadable path may be a directory, which stands where
+/// its `name/` does: rows such as `name.mp3` come before what is beneath it.
+fn compare_with_walked(row: &LibraryPath, found: &Walked) -> std::cmp::Ordering {
+    match found {
+        Walked::File(path, _) => row.cmp(path),
+        Walked::Unreadable(path, _) => row.cmp(&path.join(b"")),
+    }
+}
+
+impl<W: Iterator<Item = Walked>, I: Index> Iterator for Reconcile<'_, W, I> {
+    type Item = Result<Difference, I::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Row;
+
+    /// An index that gives its rows a few at a time, whatever page was asked for.
+    struct Rows(BTreeMap<LibraryPath, FileStat>);
+
+    impl Index for Rows {
+        type Error = Infallible;
+
+        fn row(&self, _: &LibraryPath) -> Result<Option<Row>, Infallible> {
+            unreachable!("a merge-join reads in order")
+        }
+        fn rows_by_inode(&self, _: u64, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
+            unreachable!("a merge-join reads in order")
+        }
+        fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
+            unreachable!("a merge-join reads in order")
+        }
+        fn rows_after(
+            &self,
+            under: &LibraryPath,
+            after: Option<&LibraryPath>,
+            limit: usize,
+        ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
+            let wanted = |(path, _): &(&LibraryPath, &FileStat)| {
+                path.is_at_or_under(under) && after.is_none_or(|after| *path > after)
+            };
+            Ok(self.0.iter().filter(wanted).take(limit).map(|(path, stat)| (path.clone(), *stat)).collect())
+        }
+        fn len(&self) -> Result<u64, Infallible> {
+            Ok(self.0.len() as u64)
+        }
+    }
+
+    fn stat(version: u64) -> FileStat {
+        FileStat { device: 0, inode: version, size: 1, mtime_ns: 1, ctime_ns: 1 }
+    }
+
+    fn any_files() -> impl Strategy<Value = BTreeMap<LibraryPath, FileStat>> {
+        let path = "[ab](/[ab][.-]?){0,2}(\\.mp3|0)?".prop_map(|path| LibraryPath::from(path.as_str()));
+        prop::collection::btree_map(path, (0..2_u64).prop_map(stat), 0..20)
+    }
+
+    fn naive(
+        disk: &BTreeMap<LibraryPath, FileStat>,
+        rows: &BTreeMap<LibraryPath, FileStat>,
+        unreadable: Option<&LibraryPath>,
+    ) -> Vec<String> {
+        let hidden = |path: &LibraryPath| {
+            unreadable.is_some_and(|directory| path != directory && path.is_at_or_under(directory))
+        };
+        let mut said: Vec<String> = disk
+            .iter()
+            .filter(|(path, _)| !hidden(path))
+            .map(|(path, stat)| match rows.get(path) {
+                Some(row) if row == stat => "same".to_owned(),
+                _ => format!("look {path}"),
+            })
+            .collect();
+        said.extend(
+            rows.keys().filter(|path| !disk.contains_key(*path) && !hidden(path)).map(|path| format!("gone {path}")),
+        );
+        said.sort();
+        said
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_merge_join_says_what_a_naive_diff_says(
+            disk in any_files(),
+            rows in any_files(),
+            unreadable in prop::option::of("[ab](/[ab])?".prop_map(|path| LibraryPath::from(path.as_str()))),
+        ) {
+            let mut disk = disk;
+            disk.retain(|path, _| unreadable.as_ref().is_none_or(|directory| !path.is_at_or_under(directory)));
+            let mut walked: Vec<Walked> = disk
+                .iter()
+                .map(|(path, stat)| Walked::File(path.clone(), *stat))
+                .collect();
+            if let Some(directory) = &unreadable {
+                walked.push(Walked::Unreadable(directory.clone(), io::Error::other("no")));
+            }
+            walked.sort_by_key(|found| match found {
+                Walked::File(path, _) => path.clone(),
+                Walked::Unreadable(path, _) => path.join(b""),
+            });
+            let index = Rows(rows.clone());
+            let mut said: Vec<String> = Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false)
+                .filter_map(|difference| match difference.unwrap() {
+                    Difference::Same => Some("same".to_owned()),
+                    Difference::Look(path) => Some(format!("look {path}")),
+                    Difference::Gone(path) => Some(format!("gone {path}")),
+                    Difference::Unreadable(..) => None,
+                })
+                .collect();
+            said.sort();
+            prop_assert_eq!(said, naive(&disk, &rows, unreadable.as_ref()));
+        }
+    }
+
+    #[test]
+    fn a_library_of_several_pages_is_compared_to_its_end() {
+        let files: BTreeMap<_, _> =
+            (0..PAGE * 2 + 7).map(|index| (LibraryPath::from(format!("{index:06}.mp3").as_str()), stat(0))).collect();
+        let walked: Vec<Walked> = files.iter().map(|(path, stat)| Walked::File(path.clone(), *stat)).collect();
+        let index = Rows(files);
+        let mut same = 0;
+        for difference in Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false) {
+            assert_eq!(difference.unwrap(), Difference::Same);
+            same += 1;
+        }
+        assert_eq!(same, PAGE * 2 + 7);
+    }
+}

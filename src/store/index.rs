@@ -1,0 +1,125 @@
+//! Reading the index beside the writer.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
+
+use super::{StoreError, schema};
+use crate::model::{FileStat, Fingerprint, Index, LibraryPath, Metadata, Row, Track};
+
+/// The columns of a whole row, in the order that [`row_from`] reads.
+pub(super) const COLUMNS: &str = "path, device, inode, size, mtime_ns, ctime_ns, sha256, xxh128, metadata";
+
+/// Reads the index as last committed. Clones share one connection: a look-up takes microseconds.
+#[derive(Clone, Debug)]
+pub struct IndexReader {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl IndexReader {
+    pub(super) fn open(file: &Path) -> Result<Self, StoreError> {
+        Ok(Self { connection: Arc::new(Mutex::new(schema::open_reader(file)?)) })
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, rusqlite::Error> {
+        read(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Index for IndexReader {
+    type Error = rusqlite::Error;
+
+    fn row(&self, path: &LibraryPath) -> Result<Option<Row>, rusqlite::Error> {
+        self.with(|connection| row(connection, path))
+    }
+
+    fn rows_by_inode(&self, device: u64, inode: u64, limit: usize) -> Result<Vec<Row>, rusqlite::Error> {
+        self.with(|connection| {
+            let query = format!("SELECT {COLUMNS} FROM files WHERE inode = ?1 AND device = ?2 LIMIT ?3");
+            let mut statement = connection.prepare_cached(&query)?;
+            let arguments =
+                params![inode.cast_signed(), device.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)];
+            statement.query_map(arguments, row_from)?.collect()
+        })
+    }
+
+    fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, rusqlite::Error> {
+        self.with(|connection| {
+            let query = format!("SELECT {COLUMNS} FROM files WHERE sha256 = ?1 LIMIT ?2");
+            let mut statement = connection.prepare_cached(&query)?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            statement.query_map(params![&sha256[..], limit], row_from)?.collect()
+        })
+    }
+
+    fn rows_after(
+        &self,
+        under: &LibraryPath,
+        after: Option<&LibraryPath>,
+        limit: usize,
+    ) -> Result<Vec<(LibraryPath, FileStat)>, rusqlite::Error> {
+        // Beneath a directory lies what begins with `name/`; the byte after `/` ends that range. The path
+        // itself comes before it, with names such as `name.mp3` between the two.
+        let beneath = under.join(b"");
+        let own_row = after.is_none() && !under.is_root();
+        let (start, end): (&[u8], Vec<u8>) = if under.is_root() {
+            (b"", vec![0xff; 1])
+        } else {
+            let mut end = beneath.as_bytes().to_vec();
+            if let Some(last) = end.last_mut() {
+                *last += 1;
+            }
+            (beneath.as_bytes(), end)
+        };
+        let start = after.map_or(start, |after| start.max(after.as_bytes()));
+        self.with(|connection| {
+            const FIELDS: &str = "path, device, inode, size, mtime_ns, ctime_ns";
+            let mut rows = Vec::new();
+            if own_row {
+                let mut statement =
+                    connection.prepare_cached(&format!("SELECT {FIELDS} FROM files WHERE path = ?1"))?;
+                rows.extend(statement.query_row(params![under.as_bytes()], path_and_stat_from).optional()?);
+            }
+            // No path begins with 0xff 0xff …, but one may begin with 0xff: the root's range has no end.
+            let bound = if under.is_root() { "" } else { "AND path < ?2" };
+            let query = format!("SELECT {FIELDS} FROM files WHERE path > ?1 {bound} ORDER BY path LIMIT ?3");
+            let mut statement = connection.prepare_cached(&query)?;
+            let limit = i64::try_from(limit - rows.len().min(limit)).unwrap_or(i64::MAX);
+            for row in statement.query_map(params![start, end, limit], path_and_stat_from)? {
+                rows.push(row?);
+            }
+            Ok(rows)
+        })
+    }
+
+    fn len(&self) -> Result<u64, rusqlite::Error> {
+        let count: i64 =
+            self.with(|connection| connection.query_row("SELECT count(*) FROM files", [], |row| row.get(0)))?;
+        Ok(count.cast_unsigned())
+    }
+}
+
+pub(super) fn row(connection: &Connection, path: &LibraryPath) -> Result<Option<Row>, rusqlite::Error> {
+    let query = format!("SELECT {COLUMNS} FROM files WHERE path = ?1");
+    connection.prepare_cached(&query)?.query_row(params![path.as_bytes()], row_from).optional()
+}
+
+fn path_and_stat_from(row: &SqlRow<'_>) -> Result<(LibraryPath, FileStat), rusqlite::Error> {
+    let stat = FileStat {
+        device: row.get::<_, i64>(1)?.cast_unsigned(),
+        inode: row.get::<_, i64>(2)?.cast_unsigned(),
+        size: row.get::<_, i64>(3)?.cast_unsigned(),
+        mtime_ns: row.get(4)?,
+        ctime_ns: row.get(5)?,
+    };
+    Ok((LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?), stat))
+}
+
+fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
+    let (path, stat) = path_and_stat_from(row)?;
+    let fingerprint = Fingerprint { sha256: row.get(6)?, xxh128: u128::from_be_bytes(row.get(7)?) };
+    // Metadata that no longer parses is metadata that is not known; the next read of the file brings it back.
+    let metadata: Metadata = serde_json::from_str(row.get_ref(8)?.as_str()?).unwrap_or_default();
+    Ok(Row { path, stat, track: Track { fingerprint, metadata } })
+}

@@ -1,0 +1,127 @@
+//! The tables, and how older files are brought up to date.
+//!
+//! | table | a row is |
+//! |---|---|
+//! | `files` | what consumers were last told of one path: its stat, hashes and metadata |
+//! | `outbox` | a message that is not delivered yet, its body ready to send |
+//! | `meta` | a fact about the file itself, by name |
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::StoreError;
+
+/// Steps from each format to the next; append only. `user_version` counts the steps that were taken.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+    CREATE TABLE files (
+        path BLOB PRIMARY KEY NOT NULL,
+        device INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL,
+        sha256 BLOB NOT NULL,
+        xxh128 BLOB NOT NULL,
+        metadata TEXT NOT NULL
+    );
+    CREATE INDEX files_by_inode ON files (inode, device);
+    CREATE INDEX files_by_sha256 ON files (sha256);
+    CREATE TABLE outbox (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        event_type TEXT NOT NULL,
+        correlation_id TEXT NOT NULL,
+        timestamp INTEGER NOT NULL,
+        body BLOB NOT NULL
+    );
+"];
+
+/// Opens the file for the writer: makes it, brings it up to date, and makes sure whose it is.
+pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError> {
+    let mut connection = Connection::open(file)?;
+    configure(&connection)?;
+    // A commit must survive a power cut: consumers will have been told of it.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    migrate(&mut connection)?;
+    claim(&connection, library)?;
+    Ok(connection)
+}
+
+/// Opens the file for reading only, beside the writer.
+pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(file, flags)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(Duration::from_secs(10))?;
+    // 16 MiB a connection hold the upper pages of an index of a million files.
+    connection.pragma_update(None, "cache_size", -16 * 1024)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    if !connection.is_readonly("main")? {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known || found < 0 {
+        return Err(StoreError::Newer { found, known });
+    }
+    for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn claim(connection: &Connection, library: &[u8]) -> Result<(), StoreError> {
+    let found: Option<Vec<u8>> =
+        connection.query_row("SELECT value FROM meta WHERE name = 'library'", [], |row| row.get(0)).optional()?;
+    match found {
+        Some(found) if found != library => Err(StoreError::OtherLibrary {
+            found: String::from_utf8_lossy(&found).into_owned(),
+            wanted: String::from_utf8_lossy(library).into_owned(),
+        }),
+        Some(_) => Ok(()),
+        None => {
+            connection.execute("INSERT INTO meta (name, value) VALUES ('library', ?1)", params![library])?;
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opening_twice_takes_every_step_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.sqlite");
+        for _ in 0..2 {
+            let connection = open(&file, b"/music").unwrap();
+            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+            assert_eq!(usize::try_from(version).unwrap(), MIGRATIONS.len());
+        }
+    }
+
+    #[test]
+    fn a_newer_file_and_another_library_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.sqlite");
+        let connection = open(&file, b"/music").unwrap();
+        assert!(matches!(open(&file, b"/other"), Err(StoreError::OtherLibrary { .. })));
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(open(&file, b"/music"), Err(StoreError::Newer { found: 99, .. })));
+    }
+}
