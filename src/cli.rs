@@ -1,1 +1,121 @@
-//! The command line.
+//! The shell: settings in, logs on, the pipeline run, an exit code out.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::config::{Exit, Settings, SettingsError};
+use crate::store::{StateDir, StateDirError};
+use crate::telemetry;
+
+/// Why the program ends before its work is done.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was asked for cannot be done as asked. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The work failed. Exit code 1.
+    #[error(transparent)]
+    Run(Box<dyn Error + Send + Sync>),
+}
+
+impl Failure {
+    /// A failure of the work.
+    pub fn run(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Run(error.into())
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Run(_) => 1,
+            Self::Usage(_) => 2,
+        })
+    }
+}
+
+impl From<StateDirError> for Failure {
+    fn from(error: StateDirError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+/// Runs the program as `arguments` (its name first) and the environment ask.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let outcome = match Settings::from_env_and_args(arguments) {
+        Ok(settings) => work(settings),
+        Err(Exit::Answered(text)) => {
+            // Whoever closed standard output has read enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            Ok(())
+        }
+        Err(Exit::Wrong(error)) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+/// Says why the program ends: in the log where there is one, else in one plain line.
+fn report(failure: &Failure) {
+    let line = one_line(failure);
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!("{line}");
+    } else {
+        let _ = writeln!(io::stderr(), "file-watcher: {line}");
+    }
+}
+
+fn work(settings: Settings) -> Result<(), Failure> {
+    let state_dir = StateDir::open(&settings.state_dir)?;
+    // The name on every message and every line of the log.
+    let instance_id = match &settings.instance_id {
+        Some(given) => given.clone(),
+        None => state_dir.instance_id()?,
+    };
+    telemetry::start(&settings.log_level, settings.log_format, &instance_id).map_err(Failure::run)?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::run)?;
+    runtime.block_on(start(settings, state_dir, instance_id))
+}
+
+/// The failure and what caused it, each cause once: some errors already say what theirs was.
+fn one_line(failure: &Failure) -> String {
+    let mut line = failure.to_string();
+    let mut source = failure.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        source = cause.source();
+    }
+    line.replace('\n', " ")
+}
+
+/// The work itself.
+// SEAM: the pipeline goes here, and this expectation goes away.
+#[expect(clippy::unused_async, reason = "the pipeline is awaited here")]
+async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> Result<(), Failure> {
+    tracing::debug!(
+        %instance_id,
+        root = %settings.root.display(),
+        store = %state_dir.file("index.sqlite").display(),
+        broker = %settings.broker,
+        "settings read"
+    );
+    Err(Failure::run("there is no pipeline yet"))
+}

@@ -1,3 +1,7 @@
 //! The `file-watcher` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    file_watcher::cli::run(std::env::args_os())
+}

@@ -1,1 +1,297 @@
-//! The logs.
+//! The logs: one line an event, to standard error, each with the instance's name.
+//!
+//! The name stands on every line, whatever thread or library it comes from, because it is part of
+//! the format and not of a span. Spans are not printed: what a line has to say is in its fields.
+
+use std::fmt::{self, Write as _};
+use std::io::IsTerminal as _;
+
+use jiff::Timestamp;
+use serde::Serializer as _;
+use serde::ser::SerializeMap as _;
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_log::NormalizeEvent as _;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+use crate::model::LogFormat;
+
+/// Starts the log of this process: `directives` say what is worth a line, `format` how it looks.
+pub fn start(directives: &str, format: Option<LogFormat>, instance_id: &str) -> Result<(), TryInitError> {
+    let terminal = std::io::stderr().is_terminal();
+    let format = format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let lines = Lines { format, instance_id: instance_id.to_owned(), clock: Timestamp::now };
+    subscriber(directives, lines, std::io::stderr, terminal && !no_colour).try_init()
+}
+
+fn subscriber<W>(directives: &str, lines: Lines, writer: W, colours: bool) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(directives))
+        .with_writer(writer)
+        .with_ansi(colours)
+        // It would report a closed standard error on standard error, and panic.
+        .log_internal_errors(false)
+        .event_format(lines)
+        .finish()
+}
+
+/// What a line looks like.
+struct Lines {
+    format: LogFormat,
+    instance_id: String,
+    clock: fn() -> Timestamp,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let line = Line::of(event, (self.clock)());
+        match self.format {
+            LogFormat::Json => writeln!(writer, "{}", self.json(&line).map_err(|_| fmt::Error)?),
+            LogFormat::Pretty => self.pretty(writer, &line),
+        }
+    }
+}
+
+impl Lines {
+    /// One object: the five fixed keys, then the fields beside them.
+    fn json(&self, line: &Line) -> serde_json::Result<String> {
+        let mut bytes = Vec::with_capacity(256);
+        let mut serializer = serde_json::Serializer::new(&mut bytes);
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("timestamp", &format!("{:.6}", line.timestamp))?;
+        object.serialize_entry("level", line.level.as_str())?;
+        object.serialize_entry("message", &line.message)?;
+        object.serialize_entry("target", &line.target)?;
+        object.serialize_entry("instance_id", &self.instance_id)?;
+        for (name, value) in &line.fields {
+            // A key twice in one object is an error to many readers.
+            match *name {
+                "timestamp" | "level" | "target" | "instance_id" => {
+                    object.serialize_entry(&format!("field_{name}"), value)?;
+                }
+                name => object.serialize_entry(name, value)?,
+            }
+        }
+        object.end()?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// `12:03:04Z INFO  message  files=3 instance_id=ab12cd34`
+    fn pretty(&self, mut writer: Writer<'_>, line: &Line) -> fmt::Result {
+        let (dim, reset) = if writer.has_ansi_escapes() { ("\u{1b}[2m", "\u{1b}[0m") } else { ("", "") };
+        let colour = match line.level {
+            _ if !writer.has_ansi_escapes() => "",
+            Level::ERROR => "\u{1b}[31m",
+            Level::WARN => "\u{1b}[33m",
+            Level::INFO => "\u{1b}[32m",
+            Level::DEBUG => "\u{1b}[34m",
+            Level::TRACE => "\u{1b}[35m",
+        };
+        let time = line.timestamp.strftime("%H:%M:%SZ");
+        write!(
+            writer,
+            "{dim}{time}{reset} {colour}{:<5}{reset} {}  {dim}",
+            line.level.as_str(),
+            printable(&line.message)
+        )?;
+        for (name, value) in &line.fields {
+            match value {
+                Value::String(text) if is_plain(text) => write!(writer, "{name}={text} ")?,
+                Value::String(text) => write!(writer, "{name}={text:?} ")?,
+                value => write!(writer, "{name}={value} ")?,
+            }
+        }
+        writeln!(writer, "instance_id={}{reset}", self.instance_id)
+    }
+}
+
+/// Whether `text` can stand in a line of fields without quotes.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '"')
+}
+
+/// `text` on one line, without what a terminal would obey: names of files may hold anything.
+fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            safe.extend(letter.escape_default());
+        } else {
+            safe.push(letter);
+        }
+    }
+    safe
+}
+
+/// What there is to say.
+struct Line {
+    timestamp: Timestamp,
+    level: Level,
+    target: String,
+    message: String,
+    fields: Vec<(&'static str, Value)>,
+}
+
+impl Line {
+    fn of(event: &Event<'_>, timestamp: Timestamp) -> Self {
+        // An event of the `log` crate has its level and target among its fields.
+        let normalized = event.normalized_metadata();
+        let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
+        let mut line = Self {
+            timestamp,
+            level: *metadata.level(),
+            target: metadata.target().to_owned(),
+            message: String::new(),
+            fields: Vec::new(),
+        };
+        event.record(&mut line);
+        line
+    }
+
+    fn push(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.message = text,
+            ("message", value) => self.message = value.to_string(),
+            (name, _) if name.starts_with("log.") => {}
+            (name, value) => self.fields.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.push(field, Value::String(format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, Value::from(value));
+    }
+
+    /// An error with what caused it.
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut source = value.source();
+        while let Some(cause) = source {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ": {cause}");
+            source = cause.source();
+        }
+        self.push(field, Value::String(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `log` writes at one moment of the year 2026.
+    fn captured(directives: &str, format: LogFormat, colours: bool, log: impl FnOnce()) -> String {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let clock = || Timestamp::new(1_767_225_600 + 43_384, 50_000_000).unwrap();
+        let lines = Lines { format, instance_id: "ab12cd34".to_owned(), clock };
+        let subscriber = subscriber(directives, lines, move || writer.clone(), colours);
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = captured.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed to open the store")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_line_of_json_has_the_fixed_keys_first_and_the_fields_beside_them() {
+        let text = captured("info", LogFormat::Json, false, || {
+            let error = Outer(io::Error::other("disk on fire"));
+            tracing::info!(target: "file_watcher::x", files = 3_u64, rate = 1.5, name = %"a\nb", done = true, "batch committed");
+            tracing::warn!(target: "file_watcher::x", error = &error as &dyn std::error::Error, level = "loud", "not {}", "good");
+        });
+        insta::assert_snapshot!(text, @r#"
+        {"timestamp":"2026-01-01T12:03:04.050000Z","level":"INFO","message":"batch committed","target":"file_watcher::x","instance_id":"ab12cd34","files":3,"rate":1.5,"name":"a\nb","done":true}
+        {"timestamp":"2026-01-01T12:03:04.050000Z","level":"WARN","message":"not good","target":"file_watcher::x","instance_id":"ab12cd34","error":"failed to open the store: disk on fire","field_level":"loud"}
+        "#);
+        for line in text.lines() {
+            serde_json::from_str::<Value>(line).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_pretty_line_is_short_and_obeys_no_file_name() {
+        let text = captured("info", LogFormat::Pretty, false, || {
+            tracing::info!(files = 3, path = "a b", "batch committed");
+            tracing::error!(path = %"\u{1b}[2J", "bad\nname \u{1b}[2J");
+        });
+        insta::assert_snapshot!(text, @r#"
+        12:03:04Z INFO  batch committed  files=3 path="a b" instance_id=ab12cd34
+        12:03:04Z ERROR bad\nname \u{1b}[2J  path="\u{1b}[2J" instance_id=ab12cd34
+        "#);
+    }
+
+    #[test]
+    fn a_terminal_gets_colours() {
+        let text = captured("info", LogFormat::Pretty, true, || tracing::warn!(files = 3, "slow"));
+        assert_eq!(
+            text,
+            "\u{1b}[2m12:03:04Z\u{1b}[0m \u{1b}[33mWARN \u{1b}[0m slow  \u{1b}[2mfiles=3 instance_id=ab12cd34\u{1b}[0m\n"
+        );
+    }
+
+    #[test]
+    fn libraries_underneath_say_only_warnings() {
+        let text = captured("warn,file_watcher=info", LogFormat::Pretty, false, || {
+            tracing::info!(target: "lapin::channel", "chatter");
+            tracing::warn!(target: "lapin::channel", "trouble");
+            tracing::info!(target: "file_watcher::store", "ours");
+        });
+        insta::assert_snapshot!(text, @"
+        12:03:04Z WARN  trouble  instance_id=ab12cd34
+        12:03:04Z INFO  ours  instance_id=ab12cd34
+        ");
+    }
+}

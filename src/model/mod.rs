@@ -11,7 +11,7 @@ pub use event::{Change, FileEvent, Outgoing};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
-pub use settings::MetadataStyle;
+pub use settings::{LogFormat, MetadataStyle, Unroutable, WatchMode};
 pub use track::{Content, FileStat, Fingerprint, Metadata, Observation, Row, Seen, Tags, Track};
 
 /// What was last committed, read by path, by inode and by content.

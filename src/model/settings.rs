@@ -1,13 +1,46 @@
-//! Choices that lower floors obey and the configuration reads.
+//! The choices that a person makes and that several floors obey.
 
-/// How `metadata` looks in a message.
+/// How the metadata stands in a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MetadataStyle {
-    /// Numbers as numbers, tags in an object of their own.
+    /// Numbers as numbers, and an object of tags.
     #[default]
     Nested,
     /// One level of strings, for consumers that store key and value as text.
     Flat,
     /// No metadata field.
     Off,
+}
+
+/// What becomes of a message that the broker returns because no queue is bound for its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unroutable {
+    /// Held until a first message of the connection was routed, let go after that.
+    #[default]
+    Auto,
+    /// Held and sent again until a queue is bound.
+    Hold,
+    /// Let go, counted.
+    Drop,
+}
+
+/// How changes of the library are noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WatchMode {
+    /// By the kernel's events, and by polling on file systems where those don't come.
+    #[default]
+    Auto,
+    /// By the kernel's events only.
+    Native,
+    /// By polling only.
+    Poll,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// Short lines for people.
+    Pretty,
 }

@@ -1,0 +1,34 @@
+# `just` alone lists the recipes. What CI runs is .ci/run.
+
+_default:
+    @just --list --unsorted
+
+# Run the program: just run scan --sink stdout ~/Music
+run *arguments:
+    cargo run --release -- {{ arguments }}
+
+# All tests, or those that match: just test settings
+test *arguments:
+    tests/run {{ arguments }}
+
+# The benches, or those that match: just bench hash
+bench *arguments:
+    cargo bench {{ arguments }}
+
+# Formatting, clippy and the documentation, as CI checks them
+lint:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# Make the audio files of the tests anew
+fixtures:
+    tests/fixtures/make
+
+# Everything that CI runs
+ci:
+    .ci/run
+
+# The container's image
+release-docker tag="file-watcher:latest":
+    docker build --pull --tag {{ tag }} .

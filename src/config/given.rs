@@ -1,0 +1,188 @@
+//! One value as it was given, and the ways to make sense of it.
+
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use super::SettingsError;
+
+/// A value with the name of what gave it, so that an error can say which to mend.
+#[derive(Clone)]
+pub(super) struct Given {
+    /// `BATCH_SIZE`, or `--batch-size (BATCH_SIZE)` where the flag was used.
+    pub(super) label: String,
+    pub(super) value: OsString,
+    /// Whether nobody gave it.
+    pub(super) by_default: bool,
+}
+
+impl Given {
+    /// The error that this value is, or has, `problem`.
+    pub(super) fn wrong(&self, problem: impl Into<String>) -> SettingsError {
+        SettingsError::Value { setting: self.label.clone(), problem: problem.into() }
+    }
+
+    /// The error that this value is not `what`.
+    fn is_not(&self, what: &str, instead: &str) -> SettingsError {
+        let shown = without_secrets(&self.value.to_string_lossy());
+        self.wrong(format!("{shown:?} is not {what}; give {instead}"))
+    }
+
+    /// The value as text.
+    pub(super) fn text(&self) -> Result<&str, SettingsError> {
+        self.value.to_str().ok_or_else(|| self.wrong("is not UTF-8; give plain text"))
+    }
+
+    /// The value parsed by its type, whose error says what is wrong with it.
+    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&self) -> Result<T, SettingsError> {
+        self.text()?.parse().map_err(|error: T::Err| self.wrong(error.to_string()))
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn number<T>(&self, what: &str, range: RangeInclusive<T>) -> Result<T, SettingsError>
+    where
+        T: FromStr + PartialOrd + std::fmt::Display,
+    {
+        let number = self.text()?.trim().parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| self.is_not(what, &format!("a whole number from {} to {}", range.start(), range.end())))
+    }
+
+    /// A number in a second; 0 and `unlimited` are no limit. `units` allows K, M and G behind it.
+    pub(super) fn rate(&self, what: &str, units: bool) -> Result<Option<NonZeroU64>, SettingsError> {
+        let text = self.text()?.trim();
+        if text.eq_ignore_ascii_case("unlimited") {
+            return Ok(None);
+        }
+        let (digits, factor) = match text.bytes().last().map(|last| last.to_ascii_uppercase()) {
+            Some(b'K') if units => (&text[..text.len() - 1], 1 << 10),
+            Some(b'M') if units => (&text[..text.len() - 1], 1 << 20),
+            Some(b'G') if units => (&text[..text.len() - 1], 1 << 30),
+            _ => (text, 1_u64),
+        };
+        let instead =
+            if units { "a whole number, one such as 20M, or unlimited" } else { "a whole number or unlimited" };
+        match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
+            Some(number) => Ok(NonZeroU64::new(number)),
+            None => Err(self.is_not(what, instead)),
+        }
+    }
+
+    /// Yes or no.
+    pub(super) fn boolean(&self) -> Result<bool, SettingsError> {
+        match self.text()?.trim().to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Ok(true),
+            "false" | "no" | "off" | "0" => Ok(false),
+            _ => Err(self.is_not("yes or no", "true or false")),
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&self, what: &str, words: &[(&str, T)]) -> Result<T, SettingsError> {
+        let text = self.text()?.trim();
+        if let Some((_, choice)) = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
+            return Ok(*choice);
+        }
+        let (last, others) = words.split_last().map_or(("", String::new()), |((last, _), others)| {
+            (*last, others.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "))
+        });
+        Err(self.is_not(what, &format!("{others} or {last}")))
+    }
+
+    /// The name of an instance: safe in a log line, in a connection's name and in a file name.
+    pub(super) fn instance_id(&self) -> Result<String, SettingsError> {
+        let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let text = self.text()?;
+        if (1..=64).contains(&text.len()) && text.bytes().all(safe) {
+            return Ok(text.to_owned());
+        }
+        Err(self.is_not("an instance's name", "1 to 64 letters, digits, dots, dashes and underscores"))
+    }
+
+    /// The directives of `tracing`'s `EnvFilter` for a level, or for a list of directives.
+    ///
+    /// A bare level is for this program; the libraries underneath are held at `warn` unless a
+    /// directive names them.
+    pub(super) fn log_directives(&self) -> Result<String, SettingsError> {
+        const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+        let unclear = || self.is_not("a level", "error, warn, info, debug, trace, or a list such as debug,lapin=info");
+        let text = self.text()?;
+        let mut level = "info";
+        let mut named = Vec::new();
+        for directive in text.split(',').map(str::trim) {
+            match LEVELS.into_iter().find(|level| level.eq_ignore_ascii_case(directive)) {
+                Some(bare) => level = bare,
+                // EnvFilter would take a misspelt level for the name of a module.
+                None if directive.contains(['=', '[', ']']) => named.push(directive),
+                None => return Err(unclear()),
+            }
+        }
+        let underneath = if level == "error" { "error" } else { "warn" };
+        let mut directives = format!("{underneath},file_watcher={level}");
+        for directive in named {
+            directives.push(',');
+            directives.push_str(directive);
+        }
+        match tracing_subscriber::EnvFilter::try_new(&directives) {
+            Ok(_) => Ok(directives),
+            Err(_) => Err(unclear()),
+        }
+    }
+}
+
+/// `text` without what stands before an `@`, which in a URL may be a password.
+pub(super) fn without_secrets(text: &str) -> String {
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    let scheme = text.find("://").filter(|&colon| !text[..colon].contains('@'));
+    let start = scheme.map_or(0, |colon| colon + 3).min(at);
+    format!("{}***{}", &text[..start], &text[at..])
+}
+
+/// A path as errors show it.
+pub(super) fn shown(path: impl AsRef<OsStr>) -> String {
+    format!("{:?}", path.as_ref().to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(value: &str) -> Given {
+        Given { label: "X".into(), value: value.into(), by_default: false }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_with_or_without_a_unit_or_no_limit() {
+        let rate = |text| given(text).rate("a rate", true).ok().map(|rate| rate.map_or(0, NonZeroU64::get));
+        assert_eq!(rate("1000"), Some(1000));
+        assert_eq!(rate("20M"), Some(20 << 20));
+        assert_eq!(rate("1k"), Some(1024));
+        assert_eq!(rate("3G"), Some(3 << 30));
+        assert_eq!(rate("0"), Some(0));
+        assert_eq!(rate("Unlimited"), Some(0));
+        for wrong in ["", "M", "-1", "1.5M", "1T", "18446744073709551615K", "éK"] {
+            assert_eq!(rate(wrong), None, "{wrong}");
+        }
+        assert!(given("1K").rate("a rate", false).is_err());
+    }
+
+    #[test]
+    fn a_level_is_for_this_program_and_libraries_stay_quiet() {
+        let directives = |text| given(text).log_directives().ok();
+        assert_eq!(directives("DEBUG").as_deref(), Some("warn,file_watcher=debug"));
+        assert_eq!(directives("error").as_deref(), Some("error,file_watcher=error"));
+        assert_eq!(directives("lapin=debug").as_deref(), Some("warn,file_watcher=info,lapin=debug"));
+        assert_eq!(directives("debug, lapin=trace").as_deref(), Some("warn,file_watcher=debug,lapin=trace"));
+        for wrong in ["chatty", "verbose,lapin=debug", "lapin=loud", "", "info,"] {
+            assert_eq!(directives(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_stands_before_an_at_sign_is_not_shown() {
+        assert_eq!(without_secrets("amqp://u:p@ss@host/"), "amqp://***@host/");
+        assert_eq!(without_secrets("u:p@host"), "***@host");
+        assert_eq!(without_secrets("p@s://s"), "***@s://s");
+        assert_eq!(without_secrets("plain"), "plain");
+    }
+}

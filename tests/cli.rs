@@ -1,0 +1,344 @@
+//! The command line from the outside: help, version, and every way to get a setting wrong.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const PASSWORD: &str = "hunter2";
+
+/// The real binary in a home of its own, with no variable but those that a test gives.
+struct Program {
+    home: tempfile::TempDir,
+    variables: BTreeMap<OsString, OsString>,
+}
+
+impl Program {
+    /// With an empty library to look at, and a password to be silent about.
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("library")).unwrap();
+        std::fs::create_dir(home.path().join("elsewhere")).unwrap();
+        let mut program = Self { home, variables: BTreeMap::new() };
+        program.set("HOME", program.path("home"));
+        program.set("DATA_DIR", "library");
+        program.set("RABBITMQ_PASS", PASSWORD);
+        program
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn set(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
+        self.variables.insert(name.into(), value.as_ref().into());
+        self
+    }
+
+    fn unset(&mut self, name: &str) -> &mut Self {
+        self.variables.remove(OsStr::new(name));
+        self
+    }
+
+    fn command(&self, binary: impl AsRef<OsStr>, arguments: &[&OsStr]) -> Command {
+        let mut command = Command::new(binary);
+        command.args(arguments).env_clear().envs(&self.variables).current_dir(self.home.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+        self.command(env!("CARGO_BIN_EXE_file-watcher"), &arguments).output().unwrap()
+    }
+
+    /// The one line that a usage error is, the home's path left out.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+        self.refusal(&mut self.command(env!("CARGO_BIN_EXE_file-watcher"), &arguments))
+    }
+
+    fn refusal(&self, command: &mut Command) -> String {
+        let output = command.output().unwrap();
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert_eq!(output.stdout, b"", "nothing but messages goes to standard output");
+        assert!(line.starts_with("file-watcher: ") && line.ends_with('\n') && line.lines().count() == 1, "{line}");
+        assert!(!line.contains(PASSWORD), "{line}");
+        line.trim_end().replace(self.home.path().to_str().unwrap(), "[HOME]")
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    // clap leaves spaces on its empty lines.
+    String::from_utf8(bytes.to_vec()).unwrap().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[test]
+fn the_help_lists_every_setting() {
+    let output = Program::new().run(&["--help"]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    insta::assert_snapshot!("help", text(&output.stdout));
+    for command in ["scan", "watch"] {
+        let help = text(&Program::new().run(&[command, "--help"]).stdout);
+        assert_eq!(settings_in_help(&help), settings_in_help(&text(&output.stdout)));
+    }
+}
+
+#[test]
+fn the_help_comes_whatever_is_wrong_and_shows_no_password() {
+    let mut program = Program::new();
+    program.set("BATCH_SIZE", "abc").set("RABBITMQ_URL", format!("http://{PASSWORD}")).set("DATA_DIR", "nowhere");
+    std::fs::write(program.path(".env"), "no line like this").unwrap();
+    for arguments in [["--help"].as_slice(), &["scan", "-h"], &["--batch-size", "x", "watch", "--help"]] {
+        let output = program.run(arguments);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(text(&output.stdout).contains("RABBITMQ_PASS") && !text(&output.stdout).contains(PASSWORD));
+    }
+}
+
+#[test]
+fn the_version_is_the_package_s() {
+    for arguments in [["--version"].as_slice(), &["-V"], &["scan", "--version"]] {
+        let output = Program::new().run(arguments);
+        assert!(output.status.success());
+        let words = text(&output.stdout);
+        assert_eq!(words.split_whitespace().last(), Some(env!("CARGO_PKG_VERSION")));
+    }
+}
+
+/// A value that each setting cannot have. Where several mistakes are likely, several.
+const WRONG: &[(&str, &[&[u8]])] = &[
+    ("AUDIO_EXTENSIONS", &[b"mp3;flac", b"+", b","]),
+    ("BATCH_SIZE", &[b"abc", b"0", b"-5", b"10001", b"1.5", b"\xff"]),
+    ("DATA_DIR", &[b"nowhere", b"file"]),
+    ("DEBOUNCE_MS", &[b"abc", b"50ms", b"3600001"]),
+    ("FOLLOW_SYMLINKS", &[b"maybe"]),
+    ("IGNORE_CTIME", &[b"2"]),
+    ("INSTANCE_ID", &[b"two words", b"0123456789012345678901234567890123456789012345678901234567890123x"]),
+    ("LOG_FORMAT", &[b"xml"]),
+    ("LOG_LEVEL", &[b"chatty", b"lapin=loud"]),
+    ("MASS_DELETE_PERCENT", &[b"101", b"50%"]),
+    ("MAX_BYTES_PER_SECOND", &[b"fast", b"10MB", b"-1"]),
+    ("MAX_CONCURRENT_FILES", &[b"abc", b"0"]),
+    ("MAX_FILES_PER_SECOND", &[b"fast", b"10K"]),
+    ("METADATA_STYLE", &[b"round"]),
+    ("OUTBOX_MAX_EVENTS", &[b"many", b"0"]),
+    ("POLL_INTERVAL_SECS", &[b"0", b"30s"]),
+    ("RABBITMQ_HOST", &[b"rabbit:5672", b"amqp://u:hunter2@rabbit", b"u:hunter2@rabbit", b"two words"]),
+    ("RABBITMQ_PASS", &[b"hunter2\xff"]),
+    ("RABBITMQ_PORT", &[b"abc", b"0", b"65536", b"tcp://10.0.0.1:5672"]),
+    (
+        "RABBITMQ_URL",
+        &[
+            b"http://u:hunter2@rabbit/",
+            b"rabbit:5672",
+            b"hunter2",
+            b"amqp://u:hunter2@rabbit:port/",
+            b"amqp://u:#hunter2@rabbit/",
+            b"amqp://u:hunt/er2@rabbit/",
+            b"amqp://u:1/hunter2@rabbit/",
+            b"amqp://u:hunter2@rabbit:0/",
+            b"amqp://u:hunter2@rabbit/?heartbeat=often",
+            b"amqp://u:hunter2@rab bit/",
+            b"amqp://u:hunter2\xff@rabbit/",
+        ],
+    ),
+    ("RABBITMQ_USER", &[b"\xff"]),
+    ("RESCAN_INTERVAL_SECS", &[b"hourly", b"31536001"]),
+    ("SETTLE_MS", &[b"2s"]),
+    ("SHUTDOWN_GRACE_SECS", &[b"long", b"3601"]),
+    ("SINK", &[b"kafka", b"amqp://u:hunter2@rabbit"]),
+    ("STATE_DIR", &[b"library/state", b"file", b"file/state"]),
+    ("UNROUTABLE", &[b"burn"]),
+    ("WATCH_MODE", &[b"fanotify"]),
+];
+
+#[test]
+fn every_setting_is_checked_whether_by_variable_or_by_flag() {
+    let mut lines = String::new();
+    for (name, values) in WRONG {
+        for value in *values {
+            let value = OsStr::from_bytes(value);
+            let program = Program::new();
+            std::fs::write(program.path("file"), "").unwrap();
+            let mut by_variable = program.command(env!("CARGO_BIN_EXE_file-watcher"), &[]);
+            let by_variable = program.refusal(by_variable.env(name, value));
+
+            let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+            let mut argument = OsString::from(format!("{flag}="));
+            argument.push(value);
+            let by_flag = program
+                .refusal(&mut program.command(env!("CARGO_BIN_EXE_file-watcher"), &["scan".as_ref(), &argument]));
+
+            let problem = by_variable.strip_prefix(&format!("file-watcher: {name}: ")).expect(&by_variable);
+            assert_eq!(by_flag, format!("file-watcher: {flag} ({name}): {problem}"));
+            lines.push_str(&by_variable);
+            lines.push('\n');
+        }
+    }
+    insta::assert_snapshot!("settings", lines);
+}
+
+#[test]
+fn no_setting_is_left_out_of_the_checks() {
+    let help = text(&Program::new().run(&["--help"]).stdout);
+    let declared: Vec<String> = settings_in_help(&help).into_keys().collect();
+    let checked: Vec<&str> = WRONG.iter().map(|(name, _)| *name).collect();
+    assert_eq!(checked, declared);
+}
+
+#[test]
+fn every_slip_of_the_command_line_is_one_line() {
+    let program = Program::new();
+    let cases: &[&[&str]] = &[
+        &["--snik", "stdout"],
+        &["--snik=amqp://u:hunter2@rabbit"],
+        &["scan", "--frobnicate"],
+        &["-x"],
+        &["scan", "library", "elsewhere"],
+        &["scan", "library", "amqp://u:hunter2@rabbit"],
+        &["scna"],
+        &["library"],
+        &["help"],
+        &["scan", "--sink"],
+        &["--batch-size", "-5"],
+        &["--ignore-ctime=perhaps"],
+        &["scan", ""],
+        &["scan", "nowhere"],
+        &["watch", "library/nowhere"],
+        &["scan", "--state-dir", ""],
+        &["scan", "--state-dir", "library"],
+        &["scan", "--state-dir", "library/../library/a/b"],
+    ];
+    let lines: String = cases
+        .iter()
+        .map(|arguments| format!("$ file-watcher {}\n{}\n\n", arguments.join(" "), program.refused(arguments)))
+        .collect();
+    insta::assert_snapshot!("slips", lines);
+}
+
+#[test]
+fn the_default_directories_say_what_is_missing() {
+    let mut program = Program::new();
+    program.unset("HOME");
+    insta::assert_snapshot!(program.refused(&[]), @"file-watcher: STATE_DIR: is not set, and there is no HOME to put it in; give a directory outside the library");
+    program.set("HOME", program.path("library"));
+    let refused = program.refused(&["scan"]);
+    assert!(refused.contains("is inside the library \"[HOME]/library\""), "{refused}");
+    program.set("FILE_WATCHER_SCAN_PATH", "nowhere").unset("DATA_DIR");
+    insta::assert_snapshot!(program.refused(&[]), @r#"file-watcher: FILE_WATCHER_SCAN_PATH: "[HOME]/nowhere" does not exist; give the directory that holds the music"#);
+}
+
+/// As another user where this one is root, for whom nothing is unreadable.
+#[test]
+fn a_library_that_may_not_be_read_is_refused() {
+    let program = Program::new();
+    let binary = program.path("binary");
+    let original = Path::new(env!("CARGO_BIN_EXE_file-watcher"));
+    std::fs::hard_link(original, &binary).or_else(|_| std::fs::copy(original, &binary).map(drop)).unwrap();
+    let allow = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    allow(program.home.path(), 0o755);
+    for mode in [0o000, 0o444, 0o111] {
+        allow(&program.path("library"), mode);
+        let mut command = program.command(&binary, &[]);
+        if std::fs::metadata(program.home.path()).unwrap().uid() == 0 {
+            command.uid(65_534);
+        }
+        let line = program.refusal(&mut command);
+        assert_eq!(
+            line,
+            "file-watcher: DATA_DIR: \"[HOME]/library\" may not be read; give this user leave to read and enter it",
+            "{mode:o}"
+        );
+    }
+    allow(&program.path("library"), 0o755);
+}
+
+#[test]
+fn dot_env_stands_in_for_the_environment_and_loses_to_it() {
+    let mut program = Program::new();
+    std::fs::write(program.path(".env"), "# comment\nexport BATCH_SIZE='from .env'\nSINK=\n").unwrap();
+    assert!(program.refused(&[]).contains("BATCH_SIZE: \"from .env\""));
+    program.set("BATCH_SIZE", "from the environment");
+    assert!(program.refused(&[]).contains("BATCH_SIZE: \"from the environment\""));
+    program.set("BATCH_SIZE", "");
+    assert!(program.refused(&[]).contains("BATCH_SIZE: \"from .env\""));
+    assert!(program.refused(&["--batch-size=flag"]).contains("--batch-size (BATCH_SIZE): \"flag\""));
+
+    // That of a directory further up is somebody else's.
+    program.set("DATA_DIR", "nowhere");
+    let below = program.path("elsewhere");
+    let line = program.refusal(program.command(env!("CARGO_BIN_EXE_file-watcher"), &[]).current_dir(below));
+    assert!(line.contains("nowhere"), "{line}");
+}
+
+#[test]
+fn a_malformed_dot_env_is_named_by_its_line_and_not_shown() {
+    let program = Program::new();
+    std::fs::write(program.path(".env"), format!("SINK=stdout\nRABBITMQ_PASS=my {PASSWORD}\n")).unwrap();
+    insta::assert_snapshot!(program.refused(&[]), @"file-watcher: .env: line 2 is not NAME=value; put quotes around a value with spaces");
+    std::fs::write(program.path(".env"), b"SINK=\xff\n").unwrap();
+    insta::assert_snapshot!(program.refused(&[]), @"file-watcher: .env: cannot be read (stream did not contain valid UTF-8)");
+}
+
+#[test]
+fn a_deprecated_variable_is_warned_of_once_and_the_log_shows_no_password() {
+    let mut program = Program::new();
+    program.unset("DATA_DIR").set("FILE_WATCHER_SCAN_PATH", "library").set("LOG_LEVEL", "trace");
+    let output = program.run(&["scan", "--sink", "stdout", "--instance-id", "tested"]);
+    let log = text(&output.stderr);
+    assert_eq!(log.matches("FILE_WATCHER_SCAN_PATH is deprecated; use DATA_DIR").count(), 1, "{log}");
+    assert!(!log.contains(PASSWORD), "{log}");
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert_eq!(line["instance_id"], "tested");
+    }
+}
+
+#[test]
+fn the_readme_and_the_help_agree_on_every_setting() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let help = text(&Program::new().run(&["--help"]).stdout);
+    assert_eq!(settings_in_readme(&readme), settings_in_help(&help));
+}
+
+/// Variable, then flag and default (empty where it has none).
+type Listed = BTreeMap<String, (String, String)>;
+
+fn settings_in_help(help: &str) -> Listed {
+    let mut listed = Listed::new();
+    let (mut flag, mut variable) = (String::new(), String::new());
+    for line in help.lines().map(str::trim) {
+        if line.starts_with("--") {
+            line.split([' ', '[']).next().unwrap_or_default().clone_into(&mut flag);
+        }
+        let bracketed = |name: &str| line.strip_prefix(name)?.strip_suffix(']');
+        if let Some(name) = bracketed("[env: ") {
+            name.clone_into(&mut variable);
+            listed.insert(variable.clone(), (flag.clone(), String::new()));
+        }
+        if let Some(default) = bracketed("[default: ")
+            && let Some(entry) = listed.get_mut(&variable)
+        {
+            default.clone_into(&mut entry.1);
+        }
+    }
+    listed
+}
+
+/// Of the rows "| `VARIABLE` | `--flag` | `default` | meaning |"; a default in words is none.
+fn settings_in_readme(readme: &str) -> Listed {
+    let code = |cell: &str| cell.strip_prefix('`')?.strip_suffix('`').map(ToOwned::to_owned);
+    readme
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let (variable, flag) = (code(cells.next()?)?, code(cells.next()?)?);
+            let default = code(cells.next()?).unwrap_or_default();
+            flag.starts_with("--").then_some((variable, (flag, default)))
+        })
+        .collect()
+}
