@@ -102,6 +102,16 @@ pub enum SinkKind {
     Stdout,
 }
 
+impl SinkKind {
+    /// The word that `SINK` has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Amqp => "amqp",
+            Self::Stdout => "stdout",
+        }
+    }
+}
+
 /// Why there are no settings.
 #[derive(Debug)]
 pub enum Exit {

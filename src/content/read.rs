@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -27,35 +27,47 @@ thread_local! {
 /// Reads files, no faster than it may. Clones share the limit and the count.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
-    limit: Option<Arc<DefaultDirectRateLimiter>>,
+    limit: Option<Arc<Limit>>,
     bytes_read: Arc<AtomicU64>,
+}
+
+/// A rate of reading, counted in units that fit the rate limiter's 32 bits.
+#[derive(Debug)]
+struct Limit {
+    limiter: DefaultDirectRateLimiter,
+    unit: u64,
+}
+
+impl Limit {
+    fn new(bytes_per_second: NonZeroU64) -> Self {
+        let unit = if bytes_per_second.get() > u64::from(u32::MAX) { CHUNK as u64 } else { 1 };
+        let units = |bytes: u64| {
+            NonZeroU32::new(u32::try_from(bytes / unit).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
+        };
+        // The burst is one chunk: less could never be granted at once, more would not be the rate.
+        let quota = Quota::per_second(units(bytes_per_second.get())).allow_burst(units(CHUNK as u64));
+        Self { limiter: RateLimiter::direct(quota), unit }
+    }
+
+    fn wait_for(&self, bytes: usize) {
+        let units = u32::try_from((bytes as u64).div_ceil(self.unit)).unwrap_or(u32::MAX);
+        let Some(units) = NonZeroU32::new(units) else { return };
+        let clock = DefaultClock::default();
+        while let Ok(Err(not_until)) = self.limiter.check_n(units) {
+            thread::sleep(not_until.wait_time_from(clock.now()));
+        }
+    }
 }
 
 impl Reader {
     /// A reader that takes `bytes_per_second` at most from the disk, over all files together.
-    pub fn new(bytes_per_second: Option<NonZeroU32>) -> Self {
-        let chunk = NonZeroU32::new(u32::try_from(CHUNK).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
-        let limit = |rate| {
-            // The burst is one chunk: less could never be granted at once, more would not be the rate.
-            Arc::new(RateLimiter::direct(Quota::per_second(rate).allow_burst(chunk)))
-        };
-        Self { limit: bytes_per_second.map(limit), bytes_read: Arc::default() }
+    pub fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
+        Self { limit: bytes_per_second.map(|rate| Arc::new(Limit::new(rate))), bytes_read: Arc::default() }
     }
 
     /// How many bytes were read for hashing so far.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
-    }
-
-    fn wait_for(&self, bytes: usize) {
-        let Some((limit, bytes)) = self.limit.as_ref().zip(u32::try_from(bytes).ok().and_then(NonZeroU32::new))
-        else {
-            return;
-        };
-        let clock = DefaultClock::default();
-        while let Ok(Err(not_until)) = limit.check_n(bytes) {
-            thread::sleep(not_until.wait_time_from(clock.now()));
-        }
     }
 
     fn hash(&self, mut file: &File, path: &LibraryPath) -> io::Result<(Fingerprint, Option<adts::Summary>)> {
@@ -83,7 +95,9 @@ impl Reader {
                 }
                 size += length as u64;
                 self.bytes_read.fetch_add(length as u64, Ordering::Relaxed);
-                self.wait_for(length);
+                if let Some(limit) = &self.limit {
+                    limit.wait_for(length);
+                }
             }
             Ok(())
         })?;
@@ -143,8 +157,7 @@ mod tests {
 
     #[test]
     fn reading_keeps_to_its_rate() {
-        let rate = u32::try_from(CHUNK * 4).unwrap();
-        let reader = Reader::new(NonZeroU32::new(rate));
+        let reader = Reader::new(NonZeroU64::new(CHUNK as u64 * 4));
         let begin = Instant::now();
         track(&reader, &vec![0; CHUNK * 3]);
         // The first chunk is the burst; the other two take a quarter of a second each.

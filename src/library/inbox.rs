@@ -118,6 +118,13 @@ impl Inbox {
         }
     }
 
+    /// Takes all hints that wait now.
+    pub fn take_all(&self) -> Vec<FsEvent> {
+        let mut state = self.state();
+        let State { hints, order, .. } = &mut *state;
+        order.drain(..).filter_map(|path| hints.remove(&path)).collect()
+    }
+
     /// How many hints wait.
     pub fn len(&self) -> usize {
         self.state().hints.len()

@@ -1,0 +1,191 @@
+//! What the parsers read from: buffered, cheap to seek in, and with an end to its patience.
+//!
+//! Parsers seek a lot, mostly by a few bytes, and ask for the length again and again. Here a seek
+//! within the buffer keeps the buffer, and the length is asked for once. A damaged file can make a
+//! parser search all of it; so no more than a budget is ever read.
+
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+
+/// Bytes that the parsers of one file may read. Tags with their pictures passed over are far
+/// smaller; what needs more is damaged.
+const BUDGET: u64 = 64 * 1024 * 1024;
+
+/// Bytes that are read at once.
+const BUFFER: usize = 16 * 1024;
+
+/// A file as the parsers see it.
+#[derive(Debug)]
+pub(super) struct Source<R> {
+    inner: BufReader<Metered<R>>,
+    position: u64,
+    length: u64,
+}
+
+impl<R: Read + Seek> Source<R> {
+    /// The whole of `inner`, from its beginning.
+    pub(super) fn new(mut inner: R) -> io::Result<Self> {
+        let length = inner.seek(SeekFrom::End(0))?;
+        inner.rewind()?;
+        let metered = Metered { inner, left: BUDGET };
+        Ok(Self { inner: BufReader::with_capacity(BUFFER, metered), position: 0, length })
+    }
+
+    /// Bytes in the file.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Reads as many of the bytes at `position` as there are and `buffer` holds.
+    pub(super) fn read_at<'buffer>(
+        &mut self,
+        position: u64,
+        buffer: &'buffer mut [u8],
+    ) -> io::Result<&'buffer mut [u8]> {
+        self.seek(SeekFrom::Start(position))?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(more) => filled += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(&mut buffer[..filled])
+    }
+
+    /// Reads exactly `N` bytes.
+    pub(super) fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl<R: Read> BufRead for Source<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.position += amount as u64;
+        self.inner.consume(amount);
+    }
+}
+
+impl<R: Read + Seek> Seek for Source<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => self.length.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        let target = target.filter(|&position| i64::try_from(position).is_ok());
+        let Some(target) = target else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a position outside of the file"));
+        };
+        self.inner.seek_relative(target.wrapping_sub(self.position).cast_signed())?;
+        self.position = target;
+        Ok(target)
+    }
+
+    fn stream_position(&mut self) -> io::Result<u64> {
+        Ok(self.position)
+    }
+}
+
+/// Counts what is read, and ends it.
+#[derive(Debug)]
+struct Metered<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::Error::other("nothing that makes sense was found in a reasonable time"));
+        }
+        let read = self.inner.read(buffer)?;
+        self.left = self.left.saturating_sub(read as u64);
+        Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Metered<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Seek(SeekFrom),
+        Read(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..50_000_u64).prop_map(|position| Step::Seek(SeekFrom::Start(position))),
+            (-50_000..5000_i64).prop_map(|offset| Step::Seek(SeekFrom::End(offset))),
+            (-300..300_i64).prop_map(|offset| Step::Seek(SeekFrom::Current(offset))),
+            any::<i64>().prop_map(|offset| Step::Seek(SeekFrom::Current(offset))),
+            (0..5000_usize).prop_map(Step::Read),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_source_reads_what_the_file_holds(steps in prop::collection::vec(step(), 0..40)) {
+            let bytes: Vec<u8> = (0..40_000_u32).map(|number| number.to_le_bytes()[number as usize % 2]).collect();
+            let (mut source, mut model) = (Source::new(Cursor::new(&bytes)).unwrap(), Cursor::new(&bytes));
+            for step in steps {
+                match step {
+                    Step::Seek(to) => {
+                        let before = model.position();
+                        match (source.seek(to), model.seek(to)) {
+                            (Ok(at), Ok(expected)) => prop_assert_eq!(at, expected),
+                            (Err(_), Err(_)) => {}
+                            // Further than a file can reach.
+                            (Err(_), Ok(_)) => model.set_position(before),
+                            (Ok(at), Err(_)) => prop_assert!(false, "{at}"),
+                        }
+                    }
+                    Step::Read(size) => {
+                        let (mut found, mut expected) = (Vec::new(), Vec::new());
+                        source.by_ref().take(size as u64).read_to_end(&mut found).unwrap();
+                        model.by_ref().take(size as u64).read_to_end(&mut expected).unwrap();
+                        prop_assert_eq!(found, expected);
+                    }
+                }
+                prop_assert_eq!(source.stream_position().unwrap(), model.position());
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_ends_when_its_budget_is_used_up() {
+        let mut source = Source::new(Cursor::new(vec![0; 1000])).unwrap();
+        let mut rounds = 0_u64;
+        while source.rewind().and_then(|()| source.seek(SeekFrom::Start(20_000))).is_ok()
+            && source.read_at(0, &mut [0; 1000]).is_ok()
+        {
+            rounds += 1;
+        }
+        assert_eq!(rounds, BUDGET.div_ceil(1000));
+    }
+}

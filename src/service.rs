@@ -1,0 +1,286 @@
+//! The service: everything assembled from the settings, run once (`scan`) or for good (`watch`).
+
+mod scan;
+mod watch;
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
+use crate::disk::Root;
+use crate::library::{Brake, Inbox, Scanner, Tally};
+use crate::message::Encoder;
+use crate::model::{FsEvent, Observation};
+use crate::pipeline::Chain;
+use crate::sink::{Deliver, Sink, SinkError};
+use crate::status::{Counters, Progress};
+use crate::store::{Committed, IndexReader, StateDir, Store, StoreError};
+use crate::stream::{Holds, Leased, Leases, Settle};
+
+pub use scan::scan;
+pub use watch::watch;
+
+/// Paths whose failure is remembered, so that it is told once; beyond that it may be told again.
+const FAILURES_REMEMBERED: usize = 10_000;
+
+/// Why the service could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The library cannot be looked at.
+    #[error("the library {path} cannot be looked at")]
+    Library {
+        /// Its root.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Messages cannot be delivered, now or later.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The walk could not be finished.
+    #[error("the walk could not be finished: {0}")]
+    Walk(String),
+    /// A signal came before the scan was done.
+    #[error("interrupted; the next scan goes on where this one stopped")]
+    Interrupted,
+}
+
+/// The parts that both ways of running share.
+pub struct Service {
+    settings: Settings,
+    root: Arc<Root>,
+    store: Store,
+    inbox: Inbox,
+    chain: Chain,
+    examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
+    scanner: Scanner<IndexReader>,
+    counters: Counters,
+    failures: Mutex<HashSet<crate::model::LibraryPath>>,
+}
+
+impl Service {
+    /// Opens the library and the store.
+    pub fn open(settings: Settings, state_dir: &StateDir, instance_id: &str) -> Result<Self, ServiceError> {
+        use std::os::unix::ffi::OsStrExt;
+
+        let root = Root::open(&settings.root)
+            .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
+        let root = Arc::new(root);
+        let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
+        // What one sink was told says nothing about what another one knows.
+        let file = state_dir.file(&format!("{}.sqlite", settings.sink.as_str()));
+        let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
+        let dirty = Holds::new();
+        let examiner = Examiner {
+            disk: Arc::clone(&root),
+            contents: Reader::new(settings.max_bytes_per_second),
+            index: store.index().clone(),
+            patience: Patience {
+                debounce: settings.debounce,
+                settle: settings.settle,
+                ignore_ctime: settings.ignore_ctime,
+            },
+            claimed: Holds::new(),
+            dirty,
+        };
+        let scanner = Scanner {
+            root: Arc::clone(&root),
+            extensions: settings.extensions.clone(),
+            index: store.index().clone(),
+            ignore_ctime: settings.ignore_ctime,
+            brake: Brake::new(settings.mass_delete_percent),
+            tally: Arc::new(Tally::default()),
+        };
+        let chain = Chain {
+            extensions: settings.extensions.clone(),
+            settle: Settle { debounce: settings.debounce, settle: settings.settle },
+            files_per_second: settings.max_files_per_second,
+            leases: Leases::new(),
+            max_concurrent_files: settings.max_concurrent_files,
+            batch_size: settings.batch_size,
+        };
+        Ok(Self {
+            settings,
+            root,
+            store,
+            inbox: Inbox::new(),
+            chain,
+            examiner: Arc::new(examiner),
+            scanner,
+            counters: Counters::default(),
+            failures: Mutex::default(),
+        })
+    }
+
+    /// Looks at one path on a thread that may block. A panic there is an outcome of that path.
+    async fn examine(&self, look: Leased<FsEvent>) -> Leased<Examined> {
+        let Leased { item, lease } = look;
+        let examiner = Arc::clone(&self.examiner);
+        let path = item.path.clone();
+        let item = tokio::task::spawn_blocking(move || examiner.examine(item)).await.unwrap_or_else(|panic| {
+            let error = std::io::Error::other(format!("the look failed: {panic}"));
+            Examined { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new() }
+        });
+        Leased { item, lease }
+    }
+
+    /// Commits what a batch of looks found, and asks for what must be looked at again. Leases are
+    /// released when this is done.
+    async fn commit(&self, batch: Vec<Leased<Examined>>) {
+        let mut observations: Vec<Observation> = Vec::new();
+        let mut leases = Vec::with_capacity(batch.len());
+        let mut looks_again = Vec::new();
+        for Leased { item, lease } in batch {
+            leases.push((lease, item.tokens));
+            if item.look_under {
+                self.inbox.mark(item.path.clone(), Duration::ZERO);
+            }
+            match item.outcome {
+                Outcome::Observed(observation) => observations.push(observation),
+                Outcome::Unchanged => {
+                    self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
+                }
+                Outcome::Again(look) => looks_again.push(look),
+                Outcome::Failed(error) => self.failed(&item.path, &error),
+            }
+        }
+        if !observations.is_empty() {
+            let observations: Arc<[Observation]> = observations.into();
+            let committed = self.commit_to_store(&observations).await;
+            self.count(&observations, &committed);
+            for path in committed.again {
+                looks_again.push(FsEvent::new(path, crate::model::Quiet::Found, crate::model::Origin::Watch));
+            }
+        }
+        for look in looks_again {
+            self.inbox.push(look);
+        }
+    }
+
+    /// Commits until it succeeds: a full disk stops the intake, and nothing else.
+    async fn commit_to_store(&self, observations: &Arc<[Observation]>) -> Committed {
+        let mut waits = retry_waits();
+        loop {
+            match self.store.commit(Arc::clone(observations)).await {
+                Ok(committed) => return committed,
+                Err(error) => {
+                    let wait = waits.next().unwrap_or(LONGEST_WAIT);
+                    tracing::error!(%error, retry_in_s = wait.as_secs_f64(), "the index cannot be written; intake waits");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    fn count(&self, observations: &[Observation], committed: &Committed) {
+        let mut told = HashSet::new();
+        for event in &committed.changes {
+            let event_type = event.change.event_type();
+            self.counters.events.count(event_type);
+            told.insert(event.change.path());
+            tracing::debug!(event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
+        }
+        let silent = observations.iter().filter(|observation| !told.contains(&observation.path)).count();
+        self.counters.unchanged.fetch_add(silent as u64, Ordering::Relaxed);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if !failures.is_empty() {
+            for observation in observations {
+                failures.remove(&observation.path);
+            }
+        }
+    }
+
+    fn failed(&self, path: &crate::model::LibraryPath, error: &std::io::Error) {
+        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = failures.len() >= FAILURES_REMEMBERED || failures.insert(path.clone());
+        drop(failures);
+        let path = path.under(self.root.path());
+        if is_news {
+            tracing::warn!(path = %path.display(), %error, "cannot be read; the next walk tries again");
+        } else {
+            tracing::debug!(path = %path.display(), %error, "still cannot be read");
+        }
+    }
+
+    /// Sends the outbox to `sink`, for as long as that takes batches.
+    async fn deliver(&self, sink: &mut Sink) -> Result<(), ServiceError> {
+        let store = self.store.clone();
+        let forgetting = futures::sink::unfold(sink, move |sink: &mut Sink, batch: Vec<crate::model::Outgoing>| {
+            let store = store.clone();
+            async move {
+                sink.deliver(&batch).await?;
+                if let Some(last) = batch.last() {
+                    // Were this to fail, the batch would only be delivered again.
+                    if let Err(error) = store.forget(last.sequence).await {
+                        tracing::error!(%error, "delivered messages cannot be forgotten; they will be sent again");
+                    }
+                }
+                Ok::<_, ServiceError>(sink)
+            }
+        });
+        let outbox = futures::TryStreamExt::map_err(self.store.outbox(), ServiceError::from);
+        crate::pipeline::deliver(outbox, self.settings.batch_size, std::pin::pin!(forgetting)).await
+    }
+
+    /// Says how far the work has come, every now and then, until it is dropped.
+    async fn say_progress(&self, every: Duration) {
+        let mut progress = Progress::default();
+        loop {
+            tokio::time::sleep(every).await;
+            self.say(&mut progress);
+        }
+    }
+
+    fn say(&self, progress: &mut Progress) {
+        let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
+        let bytes = self.examiner.contents.bytes_read();
+        progress.say(self.counters.events.now(), seen, bytes, self.store.outbox_length());
+    }
+}
+
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+fn retry_waits() -> impl Iterator<Item = Duration> {
+    backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(LONGEST_WAIT)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// A token that is cancelled by the first SIGTERM or SIGINT. The second ends the process at once.
+pub fn shutdown_on_signals() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_first {
+                tracing::info!("stopping: finishing what is in flight; a second signal stops at once");
+                cancelled.cancel();
+            }
+        }
+        // Everything that matters is committed, or will be found again.
+        std::process::exit(0);
+    });
+    Ok(token)
+}

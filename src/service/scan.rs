@@ -1,0 +1,113 @@
+//! One look at the whole library.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::{Service, ServiceError};
+use crate::model::{FsEvent, LibraryPath, Origin, Quiet};
+use crate::sink::Sink;
+use crate::status::Summary;
+
+/// Looks at a file that keeps changing before it is left to the next scan.
+const MOST_ATTEMPTS: u32 = 8;
+
+/// How often a scan says how far it has come.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Looks at the whole library once, and waits until everything that changed is delivered.
+pub async fn scan(service: &Service, sink: &mut Sink, shutdown: CancellationToken) -> Result<Summary, ServiceError> {
+    let begun = Instant::now();
+    let work = async {
+        service.index_once(&shutdown).await?;
+        if service.store.outbox_length() > 0 {
+            tracing::info!(waiting = service.store.outbox_length(), "everything is indexed; delivering");
+        }
+        service.store.drained().await?;
+        Ok(())
+    };
+    let stopped = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(service.settings.shutdown_grace).await;
+    };
+    tokio::select! {
+        done = work => done,
+        failed = service.deliver(sink) => failed,
+        () = service.say_progress(PROGRESS) => Ok(()),
+        () = stopped => Err(ServiceError::Interrupted),
+    }?;
+    if shutdown.is_cancelled() {
+        return Err(ServiceError::Interrupted);
+    }
+    Ok(service.summary(begun))
+}
+
+impl Service {
+    async fn index_once(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
+        let (hints, report) = self.scanner.walk(vec![LibraryPath::root()], Origin::Scan);
+        self.index(hints, shutdown).await;
+        // What was not finished is looked at until it is, or for long enough.
+        loop {
+            let waiting = self.take_unfinished();
+            let Some(wait) = waiting.iter().map(wait_of).max() else { break };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.cancelled() => break,
+            }
+            self.index(futures::stream::iter(waiting), shutdown).await;
+        }
+        let Ok(report) = report.await else { return Ok(()) };
+        if let Some(failure) = report.failure {
+            return Err(ServiceError::Walk(failure));
+        }
+        for (path, error) in &report.unreadable {
+            self.failed(path, &std::io::Error::other(error.clone()));
+        }
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let gone = self.scanner.deletions(&report, true);
+        let looks = gone.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Scan));
+        self.index(futures::stream::iter(looks), shutdown).await;
+        Ok(())
+    }
+
+    async fn index(&self, hints: impl Stream<Item = FsEvent>, shutdown: &CancellationToken) {
+        let hints = hints.take_until(shutdown.cancelled());
+        crate::pipeline::index(hints, &self.chain, |look| self.examine(look), |batch| self.commit(batch)).await;
+    }
+
+    /// The files that were found changing and are worth another look.
+    fn take_unfinished(&self) -> Vec<FsEvent> {
+        let (waiting, given_up): (Vec<FsEvent>, Vec<FsEvent>) =
+            self.inbox.take_all().into_iter().partition(|look| look.attempt <= MOST_ATTEMPTS);
+        for look in given_up {
+            self.failed(&look.path, &std::io::Error::other("it keeps changing"));
+        }
+        waiting
+    }
+
+    fn summary(&self, begun: Instant) -> Summary {
+        let events = self.counters.events.now();
+        let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
+        let unchanged_on_walk = self.scanner.tally.unchanged.load(Ordering::Relaxed);
+        Summary {
+            seen,
+            unchanged: unchanged_on_walk + self.counters.unchanged.load(Ordering::Relaxed),
+            events,
+            failed: self.counters.failed.load(Ordering::Relaxed),
+            held: self.scanner.brake.held(),
+            bytes: self.examiner.contents.bytes_read(),
+            took: begun.elapsed(),
+        }
+    }
+}
+
+fn wait_of(look: &FsEvent) -> Duration {
+    match look.quiet {
+        Quiet::Again(wait) => wait,
+        _ => Duration::ZERO,
+    }
+}
