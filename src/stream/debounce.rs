@@ -1,0 +1,361 @@
+//! A path that is still being worked on is left alone until it has been quiet.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream::{Fuse, StreamExt};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::alarm::{Alarm, after};
+use super::{Hint, QuietTime, READS_A_POLL};
+
+/// How long hints may put off a look, unless [`Debounce::no_later_than`] says otherwise.
+const NO_LATER_THAN: Duration = Duration::from_secs(10);
+
+pin_project! {
+    /// The stream of [`debounce`](super::HintStreamExt::debounce).
+    #[must_use = "streams do nothing unless polled"]
+    pub struct Debounce<S, Q>
+    where
+        S: Stream,
+        S::Item: Hint,
+    {
+        #[pin]
+        input: Fuse<S>,
+        quiet_time: Q,
+        no_later_than: Duration,
+        pending: Pending<S::Item>,
+        #[pin]
+        alarm: Alarm,
+        input_is_next: bool,
+    }
+}
+
+impl<S, Q> Debounce<S, Q>
+where
+    S: Stream,
+    S::Item: Hint,
+{
+    pub(super) fn new(input: S, quiet_time: Q) -> Self {
+        Self {
+            input: input.fuse(),
+            quiet_time,
+            no_later_than: NO_LATER_THAN,
+            pending: Pending::default(),
+            alarm: Alarm::default(),
+            input_is_next: false,
+        }
+    }
+
+    /// Lets a key that is hinted at without end go on this long after the first of those hints, instead of ten seconds.
+    pub fn no_later_than(self, cap: Duration) -> Self {
+        Self { no_later_than: cap, ..self }
+    }
+}
+
+impl<S, Q> Stream for Debounce<S, Q>
+where
+    S: Stream,
+    S::Item: Hint,
+    Q: QuietTime<S::Item>,
+{
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut this = self.project();
+        for _ in 0..READS_A_POLL {
+            // Turn about: neither an input that is always ready nor a pile of expired hints starves the other.
+            if !mem::take(this.input_is_next)
+                && let Some(hint) = this.pending.take_expired(Instant::now())
+            {
+                *this.input_is_next = true;
+                return Poll::Ready(Some(hint));
+            }
+            match this.input.as_mut().poll_next(context) {
+                Poll::Ready(Some(hint)) => {
+                    if let Some(hint) = this.pending.admit(hint, this.quiet_time, *this.no_later_than) {
+                        return Poll::Ready(Some(hint));
+                    }
+                }
+                Poll::Ready(None) => return Poll::Ready(this.pending.take_first()),
+                Poll::Pending => match this.pending.earliest() {
+                    Some(deadline) => ready!(this.alarm.as_mut().poll_at(deadline, context)),
+                    None => return Poll::Pending,
+                },
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // Everything to come may be merged into one; and what is pending is not as good as on its way:
+        // a batch downstream must not wait for a path to become quiet.
+        let upper = self.input.size_hint().1.and_then(|upper| upper.checked_add(self.pending.len()));
+        (0, upper)
+    }
+}
+
+/// Deadlines, made distinct and fair by the order in which they were set.
+type Place = (Instant, u64);
+
+/// The hints that wait for their keys to be quiet: one a key, in order of their deadlines.
+struct Pending<T: Hint> {
+    hints: BTreeMap<Place, Waiting<T>>,
+    places: HashMap<T::Key, Place>,
+    admitted: u64,
+}
+
+struct Waiting<T> {
+    hint: T,
+    /// No newer hint puts the deadline off beyond this.
+    latest: Instant,
+}
+
+impl<T: Hint> Default for Pending<T> {
+    fn default() -> Self {
+        Self { hints: BTreeMap::new(), places: HashMap::new(), admitted: 0 }
+    }
+}
+
+impl<T: Hint> Pending<T> {
+    /// Takes `hint` in, merged over what waits for its key; gives it back if nothing makes it wait.
+    fn admit(&mut self, hint: T, quiet_time: &impl QuietTime<T>, no_later_than: Duration) -> Option<T> {
+        let now = Instant::now();
+        let older = self.places.get(hint.key()).and_then(|place| self.hints.remove(place));
+        let (hint, quiet, latest) = match older {
+            Some(Waiting { hint: older, latest }) => {
+                let merged = hint.merged_over(older);
+                let quiet = quiet_time.quiet(&merged);
+                (merged, quiet, latest)
+            }
+            None => match quiet_time.quiet(&hint) {
+                Duration::ZERO => return Some(hint),
+                // The cap is on being put off; who asks for more from the start means it.
+                quiet => (hint, quiet, after(now, no_later_than.max(quiet))),
+            },
+        };
+        let place = (after(now, quiet).min(latest), self.admitted);
+        self.admitted += 1;
+        self.places.insert(hint.key().clone(), place);
+        self.hints.insert(place, Waiting { hint, latest });
+        None
+    }
+
+    fn earliest(&self) -> Option<Instant> {
+        self.hints.first_key_value().map(|(&(deadline, _), _)| deadline)
+    }
+
+    fn take_expired(&mut self, now: Instant) -> Option<T> {
+        self.earliest().filter(|&deadline| deadline <= now).and_then(|_| self.take_first())
+    }
+
+    fn take_first(&mut self) -> Option<T> {
+        let (_, Waiting { hint, .. }) = self.hints.pop_first()?;
+        self.places.remove(hint.key());
+        if self.places.is_empty() {
+            // A map keeps the room of its largest day; a burst must not be paid for until the restart.
+            self.places.shrink_to(READS_A_POLL);
+        }
+        Some(hint)
+    }
+
+    fn len(&self) -> usize {
+        self.hints.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::{FutureExt, SinkExt, stream};
+    use proptest::prelude::*;
+    use tokio::time::{advance, sleep};
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+    use crate::stream::HintStreamExt;
+    use crate::stream::testing::{Probe, every_key_says_all_that_it_was_told, milliseconds, paused, schedule};
+
+    /// Odd, as are the quiet times, where the arrivals are even: so nothing expires just when something comes.
+    const CAP: u64 = 61;
+
+    /// A time in milliseconds, and what came or went then.
+    type Timed = (u64, Probe);
+
+    fn arrivals() -> impl Strategy<Value = Vec<Timed>> {
+        let quiet = prop_oneof![1 => Just(0), 4 => (0_u64..20).prop_map(|half| 2 * half + 1), 1 => Just(CAP + 20)];
+        prop::collection::vec((0_u64..16, 0_u8..4, quiet), 0..40).prop_map(|hints| {
+            let mut now = 0;
+            hints
+                .into_iter()
+                .enumerate()
+                .map(|(number, (gap, key, quiet))| {
+                    now += 2 * gap;
+                    (now, Probe::new(number, key, quiet))
+                })
+                .collect()
+        })
+    }
+
+    /// What comes out, and when, where whoever reads takes so long over each item.
+    fn debounced(arrivals: &[Timed], reading: u64) -> Vec<Timed> {
+        let mut before = 0;
+        let gaps = arrivals.iter().map(|(at, probe)| (at - mem::replace(&mut before, *at), probe.clone())).collect();
+        paused(async {
+            let start = Instant::now();
+            schedule(gaps)
+                .debounce(|probe: &Probe| probe.quiet)
+                .no_later_than(milliseconds(CAP))
+                .map(|probe| (u64::try_from(start.elapsed().as_millis()).unwrap(), probe))
+                .then(|timed| async {
+                    sleep(milliseconds(reading)).await;
+                    timed
+                })
+                .collect()
+                .await
+        })
+    }
+
+    /// What should come out, and when, where whoever reads takes no time.
+    fn model(arrivals: &[Timed]) -> Vec<Timed> {
+        struct Waits {
+            deadline: u64,
+            latest: u64,
+            probe: Probe,
+        }
+        let (mut waiting, mut out) = (Vec::<Waits>::new(), Vec::new());
+        for (at, probe) in arrivals {
+            let expired = waiting.partition_point(|waits| waits.deadline <= *at);
+            out.extend(waiting.drain(..expired).map(|waits| (waits.deadline, waits.probe)));
+            let quiet = u64::try_from(probe.quiet.as_millis()).unwrap();
+            let older = waiting.iter().position(|waits| waits.probe.key == probe.key);
+            let (probe, latest) = match older.map(|place| waiting.remove(place)) {
+                Some(older) => (probe.clone().merged_over(older.probe), older.latest),
+                None => (probe.clone(), at + quiet.max(CAP)),
+            };
+            let deadline = latest.min(at + quiet);
+            let place = waiting.partition_point(|waits| waits.deadline <= deadline);
+            waiting.insert(place, Waits { deadline, latest, probe });
+        }
+        let end = arrivals.last().map_or(0, |(at, _)| *at);
+        out.extend(waiting.into_iter().map(|waits| (end, waits.probe)));
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn debounce_loses_no_key_and_emits_the_newest_on_top(arrivals in arrivals(), reading in 0_u64..40) {
+            let out = debounced(&arrivals, reading);
+            every_key_says_all_that_it_was_told(
+                arrivals.iter().map(|(_, probe)| probe),
+                out.iter().map(|(_, probe)| probe),
+            )?;
+        }
+
+        #[test]
+        fn debounce_emits_not_before_quiet_and_never_after_the_cap(arrivals in arrivals()) {
+            let end = arrivals.last().map_or(0, |(at, _)| *at);
+            for (at, probe) in debounced(&arrivals, 0) {
+                let (newest, oldest) = (probe.numbers[0], *probe.numbers.last().unwrap());
+                let quiet = |number: usize| u64::try_from(arrivals[number].1.quiet.as_millis()).unwrap();
+                let latest = arrivals[oldest].0 + quiet(oldest).max(CAP);
+                prop_assert!(at <= latest);
+                prop_assert!(at == end || at >= latest.min(arrivals[newest].0 + quiet(newest)));
+            }
+        }
+
+        #[test]
+        fn debounce_agrees_with_its_model(arrivals in arrivals()) {
+            prop_assert_eq!(debounced(&arrivals, 0), model(&arrivals));
+        }
+    }
+
+    #[test]
+    fn an_input_that_is_always_ready_gives_way_and_does_not_starve_expired_hints() {
+        paused(async {
+            let busy = stream::repeat(Probe::new(1, 1, 50));
+            let mut debounced = task::spawn(busy.debounce(|probe: &Probe| probe.quiet));
+            assert_pending!(debounced.poll_next());
+            assert!(debounced.is_woken());
+            advance(NO_LATER_THAN).await;
+            assert_ready!(debounced.poll_next());
+
+            let passing = stream::iter([Probe::new(0, 0, 50)]).chain(stream::repeat(Probe::new(1, 1, 0)));
+            let mut debounced = Box::pin(passing.debounce(|probe: &Probe| probe.quiet));
+            assert_eq!(debounced.next().await.unwrap().key, 1);
+            advance(milliseconds(50)).await;
+            let next_two = [debounced.next().await.unwrap().key, debounced.next().await.unwrap().key];
+            assert!(next_two.contains(&0), "{next_two:?}");
+        });
+    }
+
+    #[test]
+    fn a_pile_of_expired_hints_does_not_starve_the_input() {
+        paused(async {
+            let (mut sender, receiver) = futures::channel::mpsc::channel(200);
+            let mut debounced = Box::pin(receiver.debounce(|probe: &Probe| probe.quiet));
+            for key in 0..100 {
+                sender.send(Probe::new(0, key, 5)).await.unwrap();
+            }
+            while debounced.next().now_or_never().is_some() || debounced.pending.len() < 100 {}
+            advance(milliseconds(10)).await;
+            sender.send(Probe::new(0, 200, 0)).await.unwrap();
+            let next_two = [debounced.next().await.unwrap().key, debounced.next().await.unwrap().key];
+            assert!(next_two.contains(&200), "{next_two:?}");
+        });
+    }
+
+    #[test]
+    fn a_wait_beyond_what_the_clock_can_say_is_no_panic() {
+        paused(async {
+            let patient = stream::iter([Probe::new(0, 0, 1)]).chain(stream::pending());
+            let mut debounced = Box::pin(patient.debounce(|_: &Probe| Duration::MAX));
+            assert!(debounced.next().now_or_never().is_none());
+        });
+    }
+
+    #[test]
+    fn a_burst_leaves_nothing_behind() {
+        paused(async {
+            let burst =
+                stream::iter((0..10_000).map(|number| Probe::new(number, (number % 200).try_into().unwrap(), 5)));
+            let mut debounced = Box::pin(burst.chain(stream::pending()).debounce(|probe: &Probe| probe.quiet));
+            assert_eq!(
+                debounced.by_ref().take(200).map(|probe| probe.numbers.len()).fold(0, async |a, b| a + b).await,
+                10_000
+            );
+            let Pending { hints, places, .. } = &debounced.pending;
+            assert!(hints.is_empty() && places.is_empty() && places.capacity() < 200);
+        });
+    }
+
+    #[test]
+    fn what_is_pending_is_not_counted_as_on_its_way_and_dropped_with_the_stream() {
+        paused(async {
+            let hint = Arc::new(7_u8);
+            let input = stream::iter([Arc::clone(&hint)]).chain(stream::pending());
+            let mut debounced = Box::pin(input.debounce(|_: &Arc<u8>| milliseconds(5)));
+            assert!(debounced.next().now_or_never().is_none());
+            assert_eq!(Arc::strong_count(&hint), 2);
+            assert_eq!(debounced.size_hint().0, 0);
+            drop(debounced);
+            assert_eq!(Arc::strong_count(&hint), 1);
+        });
+    }
+
+    #[test]
+    fn the_end_flushes_at_once_in_order_of_deadlines_and_stays_the_end() {
+        let probes = [(0, 90), (1, 30), (2, 60)].map(|(key, quiet)| Probe::new(0, key, quiet));
+        let mut debounced = Box::pin(stream::iter(probes).debounce(|probe: &Probe| probe.quiet));
+        let keys: Vec<u8> = debounced.by_ref().map(|probe| probe.key).collect().now_or_never().unwrap();
+        assert_eq!(keys, [1, 2, 0]);
+        assert_eq!(debounced.next().now_or_never(), Some(None));
+    }
+}

@@ -1,0 +1,90 @@
+//! Who has a key in hand: an exclusive lease, given back when it is dropped.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::channel::mpsc::UnboundedSender;
+
+use crate::model::LibraryPath;
+
+/// The keys on lease, each with those who asked for it since and want to hear of its release.
+type Held<K> = HashMap<K, Vec<UnboundedSender<K>>>;
+
+/// The register of the leases that are out. Clones are the same register.
+pub struct Leases<K = LibraryPath>(Arc<Mutex<Held<K>>>);
+
+/// The right to work on a key, alone, until it is dropped.
+#[must_use = "a lease is given back when it is dropped"]
+pub struct Lease<K: Clone + Eq + Hash = LibraryPath> {
+    key: K,
+    leases: Leases<K>,
+}
+
+impl<K: Clone + Eq + Hash> Leases<K> {
+    /// A register without a lease.
+    pub fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Whether somebody has `key` on lease.
+    pub fn is_held(&self, key: &K) -> bool {
+        self.lock().contains_key(key)
+    }
+
+    /// How many keys are on lease.
+    pub fn held(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// A lease on `key`; where it is out already, `None`, and its key is sent to `waiting` once, at its release.
+    pub(super) fn lease_or_wait(&self, key: &K, waiting: &UnboundedSender<K>) -> Option<Lease<K>> {
+        let mut held = self.lock();
+        if let Some(queue) = held.get_mut(key) {
+            queue.push(waiting.clone());
+            return None;
+        }
+        held.insert(key.clone(), Vec::new());
+        Some(Lease { key: key.clone(), leases: self.clone() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held<K>> {
+        // Every change under the lock is one step, so that a panic elsewhere cannot leave it half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Lease<K> {
+    fn drop(&mut self) {
+        let queue = self.leases.lock().remove(&self.key).unwrap_or_default();
+        for waiting in queue {
+            // Who is gone no longer waits.
+            let _ = waiting.unbounded_send(self.key.clone());
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Default for Leases<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K> Clone for Leases<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Clone + Eq + Hash> fmt::Debug for Leases<K> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Leases").field("held", &self.held()).finish()
+    }
+}
+
+impl<K: Clone + Eq + Hash + fmt::Debug> fmt::Debug for Lease<K> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Lease").field(&self.key).finish()
+    }
+}
