@@ -4,9 +4,11 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::config::{Exit, Settings, SettingsError};
-use crate::store::{StateDir, StateDirError};
+use crate::config::{Command, Exit, Settings, SettingsError};
+use crate::service::{self, Service, ServiceError};
+use crate::store::{StateDir, StateDirError, StoreError};
 use crate::telemetry;
 
 /// Why the program ends before its work is done.
@@ -37,6 +39,17 @@ impl Failure {
 impl From<StateDirError> for Failure {
     fn from(error: StateDirError) -> Self {
         Self::Usage(error.to_string())
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Store(StoreError::Newer { .. } | StoreError::OtherLibrary { .. }) => {
+                Self::Usage(error.to_string())
+            }
+            error => Self::run(error),
+        }
     }
 }
 
@@ -88,7 +101,10 @@ fn work(settings: Settings) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::run)?;
-    runtime.block_on(start(settings, state_dir, instance_id))
+    let outcome = runtime.block_on(start(settings, state_dir, instance_id));
+    // A file that is being hashed is hashed again at the next start: no need to wait for its end.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The failure and what caused it, each cause once: some errors already say what theirs was.
@@ -107,15 +123,18 @@ fn one_line(failure: &Failure) -> String {
 }
 
 /// The work itself.
-// SEAM: the pipeline goes here, and this expectation goes away.
-#[expect(clippy::unused_async, reason = "the pipeline is awaited here")]
 async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> Result<(), Failure> {
-    tracing::debug!(
-        %instance_id,
-        root = %settings.root.display(),
-        store = %state_dir.file("index.sqlite").display(),
-        broker = %settings.broker,
-        "settings read"
-    );
-    Err(Failure::run("there is no pipeline yet"))
+    let shutdown = service::shutdown_on_signals().map_err(Failure::run)?;
+    let command = settings.command;
+    let mut sink = service::sink_of(&settings, &instance_id);
+    let service = Service::open(settings, &state_dir, &instance_id)?;
+    match command {
+        Command::Scan => {
+            let summary = service::scan(&service, &mut sink, shutdown).await?;
+            // For people; standard output is for messages.
+            let _ = writeln!(io::stderr(), "{summary}");
+        }
+        Command::Watch => service::watch(Arc::new(service), sink, shutdown).await?,
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
@@ -249,6 +249,22 @@ impl Disk for Root {
 
     fn stat(&self, file: &File) -> io::Result<FileStat> {
         Ok(self.file_stat(&rustix::fs::fstat(file)?))
+    }
+}
+
+impl<D: Disk + ?Sized> Disk for Arc<D> {
+    type File = D::File;
+
+    fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
+        (**self).entry(path)
+    }
+
+    fn open(&self, path: &LibraryPath) -> io::Result<Option<(D::File, FileStat)>> {
+        (**self).open(path)
+    }
+
+    fn stat(&self, file: &D::File) -> io::Result<FileStat> {
+        (**self).stat(file)
     }
 }
 

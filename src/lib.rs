@@ -8,7 +8,7 @@
 //! | 0 | [`model`] | the nouns: hints, observations, rows, file events | IO |
 //! | 1 | [`classify`] | rows and observations in, file events and row updates out | IO, clocks |
 //! | 1 | [`message`] | a file event as the bytes that consumers read | decide anything |
-//! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | know what a file is |
+//! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | IO |
 //! | 1 | [`disk`] | the library root: stat, list and open beneath it | follow a link out of it |
 //! | 2 | [`library`] | the disk as a stream of hints: watch, walk, reconcile | say what happened |
 //! | 2 | [`content`] | one path as an observation: settle, hash, read the tags | write anything |
@@ -16,7 +16,9 @@
 //! | 2 | [`sink`] | where messages go: RabbitMQ or standard output | forget a message unasked |
 //! | 2 | [`status`] | counters, progress and the summary | steer |
 //! | 3 | [`pipeline`] | the chain, on one screen | anything else |
-//! | 4 | [`cli`], [`config`], [`telemetry`] | the thin shell | work |
+//! | 4 | [`config`], [`telemetry`] | the settings and the logs | work |
+//! | 5 | [`service`] | the parts assembled: one scan, or watching for good | decide |
+//! | 6 | [`cli`] | the thin shell around all of it | work |
 
 pub mod model;
 
@@ -33,6 +35,9 @@ pub mod store;
 
 pub mod pipeline;
 
-pub mod cli;
 pub mod config;
 pub mod telemetry;
+
+pub mod service;
+
+pub mod cli;

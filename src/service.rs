@@ -249,6 +249,15 @@ impl Service {
     }
 }
 
+/// Where the settings want messages to go.
+pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
+    let _ = instance_id;
+    match settings.sink {
+        crate::config::SinkKind::Stdout => Sink::Stdout(crate::sink::Stdout::new()),
+        crate::config::SinkKind::Amqp => unimplemented!(),
+    }
+}
+
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 fn retry_waits() -> impl Iterator<Item = Duration> {

@@ -18,7 +18,7 @@ use super::{adts, tags};
 use crate::model::{Fingerprint, LibraryPath, Track};
 
 /// Bytes a read: measured to be the fastest, and small enough to stay in the cache for the second hash.
-pub const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 256 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };

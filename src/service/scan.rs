@@ -74,7 +74,8 @@ impl Service {
         Ok(())
     }
 
-    async fn index(&self, hints: impl Stream<Item = FsEvent>, shutdown: &CancellationToken) {
+    /// Takes hints through the chain until they end or `shutdown` comes, and commits all that was taken.
+    pub(super) async fn index(&self, hints: impl Stream<Item = FsEvent>, shutdown: &CancellationToken) {
         let hints = hints.take_until(shutdown.cancelled());
         crate::pipeline::index(hints, &self.chain, |look| self.examine(look), |batch| self.commit(batch)).await;
     }
