@@ -185,6 +185,7 @@ mod tests {
             state(
                 Some(&Given { label: "STATE_DIR".into(), value: value.into(), by_default: false }),
                 &root,
+                SinkKind::Amqp,
                 &environment,
             )
         };
