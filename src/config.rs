@@ -102,6 +102,16 @@ pub enum SinkKind {
     Stdout,
 }
 
+impl SinkKind {
+    /// The word that `SINK` has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Amqp => "amqp",
+            Self::Stdout => "stdout",
+        }
+    }
+}
+
 /// Why there are no settings.
 #[derive(Debug)]
 pub enum Exit {
@@ -205,11 +215,10 @@ impl Settings {
             &mut warnings,
         );
         let root = places::library(&dir, environment)?;
-        let sink = given!(sink).choice("a sink", &[("amqp", SinkKind::Amqp), ("stdout", SinkKind::Stdout)])?;
 
         Ok(Self {
             command,
-            state_dir: places::state(given!(state_dir?).as_ref(), &root, sink, environment)?,
+            state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
             root,
             extensions: given!(audio_extensions).parsed()?,
             follow_symlinks: given!(follow_symlinks).boolean()?,
@@ -230,7 +239,7 @@ impl Settings {
             batch_size: given!(batch_size).number("a number of files", 1..=10_000)?,
             max_files_per_second: given!(max_files_per_second).rate("a number of files", false)?.map(saturating),
             max_bytes_per_second: given!(max_bytes_per_second).rate("a number of bytes", true)?,
-            sink,
+            sink: given!(sink).choice("a sink", &[("amqp", SinkKind::Amqp), ("stdout", SinkKind::Stdout)])?,
             instance_id: given!(instance_id?).map(|given| given.instance_id()).transpose()?,
             metadata_style: given!(metadata_style).choice(
                 "a metadata style",

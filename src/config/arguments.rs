@@ -62,8 +62,7 @@ pub(super) struct Flags {
     /// Exactly this directory, never inside the library. Without it a directory of the user's own:
     /// $XDG_STATE_HOME/file-watcher/NAME or ~/.local/state/file-watcher/NAME, where NAME is the
     /// library's last name and eight hex digits of a hash of its whole path, so that two libraries
-    /// never share a state; for the sink stdout with -stdout behind it, because what was printed
-    /// has not been published.
+    /// never share a state.
     #[arg(long, global = true, env = "STATE_DIR", value_name = "DIR")]
     pub(super) state_dir: Option<OsString>,
 

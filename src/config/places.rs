@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::given::{Given, shown};
-use super::{Environment, SettingsError, SinkKind};
+use super::{Environment, SettingsError};
 
 /// The library's root, absolute, proved to be a directory that can be read.
 pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBuf, SettingsError> {
@@ -30,17 +30,12 @@ pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBu
 }
 
 /// The state's directory, absolute, proved to lie outside the library. It need not exist yet.
-pub(super) fn state(
-    given: Option<&Given>,
-    root: &Path,
-    sink: SinkKind,
-    environment: &Environment,
-) -> Result<PathBuf, SettingsError> {
+pub(super) fn state(given: Option<&Given>, root: &Path, environment: &Environment) -> Result<PathBuf, SettingsError> {
     let canonical_root = root.canonicalize().map_err(|source| SettingsError::Path { path: shown(root), source })?;
     let (state, label) = match given {
         Some(given) if given.value.is_empty() => return Err(given.wrong("is empty; give a directory")),
         Some(given) => (absolute(environment.directory(), Path::new(&given.value)), given.label.as_str()),
-        None => (default_state(&canonical_root, sink, environment)?, "STATE_DIR"),
+        None => (default_state(&canonical_root, environment)?, "STATE_DIR"),
     };
     let wrong = |problem| SettingsError::Value { setting: label.to_owned(), problem };
     let canonical = canonical(&state).map_err(|error| {
@@ -56,7 +51,7 @@ pub(super) fn state(
     Ok(state)
 }
 
-fn default_state(canonical_root: &Path, sink: SinkKind, environment: &Environment) -> Result<PathBuf, SettingsError> {
+fn default_state(canonical_root: &Path, environment: &Environment) -> Result<PathBuf, SettingsError> {
     // A relative XDG_STATE_HOME is to be ignored, says the specification.
     let absolute = |name| environment.get(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
     let base = absolute("XDG_STATE_HOME")
@@ -65,12 +60,7 @@ fn default_state(canonical_root: &Path, sink: SinkKind, environment: &Environmen
             setting: "STATE_DIR".to_owned(),
             problem: "is not set, and there is no HOME to put it in; give a directory outside the library".to_owned(),
         })?;
-    let name = state_name(canonical_root);
-    // The index is what the readers of one sink have been told: what was printed is not yet published.
-    Ok(base.join("file-watcher").join(match sink {
-        SinkKind::Amqp => name,
-        SinkKind::Stdout => format!("{name}-stdout"),
-    }))
+    Ok(base.join("file-watcher").join(state_name(canonical_root)))
 }
 
 /// A name for people, made unique by a hash of the whole path.
@@ -154,7 +144,7 @@ mod tests {
             Environment::new(pairs.iter().map(|(name, value)| (name.into(), value.into())), base.clone())
         };
         let name = state_name(&root);
-        let place = |pairs: &[(&str, &str)]| state(None, &root, SinkKind::Amqp, &environment(pairs));
+        let place = |pairs: &[(&str, &str)]| state(None, &root, &environment(pairs));
         assert_eq!(
             place(&[("HOME", "/h"), ("XDG_STATE_HOME", "/x")]).unwrap(),
             Path::new("/x/file-watcher").join(&name)
@@ -163,13 +153,9 @@ mod tests {
             place(&[("HOME", "/h"), ("XDG_STATE_HOME", "x")]).unwrap(),
             Path::new("/h/.local/state/file-watcher").join(&name)
         );
-        assert_eq!(
-            state(None, &root, SinkKind::Stdout, &environment(&[("HOME", "/h")])).unwrap(),
-            Path::new("/h/.local/state/file-watcher").join(format!("{name}-stdout"))
-        );
         assert!(place(&[]).is_err());
         let given = |value: &str| Given { label: "STATE_DIR".into(), value: value.into(), by_default: false };
-        assert_eq!(state(Some(&given("s")), &root, SinkKind::Stdout, &environment(&[])).unwrap(), base.join("s"));
+        assert_eq!(state(Some(&given("s")), &root, &environment(&[])).unwrap(), base.join("s"));
     }
 
     #[test]
@@ -185,7 +171,6 @@ mod tests {
             state(
                 Some(&Given { label: "STATE_DIR".into(), value: value.into(), by_default: false }),
                 &root,
-                SinkKind::Amqp,
                 &environment,
             )
         };
