@@ -21,9 +21,10 @@ lint:
     cargo clippy --locked --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-# Make the audio files of the tests anew
+# Make the audio files of the tests anew; tests/fixtures/README.md says what that needs
 fixtures:
-    tests/fixtures/make
+    python3 tests/fixtures/make
+    python3 tests/fixtures/expected
 
 # Everything that CI runs
 ci:

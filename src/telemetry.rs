@@ -294,4 +294,14 @@ mod tests {
         12:03:04Z INFO  ours  instance_id=ab12cd34
         ");
     }
+
+    #[test]
+    fn a_line_of_the_log_crate_looks_like_any_other() {
+        let text = captured("info", LogFormat::Json, false, || {
+            let mut record = tracing_log::log::Record::builder();
+            let record = record.level(tracing_log::log::Level::Warn).target("lofty::id3");
+            tracing_log::format_trace(&record.args(format_args!("odd frame")).build()).unwrap();
+        });
+        insta::assert_snapshot!(text, @r#"{"timestamp":"2026-01-01T12:03:04.050000Z","level":"WARN","message":"odd frame","target":"lofty::id3","instance_id":"ab12cd34"}"#);
+    }
 }

@@ -73,7 +73,7 @@ impl Program {
 
 fn text(bytes: &[u8]) -> String {
     // clap leaves spaces on its empty lines.
-    String::from_utf8(bytes.to_vec()).unwrap().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    String::from_utf8(bytes.to_vec()).unwrap().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -213,11 +213,11 @@ fn every_slip_of_the_command_line_is_one_line() {
         &["scan", "--state-dir", "library"],
         &["scan", "--state-dir", "library/../library/a/b"],
     ];
-    let lines: String = cases
+    let lines: Vec<String> = cases
         .iter()
-        .map(|arguments| format!("$ file-watcher {}\n{}\n\n", arguments.join(" "), program.refused(arguments)))
+        .map(|arguments| format!("$ file-watcher {}\n{}\n", arguments.join(" "), program.refused(arguments)))
         .collect();
-    insta::assert_snapshot!("slips", lines);
+    insta::assert_snapshot!("slips", lines.join("\n"));
 }
 
 #[test]
@@ -230,6 +230,19 @@ fn the_default_directories_say_what_is_missing() {
     assert!(refused.contains("is inside the library \"[HOME]/library\""), "{refused}");
     program.set("FILE_WATCHER_SCAN_PATH", "nowhere").unset("DATA_DIR");
     insta::assert_snapshot!(program.refused(&[]), @r#"file-watcher: FILE_WATCHER_SCAN_PATH: "[HOME]/nowhere" does not exist; give the directory that holds the music"#);
+}
+
+#[test]
+fn a_state_that_is_in_use_or_cannot_be_made_is_refused() {
+    let mut program = Program::new();
+    program.set("STATE_DIR", "state");
+    let held = file_watcher::store::StateDir::open(&program.path("state")).unwrap();
+    let refused = program.refused(&["scan"]);
+    assert!(refused.starts_with("file-watcher: STATE_DIR: \"[HOME]/state\" is in use"), "{refused}");
+    drop(held);
+    program.set("STATE_DIR", "/proc/state");
+    let refused = program.refused(&["scan"]);
+    assert!(refused.starts_with("file-watcher: STATE_DIR: \"/proc/state\" cannot be used"), "{refused}");
 }
 
 /// As another user where this one is root, for whom nothing is unreadable.
