@@ -4,5 +4,8 @@ pub mod adts;
 pub mod tags;
 
 mod asf;
+mod container;
+mod mp4;
 mod oggflac;
 mod source;
+mod wav;
