@@ -6,7 +6,7 @@
 //!
 //! - How the bytes are cut into chunks makes no difference.
 //! - In sync it jumps from header to header and never looks at a frame's body.
-//! - It keeps at most [`WINDOW`] bytes, whatever the sizes in the file say.
+//! - It keeps at most 16 KiB, whatever the sizes in the file say.
 //!
 //! Format: ISO/IEC 13818-7, section 6.2 (and 14496-3, section 1.A.2.2).
 

@@ -4,10 +4,13 @@ pub mod adts;
 pub mod tags;
 
 mod asf;
+mod container;
 mod examine;
+mod mp4;
 mod oggflac;
 mod read;
 mod source;
+mod wav;
 
 pub use examine::{Contents, Examined, Examiner, Outcome, Patience};
 pub use read::Reader;

@@ -90,7 +90,7 @@ impl<R: Read + Seek> Seek for Source<R> {
         };
         let target = target.filter(|&position| i64::try_from(position).is_ok());
         let Some(target) = target else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a position outside of the file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is too short, or a size in it is impossible"));
         };
         self.inner.seek_relative(target.wrapping_sub(self.position).cast_signed())?;
         self.position = target;

@@ -6,26 +6,22 @@
 //! - A panic of a parser is an error of that file.
 //! - A damaged file costs a bounded amount of reading and memory.
 //!
-//! Most formats are read by lofty; [`super::asf`], [`super::adts`] and [`super::oggflac`] read those
-//! that it does not.
+//! Most formats are read by lofty, in `container`; `asf`, `adts` and `oggflac` read those that it does
+//! not.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lofty::config::{GlobalOptions, ParseOptions, ParsingMode, apply_global_options};
-use lofty::error::FileParseError;
-use lofty::file::{AudioFile, FileType as Container, TaggedFile, TaggedFileExt};
-use lofty::mpeg::{Layer, MpegFile};
+use lofty::file::FileType as Container;
 use lofty::probe::Probe;
-use lofty::tag::{ItemKey, Tag};
 
 use super::source::Source;
-use super::{adts, asf, oggflac};
-use crate::model::{FileType, LibraryPath, Metadata, Tags};
+use super::{adts, asf, container, oggflac};
+use crate::model::{FileType, LibraryPath, Metadata};
 
-/// Bytes that lofty may allocate for one item.
-const ALLOCATION_LIMIT: usize = 16 * 1024 * 1024;
+/// Bytes of ID3v2 tags in front of raw AAC that are looked at.
+const LONGEST_TAGS: u64 = 16 * 1024 * 1024;
 
 /// Bytes that are enough to tell what a file is: an Ogg page's header and the first packet's magic.
 const HEAD: usize = 512;
@@ -37,7 +33,13 @@ const MAX_LEADING_TAGS: usize = 16;
 const CHUNK: usize = 64 * 1024;
 
 /// Bytes of an ID3v1 tag.
-const ID3V1: u64 = 128;
+const ID3V1: usize = 128;
+
+/// What is said of a file that nobody can read.
+const UNKNOWN_FORMAT: &str = "it is of no audio format that is known";
+
+/// What is said where a parser panicked.
+const PANICKED: &str = "the parser failed on it";
 
 /// Characters of an error text that are kept.
 const LONGEST_ERROR: usize = 160;
@@ -55,16 +57,18 @@ fn read_from<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts:
     let outcome = guarded(|| {
         let kind = Kind::of(&mut file, path).map_err(|error| explain(&error))?;
         metadata.format = kind.format().map(str::to_owned);
-        match kind {
-            Kind::Adts => read_adts(&mut file, adts, &mut metadata),
+        let result = match kind {
+            Kind::Adts { .. } => read_adts(&mut file, adts, &mut metadata),
             Kind::Asf => asf::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
             Kind::OggFlac => oggflac::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
-            Kind::Container { container, .. } => read_container(&mut open(&mut file)?, container, &mut metadata),
+            Kind::Container { container, .. } => container::read(&mut open(&mut file)?, container, &mut metadata),
             Kind::Unknown => {
                 read_surrounding_tags(&mut file, &mut metadata)?;
-                Err("it is of no audio format that is known".to_owned())
+                Err(UNKNOWN_FORMAT.to_owned())
             }
-        }
+        };
+        // What a guess fails with says nothing of the file.
+        result.map_err(|failure| if kind.is_guess() { UNKNOWN_FORMAT.to_owned() } else { failure })
     });
     metadata.error = outcome.err();
     if metadata.format.is_none() {
@@ -76,7 +80,10 @@ fn read_from<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts:
 /// What a file is, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Adts,
+    Adts {
+        /// Whether a frame is where the first one must be, or else the name says so.
+        sure: bool,
+    },
     Asf,
     OggFlac,
     Container {
@@ -102,7 +109,7 @@ impl Kind {
         let head = source.read_at(tags_end, &mut buffer)?;
         let by_magic = Container::from_buffer(head);
         if by_magic == Some(Container::Aac) && adts::begins_frame(head) {
-            return Ok(Self::Adts);
+            return Ok(Self::Adts { sure: true });
         }
         if let Some(container) = by_magic.filter(|&container| container != Container::Aac) {
             return Ok(Self::Container { container, sure: true });
@@ -113,23 +120,28 @@ impl Kind {
         // Nothing begins here, so junk does. Only these two may have junk in front of them.
         source.rewind()?;
         if FileType::of(path).as_str() == "aac" {
-            return Ok(Self::Adts);
+            return Ok(Self::Adts { sure: true });
         }
-        Ok(match Probe::new(source).options(options()).guess_file_type()?.file_type() {
-            Some(Container::Aac) => Self::Adts,
+        Ok(match Probe::new(source).options(container::options(Container::Mpeg)).guess_file_type()?.file_type() {
+            Some(Container::Aac) => Self::Adts { sure: false },
             Some(container) => Self::Container { container, sure: false },
             None => Self::Unknown,
         })
     }
 
+    /// Whether something merely looks like a frame.
+    fn is_guess(self) -> bool {
+        matches!(self, Self::Adts { sure: false } | Self::Container { sure: false, .. })
+    }
+
     /// The MIME type that mutagen gives first.
     fn format(self) -> Option<&'static str> {
         match self {
-            Self::Adts => Some("audio/x-aac"),
+            Self::Adts { sure: true } => Some("audio/x-aac"),
             Self::Asf => Some("audio/x-ms-wma"),
             Self::OggFlac => Some("audio/x-oggflac"),
-            Self::Container { container, sure: true } => format_of(container),
-            Self::Container { .. } | Self::Unknown => None,
+            Self::Container { container, sure: true } => container::format_of(container),
+            Self::Adts { .. } | Self::Container { .. } | Self::Unknown => None,
         }
     }
 }
@@ -164,6 +176,7 @@ fn read_adts<R: Read + Seek>(file: &mut R, seen: Option<adts::Summary>, metadata
     if summary.other_bytes.saturating_sub(tags_end) > summary.frame_bytes {
         return Err("most of it is no aac".to_owned());
     }
+    metadata.format = container::format_of(Container::Aac).map(str::to_owned);
     Ok(())
 }
 
@@ -193,124 +206,27 @@ fn read_surrounding_tags<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) 
     let Some(excerpt) = excerpt else { return Ok(tags_end) };
     // The rest of the excerpt is silence to lofty, where it looks for frames and finds none.
     let mut excerpt = Source::new(Cursor::new(excerpt)).map_err(|error| explain(&error))?;
-    let (found, _) = attempt(&mut excerpt, Container::Mpeg, relaxed().read_properties(false))?;
-    metadata.tags = tags_of(&found);
+    container::read_id3(&mut excerpt, metadata)?;
     Ok(tags_end)
 }
 
 /// The first `tags_end` bytes, zeros, and the ID3v1 tag where there is one; `None` where there is no tag.
 fn excerpt<R: Read + Seek>(source: &mut Source<R>, tags_end: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut last = [0; ID3V1 as usize];
-    let last_start = source.length().saturating_sub(ID3V1).max(tags_end);
+    let mut last = [0; ID3V1];
+    let last_start = source.length().saturating_sub(ID3V1 as u64).max(tags_end);
     let last = source.read_at(last_start, &mut last)?;
-    let id3v1 = last.len() as u64 == ID3V1 && last.starts_with(b"TAG");
+    let id3v1 = last.len() == ID3V1 && last.starts_with(b"TAG");
     if tags_end == 0 && !id3v1 {
         return Ok(None);
     }
     let mut excerpt = Vec::new();
     source.rewind()?;
-    source.take(tags_end.min(ALLOCATION_LIMIT as u64)).read_to_end(&mut excerpt)?;
+    source.take(tags_end.min(LONGEST_TAGS)).read_to_end(&mut excerpt)?;
     excerpt.resize(excerpt.len() + 256, 0);
     if id3v1 {
         excerpt.extend_from_slice(last);
     }
     Ok(Some(excerpt))
-}
-
-/// What lofty reads. It gives up the whole file for one bad part, so then the parts are tried alone.
-fn read_container<R: Read + Seek>(
-    source: &mut Source<R>,
-    container: Container,
-    metadata: &mut Metadata,
-) -> Result<(), String> {
-    let failure = match attempt(source, container, options()) {
-        Ok((found, format)) => {
-            metadata.format = format.map(str::to_owned);
-            metadata.tags = tags_of(&found);
-            set_properties(metadata, &found);
-            return Ok(());
-        }
-        Err(failure) => failure,
-    };
-    if let Ok((found, _)) = attempt(source, container, relaxed().read_properties(false)) {
-        metadata.tags = tags_of(&found);
-    }
-    if let Ok((found, format)) = attempt(source, container, relaxed().read_tags(false)) {
-        set_properties(metadata, &found);
-        if metadata.duration.is_some() && metadata.tags != Tags::default() {
-            // One frame of a tag was bad, and everything else was read: nothing that mattered.
-            metadata.format = format.map(str::to_owned);
-            return Ok(());
-        }
-    }
-    Err(failure)
-}
-
-/// One try with lofty: the file, and its MIME type.
-fn attempt<R: Read + Seek>(
-    source: &mut Source<R>,
-    container: Container,
-    options: ParseOptions,
-) -> Result<(TaggedFile, Option<&'static str>), String> {
-    // They belong to the thread, and this may be any.
-    apply_global_options(
-        GlobalOptions::new()
-            .allocation_limit(ALLOCATION_LIMIT)
-            .use_custom_resolvers(false)
-            .preserve_format_specific_items(false),
-    );
-    guarded(|| {
-        source.rewind().map_err(|error| explain(&error))?;
-        if container != Container::Mpeg {
-            let found = Probe::with_file_type(source, container).options(options).read();
-            return found.map(|found| (found, format_of(container))).map_err(|error| explain(&error));
-        }
-        let found = MpegFile::read_from(source, options).map_err(|error: FileParseError| explain(&error))?;
-        let format = match found.properties().layer() {
-            Layer::Layer1 => "audio/mp1",
-            Layer::Layer2 => "audio/mp2",
-            Layer::Layer3 => "audio/mp3",
-        };
-        Ok((found.into(), Some(format)))
-    })
-}
-
-fn options() -> ParseOptions {
-    ParseOptions::new().read_cover_art(false)
-}
-
-fn relaxed() -> ParseOptions {
-    options().parsing_mode(ParsingMode::Relaxed)
-}
-
-fn set_properties(metadata: &mut Metadata, found: &TaggedFile) {
-    let properties = found.properties();
-    let duration = properties.duration().as_secs_f64();
-    let known = |number: &u32| *number > 0;
-    let kilobits = properties.audio_bitrate().filter(known).or(properties.overall_bitrate().filter(known));
-    metadata.duration = (duration > 0.0).then_some(duration);
-    metadata.bitrate = kilobits.and_then(|kilobits| kilobits.checked_mul(1000));
-    metadata.sample_rate = properties.sample_rate().filter(known);
-    metadata.channels = properties.channels().map(u32::from).filter(known);
-}
-
-/// The six tags; where the format's own kind of tag lacks one, the other kinds are asked.
-fn tags_of(found: &TaggedFile) -> Tags {
-    let kinds = || found.primary_tag().into_iter().chain(found.tags());
-    let first = |keys: &[ItemKey]| kinds().find_map(|kind| keys.iter().find_map(|&key| first_of(kind, key)));
-    Tags {
-        title: first(&[ItemKey::TrackTitle]),
-        artist: first(&[ItemKey::TrackArtist]),
-        album: first(&[ItemKey::AlbumTitle]),
-        date: first(&[ItemKey::RecordingDate, ItemKey::Year]),
-        genre: first(&[ItemKey::Genre]),
-        track: kinds()
-            .find_map(|kind| track(first_of(kind, ItemKey::TrackNumber), first_of(kind, ItemKey::TrackTotal))),
-    }
-}
-
-fn first_of(kind: &Tag, key: ItemKey) -> Option<String> {
-    kind.get_strings(key).find_map(tidy)
 }
 
 /// The first of the values in `text` that has something in it, without what surrounds it.
@@ -337,25 +253,6 @@ pub(super) fn bits_per_second(bytes: u64, seconds: f64) -> Option<u32> {
         .then_some(bits_per_second as u32)
 }
 
-/// The MIME type that mutagen gives first.
-fn format_of(container: Container) -> Option<&'static str> {
-    Some(match container {
-        Container::Aac => "audio/x-aac",
-        Container::Aiff => "audio/aiff",
-        Container::Ape => "audio/ape",
-        Container::Flac => "audio/flac",
-        Container::Mpc => "audio/x-musepack",
-        Container::Mp4 => "audio/mp4",
-        Container::Mpeg => "audio/mp3",
-        Container::Opus => "audio/ogg",
-        Container::Speex => "audio/x-speex",
-        Container::Vorbis => "audio/vorbis",
-        Container::Wav => "audio/wav",
-        Container::WavPack => "audio/x-wavpack",
-        _ => return None,
-    })
-}
-
 /// What a file of this name usually is.
 fn format_of_name(path: &LibraryPath) -> Option<&'static str> {
     Some(match FileType::of(path).as_str() {
@@ -376,12 +273,12 @@ fn open<R: Read + Seek>(file: R) -> Result<Source<R>, String> {
 }
 
 /// Runs a parser; its panic is an error of this file.
-fn guarded<T>(parse: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(parse)).unwrap_or_else(|_| Err("the parser failed on it".to_owned()))
+pub(super) fn guarded<T>(parse: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(parse)).unwrap_or_else(|_| Err(PANICKED.to_owned()))
 }
 
 /// The innermost reason of `error`, in one short line.
-fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let reasons = || std::iter::successors(Some(error), |error| error.source());
     let ended = |reason: &(dyn std::error::Error + 'static)| {
         reason.downcast_ref::<io::Error>().is_some_and(|reason| reason.kind() == io::ErrorKind::UnexpectedEof)
@@ -392,4 +289,200 @@ fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let reason = reasons().last().unwrap_or(error).to_string();
     let mut characters = reason.chars().filter(|character| !character.is_control()).take(LONGEST_ERROR);
     characters.next().into_iter().flat_map(char::to_lowercase).chain(characters).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(bytes: &[u8], name: &str) -> Metadata {
+        let metadata = read_from(Cursor::new(bytes), &LibraryPath::from(name), None);
+        assert_ne!(metadata.error.as_deref(), Some(PANICKED), "{bytes:?}");
+        metadata
+    }
+
+    fn wav(seconds: u32, list: &[u8]) -> Vec<u8> {
+        let mut wav = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0".to_vec();
+        wav.extend([8000_u32.to_le_bytes(), 16_000_u32.to_le_bytes()].concat());
+        wav.extend([2, 0, 16, 0]);
+        if !list.is_empty() {
+            wav.extend(b"LIST");
+            wav.extend(u32::try_from(list.len() + 4).unwrap().to_le_bytes());
+            wav.extend(b"INFO");
+            wav.extend(list);
+        }
+        wav.extend(b"data");
+        wav.extend((seconds * 16_000).to_le_bytes());
+        wav.resize(wav.len() + seconds as usize * 16_000, 0);
+        let size = u32::try_from(wav.len() - 8).unwrap();
+        wav[4..8].copy_from_slice(&size.to_le_bytes());
+        wav
+    }
+
+    /// An ID3v2.4 tag with these frames, in Latin-1.
+    fn id3v2(frames: &[(&str, &str)]) -> Vec<u8> {
+        let mut content = Vec::new();
+        for (name, text) in frames {
+            content.extend(name.as_bytes());
+            content.extend([0, 0, 0, u8::try_from(text.len() + 1).unwrap(), 0, 0, 0]);
+            content.extend(text.as_bytes());
+        }
+        let size = content.len();
+        let mut tag = b"ID3\x04\0\0\0\0".to_vec();
+        tag.extend([u8::try_from(size >> 7).unwrap(), u8::try_from(size & 0x7F).unwrap()]);
+        tag.extend(content);
+        tag
+    }
+
+    /// Silent frames of an mp3, 64 kbit/s at 44,100 Hz.
+    fn mp3(frames: usize) -> Vec<u8> {
+        let mut frame = vec![0xFF, 0xFB, 0x50, 0xC0];
+        frame.resize(208, 0);
+        frame.repeat(frames)
+    }
+
+    fn adts(frames: usize) -> Vec<u8> {
+        let mut frame = vec![0xFF, 0xF1, 0x50, 0x80, 12, 0x9F, 0xFC];
+        frame.resize(100, 0x21);
+        frame.repeat(frames)
+    }
+
+    fn id3v1(title: &str) -> Vec<u8> {
+        let mut tag = [b"TAG", title.as_bytes()].concat();
+        tag.resize(128, 0);
+        tag[127] = 255;
+        tag
+    }
+
+    #[test]
+    fn the_content_decides_and_not_the_name() {
+        for name in ["a.mp3", "a.wma", "a.aac", "a"] {
+            let metadata = parse(&wav(1, &[]), name);
+            assert_eq!((metadata.format.as_deref(), metadata.error), (Some("audio/wav"), None), "{name}");
+            assert_eq!((metadata.duration, metadata.bitrate), (Some(1.0), Some(128_000)));
+            assert_eq!((metadata.sample_rate, metadata.channels), (Some(8000), Some(1)));
+            assert_eq!(parse(&mp3(20), name).format.as_deref(), Some("audio/mp3"), "{name}");
+            assert_eq!(parse(&adts(20), name).format.as_deref(), Some("audio/x-aac"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_nothing_is_called_what_its_name_says_and_has_an_error() {
+        let nothing = [&b""[..], b"\0", b"nothing that is known, and rather long at that, so that it is read"];
+        for (bytes, (name, format)) in nothing.into_iter().flat_map(|bytes| {
+            [("a.mp3", Some("audio/mp3")), ("a.OGA", Some("audio/vorbis")), ("a.xyz", None)]
+                .map(|expected| (bytes, expected))
+        }) {
+            let metadata = parse(bytes, name);
+            assert_eq!(metadata.format.as_deref(), format, "{name}");
+            assert_eq!(metadata.error.as_deref(), Some(UNKNOWN_FORMAT), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_tags_of_one_file_fill_each_other_s_gaps() {
+        let list = b"INAM\x06\0\0\0Title\0IART\x04\0\0\0\0\0\0\0ICRD\x04\0\0\x001999";
+        let tag = id3v2(&[("TPE1", "Artist"), ("TIT2", " \0Second\0Third"), ("TRCK", "03/12")]);
+        let mut bytes = wav(1, list);
+        bytes.extend(b"id3 ");
+        bytes.extend(u32::try_from(tag.len()).unwrap().to_le_bytes());
+        bytes.extend(&tag);
+        let size = u32::try_from(bytes.len() - 8).unwrap();
+        bytes[4..8].copy_from_slice(&size.to_le_bytes());
+        let metadata = parse(&bytes, "a.wav");
+        assert_eq!(
+            metadata.tags.present().collect::<Vec<_>>(),
+            [("title", "Second"), ("artist", "Artist"), ("date", "1999"), ("track", "03/12")]
+        );
+    }
+
+    #[test]
+    fn a_bad_frame_of_a_tag_costs_that_frame_only() {
+        let tag = id3v2(&[("TIT2", "Title"), ("TDRC", "Unknown"), ("TRCK", "A1"), ("TPE1", "Artist")]);
+        let metadata = parse(&[tag, mp3(20)].concat(), "a.mp3");
+        assert_eq!(metadata.error, None);
+        assert!(metadata.duration.is_some());
+        assert_eq!(
+            metadata.tags.present().collect::<Vec<_>>(),
+            [("title", "Title"), ("artist", "Artist"), ("track", "A1")]
+        );
+    }
+
+    #[test]
+    fn raw_aac_has_the_tags_at_both_of_its_ends() {
+        let bytes = [id3v2(&[("TPE1", "Artist")]), adts(43), id3v1("Title")].concat();
+        let metadata = parse(&bytes, "a.aac");
+        assert_eq!(metadata.error, None);
+        assert_eq!(metadata.tags.present().collect::<Vec<_>>(), [("title", "Title"), ("artist", "Artist")]);
+        assert!((metadata.duration.unwrap() - 43.0 * 1024.0 / 44_100.0).abs() < 1e-9);
+        let mut counter = adts::Counter::new();
+        counter.update(&bytes);
+        let summary = counter.finish(bytes.len() as u64);
+        assert_eq!(read_from(Cursor::new(&bytes), &LibraryPath::from("a.aac"), Some(summary)), metadata);
+    }
+
+    #[test]
+    fn a_little_aac_in_much_garbage_is_an_error() {
+        let metadata = parse(&[adts(3), vec![1; 1000]].concat(), "a.aac");
+        assert_eq!(metadata.error.as_deref(), Some("most of it is no aac"));
+        assert!(metadata.duration.is_some());
+    }
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let failure = guarded::<()>(|| std::panic::resume_unwind(Box::new("a bug")));
+        assert_eq!(failure, Err(PANICKED.to_owned()));
+    }
+
+    #[test]
+    fn an_error_is_one_short_line_in_lower_case() {
+        let long = io::Error::other(format!("Bad\n{}", "x".repeat(1000)));
+        assert_eq!(explain(&long), format!("bad{}", "x".repeat(LONGEST_ERROR - 3)));
+        assert_eq!(explain(&io::Error::from(io::ErrorKind::UnexpectedEof)), "it ends too early");
+    }
+
+    #[test]
+    fn a_total_is_joined_once() {
+        let joined = |number: &str, total: Option<&str>| track(tidy(number), total.and_then(tidy));
+        assert_eq!(joined("3", Some("12")).as_deref(), Some("3/12"));
+        assert_eq!(joined("3/12", Some("13")).as_deref(), Some("3/12"));
+        assert_eq!(joined("3", Some("0")).as_deref(), Some("3"));
+        assert_eq!(joined("", Some("12")), None);
+    }
+
+    #[test]
+    fn a_bitrate_is_whole_or_absent() {
+        assert_eq!(bits_per_second(1000, 0.5), Some(16_000));
+        assert_eq!(bits_per_second(1000, 0.0), None);
+        assert_eq!(bits_per_second(0, 1.0), None);
+        assert_eq!(bits_per_second(u64::MAX, 1e-300), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), name in "a\\.(mp3|aac|wma|oga|m4a|wav)") {
+            parse(&bytes, &name);
+        }
+
+        #[test]
+        fn no_mutation_panics(
+            which in 0..4_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9),
+            end in any::<prop::sample::Index>(),
+        ) {
+            let tag = id3v2(&[("TIT2", "Title"), ("TDRC", "1999"), ("TRCK", "3/12")]);
+            let mut bytes = match which {
+                0 => wav(1, b"INAM\x06\0\0\0Title\0")[..300].to_vec(),
+                1 => [tag, mp3(4), id3v1("Title")].concat(),
+                2 => [tag, adts(5), id3v1("Title")].concat(),
+                _ => [&tag[..], b"fLaC\0\0\0\x22", &[1; 34], b"\x84\0\0\x0C\0\0\0\0\x01\0\0\0\0\0\0\0"].concat(),
+            };
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            bytes.truncate(end.index(bytes.len() * 2));
+            parse(&bytes, ["a.wav", "a.mp3", "a.aac", "a.flac"][which]);
+        }
+    }
 }

@@ -1,0 +1,186 @@
+//! What is read of real files, against what mutagen reads of them.
+//!
+//! `tests/fixtures` is made by real encoders, and its `expected.json` by mutagen.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use file_watcher::content::{adts, tags};
+use file_watcher::model::{LibraryPath, Metadata};
+use serde::Deserialize;
+
+/// What mutagen says of one file.
+#[derive(Debug, Deserialize)]
+struct Expected {
+    format: String,
+    #[serde(default)]
+    duration: f64,
+    bitrate: Option<u32>,
+    sample_rate: Option<u32>,
+    channels: Option<u32>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+/// Where this differs from mutagen, and why that is right: file, field, what is read here, reason.
+const DIFFERENCES: &[(&str, &str, &str, &str)] = &[
+    ("flac/tagged-24bit.flac", "track", "11/20", TOTAL),
+    ("ogg/tagged-oggenc-total.ogg", "track", "7/12", TOTAL),
+    ("m4a/tagged-alac.m4a", "bitrate", "244000", NOMINAL),
+    ("m4r/tagged-alac.m4r", "bitrate", "61000", NOMINAL),
+    ("mp3/tagged-cover.mp3", "bitrate", "66000", XING),
+    ("mp3/tagged-id3v1.mp3", "bitrate", "66000", XING),
+    ("mp3/tagged-id3v1.mp3", "duration", "0.552", DELAY),
+    ("mp3/tagged-id3v23.mp3", "bitrate", "66000", XING),
+    ("mp3/tagged-id3v24-and-v1.mp3", "bitrate", "34000", XING),
+    ("mp3/tagged-id3v24-several-values.mp3", "bitrate", "66000", XING),
+    ("mp3/tagged-id3v24-several-values.mp3", "duration", "0.552", DELAY),
+    ("mp3/tagged-id3v24.mp3", "bitrate", "50000", XING),
+    ("mp3/tagged-lame-abr.mp3", "bitrate", "61000", XING),
+    ("mp3/tagged-lame-abr.mp3", "duration", "0.756", DELAY),
+    ("mp3/tagged-lame-vbr.mp3", "bitrate", "93000", XING),
+    ("mp3/untagged-vbr.mp3", "bitrate", "103000", XING),
+    ("wma/ffmpeg-date.wma", "date", "2004", PLAIN_DATE),
+];
+
+const TOTAL: &str = "the total is in a comment of its own, and is joined to the number";
+const NOMINAL: &str = "the header has the rate of the uncompressed sound; this is what the file has";
+const XING: &str = "the frame that holds the Xing header is counted too: one in twenty here, nothing in a whole song";
+const DELAY: &str = "the silence that the encoder adds, some 0.05 s, is not subtracted";
+const PLAIN_DATE: &str = "the date is under the name that ffmpeg gives it";
+
+/// What is in `damaged` and can be read all the same.
+const READABLE: &[&str] =
+    &["huge-count.wma", "huge-header.wma", "truncated-sound.aac", "truncated-sound.flac", "truncated-sound.wav"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn expected() -> BTreeMap<String, Expected> {
+    let text = fs::read_to_string(fixtures().join("expected.json")).expect("the fixtures are there");
+    serde_json::from_str(&text).expect("expected.json is as described")
+}
+
+fn read(file: &Path, adts: Option<adts::Summary>) -> Metadata {
+    let name = LibraryPath::from(file.file_name().unwrap().to_str().unwrap());
+    tags::read(&File::open(file).unwrap(), &name, adts)
+}
+
+/// The fields of which mutagen knows anything, each with what was read and whether it agrees.
+fn compare(expected: &Expected, found: &Metadata) -> Vec<(String, String, String, bool)> {
+    let near = |found: f64, expected: f64, least: f64| (found - expected).abs() <= (expected * 0.02).max(least);
+    let mut fields = Vec::new();
+    let mut field = |name: &str, expected: String, found: String, agrees: bool| {
+        fields.push((name.to_owned(), expected, found, agrees));
+    };
+    field("error", "none".into(), format!("{:?}", found.error), found.error.is_none());
+    let format = found.format.clone().unwrap_or_default();
+    field("format", expected.format.clone(), format.clone(), format == expected.format);
+    let duration = found.duration.unwrap_or(0.0);
+    field("duration", expected.duration.to_string(), format!("{duration:.3}"), near(duration, expected.duration, 0.05));
+    if let Some(bitrate) = expected.bitrate {
+        let here = found.bitrate.unwrap_or(0);
+        field("bitrate", bitrate.to_string(), here.to_string(), near(here.into(), bitrate.into(), 1000.0));
+    }
+    for (name, expected, found) in
+        [("sample_rate", expected.sample_rate, found.sample_rate), ("channels", expected.channels, found.channels)]
+    {
+        if let Some(expected) = expected {
+            field(name, expected.to_string(), found.unwrap_or(0).to_string(), found == Some(expected));
+        }
+    }
+    let tags: BTreeMap<&str, &str> = found.tags.present().collect();
+    for name in ["title", "artist", "album", "date", "genre", "track"] {
+        let expected = expected.tags.get(name).map_or("", String::as_str);
+        let found = tags.get(name).copied().unwrap_or_default();
+        field(name, expected.to_owned(), found.to_owned(), found == expected);
+    }
+    fields
+}
+
+/// Every disagreement must be in the table, and everything in the table must be a disagreement.
+fn check(all: impl Iterator<Item = (String, Vec<(String, String, String, bool)>)>, whole_table: bool) {
+    let mut wrong = Vec::new();
+    let mut explained = 0;
+    for (file, fields) in all {
+        for (field, expected, found, agrees) in fields {
+            let difference = DIFFERENCES.iter().find(|&&(of, name, ..)| of == file && name == field);
+            match difference {
+                None if !agrees => wrong.push(format!("{file}: {field}: {found}, and not {expected}")),
+                Some((.., here, _)) if agrees || *here != found => {
+                    wrong.push(format!("{file}: {field}: the table says {here}, but it is {found}"));
+                }
+                Some(_) => explained += 1,
+                None => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+    assert!(!whole_table || explained == DIFFERENCES.len());
+}
+
+#[test]
+fn every_file_reads_as_mutagen_reads_it() {
+    let expected = expected();
+    assert!(expected.len() > 50);
+    check(
+        expected.into_iter().map(|(file, expected)| {
+            let fields = compare(&expected, &read(&fixtures().join(&file), None));
+            (file, fields)
+        }),
+        true,
+    );
+}
+
+#[test]
+fn raw_aac_reads_the_same_through_the_counter_whatever_the_chunks() {
+    let files: Vec<_> = expected().into_iter().filter(|(file, _)| file.starts_with("aac/")).collect();
+    assert!(!files.is_empty());
+    for chunk in [1, 7, 1000, 4096, 65_537] {
+        check(
+            files.iter().map(|(file, expected)| {
+                let bytes = fs::read(fixtures().join(file)).unwrap();
+                let mut counter = adts::Counter::new();
+                bytes.chunks(chunk).for_each(|chunk| counter.update(chunk));
+                let summary = counter.finish(bytes.len() as u64);
+                (file.clone(), compare(expected, &read(&fixtures().join(file), Some(summary))))
+            }),
+            false,
+        );
+    }
+}
+
+#[test]
+fn a_damaged_file_has_an_error_and_what_is_known() {
+    let entries = fs::read_dir(fixtures().join("damaged")).unwrap();
+    let files: BTreeMap<String, Metadata> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|file| (file.file_name().unwrap().to_str().unwrap().to_owned(), read(&file, None)))
+        .collect();
+    assert!(files.len() > 30);
+    for (name, metadata) in &files {
+        assert!(metadata.format.is_some(), "{name}");
+        assert_eq!(metadata.error.is_none(), READABLE.contains(&name.as_str()), "{name}: {metadata:?}");
+        assert_ne!(metadata.error.as_deref(), Some("the parser failed on it"), "{name}");
+    }
+    assert_eq!(files["huge-tag.mp3"].tags.present().count(), 6);
+    assert!(files["huge-comment.opus"].duration.is_some());
+}
+
+#[test]
+fn a_file_that_is_cut_anywhere_does_no_harm() {
+    for file in expected().into_keys() {
+        let bytes = fs::read(fixtures().join(&file)).unwrap();
+        let mut cut = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut cut, &bytes).unwrap();
+        let path = LibraryPath::from(file.as_str());
+        // Every length in the headers, and some of those in the sound.
+        for length in (0..bytes.len()).rev().filter(|length| *length < 300 || length % 97 == 0) {
+            cut.as_file().set_len(length as u64).unwrap();
+            let metadata = tags::read(cut.as_file(), &path, None);
+            assert_ne!(metadata.error.as_deref(), Some("the parser failed on it"), "{file} cut to {length}");
+        }
+    }
+}
