@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(settings.settle, Duration::from_secs(2));
         assert_eq!((settings.max_files_per_second, settings.max_bytes_per_second), (None, None));
         assert_eq!(settings.metadata_style, MetadataStyle::Nested);
-        assert_eq!(settings.log_level, "warn,file_watcher=info");
+        assert_eq!(settings.log_level, "error,file_watcher=info");
         assert_eq!(settings.log_format, None);
         assert_eq!(settings.unroutable, Unroutable::Auto);
         assert_eq!(settings.shutdown_grace, Duration::from_secs(10));

@@ -17,6 +17,9 @@ use rustix::io::Errno;
 
 use crate::model::{Extensions, FileStat, LibraryPath};
 
+/// Bytes of directory entries read at once.
+const LISTING_BUFFER: usize = 32 * 1024;
+
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -127,7 +130,7 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
         let mut listed = Vec::new();
-        let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;

@@ -6,9 +6,11 @@ mod watch;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
@@ -65,6 +67,9 @@ pub struct Service {
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
     counters: Counters,
+    /// Threads that read at once: enough to keep the processors and the disk busy, and few enough
+    /// not to fight over them. The other files in flight wait their turn.
+    readers: Semaphore,
     failures: Mutex<HashSet<crate::model::LibraryPath>>,
 }
 
@@ -118,6 +123,7 @@ impl Service {
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
+            readers: Semaphore::new(thread::available_parallelism().map_or(8, |cores| cores.get() * 4)),
             failures: Mutex::default(),
         })
     }
@@ -127,6 +133,7 @@ impl Service {
         let Leased { item, lease } = look;
         let examiner = Arc::clone(&self.examiner);
         let path = item.path.clone();
+        let _reading = self.readers.acquire().await;
         let item = tokio::task::spawn_blocking(move || examiner.examine(item)).await.unwrap_or_else(|panic| {
             let error = std::io::Error::other(format!("the look failed: {panic}"));
             Examined { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new() }

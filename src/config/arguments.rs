@@ -341,7 +341,7 @@ pub(super) struct Flags {
     /// How much is logged: error, warn, info, debug or trace.
     ///
     /// Or a list such as debug,lapin=info, the whole language of tracing's EnvFilter; the libraries
-    /// underneath say only warnings unless they are named.
+    /// underneath say only errors unless they are named.
     #[arg(
         long,
         global = true,

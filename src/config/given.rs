@@ -101,8 +101,8 @@ impl Given {
 
     /// The directives of `tracing`'s `EnvFilter` for a level, or for a list of directives.
     ///
-    /// A bare level is for this program; the libraries underneath are held at `warn` unless a
-    /// directive names them.
+    /// A bare level is for this program; the libraries underneath are held at `error` unless a
+    /// directive names them: what they warn of, such as an odd tag, is an outcome here.
     pub(super) fn log_directives(&self) -> Result<String, SettingsError> {
         const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
         let unclear = || self.is_not("a level", "error, warn, info, debug, trace, or a list such as debug,lapin=info");
@@ -117,8 +117,7 @@ impl Given {
                 None => return Err(unclear()),
             }
         }
-        let underneath = if level == "error" { "error" } else { "warn" };
-        let mut directives = format!("{underneath},file_watcher={level}");
+        let mut directives = format!("error,file_watcher={level}");
         for directive in named {
             directives.push(',');
             directives.push_str(directive);
@@ -169,10 +168,10 @@ mod tests {
     #[test]
     fn a_level_is_for_this_program_and_libraries_stay_quiet() {
         let directives = |text| given(text).log_directives().ok();
-        assert_eq!(directives("DEBUG").as_deref(), Some("warn,file_watcher=debug"));
+        assert_eq!(directives("DEBUG").as_deref(), Some("error,file_watcher=debug"));
         assert_eq!(directives("error").as_deref(), Some("error,file_watcher=error"));
-        assert_eq!(directives("lapin=debug").as_deref(), Some("warn,file_watcher=info,lapin=debug"));
-        assert_eq!(directives("debug, lapin=trace").as_deref(), Some("warn,file_watcher=debug,lapin=trace"));
+        assert_eq!(directives("lapin=debug").as_deref(), Some("error,file_watcher=info,lapin=debug"));
+        assert_eq!(directives("debug, lapin=trace").as_deref(), Some("error,file_watcher=debug,lapin=trace"));
         for wrong in ["chatty", "verbose,lapin=debug", "lapin=loud", "", "info,"] {
             assert_eq!(directives(wrong), None, "{wrong}");
         }

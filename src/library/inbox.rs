@@ -60,12 +60,11 @@ impl Inbox {
             return;
         }
         let path = hint.path.clone();
-        let merged = match state.hints.remove(&path) {
-            Some(older) => hint.merged_over(older),
-            None => {
-                state.order.push_back(path.clone());
-                hint
-            }
+        let merged = if let Some(older) = state.hints.remove(&path) {
+            hint.merged_over(older)
+        } else {
+            state.order.push_back(path.clone());
+            hint
         };
         state.hints.insert(path, merged);
         if let Some(taker) = state.taker.take() {
@@ -215,7 +214,7 @@ mod tests {
         assert_eq!((inbox.len(), inbox.overflows()), (0, 1));
         assert_eq!(inbox.due_subtrees().await, [LibraryPath::root()]);
         for index in 0..=MOST_SUBTREES {
-            inbox.mark(LibraryPath::from(index.to_string().as_str()), Duration::from_secs(60));
+            inbox.mark(LibraryPath::from(index.to_string().as_str()), Duration::from_mins(1));
         }
         assert_eq!(inbox.due_subtrees().await, [LibraryPath::root()]);
     }

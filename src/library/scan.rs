@@ -29,10 +29,10 @@ const MOST_GONE: usize = 100_000;
 const WALKS_AT_ONCE: usize = 4;
 
 /// How soon a walk of everything looks again at deletes that are held.
-const HELD_RECHECK: Duration = Duration::from_secs(60);
+const HELD_RECHECK: Duration = Duration::from_mins(1);
 
 /// How soon a directory that could not be read is tried again.
-const UNREADABLE_RECHECK: Duration = Duration::from_secs(300);
+const UNREADABLE_RECHECK: Duration = Duration::from_mins(5);
 
 /// What walks need to know.
 #[derive(Clone, Debug)]

@@ -45,7 +45,7 @@ impl<'a> Walk<'a> {
     fn begin(&mut self, start: LibraryPath) -> Option<Walked> {
         match self.root.entry(&start) {
             Ok(Entry::Directory) => self.enter(start),
-            Ok(Entry::File(stat)) if self.extensions.matches(&start) => Some(Walked::File(start, stat)),
+            Ok(Entry::File(found)) if self.extensions.matches(&start) => Some(Walked::File(start, found)),
             Ok(Entry::File(_) | Entry::Other | Entry::Missing { .. }) => None,
             Err(error) => Some(Walked::Unreadable(start, error)),
         }

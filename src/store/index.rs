@@ -11,19 +11,25 @@ use crate::model::{FileStat, Fingerprint, Index, LibraryPath, Metadata, Row, Tra
 /// The columns of a whole row, in the order that [`row_from`] reads.
 pub(super) const COLUMNS: &str = "path, device, inode, size, mtime_ns, ctime_ns, sha256, xxh128, metadata";
 
-/// Reads the index as last committed. Clones share one connection: a look-up takes microseconds.
+/// Reads the index as last committed. Clones share their connections, one for each thread that
+/// reads at the same time.
 #[derive(Clone, Debug)]
 pub struct IndexReader {
-    connection: Arc<Mutex<Connection>>,
+    file: Arc<Path>,
+    idle: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl IndexReader {
     pub(super) fn open(file: &Path) -> Result<Self, StoreError> {
-        Ok(Self { connection: Arc::new(Mutex::new(schema::open_reader(file)?)) })
+        Ok(Self { file: Arc::from(file), idle: Arc::new(Mutex::new(vec![schema::open_reader(file)?])) })
     }
 
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, rusqlite::Error> {
-        read(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = idle.map_or_else(|| schema::open_reader(&self.file), Ok)?;
+        let result = read(&connection);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        result
     }
 }
 

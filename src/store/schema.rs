@@ -44,23 +44,23 @@ pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError
     configure(&connection)?;
     // A commit must survive a power cut: consumers will have been told of it.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // 16 MiB hold the upper pages of an index of a million files.
+    connection.pragma_update(None, "cache_size", -16 * 1024)?;
     migrate(&mut connection)?;
     claim(&connection, library)?;
     Ok(connection)
 }
 
 /// Opens the file for reading only, beside the writer.
-pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
+pub(super) fn open_reader(file: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(file, flags)?;
     configure(&connection)?;
     Ok(connection)
 }
 
-fn configure(connection: &Connection) -> Result<(), StoreError> {
+fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(Duration::from_secs(10))?;
-    // 16 MiB a connection hold the upper pages of an index of a million files.
-    connection.pragma_update(None, "cache_size", -16 * 1024)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(32);
     if !connection.is_readonly("main")? {
