@@ -1,1 +1,67 @@
-//! Where messages go.
+//! Where messages go: RabbitMQ or standard output.
+//!
+//! A sink takes a batch and comes back when every message of it is delivered. It does its own
+//! retrying, for as long as it takes: an error that left it would have to end the stream before it.
+
+mod amqp;
+mod broker_url;
+mod connection;
+mod delivery_status;
+mod publish;
+mod rarely;
+mod refusal;
+mod stdout;
+mod wire;
+
+use std::future::Future;
+use std::io;
+
+pub use amqp::{Amqp, AmqpSettings, Unroutable, UnroutableError};
+pub use broker_url::{BrokerUrl, BrokerUrlError};
+pub use delivery_status::{BrokerState, DeliveryStatus, Hold};
+pub use stdout::Stdout;
+pub use wire::Tls;
+
+use crate::model::Outgoing;
+
+/// Takes batches of messages to where they go.
+pub trait Deliver: Send {
+    /// Comes back once every message of the batch is delivered or rightly let go, however long that takes.
+    ///
+    /// The future may be dropped at any point. Messages may then have been delivered or not, and
+    /// delivering the same batch again, now or in another process, is what makes that good.
+    /// Batches are to be given one after another, in order.
+    fn deliver(&mut self, batch: &[Outgoing]) -> impl Future<Output = Result<(), SinkError>> + Send;
+}
+
+/// Why no message will ever be delivered any more.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// Whoever read standard output has gone away.
+    #[error("standard output was closed by its reader")]
+    Closed,
+    /// Standard output is a file or device that takes no more.
+    #[error("standard output cannot be written")]
+    Output(#[source] io::Error),
+    /// The task that keeps the connection is gone: a bug.
+    #[error("the task that keeps the connection to RabbitMQ ended (a bug)")]
+    Abandoned,
+}
+
+/// One of the places where messages go.
+#[derive(Debug)]
+pub enum Sink {
+    /// RabbitMQ.
+    Amqp(Box<Amqp>),
+    /// Standard output, one JSON body a line.
+    Stdout(Stdout),
+}
+
+impl Deliver for Sink {
+    async fn deliver(&mut self, batch: &[Outgoing]) -> Result<(), SinkError> {
+        match self {
+            Self::Amqp(amqp) => amqp.deliver(batch).await,
+            Self::Stdout(stdout) => stdout.deliver(batch).await,
+        }
+    }
+}

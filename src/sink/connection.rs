@@ -1,0 +1,225 @@
+//! The connection, kept for ever: made, watched, and made again.
+//!
+//! A task of its own does this, so that the connection is there before it is needed, heartbeats go
+//! on between batches, and whoever looks at the state sees the truth. However a connection fails, it
+//! is torn down to the socket and made anew, with channel, exchange and confirms: one way back is
+//! easier to trust than three.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties, Event, ExchangeKind};
+use tokio::sync::{mpsc, watch};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::AmqpSettings;
+use super::delivery_status::DeliveryStatus;
+use super::publish::{Link, LinkError};
+use super::rarely::Rarely;
+use super::refusal::{self, Step, Trouble};
+use super::wire::Wire;
+
+/// How long the broker may take for the whole of logging in, after it was reached.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a broker may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A connection that lived this long was good, even if it carried no message.
+const GOOD_LIFE: Duration = Duration::from_secs(10);
+
+/// Keeps one connection, and hands it out as a [`Link`] while it is good.
+pub(super) struct Keeper {
+    pub(super) settings: Arc<AmqpSettings>,
+    pub(super) status: Arc<DeliveryStatus>,
+    pub(super) links: watch::Sender<Option<Arc<Link>>>,
+    pub(super) closing: CancellationToken,
+}
+
+/// One connection with all that belongs to it. Dropped in this order: the socket first.
+struct Session {
+    _wire: Wire,
+    link: Arc<Link>,
+    connection: Connection,
+    events: BoxStream<'static, Event>,
+    given_up: mpsc::UnboundedReceiver<LinkError>,
+    blocked: watch::Sender<bool>,
+}
+
+impl Keeper {
+    /// Keeps the connection until `closing`, which closes it politely.
+    pub(super) async fn run(self) {
+        let mut pauses = pauses();
+        let mut outage = Rarely::default();
+        loop {
+            let opened = tokio::select! {
+                () = self.closing.cancelled() => return,
+                opened = self.open() => opened,
+            };
+            let trouble = match opened {
+                Ok(session) => {
+                    self.say_connected(outage.over(Instant::now()));
+                    let begun = Instant::now();
+                    let end = self.attend(session).await;
+                    let Some((error, proven)) = end else { return };
+                    if proven || begun.elapsed() >= GOOD_LIFE {
+                        pauses = self::pauses();
+                    }
+                    self.explain(&error, Step::Publish)
+                }
+                Err(trouble) => trouble,
+            };
+            let pause = self.complain(&trouble, &mut outage, &mut pauses);
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Makes a connection that is ready to publish.
+    async fn open(&self) -> Result<Session, Trouble> {
+        let reaching = self.settings.broker.uri().query.connection_timeout.map_or(HANDSHAKE, Duration::from_millis);
+        let limit = reaching.saturating_add(HANDSHAKE);
+        match time::timeout(limit, self.handshake()).await {
+            Ok(Ok(session)) => Ok(session),
+            Ok(Err((error, step))) => Err(self.explain(&error, step)),
+            Err(_) => Err(Trouble::Passing(format!("{}: no answer within {limit:?}", self.settings.broker.address()))),
+        }
+    }
+
+    async fn handshake(&self) -> Result<Session, (LinkError, Step)> {
+        let settings = &*self.settings;
+        let wire = Wire::default();
+        let properties = ConnectionProperties::default()
+            .with_connection_name(format!("file_watcher_{}", settings.instance_id).into())
+            .with_client_property("instance_id".into(), settings.instance_id.as_str().into())
+            .with_client_property("watched_directory".into(), settings.watched_directory.as_str().into());
+        let at = |step| move |error: lapin::Error| (LinkError::Broker(error), step);
+        let connection = wire.connect(&settings.broker, &settings.tls, properties).await.map_err(at(Step::Connect))?;
+        let events = connection.events_listener().boxed();
+        let channel = connection.create_channel().await.map_err(at(Step::Connect))?;
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        channel
+            .exchange_declare(settings.exchange.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default())
+            .await
+            .map_err(at(Step::Declare))?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(at(Step::Declare))?;
+        let (give_up, reasons) = mpsc::unbounded_channel();
+        let blocked = watch::Sender::new(connection.status().blocked());
+        let link = Link::new(channel, &settings.exchange, settings.confirm_timeout, blocked.subscribe(), give_up);
+        Ok(Session { _wire: wire, link: Arc::new(link), connection, events, given_up: reasons, blocked })
+    }
+
+    /// Hands the connection out for as long as it is good; then says why it no longer is and whether
+    /// it ever was. `None` after `closing`.
+    async fn attend(&self, mut session: Session) -> Option<(LinkError, bool)> {
+        self.status.connected();
+        self.links.send_replace(Some(Arc::clone(&session.link)));
+        let end = tokio::select! {
+            () = self.closing.cancelled() => None,
+            error = session.fails(&self.status) => Some((error, session.link.is_proven())),
+        };
+        self.links.send_replace(None);
+        if end.is_none() {
+            // Nothing is lost where the broker does not answer: what is not confirmed will be sent again.
+            let _ = time::timeout(FAREWELL, session.connection.close(200, "the service stops".into())).await;
+        }
+        end
+    }
+
+    fn explain(&self, error: &LinkError, step: Step) -> Trouble {
+        match error {
+            LinkError::Broker(error) => refusal::explain(error, step, &self.settings.broker, &self.settings.exchange),
+            LinkError::Unconfirmed(_) | LinkError::BrokenOff | LinkError::Ended => Trouble::Passing(error.to_string()),
+        }
+    }
+
+    fn say_connected(&self, outage: Option<Duration>) {
+        let broker = &self.settings.broker;
+        match outage {
+            None => tracing::info!(%broker, "connected to RabbitMQ"),
+            Some(outage) => tracing::info!(%broker, outage_secs = outage.as_secs(), "connected to RabbitMQ again"),
+        }
+    }
+
+    /// Notes and rarely says the trouble; returns how long to wait before the next attempt.
+    fn complain(&self, trouble: &Trouble, outage: &mut Rarely, pauses: &mut ExponentialBackoff) -> Duration {
+        let said = outage.again(Instant::now()).map(|lasted| lasted.as_secs());
+        match trouble {
+            Trouble::Passing(error) => {
+                self.status.failed(error.clone());
+                if let Some(outage_secs) = said {
+                    tracing::warn!(outage_secs, error, "no connection to RabbitMQ, messages wait; trying again");
+                }
+                pauses.next().unwrap_or(self.settings.refused_pause)
+            }
+            Trouble::Refused(reason) => {
+                self.status.refused(reason.clone());
+                if let Some(outage_secs) = said {
+                    tracing::error!(outage_secs, reason, "RabbitMQ refuses us, messages wait; trying again, slowly");
+                }
+                self.settings.refused_pause
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Waits until the connection is of no more use.
+    async fn fails(&mut self, status: &DeliveryStatus) -> LinkError {
+        let mut blocking = Rarely::default();
+        // The events say it at once; the look every second is for an end that has no event.
+        let mut looks = time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                biased;
+                event = self.events.next() => match event {
+                    Some(Event::ConnectionBlocked(reason)) => {
+                        if blocking.again(Instant::now()).is_some() {
+                            tracing::warn!(reason, "RabbitMQ takes no messages for now, messages wait");
+                        }
+                        self.blocked.send_replace(true);
+                        status.blocked(reason);
+                    }
+                    Some(Event::ConnectionUnblocked) => {
+                        if let Some(lasted) = blocking.over(Instant::now()) {
+                            tracing::info!(lasted_secs = lasted.as_secs(), "RabbitMQ takes messages again");
+                        }
+                        self.blocked.send_replace(false);
+                        status.unblocked();
+                    }
+                    Some(Event::Error(error)) => return error.into(),
+                    Some(_) => {}
+                    None => return LinkError::Ended,
+                },
+                Some(error) = self.given_up.recv() => return error,
+                _ = looks.tick() => {
+                    if !self.connection.status().connected() || !self.link.is_open() {
+                        return match self.events.next().now_or_never() {
+                            Some(Some(Event::Error(error))) => error.into(),
+                            _ => LinkError::Ended,
+                        };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// From a tenth of a second to half a minute, each a little different, so that many services that
+/// lost one broker don't come back to it in step.
+pub(super) fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(15))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

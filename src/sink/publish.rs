@@ -1,0 +1,237 @@
+//! Messages over one connection, and what became of each.
+
+use std::pin::pin;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, poll};
+use lapin::message::BasicReturnMessage;
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Error as BrokerError, ErrorKind};
+use tokio::sync::{mpsc, watch};
+use tokio::time;
+
+use crate::model::Outgoing;
+
+/// What became of a message that was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The broker has it, in at least one queue.
+    Delivered,
+    /// The broker has no queue for it.
+    Returned,
+    /// The broker has a queue for it, which did not take it.
+    Rejected,
+    /// Nothing is known: the connection was lost before the answer.
+    Unknown,
+}
+
+/// Why a connection is of no more use.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// lapin says so.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// Messages were written, or not even that, and no answer came.
+    #[error("the broker did not confirm a message within {0:?}")]
+    Unconfirmed(Duration),
+    /// Answers to messages that nobody waits for any more are still to come, and would be taken for others.
+    #[error("a delivery was broken off")]
+    BrokenOff,
+    /// It ended without a reason.
+    #[error("the connection ended")]
+    Ended,
+}
+
+/// One connection that takes messages.
+pub(super) struct Link {
+    channel: Channel,
+    exchange: ShortString,
+    app_id: ShortString,
+    /// How long the broker may be silent on a message while it is not blocked.
+    patience: Duration,
+    blocked: watch::Receiver<bool>,
+    give_up: mpsc::UnboundedSender<LinkError>,
+    publishing: AtomicBool,
+    proven: AtomicBool,
+    first_routed: Mutex<Option<Instant>>,
+}
+
+impl Link {
+    pub(super) fn new(
+        channel: Channel,
+        exchange: &str,
+        patience: Duration,
+        blocked: watch::Receiver<bool>,
+        give_up: mpsc::UnboundedSender<LinkError>,
+    ) -> Self {
+        Self {
+            channel,
+            exchange: exchange.into(),
+            app_id: "file-watcher".into(),
+            patience,
+            blocked,
+            give_up,
+            publishing: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
+            first_routed: Mutex::new(None),
+        }
+    }
+
+    /// Publishes the messages and says what became of each. With an error the link is given up.
+    pub(super) async fn publish(&self, messages: &[&Outgoing]) -> (Vec<Fate>, Option<LinkError>) {
+        let mut fates = vec![Fate::Unknown; messages.len()];
+        // Still set from the last time where that was dropped half-way.
+        let error = if self.publishing.swap(true, Ordering::Relaxed) {
+            Some(LinkError::BrokenOff)
+        } else {
+            self.publish_all(messages, &mut fates).await.err()
+        };
+        match &error {
+            Some(error) => {
+                // Nobody listens where the connection was found to be lost already.
+                let _ = self.give_up.send(error.clone());
+            }
+            None => self.publishing.store(false, Ordering::Relaxed),
+        }
+        if fates.iter().any(|fate| *fate != Fate::Unknown) {
+            self.proven.store(true, Ordering::Relaxed);
+        }
+        if fates.contains(&Fate::Delivered) {
+            self.first_routed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        }
+        (fates, error)
+    }
+
+    /// How long ago this connection first delivered a message to a queue.
+    pub(super) fn routed_for(&self) -> Option<Duration> {
+        self.first_routed.lock().unwrap_or_else(PoisonError::into_inner).map(|first| first.elapsed())
+    }
+
+    /// Whether the broker ever answered to a message.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.channel.status().connected()
+    }
+
+    async fn publish_all(&self, messages: &[&Outgoing], fates: &mut [Fate]) -> Result<(), LinkError> {
+        // The first poll of each puts its frames in line, so the order on the wire is this order.
+        // Waiting for each to be written before the next would cost a thread switch a message.
+        let mut writing = Vec::with_capacity(messages.len());
+        for message in messages {
+            let mut publish = Box::pin(self.channel.basic_publish(
+                self.exchange.clone(),
+                message.routing_key().into(),
+                BasicPublishOptions { mandatory: true, immediate: false },
+                &message.body,
+                self.properties(message),
+            ));
+            let written = match poll!(publish.as_mut()) {
+                std::task::Poll::Ready(written) => Some(written?),
+                std::task::Poll::Pending => None,
+            };
+            writing.push((publish, written));
+        }
+        let mut outcome = Ok(());
+        let mut confirms = Vec::with_capacity(messages.len());
+        for (publish, written) in writing {
+            match written {
+                Some(confirm) => confirms.push(confirm),
+                None => match self.patiently(publish).await {
+                    Ok(confirm) => confirms.push(confirm),
+                    Err(error) => {
+                        outcome = Err(error);
+                        break;
+                    }
+                },
+            }
+        }
+        // A return may come with the answer to another message (lapin hands them out in the order of
+        // arrival), so they are told apart by their id, and only once every answer is there.
+        let mut returned = Vec::new();
+        for (confirm, fate) in confirms.into_iter().zip(fates.iter_mut()) {
+            let answer = match outcome {
+                Ok(()) => self.patiently(confirm).await,
+                // No more waiting, but the answers that did come are worth having.
+                Err(_) => confirm.now_or_never().unwrap_or(Err(ErrorKind::FutureCompleted.into())).map_err(Into::into),
+            };
+            match answer {
+                Ok(confirmation) => {
+                    *fate = if confirmation.is_ack() { Fate::Delivered } else { Fate::Rejected };
+                    returned.extend(confirmation.take_message());
+                }
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        let complete = assign_returns(messages, &returned, fates, outcome.is_ok());
+        outcome.and(if complete { Ok(()) } else { Err(LinkError::BrokenOff) })
+    }
+
+    /// Waits for the broker, but not for ever, unless it says that it is blocked.
+    async fn patiently<T>(&self, answer: impl Future<Output = Result<T, BrokerError>>) -> Result<T, LinkError> {
+        let mut answer = pin!(answer);
+        let mut blocked = self.blocked.clone();
+        loop {
+            tokio::select! {
+                biased;
+                answer = answer.as_mut() => return Ok(answer?),
+                changed = blocked.changed() => {
+                    if changed.is_err() {
+                        // Whoever watched the connection is gone, and lapin's answer is all there will be.
+                        return Ok(time::timeout(self.patience, answer).await.map_err(|_| LinkError::Ended)??);
+                    }
+                }
+                () = time::sleep(self.patience) => {
+                    if !*blocked.borrow() {
+                        return Err(LinkError::Unconfirmed(self.patience));
+                    }
+                }
+            }
+        }
+    }
+
+    fn properties(&self, message: &Outgoing) -> BasicProperties {
+        BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/json".into())
+            .with_content_encoding("utf-8".into())
+            .with_message_id(message.correlation_id.as_str().into())
+            .with_correlation_id(message.correlation_id.as_str().into())
+            .with_timestamp(message.timestamp)
+            .with_type(message.event_type.as_str().into())
+            .with_app_id(self.app_id.clone())
+    }
+}
+
+/// Marks the messages that came back; whether every one of `returned` was one of ours.
+///
+/// Where not every answer came, a return that is known may belong to any message and one that is
+/// not known may be missing, unless none came at all: then none belongs to an answer that is here,
+/// for the broker sends the return first. So with returns, an incomplete set of answers is worth nothing.
+fn assign_returns(messages: &[&Outgoing], returned: &[BasicReturnMessage], fates: &mut [Fate], answered: bool) -> bool {
+    let mut ours = true;
+    for message in returned {
+        let id = message.delivery.properties.message_id().as_ref().map(ShortString::as_str);
+        match messages.iter().position(|sent| Some(sent.correlation_id.as_str()) == id) {
+            Some(index) if fates[index] == Fate::Delivered => fates[index] = Fate::Returned,
+            Some(_) => {}
+            None => ours = false,
+        }
+    }
+    if !ours || (!answered && !returned.is_empty()) {
+        fates.fill(Fate::Unknown);
+    }
+    ours
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Link").field("open", &self.is_open()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,115 @@
+//! Messages as lines of JSON.
+//!
+//! Written by a thread of its own: a reader that pauses (`| less`) must stop nothing but the output.
+
+use std::io::{self, Write};
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Deliver, SinkError};
+use crate::model::Outgoing;
+
+/// Writes each message's body as one line, and flushes once a batch.
+#[derive(Debug)]
+pub struct Stdout {
+    lines: mpsc::UnboundedSender<Block>,
+}
+
+/// The lines of one batch, and where to say how writing them went.
+type Block = (Vec<u8>, oneshot::Sender<io::Result<()>>);
+
+impl Stdout {
+    /// The process's standard output.
+    pub fn new() -> Self {
+        Self::to(io::stdout())
+    }
+
+    /// Any other writer, which lives on a thread of its own from now on.
+    pub fn to(mut writer: impl Write + Send + 'static) -> Self {
+        let (lines, mut blocks) = mpsc::unbounded_channel::<Block>();
+        thread::spawn(move || {
+            while let Some((block, done)) = blocks.blocking_recv() {
+                // Nobody waits for the answer any more when the process is being stopped.
+                let _ = done.send(writer.write_all(&block).and_then(|()| writer.flush()));
+            }
+        });
+        Self { lines }
+    }
+}
+
+impl Default for Stdout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deliver for Stdout {
+    async fn deliver(&mut self, batch: &[Outgoing]) -> Result<(), SinkError> {
+        let mut block = Vec::with_capacity(batch.iter().map(|message| message.body.len() + 1).sum());
+        for message in batch {
+            block.extend_from_slice(&message.body);
+            block.push(b'\n');
+        }
+        let (done, written) = oneshot::channel();
+        self.lines.send((block, done)).map_err(|_| SinkError::Closed)?;
+        match written.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Err(SinkError::Closed),
+            Ok(Err(error)) => Err(SinkError::Output(error)),
+            Err(_) => Err(SinkError::Closed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What was written, and how often it was flushed.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.lock().unwrap().1 += 1;
+            Ok(())
+        }
+    }
+
+    fn message(sequence: u64) -> Outgoing {
+        Outgoing {
+            sequence,
+            event_type: "created".to_owned(),
+            correlation_id: format!("id-{sequence}"),
+            timestamp: 0,
+            body: format!(r#"{{"sequence":{sequence}}}"#).into_bytes(),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_body_is_a_line_and_each_batch_a_flush() {
+        let page = Page::default();
+        let mut stdout = Stdout::to(page.clone());
+        stdout.deliver(&[message(1), message(2)]).await.unwrap();
+        stdout.deliver(&[message(3)]).await.unwrap();
+        let (written, flushes) = &*page.0.lock().unwrap();
+        assert_eq!(written, b"{\"sequence\":1}\n{\"sequence\":2}\n{\"sequence\":3}\n");
+        assert_eq!(*flushes, 2);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_went_away_ends_the_run() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut stdout = Stdout::to(writer);
+        drop(reader);
+        assert!(matches!(stdout.deliver(&[message(1)]).await, Err(SinkError::Closed)));
+    }
+}

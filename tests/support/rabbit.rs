@@ -1,0 +1,312 @@
+//! A RabbitMQ node of the test's own, which can be stopped, killed and frozen.
+//!
+//! Everything of it is private: node name, ports, name service, data. Nothing of it outlives the test
+//! process, however that ends: a small shell holds the other end of a pipe, and when the pipe closes
+//! it kills the node and removes its folder.
+
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Where Debian has the scripts that any user may run; those in `/usr/sbin` insist on their own user.
+const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
+
+/// How long a node may take to start, on a machine that is busy with other tests.
+const START: Duration = Duration::from_mins(2);
+
+/// How many nodes may run at once beside the shared one: starting one takes two cores some seconds.
+const PRIVATE_NODES: usize = 2;
+
+/// What runs between the test and its node. It ends when the test closes the pipe, in whichever way.
+const KEEPER: &str = r#"
+trap '' INT TERM HUP
+setsid epmd >/dev/null 2>&1 & names=$!
+setsid "$1/rabbitmq-server" >>"$2/output" 2>&1 & node=$!
+read -r word
+kill -KILL "-$node" "$names"
+[ "$word" = keep ] || rm -rf "$2"
+"#;
+
+/// A node with its own data.
+pub(crate) struct Node {
+    name: String,
+    port: u16,
+    distribution_port: u16,
+    names_port: u16,
+    vhosts: AtomicUsize,
+    running: Mutex<Option<Running>>,
+    folder: TempDir,
+    _permit: Option<Permit>,
+}
+
+/// A running node: the shell that keeps it, and its own process.
+struct Running {
+    keeper: Child,
+    pid: u32,
+}
+
+impl Node {
+    /// The node that all tests of this binary share, each in its own vhost. Not to be stopped.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: LazyLock<Node> = LazyLock::new(|| {
+            let node = Node::new(None);
+            node.start_again();
+            node
+        });
+        &SHARED
+    }
+
+    /// A node for one test, running.
+    pub(crate) fn start() -> Self {
+        let node = Self::absent();
+        node.start_again();
+        node
+    }
+
+    /// A node for one test, not started yet.
+    pub(crate) fn absent() -> Self {
+        Self::new(Some(Permit::take()))
+    }
+
+    fn new(permit: Option<Permit>) -> Self {
+        let server = scripts().join("rabbitmq-server");
+        assert!(
+            server.is_file(),
+            "these tests need a real RabbitMQ, and there is no {}: install it (apt-get install rabbitmq-server), \
+             or say in RABBITMQ_SCRIPTS where it is; it need not run",
+            server.display()
+        );
+        let folder = tempfile::Builder::new().prefix("file-watcher-rabbit-").tempdir().unwrap();
+        let (port, distribution_port, names_port) = (free_port(), free_port(), free_port());
+        fs::write(folder.path().join("plugins"), "[].").unwrap();
+        let configuration = format!(
+            "listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\ndisk_free_limit.absolute = 1MB\nlog.file.level = warning\n"
+        );
+        fs::write(folder.path().join("rabbitmq.conf"), configuration).unwrap();
+        Self {
+            name: format!("file-watcher-{port}@localhost"),
+            port,
+            distribution_port,
+            names_port,
+            vhosts: AtomicUsize::new(0),
+            running: Mutex::new(None),
+            folder,
+            _permit: permit,
+        }
+    }
+
+    /// Starts the node, with the data that it has, and waits until it takes connections.
+    pub(crate) fn start_again(&self) {
+        let mut running = self.running();
+        assert!(running.is_none(), "the node runs already");
+        // A node that was killed left its file.
+        let _ = fs::remove_file(self.pid_file());
+        let mut keeper = self.command("sh");
+        keeper.args(["-c", KEEPER, "sh"]).arg(scripts()).arg(self.folder.path());
+        let keeper = keeper.stdin(Stdio::piped()).process_group(0).spawn().unwrap();
+        let begun = Instant::now();
+        let pid = loop {
+            assert!(begun.elapsed() < START, "RabbitMQ did not start within {START:?}:\n{}", self.output());
+            thread::sleep(Duration::from_millis(50));
+            let pid = fs::read_to_string(self.pid_file()).ok().and_then(|pid| pid.trim().parse().ok());
+            if let (Some(pid), Ok(_)) = (pid, TcpStream::connect(("127.0.0.1", self.port))) {
+                break pid;
+            }
+        };
+        *running = Some(Running { keeper, pid });
+    }
+
+    /// Stops the node as an administrator would.
+    pub(crate) fn stop(&self) {
+        let pid = self.pid();
+        signal("TERM", pid);
+        let begun = Instant::now();
+        while is_alive(pid) {
+            assert!(begun.elapsed() < START, "RabbitMQ did not stop within {START:?}:\n{}", self.output());
+            thread::sleep(Duration::from_millis(50));
+        }
+        self.kill();
+    }
+
+    /// Kills the node with SIGKILL, in the middle of whatever it does.
+    pub(crate) fn kill(&self) {
+        if let Some(Running { mut keeper, pid }) = self.running().take() {
+            keeper.stdin.take().unwrap().write_all(b"keep\n").unwrap();
+            keeper.wait().unwrap();
+            while is_alive(pid) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Stops the node's time: its connections stay, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        signal("STOP", self.pid());
+    }
+
+    /// Lets time go on.
+    pub(crate) fn thaw(&self) {
+        signal("CONT", self.pid());
+    }
+
+    /// A vhost that nobody else uses.
+    pub(crate) fn vhost(&self) -> String {
+        let vhost = format!("test-{}", self.vhosts.fetch_add(1, Ordering::Relaxed));
+        self.eval(&format!(
+            "rabbit_vhost:add(<<\"{vhost}\">>, <<\"test\">>), rabbit_auth_backend_internal:set_permissions(\
+             <<\"guest\">>, <<\"{vhost}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"test\">>)."
+        ));
+        vhost
+    }
+
+    /// The URL of a vhost.
+    pub(crate) fn url(&self, vhost: &str) -> String {
+        self.url_as("guest", "guest", vhost)
+    }
+
+    /// The URL of a vhost for another user.
+    pub(crate) fn url_as(&self, user: &str, password: &str, vhost: &str) -> String {
+        format!("amqp://{user}:{password}@127.0.0.1:{}/{}", self.port, vhost.replace('/', "%2f"))
+    }
+
+    /// The port on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs an Erlang expression, which ends in a full stop, inside the node.
+    pub(crate) fn eval(&self, expression: &str) -> String {
+        // A hundred times as fast as rabbitmqctl, and it comes with Erlang.
+        let mut call = self.command("erl_call");
+        // By its usual name a second call at the same time would be refused.
+        call.args(["-r", "-c", self.cookie().trim(), "-n", &self.name, "-e"]);
+        let Ok(mut child) = call.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+            return self.ctl(&["eval", expression]);
+        };
+        child.stdin.take().unwrap().write_all(format!("{expression}\n").as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && answer.starts_with("{ok,"), "{expression}\n{answer}");
+        answer
+    }
+
+    /// Runs rabbitmqctl; most of a second goes by.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let output = self.command(&scripts().join("rabbitmqctl")).arg("-q").args(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let folder = self.folder.path();
+        let mut command = Command::new(program);
+        command
+            .env("HOME", folder)
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("ERL_EPMD_PORT", self.names_port.to_string())
+            .env("RABBITMQ_NODENAME", &self.name)
+            .env("RABBITMQ_NODE_PORT", self.port.to_string())
+            .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
+            .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
+            .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq"))
+            .env("RABBITMQ_PID_FILE", self.pid_file())
+            .current_dir(folder);
+        command
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.folder.path().join("pid")
+    }
+
+    fn pid(&self) -> u32 {
+        self.running().as_ref().expect("the node runs").pid
+    }
+
+    fn cookie(&self) -> String {
+        fs::read_to_string(self.folder.path().join(".erlang.cookie")).unwrap()
+    }
+
+    fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join("output")).unwrap_or_default()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let running = self.running().take();
+        if let Some(Running { mut keeper, .. }) = running {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+    }
+}
+
+fn scripts() -> PathBuf {
+    std::env::var_os("RABBITMQ_SCRIPTS").map_or_else(|| PathBuf::from(SCRIPTS), PathBuf::from)
+}
+
+fn signal(name: &str, pid: u32) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap();
+    assert!(status.success(), "SIG{name} to {pid}");
+}
+
+/// Whether the process is there and not merely waiting to be reaped by somebody.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// A port on which nobody listens, beneath those that the kernel gives to outgoing connections: a
+/// client that knocks at such a port while the node is away may otherwise be connected to itself.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let spread = u16::try_from(std::process::id() % 97).unwrap_or_default() * 100;
+        let port = 20_000 + (spread + step) % 10_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// The right to run one more node.
+struct Permit;
+
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Permit {
+    fn take() -> Self {
+        let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = RUNNING.1.wait_while(running, |running| *running >= PRIVATE_NODES).unwrap();
+        *running += 1;
+        Self
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        RUNNING.1.notify_one();
+    }
+}
