@@ -13,14 +13,14 @@ use backon::BackoffBuilder;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
+use crate::config::{Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
 use crate::disk::Root;
 use crate::library::{Brake, Inbox, Scanner, Tally};
 use crate::message::Encoder;
 use crate::model::{FsEvent, Observation};
 use crate::pipeline::Chain;
-use crate::sink::{Deliver, Sink, SinkError};
+use crate::sink::{Amqp, AmqpSettings, BrokerUrl, Deliver, Sink, SinkError, Stdout};
 use crate::status::{Counters, Progress};
 use crate::store::{Committed, IndexReader, StateDir, Store, StoreError};
 use crate::stream::{Holds, Leased, Leases, Settle};
@@ -258,10 +258,19 @@ impl Service {
 
 /// Where the settings want messages to go.
 pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
-    let _ = instance_id;
     match settings.sink {
-        crate::config::SinkKind::Stdout => Sink::Stdout(crate::sink::Stdout::new()),
-        crate::config::SinkKind::Amqp => unimplemented!(),
+        SinkKind::Stdout => Sink::Stdout(Stdout::new()),
+        SinkKind::Amqp => {
+            let broker = BrokerUrl::from(settings.broker.uri().clone());
+            let watched_directory = settings.root.to_string_lossy();
+            let unroutable = match settings.unroutable {
+                crate::model::Unroutable::Auto => crate::sink::Unroutable::Auto,
+                crate::model::Unroutable::Hold => crate::sink::Unroutable::Hold,
+                crate::model::Unroutable::Drop => crate::sink::Unroutable::Drop,
+            };
+            let amqp = AmqpSettings { unroutable, ..AmqpSettings::new(broker, instance_id, &watched_directory) };
+            Sink::Amqp(Box::new(Amqp::new(amqp)))
+        }
     }
 }
 

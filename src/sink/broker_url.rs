@@ -80,6 +80,12 @@ impl BrokerUrl {
     }
 }
 
+impl From<AMQPUri> for BrokerUrl {
+    fn from(uri: AMQPUri) -> Self {
+        Self(uri)
+    }
+}
+
 impl FromStr for BrokerUrl {
     type Err = BrokerUrlError;
 
