@@ -4,9 +4,7 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Disk, Entry};
-use crate::model::{
-    Content, FileStat, FsEvent, Index, LibraryPath, Observation, Quiet, Row, Seen, Token, Track,
-};
+use crate::model::{Content, FileStat, FsEvent, Index, LibraryPath, Observation, Quiet, Row, Seen, Token, Track};
 use crate::stream::Holds;
 
 /// How many rows with one content or inode are looked at before it is called ambiguous.
@@ -14,6 +12,8 @@ const CANDIDATES: usize = 32;
 
 /// Waits between looks at a file that keeps changing: doubled each time, from this to that.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Shorter waits would only be looks in vain: timers and file times are not that exact.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Reads the content of an open file; tests put a model in its place.
@@ -98,11 +98,14 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if !look.written && row.as_ref().is_some_and(|row| row.stat.is_unchanged(&stat, self.patience.ignore_ctime)) {
             return Ok(Outcome::Unchanged);
         }
-        if let Some(wait) = self.unsettled_for(&look, &stat) {
-            return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
-        }
         let was_here = row.as_ref().is_some_and(|row| row.stat.same_file(&stat));
         let same_inode = if was_here { Vec::new() } else { self.vanished_with_inode(&look.path, &stat)? };
+        // Nothing was written since it was committed, however young that is: it only changed its name or attributes.
+        let was_finished =
+            row.iter().filter(|_| was_here).chain(&same_inode).any(|row| row.stat.same_size_and_mtime(&stat));
+        if !was_finished && let Some(wait) = self.unsettled_for(&look, &stat) {
+            return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
+        }
         tokens.extend(same_inode.iter().map(|row| Token::new(self.claimed.hold(row.path.clone()))));
         let observed = |content, candidates| {
             let seen = Seen::File { stat, content, candidates };
@@ -152,13 +155,13 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let modified = u64::try_from(stat.mtime_ns).map(Duration::from_nanos).unwrap_or_default();
-        // A time in the future tells no age: only two looks that far apart do.
-        let age = now.checked_sub(modified).unwrap_or_default();
-        if age >= needed {
-            return None;
+        match now.checked_sub(modified) {
+            Some(age) if age >= needed => None,
+            // When it will be old enough, unless it is written to until then.
+            Some(age) => Some(needed.saturating_sub(age).max(SHORTEST_WAIT)),
+            // A time in the future tells no age: only two looks that far apart do.
+            None => Some(needed),
         }
-        // The file was seen like this for the first time: the next look must come the whole time later.
-        Some(needed)
     }
 
     /// Whether the file is the one of `source` without reading it: nothing about it changed but its

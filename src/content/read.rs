@@ -41,9 +41,8 @@ struct Limit {
 impl Limit {
     fn new(bytes_per_second: NonZeroU64) -> Self {
         let unit = if bytes_per_second.get() > u64::from(u32::MAX) { CHUNK as u64 } else { 1 };
-        let units = |bytes: u64| {
-            NonZeroU32::new(u32::try_from(bytes / unit).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
-        };
+        let units =
+            |bytes: u64| NonZeroU32::new(u32::try_from(bytes / unit).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
         // The burst is one chunk: less could never be granted at once, more would not be the rate.
         let quota = Quota::per_second(units(bytes_per_second.get())).allow_burst(units(CHUNK as u64));
         Self { limiter: RateLimiter::direct(quota), unit }
@@ -136,10 +135,7 @@ mod tests {
     fn both_hashes_are_those_of_the_well_known_programs() {
         // printf 'abc' | sha256sum; printf 'abc' | xxhsum -H128
         let abc = track(&Reader::default(), b"abc").fingerprint;
-        assert_eq!(
-            HEXLOWER.encode(&abc.sha256),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(HEXLOWER.encode(&abc.sha256), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(format!("{:032x}", abc.xxh128), "06b05ab6733a618578af5f94892f3950");
         let empty = track(&Reader::default(), b"").fingerprint;
         assert_eq!(format!("{:032x}", empty.xxh128), "99aa06d3014798d86001c324468d497f");

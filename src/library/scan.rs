@@ -78,7 +78,11 @@ pub struct WalkReport {
 impl<I: Index + Clone + Send + 'static> Scanner<I> {
     /// Walks these subtrees once, one after the other: hints for what is new or changed, in order,
     /// and the report when they are at their end.
-    pub fn walk(&self, subtrees: Vec<LibraryPath>, origin: Origin) -> (impl Stream<Item = FsEvent> + use<I>, oneshot::Receiver<WalkReport>) {
+    pub fn walk(
+        &self,
+        subtrees: Vec<LibraryPath>,
+        origin: Origin,
+    ) -> (impl Stream<Item = FsEvent> + use<I>, oneshot::Receiver<WalkReport>) {
         let (hints, receiver) = mpsc::channel(AHEAD);
         let (report_to, report) = oneshot::channel();
         let scanner = self.clone();
@@ -95,7 +99,13 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
     }
 
     /// Walks one subtree; false where nobody listens any more.
-    fn walk_one(&self, subtree: LibraryPath, origin: Origin, hints: &mpsc::Sender<FsEvent>, report: &mut WalkReport) -> bool {
+    fn walk_one(
+        &self,
+        subtree: LibraryPath,
+        origin: Origin,
+        hints: &mpsc::Sender<FsEvent>,
+        report: &mut WalkReport,
+    ) -> bool {
         let walk = Walk::new(&self.root, &self.extensions, subtree.clone());
         for difference in Reconcile::new(walk, &self.index, subtree, self.ignore_ctime) {
             match difference {

@@ -115,11 +115,7 @@ impl fmt::Display for Summary {
             human_bytes(self.bytes as f64),
             human_bytes(self.bytes as f64 / seconds.max(0.001))
         )?;
-        write!(
-            formatter,
-            "time          {seconds:.2} s, {:.0} files/s",
-            self.seen as f64 / seconds.max(0.001)
-        )
+        write!(formatter, "time          {seconds:.2} s, {:.0} files/s", self.seen as f64 / seconds.max(0.001))
     }
 }
 
