@@ -25,6 +25,9 @@ pub(crate) type Library = BTreeMap<PathBuf, Hash>;
 /// Bytes written at once; a large file takes several writes.
 const CHUNK: usize = 256 * 1024;
 
+/// How long a file that was closed must be left alone to count as finished.
+const QUIET: Duration = crate::program::DEBOUNCE.saturating_sub(TICK);
+
 /// How much earlier than by its settings the program may call a file finished: file times advance with the kernel's tick.
 const TICK: Duration = Duration::from_millis(15);
 
@@ -72,7 +75,6 @@ pub(crate) struct Tree {
     pub(crate) effects: u64,
     /// What was done, for people.
     pub(crate) journal: Vec<String>,
-    begun: Instant,
     extensions: Extensions,
 }
 
@@ -90,15 +92,13 @@ impl Tree {
             complete: HashSet::new(),
             effects: 0,
             journal: Vec::new(),
-            begun: Instant::now(),
             extensions: Extensions::default(),
         }
     }
 
     /// Writes down what happens now.
     pub(crate) fn note(&mut self, what: impl AsRef<str>) {
-        let at = self.begun.elapsed().as_micros();
-        self.journal.push(format!("{:>4}.{:06} {}", at / 1_000_000, at % 1_000_000, what.as_ref()));
+        self.journal.push(format!("{} {}", jiff::Timestamp::now().strftime("%H:%M:%S%.6f"), what.as_ref()));
     }
 
     /// The audio files that the library must be seen to hold.
@@ -262,7 +262,7 @@ impl Tree {
         let mut bytes = Vec::new();
         let mut last: Option<Instant> = None;
         while last.is_none() || begun.elapsed() < length {
-            if last.is_some_and(|last| last.elapsed() >= Duration::from_millis(30)) {
+            if last.is_some_and(|last| last.elapsed() >= QUIET) {
                 self.remember(id, &hash(&bytes));
             }
             bytes = content();
@@ -312,11 +312,7 @@ impl Tree {
     /// Renames a file or a directory, onto what is there.
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> bool {
         let is_directory = fs::symlink_metadata(self.folder.join(from)).is_ok_and(|metadata| metadata.is_dir());
-        let mut writes = std::mem::take(&mut self.slow);
-        for write in &mut writes {
-            self.keep_if_long(write);
-        }
-        self.slow = writes;
+        self.keep_what_lasted();
         if from == to || fs::rename(self.folder.join(from), self.folder.join(to)).is_err() {
             return false;
         }
@@ -349,6 +345,7 @@ impl Tree {
     }
 
     pub(crate) fn link(&mut self, from: &Path, to: &Path) {
+        self.keep_what_lasted();
         if fs::hard_link(self.folder.join(from), self.folder.join(to)).is_ok()
             && let Some(&id) = self.names.get(from)
         {
@@ -361,6 +358,7 @@ impl Tree {
     }
 
     pub(crate) fn remove(&mut self, path: &Path) {
+        self.keep_what_lasted();
         if fs::remove_file(self.folder.join(path)).is_ok() {
             self.note(format!("removed {path:?}"));
             self.forget(path);
@@ -375,6 +373,7 @@ impl Tree {
 
     /// As `rm -rf` does it: what is in a directory goes first.
     pub(crate) fn remove_tree(&mut self, path: &Path) {
+        self.keep_what_lasted();
         self.note(format!("removing {path:?}"));
         let _ = fs::remove_dir_all(self.folder.join(path));
         let gone: Vec<PathBuf> = self.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
@@ -474,6 +473,15 @@ impl Tree {
             let hash = self.files[&write.id].hash.clone();
             self.remember(write.id, &hash);
         }
+    }
+
+    /// To be called before names go: what was there long enough may have been seen.
+    fn keep_what_lasted(&mut self) {
+        let writes = std::mem::take(&mut self.slow);
+        for write in &writes {
+            self.keep_if_long(write);
+        }
+        self.slow = writes;
     }
 
     fn excuse(&mut self, id: FileId) {
