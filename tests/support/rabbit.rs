@@ -185,10 +185,12 @@ impl Node {
 
     /// Runs an Erlang expression, which ends in a full stop, inside the node.
     pub(crate) fn eval(&self, expression: &str) -> String {
+        // Each call has the same name, and a second one at the same time would be refused.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         // A hundred times as fast as rabbitmqctl, and it comes with Erlang.
         let mut call = self.command("erl_call");
-        // By its usual name a second call at the same time would be refused.
-        call.args(["-r", "-c", self.cookie().trim(), "-n", &self.name, "-e"]);
+        call.args(["-c", self.cookie().trim(), "-n", &self.name, "-e"]);
         let Ok(mut child) = call.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
             return self.ctl(&["eval", expression]);
         };
@@ -201,7 +203,7 @@ impl Node {
 
     /// Runs rabbitmqctl; most of a second goes by.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let output = self.command(&scripts().join("rabbitmqctl")).arg("-q").args(arguments).output().unwrap();
+        let output = self.command(scripts().join("rabbitmqctl")).arg("-q").args(arguments).output().unwrap();
         assert!(
             output.status.success(),
             "rabbitmqctl {arguments:?}: {}{}",
