@@ -18,7 +18,11 @@ const MOST_ATTEMPTS: u32 = 8;
 const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Looks at the whole library once, and waits until everything that changed is delivered.
-pub async fn scan(service: &Service, sink: &mut Sink, shutdown: CancellationToken) -> Result<Summary, ServiceError> {
+pub async fn scan(
+    service: &Service,
+    sink: &mut Sink,
+    shutdown: CancellationToken,
+) -> Result<Option<Summary>, ServiceError> {
     let begun = Instant::now();
     let work = async {
         service.index_once(&shutdown).await?;
@@ -41,7 +45,7 @@ pub async fn scan(service: &Service, sink: &mut Sink, shutdown: CancellationToke
     if shutdown.is_cancelled() {
         return Err(ServiceError::Interrupted);
     }
-    Ok(service.summary(begun))
+    Ok(Some(service.summary(begun)))
 }
 
 impl Service {

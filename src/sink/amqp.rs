@@ -10,8 +10,6 @@
 //! refusal on messages go one by one, until a thousand of them were taken.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +25,7 @@ use super::publish::{Fate, Link};
 use super::rarely::Rarely;
 use super::wire::Tls;
 use super::{Deliver, SinkError};
-use crate::model::Outgoing;
+use crate::model::{Outgoing, Unroutable};
 
 /// How many messages go one by one after one was refused.
 const CAREFUL: usize = 1_000;
@@ -73,47 +71,6 @@ impl AmqpSettings {
             confirm_timeout: Duration::from_secs(30),
             refused_pause: Duration::from_secs(30),
         }
-    }
-}
-
-/// What becomes of a message for which no queue is bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unroutable {
-    /// Kept until a first message of this connection was routed, so that a consumer that starts later
-    /// misses nothing; from then on let go, for consumers may bind fewer than the five keys.
-    #[default]
-    Auto,
-    /// Always kept.
-    Hold,
-    /// Always let go.
-    Drop,
-}
-
-/// A word that is none of the three.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("must be auto, hold or drop")]
-pub struct UnroutableError;
-
-impl FromStr for Unroutable {
-    type Err = UnroutableError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "auto" => Ok(Self::Auto),
-            "hold" => Ok(Self::Hold),
-            "drop" => Ok(Self::Drop),
-            _ => Err(UnroutableError),
-        }
-    }
-}
-
-impl fmt::Display for Unroutable {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Auto => "auto",
-            Self::Hold => "hold",
-            Self::Drop => "drop",
-        })
     }
 }
 
@@ -344,10 +301,6 @@ mod tests {
         assert!(lets_go(Unroutable::Auto, long));
         assert!(!lets_go(Unroutable::Hold, long));
         assert!(lets_go(Unroutable::Drop, None));
-        for setting in [Unroutable::Auto, Unroutable::Hold, Unroutable::Drop] {
-            assert_eq!(setting.to_string().parse(), Ok(setting));
-        }
-        assert_eq!("keep".parse::<Unroutable>(), Err(UnroutableError));
     }
 
     #[test]

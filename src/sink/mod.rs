@@ -16,7 +16,7 @@ mod wire;
 use std::future::Future;
 use std::io;
 
-pub use amqp::{Amqp, AmqpSettings, Unroutable, UnroutableError};
+pub use amqp::{Amqp, AmqpSettings};
 pub use broker_url::{BrokerUrl, BrokerUrlError};
 pub use delivery_status::{BrokerState, DeliveryStatus, Hold};
 pub use stdout::Stdout;
@@ -55,6 +55,16 @@ pub enum Sink {
     Amqp(Box<Amqp>),
     /// Standard output, one JSON body a line.
     Stdout(Stdout),
+}
+
+impl Sink {
+    /// Says goodbye where that is polite.
+    pub async fn close(self) {
+        match self {
+            Self::Amqp(amqp) => amqp.close().await,
+            Self::Stdout(_) => {}
+        }
+    }
 }
 
 impl Deliver for Sink {

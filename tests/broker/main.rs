@@ -12,7 +12,8 @@ mod unroutable;
 
 use std::time::Duration;
 
-use file_watcher::sink::{Amqp, AmqpSettings, Unroutable};
+use file_watcher::model::Unroutable;
+use file_watcher::sink::{Amqp, AmqpSettings};
 
 /// Longer than anything here takes on a busy machine; a test that waits this long has failed.
 const LIMIT: Duration = Duration::from_mins(1);
