@@ -57,6 +57,15 @@ pub enum Sink {
     Stdout(Stdout),
 }
 
+impl Sink {
+    /// Takes leave of the broker, within two seconds.
+    pub async fn close(self) {
+        if let Self::Amqp(amqp) = self {
+            amqp.close().await;
+        }
+    }
+}
+
 impl Deliver for Sink {
     async fn deliver(&mut self, batch: &[Outgoing]) -> Result<(), SinkError> {
         match self {
