@@ -8,6 +8,10 @@
 //! One thing can disturb that order, and it is the broker's: a queue that is full and told to reject
 //! (`x-overflow: reject-publish`) may refuse a message and take the one behind it. So from the first
 //! refusal on messages go one by one, until a thousand of them were taken.
+//!
+//! `UNROUTABLE=auto` looks for somebody who listens among the keys of one batch. Where a batch holds
+//! only keys that no consumer binds, and nothing was routed on this connection yet, it waits, as the
+//! contract has it; `drop` is for consumers that bind few of the keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,7 +152,7 @@ impl Amqp {
         done
     }
 
-    /// Says why the messages from `first` on wait, or that they no longer do.
+    /// Says why the messages from this one on wait, or that none does.
     fn say_held(&mut self, held: Option<(&Outgoing, Fate)>) {
         let since = Instant::now();
         match held {
@@ -171,10 +175,14 @@ impl Amqp {
                 self.status.hold_for(Some(Hold::Rejected { since }));
             }
             _ => {
-                for (lasting, what) in [(&mut self.unroutable, "are bound"), (&mut self.rejected, "have room")] {
-                    if let Some(lasted) = lasting.over(since) {
-                        tracing::info!(lasted_secs = lasted.as_secs(), "queues {what} again, messages go on");
-                    }
+                if let Some(lasted) = self.unroutable.over(since) {
+                    tracing::info!(lasted_secs = lasted.as_secs(), "a queue is bound, messages go on");
+                }
+                // A queue that its consumer keeps nearly full is full many times a second.
+                if self.careful == 0
+                    && let Some(lasted) = self.rejected.over(since)
+                {
+                    tracing::info!(lasted_secs = lasted.as_secs(), "the queue has room again, messages go on");
                 }
                 self.status.hold_for(None);
             }
@@ -204,7 +212,7 @@ impl Deliver for Amqp {
             if done > 0 {
                 pauses = connection::pauses();
             }
-            if error.is_none() && auto && done == 0 && link.routed_for().is_none() {
+            if auto && fates[0] == Fate::Returned && link.routed_for().is_none() {
                 // Nobody wants this one. Whoever wants another shows that there are consumers, and
                 // loses nothing by getting that one early: it comes again in its place.
                 error = link.publish(&first_of_each_other_key(rest)).await.1;

@@ -58,11 +58,10 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// Says goodbye where that is polite.
+    /// Takes leave of the broker, within two seconds.
     pub async fn close(self) {
-        match self {
-            Self::Amqp(amqp) => amqp.close().await,
-            Self::Stdout(_) => {}
+        if let Self::Amqp(amqp) = self {
+            amqp.close().await;
         }
     }
 }

@@ -45,31 +45,31 @@ async fn a_broker_that_is_absent_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle() {
     let node = Node::start();
-    let url = node.url("/");
+    let url = node.url(&node.vhost());
     declare(&url, "everything", &KEYS, FieldTable::default()).await;
     let sink = sink(&url);
     let status = sink.status();
-    let delivery = deliver_all(sink, created(1..=30_000));
-    eventually("some are delivered", LIMIT, || status.delivered() > 3_000).await;
+    let delivery = deliver_all(sink, created(1..=15_000));
+    eventually("some are delivered", LIMIT, || status.delivered() > 1_500).await;
     node.kill();
     let before = status.delivered();
     node.start_again();
-    eventually("some more are delivered", LIMIT, || status.delivered() > before + 3_000).await;
+    eventually("some more are delivered", LIMIT, || status.delivered() > before + 1_500).await;
     node.stop();
     assert!(!delivery.is_finished(), "there must be something left to lose");
     node.start_again();
     time::timeout(LIMIT, delivery).await.expect("all delivered").unwrap();
 
     let received = Consumer::of_queue(&url, "everything").await.drain_until_quiet(QUIET).await;
-    println!("{} messages came twice", received.len() - 30_000);
-    assert_eq!(first_seen(&received), (1..=30_000).collect::<Vec<_>>());
-    assert!(received.len() <= 30_000 + 2 * 100, "no more than a batch comes again after each outage");
+    println!("{} messages came twice", received.len() - 15_000);
+    assert_eq!(first_seen(&received), (1..=15_000).collect::<Vec<_>>());
+    assert!(received.len() <= 15_000 + 2 * 100, "no more than a batch comes again after each outage");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_hangs_is_noticed_and_left() {
     let node = Node::start();
-    let url = node.url("/");
+    let url = node.url(&node.vhost());
     let mut consumer = Consumer::of_all_keys(&url).await;
     let mut settings = settings(&format!("{url}?connection_timeout=500"));
     settings.confirm_timeout = Duration::from_secs(1);
