@@ -49,6 +49,7 @@ impl From<ServiceError> for Failure {
             ServiceError::Store(StoreError::Newer { .. } | StoreError::OtherLibrary { .. }) => {
                 Self::Usage(error.to_string())
             }
+            ServiceError::Refused(_) => Self::Usage(error.to_string()),
             error => Self::run(error),
         }
     }

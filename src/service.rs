@@ -55,6 +55,9 @@ pub enum ServiceError {
     /// Other invocations could not reach this one.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The broker is there and will not have us until a person puts something right.
+    #[error("{0}")]
+    Refused(String),
     /// The walk could not be finished.
     #[error("the walk could not be finished: {0}")]
     Walk(String),

@@ -1,5 +1,6 @@
 //! One look at the whole library.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError};
 use crate::model::{FsEvent, LibraryPath, Origin, Quiet};
-use crate::sink::Sink;
+use crate::sink::{BrokerState, DeliveryStatus, Sink};
 use crate::status::Summary;
 
 /// Looks at a file that keeps changing before it is left to the next scan.
@@ -38,6 +39,7 @@ pub async fn scan(
     };
     tokio::select! {
         done = work => done,
+        refused = refused(sink.status()) => Err(refused),
         failed = service.deliver(sink) => failed,
         () = service.say_progress(PROGRESS) => Ok(()),
         () = stopped => Err(ServiceError::Interrupted),
@@ -46,6 +48,17 @@ pub async fn scan(
         return Err(ServiceError::Interrupted);
     }
     Ok(Some(service.summary(begun)))
+}
+
+/// Waits until the broker refuses us for something that a person must put right.
+async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
+    let Some(status) = status else { return std::future::pending().await };
+    let mut state = status.state();
+    let refused = state.wait_for(|state| matches!(state, BrokerState::Refused { .. })).await;
+    match refused.as_deref() {
+        Ok(BrokerState::Refused { reason, .. }) => ServiceError::Refused(reason.clone()),
+        _ => std::future::pending().await,
+    }
 }
 
 impl Service {

@@ -15,6 +15,7 @@ mod wire;
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 
 pub use amqp::{Amqp, AmqpSettings};
 pub use broker_url::{BrokerUrl, BrokerUrlError};
@@ -58,6 +59,14 @@ pub enum Sink {
 }
 
 impl Sink {
+    /// How delivery is doing, where that is not plain to see.
+    pub fn status(&self) -> Option<Arc<DeliveryStatus>> {
+        match self {
+            Self::Amqp(amqp) => Some(amqp.status()),
+            Self::Stdout(_) => None,
+        }
+    }
+
     /// Takes leave of the broker, within two seconds.
     pub async fn close(self) {
         if let Self::Amqp(amqp) = self {

@@ -7,6 +7,7 @@ mod contract;
 mod network;
 mod outages;
 mod pressure;
+mod program;
 mod refusals;
 mod unroutable;
 
