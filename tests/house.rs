@@ -10,7 +10,7 @@ const HOUSE: &[(u32, &[&str])] = &[
     (1, &["classify", "message", "stream", "disk"]),
     (2, &["library", "content", "store", "sink", "status"]),
     (3, &["pipeline"]),
-    (4, &["config", "telemetry"]),
+    (4, &["config", "control", "telemetry"]),
     (5, &["service"]),
     (6, &["cli"]),
 ];
