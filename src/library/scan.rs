@@ -222,6 +222,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("everything was walked");
             if bounded || self.brake.held() > 0 {
                 inbox.mark(LibraryPath::root(), HELD_RECHECK);
             }
