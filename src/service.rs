@@ -272,19 +272,16 @@ impl Service {
         crate::pipeline::deliver(outbox, self.settings.batch_size, std::pin::pin!(forgetting)).await
     }
 
-    /// Says how far the work has come, every now and then, until it is dropped.
-    async fn say_progress(&self, every: Duration) {
+    /// Says how far the work has come, soon after it begins and then seldom, until it is dropped.
+    async fn say_progress(&self) {
         let mut progress = Progress::default();
+        let mut said = false;
         loop {
-            tokio::time::sleep(every).await;
-            self.say(&mut progress);
+            tokio::time::sleep(if said { SELDOM } else { SOON }).await;
+            let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
+            let bytes = self.examiner.contents.bytes_read();
+            said = progress.say(self.counters.events.now(), seen, bytes, self.store.outbox_length());
         }
-    }
-
-    fn say(&self, progress: &mut Progress) {
-        let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
-        let bytes = self.examiner.contents.bytes_read();
-        progress.say(self.counters.events.now(), seen, bytes, self.store.outbox_length());
     }
 }
 
@@ -304,6 +301,11 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
     }
 }
 
+/// How soon new work is told of in the log, and how often work that goes on.
+const SOON: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_secs(10);
+
+/// The longest wait before the store is tried again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 fn retry_waits() -> impl Iterator<Item = Duration> {

@@ -19,9 +19,6 @@ const ROOT_CHECK: Duration = Duration::from_secs(1);
 /// How soon after lost events everything is walked: soon, and not at once for each of many.
 const AFTER_OVERFLOW: Duration = Duration::from_millis(500);
 
-/// How often live changes are summed up in the log.
-const PROGRESS: Duration = Duration::from_secs(1);
-
 /// Follows the library until `shutdown`, then finishes what is in flight within the grace time.
 pub async fn watch(
     service: Arc<Service>,
@@ -55,7 +52,7 @@ pub async fn watch(
     tokio::select! {
         done = work => done,
         failed = service.deliver(sink) => failed,
-        () = service.say_progress(PROGRESS) => Ok(()),
+        () = service.say_progress() => Ok(()),
         () = eyes.keep_open() => Ok(()),
         () = control.serve(|request| service.answer(request)) => Ok(()),
         failed = service.replay_for_good() => failed,
