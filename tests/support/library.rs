@@ -611,7 +611,7 @@ impl Summary {
 
     /// Whether nothing was read to hash it.
     pub(crate) fn hashed_nothing(&self) -> bool {
-        self.figure("hashed").starts_with("0 B ")
+        self.figure("hashed").trim() == "0 B"
     }
 }
 
