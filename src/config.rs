@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{Extensions, LogFormat, MetadataStyle, Unroutable, WatchMode};
+use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
 
 use arguments::{Arguments, Verb};
 use given::Given;
@@ -85,12 +85,16 @@ pub struct Settings {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Look at the whole library once, deliver, end.
     Scan,
     /// The same, then live until told to stop.
     Watch,
+    /// Publish the deletes that are held.
+    Approve,
+    /// Publish what is known at or beneath a path again.
+    Replay(LibraryPath),
 }
 
 /// Where messages go.
@@ -198,10 +202,12 @@ impl Settings {
             };
         }
 
-        let (command, dir) = match verb {
-            Some(Verb::Scan { dir }) => (Command::Scan, dir),
-            Some(Verb::Watch { dir }) => (Command::Watch, dir),
-            None => (Command::Watch, None),
+        let (verb, dir) = match verb {
+            Some(Verb::Scan { dir }) => (Verb::Scan { dir: None }, dir),
+            Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
+            Some(Verb::Approve { dir }) => (Verb::Approve { dir: None }, dir),
+            Some(Verb::Replay { dir, path }) => (Verb::Replay { dir: None, path }, dir),
+            None => (Verb::Watch { dir: None }, None),
         };
         let mut warnings = Vec::new();
         let dir = match dir {
@@ -215,6 +221,16 @@ impl Settings {
             &mut warnings,
         );
         let root = places::library(&dir, environment)?;
+        let command = match verb {
+            Verb::Scan { .. } => Command::Scan,
+            Verb::Watch { .. } => Command::Watch,
+            Verb::Approve { .. } => Command::Approve,
+            Verb::Replay { path: None, .. } => Command::Replay(LibraryPath::root()),
+            Verb::Replay { path: Some(path), .. } => {
+                let path = Given { label: "--path".to_owned(), value: path, by_default: false };
+                Command::Replay(places::beneath(&path, &root)?)
+            }
+        };
 
         Ok(Self {
             command,
@@ -368,7 +384,7 @@ mod tests {
         assert_eq!(settings.settle, Duration::from_secs(2));
         assert_eq!((settings.max_files_per_second, settings.max_bytes_per_second), (None, None));
         assert_eq!(settings.metadata_style, MetadataStyle::Nested);
-        assert_eq!(settings.log_level, "error,file_watcher=info");
+        assert_eq!(settings.log_level, "error,lapin=off,file_watcher=info");
         assert_eq!(settings.log_format, None);
         assert_eq!(settings.unroutable, Unroutable::Auto);
         assert_eq!(settings.shutdown_grace, Duration::from_secs(10));

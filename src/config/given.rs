@@ -117,7 +117,7 @@ impl Given {
                 None => return Err(unclear()),
             }
         }
-        let mut directives = format!("error,file_watcher={level}");
+        let mut directives = format!("error,lapin=off,file_watcher={level}");
         for directive in named {
             directives.push(',');
             directives.push_str(directive);
@@ -168,10 +168,10 @@ mod tests {
     #[test]
     fn a_level_is_for_this_program_and_libraries_stay_quiet() {
         let directives = |text| given(text).log_directives().ok();
-        assert_eq!(directives("DEBUG").as_deref(), Some("error,file_watcher=debug"));
-        assert_eq!(directives("error").as_deref(), Some("error,file_watcher=error"));
-        assert_eq!(directives("lapin=debug").as_deref(), Some("error,file_watcher=info,lapin=debug"));
-        assert_eq!(directives("debug, lapin=trace").as_deref(), Some("error,file_watcher=debug,lapin=trace"));
+        assert_eq!(directives("DEBUG").as_deref(), Some("error,lapin=off,file_watcher=debug"));
+        assert_eq!(directives("error").as_deref(), Some("error,lapin=off,file_watcher=error"));
+        assert_eq!(directives("lapin=debug").as_deref(), Some("error,lapin=off,file_watcher=info,lapin=debug"));
+        assert_eq!(directives("debug, lapin=trace").as_deref(), Some("error,lapin=off,file_watcher=debug,lapin=trace"));
         for wrong in ["chatty", "verbose,lapin=debug", "lapin=loud", "", "info,"] {
             assert_eq!(directives(wrong), None, "{wrong}");
         }

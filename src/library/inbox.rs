@@ -124,6 +124,13 @@ impl Inbox {
         order.drain(..).filter_map(|path| hints.remove(&path)).collect()
     }
 
+    /// Takes all subtrees that are marked, due or not; none of them lies in another one.
+    pub fn take_subtrees(&self) -> Vec<LibraryPath> {
+        let mut state = self.state();
+        let last = state.subtrees.values().max().copied();
+        last.map(|last| state.take_due(last).0).unwrap_or_default()
+    }
+
     /// How many hints wait.
     pub fn len(&self) -> usize {
         self.state().hints.len()

@@ -75,6 +75,16 @@ pub struct WalkReport {
     pub failure: Option<String>,
 }
 
+impl WalkReport {
+    /// Adds what a later walk found.
+    pub fn append(&mut self, mut later: Self) {
+        self.gone.append(&mut later.gone);
+        self.gone_in_all += later.gone_in_all;
+        self.unreadable.append(&mut later.unreadable);
+        self.failure = self.failure.take().or(later.failure);
+    }
+}
+
 impl<I: Index + Clone + Send + 'static> Scanner<I> {
     /// Walks these subtrees once, one after the other: hints for what is new or changed, in order,
     /// and the report when they are at their end.
@@ -222,6 +232,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("everything was walked");
             if bounded || self.brake.held() > 0 {
                 inbox.mark(LibraryPath::root(), HELD_RECHECK);
             }

@@ -6,9 +6,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError};
+use crate::control::{Control, Request};
 use crate::library::{Barrier, Handler, WatchTrouble, Watcher};
 use crate::model::{LibraryPath, WatchMode};
 use crate::sink::Sink;
+use crate::status::Summary;
+use crate::store::StateDir;
 
 /// How often the root's identity is checked: a root that vanishes tells nothing.
 const ROOT_CHECK: Duration = Duration::from_secs(1);
@@ -16,11 +19,14 @@ const ROOT_CHECK: Duration = Duration::from_secs(1);
 /// How soon after lost events everything is walked: soon, and not at once for each of many.
 const AFTER_OVERFLOW: Duration = Duration::from_millis(500);
 
-/// How often live changes are summed up in the log.
-const PROGRESS: Duration = Duration::from_secs(1);
-
 /// Follows the library until `shutdown`, then finishes what is in flight within the grace time.
-pub async fn watch(service: Arc<Service>, mut sink: Sink, shutdown: CancellationToken) -> Result<(), ServiceError> {
+pub async fn watch(
+    service: Arc<Service>,
+    state_dir: &StateDir,
+    sink: &mut Sink,
+    shutdown: CancellationToken,
+) -> Result<Option<Summary>, ServiceError> {
+    let control = Control::open(state_dir.path())?;
     let eyes = Arc::new(Eyes { service: Arc::clone(&service), watcher: Mutex::new(None) });
     let opened = Arc::clone(&eyes);
     let _ = tokio::task::spawn_blocking(move || opened.open()).await;
@@ -45,10 +51,28 @@ pub async fn watch(service: Arc<Service>, mut sink: Sink, shutdown: Cancellation
     };
     tokio::select! {
         done = work => done,
-        failed = service.deliver(&mut sink) => failed,
-        () = service.say_progress(PROGRESS) => Ok(()),
+        failed = service.deliver(sink) => failed,
+        () = service.say_progress() => Ok(()),
         () = eyes.keep_open() => Ok(()),
+        () = control.serve(|request| service.answer(request)) => Ok(()),
+        failed = service.replay_for_good() => failed,
         () = stopped => Ok(()),
+    }?;
+    Ok(None)
+}
+
+impl Service {
+    async fn answer(&self, request: Request) -> Result<String, String> {
+        match request {
+            Request::Approve => match self.approve() {
+                0 => Ok("no delete is held; the next walk's deletes are approved".to_owned()),
+                held => Ok(format!("{held} held deletes are approved and will be published after the next walk")),
+            },
+            Request::Replay(under) => match self.begin_replay(under).await {
+                Ok(files) => Ok(format!("{files} files will be published again")),
+                Err(error) => Err(error.to_string()),
+            },
+        }
     }
 }
 
