@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKindMask, ModifyKind, RemoveKind, RenameMode};
 use notify::{Config, ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -169,6 +169,7 @@ impl Translator {
     fn content_may_have_changed(&self, path: LibraryPath, quiet: Quiet, written: bool) {
         let mut hint = FsEvent::new(path.clone(), quiet, Origin::Watch);
         hint.written = written;
+        hint.closed_at = written.then(SystemTime::now);
         hint.holds.push(Token::new(self.handler.dirty.hold(path)));
         self.handler.inbox.push(hint);
     }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{FileStat, LibraryPath};
 
@@ -20,6 +20,8 @@ pub struct FsEvent {
     /// Somebody closed the file after writing: read it even if its times did not change, as they
     /// may not after writes through a memory map.
     pub written: bool,
+    /// When somebody closed the file after writing, as far as that is known.
+    pub closed_at: Option<SystemTime>,
     /// The kernel said that this name was that one until now.
     pub renamed_from: Option<LibraryPath>,
     /// What the last look saw, when it found the file still changing.
@@ -40,6 +42,7 @@ impl FsEvent {
             quiet,
             origin,
             written: false,
+            closed_at: None,
             renamed_from: None,
             last_seen: None,
             attempt: 0,
@@ -60,6 +63,7 @@ impl FsEvent {
             self.renamed_from = None;
         }
         self.written |= older.written;
+        self.closed_at = self.closed_at.or(older.closed_at);
         self.last_seen = self.last_seen.or(older.last_seen);
         self.attempt = self.attempt.max(older.attempt);
         self.walks.append(&mut older.walks);
