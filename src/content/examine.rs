@@ -147,16 +147,13 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// How long to wait until the file can be called finished; `None` where it is.
     fn unsettled_for(&self, look: &FsEvent, stat: &FileStat, may_be_cut: bool) -> Option<Duration> {
         let modified = u64::try_from(stat.mtime_ns).map(Duration::from_nanos).unwrap_or_default();
+        // What was written since then is not complete yet.
+        let is_complete = look.complete_at.is_none_or(|complete| modified <= since_epoch(complete));
         let needed = match look.quiet {
             _ if may_be_cut => self.patience.settle,
-            Quiet::Renamed => return None,
-            // What was written since has not been closed.
-            Quiet::Closed if look.closed_at.is_none_or(|closed| modified <= since_epoch(closed)) => {
-                self.patience.debounce
-            }
-            Quiet::Closed | Quiet::Found | Quiet::Created | Quiet::Touched | Quiet::Gone | Quiet::Again(_) => {
-                self.patience.settle
-            }
+            Quiet::Renamed if is_complete => return None,
+            Quiet::Closed if is_complete => self.patience.debounce,
+            _ => self.patience.settle,
         };
         if look.last_seen.as_ref() == Some(stat) && matches!(look.quiet, Quiet::Again(waited) if waited >= needed) {
             return None;
@@ -358,13 +355,15 @@ mod tests {
     }
 
     #[test]
-    fn a_close_says_nothing_of_what_was_written_after_it() {
-        let closed = |ago| FsEvent {
-            closed_at: Some(SystemTime::now() - ago),
-            ..FsEvent::new("a.mp3".into(), Quiet::Closed, Origin::Watch)
-        };
+    fn a_close_or_a_rename_says_nothing_of_what_was_written_after_it() {
         let a_second_ago = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
-        assert!(matches!(look(a_second_ago, None, closed(Duration::from_millis(900))), Outcome::Observed(_)));
-        assert!(matches!(look(a_second_ago, None, closed(Duration::from_millis(1100))), Outcome::Again(_)));
+        for quiet in [Quiet::Closed, Quiet::Renamed] {
+            let complete = |ago| FsEvent {
+                complete_at: Some(SystemTime::now() - ago),
+                ..FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
+            };
+            assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(900))), Outcome::Observed(_)));
+            assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(1100))), Outcome::Again(_)));
+        }
     }
 }

@@ -169,7 +169,7 @@ impl Translator {
     fn content_may_have_changed(&self, path: LibraryPath, quiet: Quiet, written: bool) {
         let mut hint = FsEvent::new(path.clone(), quiet, Origin::Watch);
         hint.written = written;
-        hint.closed_at = written.then(SystemTime::now);
+        hint.complete_at = written.then(SystemTime::now);
         hint.holds.push(Token::new(self.handler.dirty.hold(path)));
         self.handler.inbox.push(hint);
     }
@@ -206,6 +206,7 @@ impl Translator {
         }
         if is_audio {
             let mut hint = FsEvent::new(path, Quiet::Renamed, Origin::Watch);
+            hint.complete_at = Some(SystemTime::now());
             hint.renamed_from = from.map(|from| from.path);
             self.handler.inbox.push(hint);
         }

@@ -20,8 +20,8 @@ pub struct FsEvent {
     /// Somebody closed the file after writing: read it even if its times did not change, as they
     /// may not after writes through a memory map.
     pub written: bool,
-    /// When somebody closed the file after writing, as far as that is known.
-    pub closed_at: Option<SystemTime>,
+    /// When we heard that the file is complete: closed after writing, or renamed into place.
+    pub complete_at: Option<SystemTime>,
     /// The kernel said that this name was that one until now.
     pub renamed_from: Option<LibraryPath>,
     /// What the last look saw, when it found the file still changing.
@@ -42,7 +42,7 @@ impl FsEvent {
             quiet,
             origin,
             written: false,
-            closed_at: None,
+            complete_at: None,
             renamed_from: None,
             last_seen: None,
             attempt: 0,
@@ -63,7 +63,7 @@ impl FsEvent {
             self.renamed_from = None;
         }
         self.written |= older.written;
-        self.closed_at = self.closed_at.or(older.closed_at);
+        self.complete_at = self.complete_at.or(older.complete_at);
         self.last_seen = self.last_seen.or(older.last_seen);
         self.attempt = self.attempt.max(older.attempt);
         self.walks.append(&mut older.walks);
