@@ -80,6 +80,8 @@ async fn a_file_that_changed_under_one_name_is_to_be_looked_at_under_its_others(
     };
     assert_eq!(store.commit([changed(&one)].into()).await.unwrap().other_names, [other.clone()]);
     assert_eq!(store.commit([changed(&other)].into()).await.unwrap().other_names, []);
+    assert_eq!(store.commit([missing(&one)].into()).await.unwrap().other_names, [other.clone()]);
+    assert_eq!(store.commit([missing(&other)].into()).await.unwrap().other_names, []);
 }
 
 #[tokio::test]

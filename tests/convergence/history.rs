@@ -44,6 +44,8 @@ pub(crate) trait World {
     fn disturb(&mut self, operation: &Operation);
     /// Ends all disturbance.
     fn calm(&mut self);
+    /// The history is over.
+    fn end(&mut self) {}
     /// How long the messages may take to agree with the disk once nothing changes any more.
     fn patience(&self) -> Duration;
 }
@@ -116,6 +118,7 @@ pub(crate) fn run(operations: &[Operation], world: &mut dyn World) -> Result<Fig
     };
     let judged = history.play(operations, world).and_then(|slowest| history.judge(world).map(|()| slowest));
     history.program.kill();
+    world.end();
     let replay = history.replay();
     match judged {
         Ok(slowest) => Ok(Figures {
