@@ -13,7 +13,8 @@ use crate::operation::{Operation, operations};
 /// Agreement that takes longer is worth a word.
 const SLOW: Duration = Duration::from_secs(8);
 
-/// What to run, as the environment says.
+/// What to run, as the environment says. `CHAOS_PROGRAM` runs another build of the program, and
+/// `CHAOS_PATIENCE_SECS` gives it that long to agree with the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Campaign {
     /// `CHAOS_SEED`: the first seed.

@@ -65,7 +65,8 @@ impl World for Pipe {
     fn calm(&mut self) {}
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(20)
+        let seconds = std::env::var("CHAOS_PATIENCE_SECS").ok().and_then(|seconds| seconds.parse().ok());
+        Duration::from_secs(seconds.unwrap_or(20))
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Histories are drawn from seeds. `just chaos 500` runs more of them than the suite; `CHAOS_SEED`
 //! runs one again, as the failing test says. The choice of operations is the same every time, their
-//! timing is not.
+//! timing is not. The other variables are described at [`campaign::Campaign`].
 
 #![expect(
     clippy::unnecessary_debug_formatting,
