@@ -201,7 +201,7 @@ impl Node {
 
     /// Runs rabbitmqctl; most of a second goes by.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let output = self.command(&scripts().join("rabbitmqctl")).arg("-q").args(arguments).output().unwrap();
+        let output = self.command(scripts().join("rabbitmqctl")).arg("-q").args(arguments).output().unwrap();
         assert!(
             output.status.success(),
             "rabbitmqctl {arguments:?}: {}{}",
