@@ -27,6 +27,7 @@ pub(crate) fn deliver(criterion: &mut Criterion) {
     let url = LazyLock::new(|| queue(&runtime));
 
     let mut sink = LazyLock::new(|| {
+        let url = &*url;
         runtime.block_on(async {
             let mut sink = Amqp::new(AmqpSettings::new(url.parse().unwrap(), "bench", support::ROOT));
             sink.connect().await.unwrap();
@@ -38,8 +39,9 @@ pub(crate) fn deliver(criterion: &mut Criterion) {
         bencher.iter(|| runtime.block_on(sink.deliver(&messages)).unwrap());
     });
     let plain = LazyLock::new(|| {
+        let url = &*url;
         runtime.block_on(async {
-            let (connection, channel) = channel(&url).await;
+            let (connection, channel) = channel(url).await;
             channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
             (connection, channel)
         })
