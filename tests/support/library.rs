@@ -390,7 +390,8 @@ impl Library {
         self.said().log[mark.log..].iter().any(|line| line.contains(words))
     }
 
-    fn logged(&self, words: &str) -> usize {
+    /// How many lines of the log have had these words.
+    pub(crate) fn logged(&self, words: &str) -> usize {
         self.said().logged(words)
     }
 
@@ -678,6 +679,11 @@ pub(crate) fn sha256(content: impl AsRef<[u8]>) -> String {
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
+}
+
+/// Fails whoever may not mount or set limits, rather than let them believe that this was tested.
+pub(crate) fn require_root() {
+    assert!(rustix::process::geteuid().is_root(), "this test was not run: it has to be root, for mounts or limits");
 }
 
 /// Runs a program that must succeed.
