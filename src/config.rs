@@ -5,7 +5,6 @@
 //! once; this file says what it becomes.
 
 mod arguments;
-mod broker;
 mod environment;
 mod given;
 mod places;
@@ -20,11 +19,11 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
 use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
+use crate::sink::BrokerUrl;
 
 use arguments::{Arguments, Verb};
 use given::Given;
 
-pub use broker::Broker;
 pub use environment::Environment;
 
 /// Everything that a person can decide, checked.
@@ -43,7 +42,7 @@ pub struct Settings {
     /// How many files are committed, and how many messages sent, together.
     pub batch_size: usize,
     /// The broker.
-    pub broker: Broker,
+    pub broker: BrokerUrl,
     /// Which files are audio.
     pub extensions: Extensions,
     /// How long a closed file must be quiet.
@@ -268,13 +267,13 @@ impl Settings {
             outbox_max_events: given!(outbox_max_events).number("a number of messages", 1..=1_000_000_000)?,
             shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
             broker: match given!(rabbitmq_url?) {
-                Some(url) => Broker::of_url(&url)?,
-                None => Broker::of_parts(
-                    &given!(rabbitmq_host),
-                    &given!(rabbitmq_port),
-                    &given!(rabbitmq_user),
-                    &given!(rabbitmq_pass),
-                )?,
+                Some(url) => url.parsed()?,
+                None => BrokerUrl::new(
+                    &given!(rabbitmq_host).host()?,
+                    given!(rabbitmq_port).number("a port", 1..=u16::MAX)?,
+                    given!(rabbitmq_user).text()?,
+                    &given!(rabbitmq_pass).text()?.into(),
+                ),
             },
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
