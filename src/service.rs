@@ -179,6 +179,10 @@ impl Service {
             for path in committed.again {
                 looks_again.push(FsEvent::new(path, Quiet::Found, Origin::Watch));
             }
+            for path in committed.other_names {
+                // It may as well be the old name of a file whose inode was given to another one.
+                looks_again.push(FsEvent::new(path, Quiet::Gone, Origin::Watch));
+            }
         }
         for look in looks_again {
             self.inbox.push(look);

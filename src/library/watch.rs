@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKindMask, ModifyKind, RemoveKind, RenameMode};
 use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -220,6 +220,7 @@ impl Translator {
     fn content_may_have_changed(&self, path: LibraryPath, quiet: Quiet, written: bool) {
         let mut hint = self.hint(path.clone(), quiet);
         hint.written = written;
+        hint.complete_at = written.then(SystemTime::now);
         hint.holds.push(Token::new(self.handler.dirty.hold(path)));
         self.handler.inbox.push(hint);
     }
@@ -260,6 +261,7 @@ impl Translator {
         }
         if is_audio {
             let mut hint = self.hint(path, Quiet::Renamed);
+            hint.complete_at = Some(SystemTime::now());
             hint.renamed_from = from.map(|from| from.path);
             self.handler.inbox.push(hint);
         }

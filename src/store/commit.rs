@@ -17,6 +17,9 @@ pub struct Committed {
     pub changes: Vec<FileEvent>,
     /// Paths to look at again.
     pub again: Vec<LibraryPath>,
+    /// Other names, as the index has it, of files that were committed in another state: a write through
+    /// one hard link tells nothing to the others.
+    pub other_names: Vec<LibraryPath>,
 }
 
 /// The one connection that writes.
@@ -57,6 +60,12 @@ impl Writer {
                 }
             }
         }
+        let mut other_names = Vec::new();
+        for update in &decision.updates {
+            if let RowUpdate::Put(row) = update {
+                other_names.extend(index::names_in_another_state(&transaction, row)?);
+            }
+        }
         let sequence = enqueue(&transaction, &self.encoder, &decision.changes, self.last_sequence)?;
         // A batch that changes nothing needs no disk.
         if decision.updates.is_empty() && decision.changes.is_empty() {
@@ -65,7 +74,7 @@ impl Writer {
             transaction.commit()?;
         }
         self.enqueued(sequence);
-        Ok(Committed { changes: decision.changes, again: decision.again })
+        Ok(Committed { changes: decision.changes, again: decision.again, other_names })
     }
 
     pub(super) fn begin_replay(&mut self, under: &LibraryPath) -> Result<u64, StoreError> {

@@ -100,6 +100,19 @@ pub(super) fn rows_after(
     Ok(rows)
 }
 
+/// The paths of the rows that have `row`'s inode and not its stat.
+pub(super) fn names_in_another_state(connection: &Connection, row: &Row) -> Result<Vec<LibraryPath>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT path FROM files
+         WHERE inode = ?1 AND device = ?2 AND path <> ?3 AND (size, mtime_ns, ctime_ns) <> (?4, ?5, ?6)",
+    )?;
+    let FileStat { device, inode, size, mtime_ns, ctime_ns } = row.stat;
+    let (device, inode, size) = (device.cast_signed(), inode.cast_signed(), size.cast_signed());
+    let arguments = params![inode, device, row.path.as_bytes(), size, mtime_ns, ctime_ns];
+    let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
+    paths.collect()
+}
+
 /// How many rows there are at or beneath a path.
 pub(super) fn count_under(connection: &Connection, under: &LibraryPath) -> Result<u64, rusqlite::Error> {
     let (start, end) = range_beneath(under);

@@ -25,6 +25,9 @@ pub(crate) type Library = BTreeMap<PathBuf, Hash>;
 /// Bytes written at once; a large file takes several writes.
 const CHUNK: usize = 256 * 1024;
 
+/// How long a file that was closed must be left alone to count as finished.
+const QUIET: Duration = crate::program::DEBOUNCE.saturating_sub(TICK);
+
 /// How much earlier than by its settings the program may call a file finished: file times advance with the kernel's tick.
 const TICK: Duration = Duration::from_millis(15);
 
@@ -72,7 +75,6 @@ pub(crate) struct Tree {
     pub(crate) effects: u64,
     /// What was done, for people.
     pub(crate) journal: Vec<String>,
-    begun: Instant,
     extensions: Extensions,
 }
 
@@ -90,15 +92,13 @@ impl Tree {
             complete: HashSet::new(),
             effects: 0,
             journal: Vec::new(),
-            begun: Instant::now(),
             extensions: Extensions::default(),
         }
     }
 
     /// Writes down what happens now.
     pub(crate) fn note(&mut self, what: impl AsRef<str>) {
-        let at = self.begun.elapsed().as_micros();
-        self.journal.push(format!("{:>4}.{:06} {}", at / 1_000_000, at % 1_000_000, what.as_ref()));
+        self.journal.push(format!("{} {}", jiff::Timestamp::now().strftime("%H:%M:%S%.6f"), what.as_ref()));
     }
 
     /// The audio files that the library must be seen to hold.
@@ -167,14 +167,15 @@ impl Tree {
             if now < write.last + write.pause {
                 continue;
             }
-            self.keep_if_long(write);
             let Some(part) = write.parts.pop_front() else { continue };
+            let begun = Instant::now();
             write.file.write_all_at(&part, write.offset).unwrap();
+            self.keep_if_long(write);
+            write.last = begun;
             let mut bytes = self.files[&write.id].bytes.to_vec();
             overlay(&mut bytes, write.offset, &part);
             self.files.insert(write.id, Known::new(bytes));
             write.offset += part.len() as u64;
-            write.last = Instant::now();
             let names = self.names_of(write.id);
             self.note(format!("part of {names:?}, {} to come", write.parts.len()));
         }
@@ -193,9 +194,12 @@ impl Tree {
     /// Begins to write `parts`, which [`Tree::write_parts`] goes on with.
     pub(crate) fn begin_slow_write(&mut self, path: &Path, cut: bool, parts: Vec<Vec<u8>>, pause: Duration) {
         self.stop_writing(path);
-        if !self.may_be_written(path) {
+        // Where the file has several names, this one may go before it is closed, and nothing be told to the others.
+        let names = self.names.get(path).map_or(0, |&id| self.names_of(id).len());
+        if !self.may_be_written(path) || names > 1 {
             return;
         }
+        let last = Instant::now();
         let file = OpenOptions::new().write(true).create(true).truncate(cut).open(self.folder.join(path));
         let Ok(file) = file else { return };
         let id = self.names.get(path).copied().unwrap_or_else(|| self.adopt(path, Vec::new()));
@@ -203,7 +207,6 @@ impl Tree {
             self.files.insert(id, Known::new(Vec::new()));
         }
         self.note(format!("begin {path:?}, cut {cut}, {} parts every {pause:?}", parts.len()));
-        let last = Instant::now();
         self.slow.push(SlowWrite { id, file, parts: parts.into(), offset: 0, pause, last, excused: false });
     }
 
@@ -218,6 +221,7 @@ impl Tree {
         }
         let mut options = OpenOptions::new();
         options.write(true).create(how == How::Whole).truncate(how == How::Whole);
+        let mut last = Instant::now();
         let Ok(mut file) = options.open(self.folder.join(path)) else { return false };
         let before = match self.names.get(path) {
             Some(id) if how != How::Whole => self.files[id].bytes.to_vec(),
@@ -226,24 +230,26 @@ impl Tree {
         let offset = if how == How::Append { before.len() as u64 } else { 0 };
         file.seek(SeekFrom::Start(offset)).unwrap();
         let id = self.names.get(path).copied().unwrap_or_else(|| self.adopt(path, Vec::new()));
-        let mut written = 0;
-        let mut last = Instant::now();
+        let mut partial = before;
+        let mut offset = usize::try_from(offset).unwrap();
         for chunk in bytes.chunks(CHUNK) {
-            if last.elapsed() >= self.settle {
-                // The machine was so busy that what is there had the time to look finished.
-                let mut partial = before.clone();
-                overlay(&mut partial, offset, &bytes[..written]);
+            let begun = Instant::now();
+            file.write_all(chunk).unwrap();
+            if last.elapsed() >= QUIET {
+                // The machine was so busy that what was there had the time to look finished.
                 self.remember(id, &hash(&partial));
             }
-            file.write_all(chunk).unwrap();
-            last = Instant::now();
-            written += chunk.len();
+            last = begun;
+            overlay(&mut partial, offset as u64, chunk);
+            offset += chunk.len();
         }
-        let mut after = before;
-        overlay(&mut after, offset, bytes);
+        let mut after = partial.clone();
         if how == How::InPlaceAndCut {
             file.set_len(bytes.len() as u64).unwrap();
             after.truncate(bytes.len());
+            if last.elapsed() >= QUIET {
+                self.remember(id, &hash(&partial));
+            }
         }
         drop(file);
         self.files.insert(id, Known::new(after));
@@ -257,18 +263,29 @@ impl Tree {
     pub(crate) fn write_in_tight_loop(&mut self, path: &Path, mut content: impl FnMut() -> Vec<u8>, length: Duration) {
         let Some(&id) = self.names.get(path) else { return };
         self.stop_writing(path);
+        if !self.may_be_written(path) {
+            return;
+        }
         self.note(format!("tight loop over {path:?}"));
         let begun = Instant::now();
-        let mut bytes = Vec::new();
+        let mut bytes = self.files[&id].bytes.to_vec();
         let mut last: Option<Instant> = None;
         while last.is_none() || begun.elapsed() < length {
-            if last.is_some_and(|last| last.elapsed() >= Duration::from_millis(30)) {
+            let next = content();
+            let cut = Instant::now();
+            let mut file = OpenOptions::new().write(true).truncate(true).open(self.folder.join(path)).unwrap();
+            let is_cut = Instant::now();
+            file.write_all(&next).unwrap();
+            let written = Instant::now();
+            drop(file);
+            // On a busy machine each state may last until it looks finished.
+            if last.is_some_and(|last| is_cut - last >= QUIET) {
                 self.remember(id, &hash(&bytes));
             }
-            bytes = content();
-            let mut file = OpenOptions::new().write(true).truncate(true).open(self.folder.join(path)).unwrap();
-            file.write_all(&bytes).unwrap();
-            last = Some(Instant::now());
+            if written - cut >= QUIET {
+                self.remember(id, &hash(&[]));
+            }
+            (bytes, last) = (next, Some(is_cut));
         }
         self.files.insert(id, Known::new(bytes));
         self.changed(id);
@@ -278,6 +295,9 @@ impl Tree {
     pub(crate) fn cut(&mut self, path: &Path) {
         let Some(&id) = self.names.get(path) else { return };
         self.stop_writing(path);
+        if !self.may_be_written(path) {
+            return;
+        }
         let file = OpenOptions::new().write(true).open(self.folder.join(path)).unwrap();
         let half = self.files[&id].bytes.len() / 2;
         file.set_len(half as u64).unwrap();
@@ -312,11 +332,7 @@ impl Tree {
     /// Renames a file or a directory, onto what is there.
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> bool {
         let is_directory = fs::symlink_metadata(self.folder.join(from)).is_ok_and(|metadata| metadata.is_dir());
-        let mut writes = std::mem::take(&mut self.slow);
-        for write in &mut writes {
-            self.keep_if_long(write);
-        }
-        self.slow = writes;
+        self.keep_what_lasted();
         if from == to || fs::rename(self.folder.join(from), self.folder.join(to)).is_err() {
             return false;
         }
@@ -349,18 +365,21 @@ impl Tree {
     }
 
     pub(crate) fn link(&mut self, from: &Path, to: &Path) {
+        self.keep_what_lasted();
+        if self.names.get(from).is_some_and(|id| self.slow.iter().any(|write| write.id == *id)) {
+            return;
+        }
         if fs::hard_link(self.folder.join(from), self.folder.join(to)).is_ok()
             && let Some(&id) = self.names.get(from)
         {
             self.names.insert(to.to_path_buf(), id);
-            if self.slow.iter().all(|write| write.id != id || write.excused) {
-                self.changed(id);
-            }
+            self.changed(id);
             self.note(format!("linked {from:?} to {to:?}"));
         }
     }
 
     pub(crate) fn remove(&mut self, path: &Path) {
+        self.keep_what_lasted();
         if fs::remove_file(self.folder.join(path)).is_ok() {
             self.note(format!("removed {path:?}"));
             self.forget(path);
@@ -375,6 +394,7 @@ impl Tree {
 
     /// As `rm -rf` does it: what is in a directory goes first.
     pub(crate) fn remove_tree(&mut self, path: &Path) {
+        self.keep_what_lasted();
         self.note(format!("removing {path:?}"));
         let _ = fs::remove_dir_all(self.folder.join(path));
         let gone: Vec<PathBuf> = self.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
@@ -423,10 +443,14 @@ impl Tree {
         self.note("flooded");
     }
 
-    /// Whether writing to a path would go to a plain file, or make one: links and pipes must not be written through.
-    pub(crate) fn may_be_written(&self, path: &Path) -> bool {
+    /// Whether writing to a path would go to a plain file, or make one, and the kernel would tell of
+    /// it: links and pipes must not be written through, nor a name that is no audio file's while the
+    /// same file has one that is.
+    fn may_be_written(&self, path: &Path) -> bool {
+        let is_told =
+            |id| self.audio(path).is_some() || self.names_of(id).iter().all(|name| self.audio(name).is_none());
         match fs::symlink_metadata(self.folder.join(path)) {
-            Ok(metadata) => metadata.is_file(),
+            Ok(metadata) => metadata.is_file() && self.names.get(path).is_none_or(|&id| is_told(id)),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
@@ -474,6 +498,15 @@ impl Tree {
             let hash = self.files[&write.id].hash.clone();
             self.remember(write.id, &hash);
         }
+    }
+
+    /// To be called before names go: what was there long enough may have been seen.
+    fn keep_what_lasted(&mut self) {
+        let writes = std::mem::take(&mut self.slow);
+        for write in &writes {
+            self.keep_if_long(write);
+        }
+        self.slow = writes;
     }
 
     fn excuse(&mut self, id: FileId) {
