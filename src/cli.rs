@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::config::{Command, Exit, Settings, SettingsError};
+use crate::control::{self, Request};
 use crate::service::{self, Service, ServiceError};
 use crate::store::{StateDir, StateDirError, StoreError};
 use crate::telemetry;
@@ -48,6 +49,7 @@ impl From<ServiceError> for Failure {
             ServiceError::Store(StoreError::Newer { .. } | StoreError::OtherLibrary { .. }) => {
                 Self::Usage(error.to_string())
             }
+            ServiceError::Refused(_) => Self::Usage(error.to_string()),
             error => Self::run(error),
         }
     }
@@ -90,7 +92,15 @@ fn report(failure: &Failure) {
 }
 
 fn work(settings: Settings) -> Result<(), Failure> {
-    let state_dir = StateDir::open(&settings.state_dir)?;
+    let state_dir = match (StateDir::open(&settings.state_dir), request_of(&settings.command)) {
+        // The service that has it does what is asked.
+        (Err(StateDirError::InUse(path)), Some(request)) => {
+            let answer = control::ask(&path, &request).map_err(Failure::run)?;
+            let _ = writeln!(io::stderr(), "{answer}");
+            return Ok(());
+        }
+        (opened, _) => opened?,
+    };
     // The name on every message and every line of the log.
     let instance_id = match &settings.instance_id {
         Some(given) => given.clone(),
@@ -125,16 +135,31 @@ fn one_line(failure: &Failure) -> String {
 /// The work itself.
 async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> Result<(), Failure> {
     let shutdown = service::shutdown_on_signals().map_err(Failure::run)?;
-    let command = settings.command;
+    let command = settings.command.clone();
     let mut sink = service::sink_of(&settings, &instance_id);
     let service = Service::open(settings, &state_dir, &instance_id)?;
-    match command {
-        Command::Scan => {
-            let summary = service::scan(&service, &mut sink, shutdown).await?;
-            // For people; standard output is for messages.
-            let _ = writeln!(io::stderr(), "{summary}");
+    let done = match command {
+        Command::Scan => service::scan(&service, &mut sink, shutdown).await,
+        Command::Approve => {
+            service.approve();
+            service::scan(&service, &mut sink, shutdown).await
         }
-        Command::Watch => service::watch(Arc::new(service), sink, shutdown).await?,
+        Command::Replay(under) => service::replay(&service, under, &mut sink, shutdown).await,
+        Command::Watch => service::watch(Arc::new(service), &state_dir, &mut sink, shutdown).await,
+    };
+    sink.close().await;
+    if let Some(summary) = done? {
+        // For people; standard output is for messages.
+        let _ = writeln!(io::stderr(), "{summary}");
     }
     Ok(())
+}
+
+/// What a running service is asked for, where the command is one that it can carry out.
+fn request_of(command: &Command) -> Option<Request> {
+    match command {
+        Command::Approve => Some(Request::Approve),
+        Command::Replay(under) => Some(Request::Replay(under.clone())),
+        Command::Scan | Command::Watch => None,
+    }
 }

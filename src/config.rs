@@ -5,7 +5,6 @@
 //! once; this file says what it becomes.
 
 mod arguments;
-mod broker;
 mod environment;
 mod given;
 mod places;
@@ -19,12 +18,12 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{Extensions, LogFormat, MetadataStyle, Unroutable, WatchMode};
+use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
+use crate::sink::BrokerUrl;
 
 use arguments::{Arguments, Verb};
 use given::Given;
 
-pub use broker::Broker;
 pub use environment::Environment;
 
 /// Everything that a person can decide, checked.
@@ -43,7 +42,7 @@ pub struct Settings {
     /// How many files are committed, and how many messages sent, together.
     pub batch_size: usize,
     /// The broker.
-    pub broker: Broker,
+    pub broker: BrokerUrl,
     /// Which files are audio.
     pub extensions: Extensions,
     /// How long a closed file must be quiet.
@@ -85,12 +84,16 @@ pub struct Settings {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Look at the whole library once, deliver, end.
     Scan,
     /// The same, then live until told to stop.
     Watch,
+    /// Publish the deletes that are held.
+    Approve,
+    /// Publish what is known at or beneath a path again.
+    Replay(LibraryPath),
 }
 
 /// Where messages go.
@@ -198,10 +201,12 @@ impl Settings {
             };
         }
 
-        let (command, dir) = match verb {
-            Some(Verb::Scan { dir }) => (Command::Scan, dir),
-            Some(Verb::Watch { dir }) => (Command::Watch, dir),
-            None => (Command::Watch, None),
+        let (verb, dir) = match verb {
+            Some(Verb::Scan { dir }) => (Verb::Scan { dir: None }, dir),
+            Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
+            Some(Verb::Approve { dir }) => (Verb::Approve { dir: None }, dir),
+            Some(Verb::Replay { dir, path }) => (Verb::Replay { dir: None, path }, dir),
+            None => (Verb::Watch { dir: None }, None),
         };
         let mut warnings = Vec::new();
         let dir = match dir {
@@ -215,6 +220,16 @@ impl Settings {
             &mut warnings,
         );
         let root = places::library(&dir, environment)?;
+        let command = match verb {
+            Verb::Scan { .. } => Command::Scan,
+            Verb::Watch { .. } => Command::Watch,
+            Verb::Approve { .. } => Command::Approve,
+            Verb::Replay { path: None, .. } => Command::Replay(LibraryPath::root()),
+            Verb::Replay { path: Some(path), .. } => {
+                let path = Given { label: "--path".to_owned(), value: path, by_default: false };
+                Command::Replay(places::beneath(&path, &root)?)
+            }
+        };
 
         Ok(Self {
             command,
@@ -252,13 +267,13 @@ impl Settings {
             outbox_max_events: given!(outbox_max_events).number("a number of messages", 1..=1_000_000_000)?,
             shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
             broker: match given!(rabbitmq_url?) {
-                Some(url) => Broker::of_url(&url)?,
-                None => Broker::of_parts(
-                    &given!(rabbitmq_host),
-                    &given!(rabbitmq_port),
-                    &given!(rabbitmq_user),
-                    &given!(rabbitmq_pass),
-                )?,
+                Some(url) => url.parsed()?,
+                None => BrokerUrl::new(
+                    &given!(rabbitmq_host).host()?,
+                    given!(rabbitmq_port).number("a port", 1..=u16::MAX)?,
+                    given!(rabbitmq_user).text()?,
+                    &given!(rabbitmq_pass).text()?.into(),
+                ),
             },
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
@@ -368,7 +383,7 @@ mod tests {
         assert_eq!(settings.settle, Duration::from_secs(2));
         assert_eq!((settings.max_files_per_second, settings.max_bytes_per_second), (None, None));
         assert_eq!(settings.metadata_style, MetadataStyle::Nested);
-        assert_eq!(settings.log_level, "error,file_watcher=info");
+        assert_eq!(settings.log_level, "error,lapin=off,file_watcher=info");
         assert_eq!(settings.log_format, None);
         assert_eq!(settings.unroutable, Unroutable::Auto);
         assert_eq!(settings.shutdown_grace, Duration::from_secs(10));

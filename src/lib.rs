@@ -16,7 +16,7 @@
 //! | 2 | [`sink`] | where messages go: RabbitMQ or standard output | forget a message unasked |
 //! | 2 | [`status`] | counters, progress and the summary | steer |
 //! | 3 | [`pipeline`] | the chain, on one screen | anything else |
-//! | 4 | [`config`], [`telemetry`] | the settings and the logs | work |
+//! | 4 | [`config`], [`telemetry`], [`control`] | the settings, the logs, the control socket | work |
 //! | 5 | [`service`] | the parts assembled: one scan, or watching for good | decide |
 //! | 6 | [`cli`] | the thin shell around all of it | work |
 
@@ -36,6 +36,7 @@ pub mod store;
 pub mod pipeline;
 
 pub mod config;
+pub mod control;
 pub mod telemetry;
 
 pub mod service;

@@ -1,5 +1,6 @@
 //! The service: everything assembled from the settings, run once (`scan`) or for good (`watch`).
 
+mod replay;
 mod scan;
 mod watch;
 
@@ -10,21 +11,23 @@ use std::thread;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
+use crate::control::ControlError;
 use crate::disk::Root;
 use crate::library::{Brake, Inbox, Scanner, Tally};
 use crate::message::Encoder;
-use crate::model::{FsEvent, Observation};
+use crate::model::{FsEvent, LibraryPath, Observation, Origin, Outgoing, Quiet};
 use crate::pipeline::Chain;
-use crate::sink::{Amqp, AmqpSettings, BrokerUrl, Deliver, Sink, SinkError, Stdout};
+use crate::sink::{Amqp, AmqpSettings, Deliver, Sink, SinkError, Stdout};
 use crate::status::{Counters, Progress};
 use crate::store::{Committed, IndexReader, StateDir, Store, StoreError};
 use crate::stream::{Holds, Leased, Leases, Settle};
 
+pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
 
@@ -49,6 +52,12 @@ pub enum ServiceError {
     /// Messages cannot be delivered, now or later.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// Other invocations could not reach this one.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The broker is there and will not have us until a person puts something right.
+    #[error("{0}")]
+    Refused(String),
     /// The walk could not be finished.
     #[error("the walk could not be finished: {0}")]
     Walk(String),
@@ -70,7 +79,8 @@ pub struct Service {
     /// Threads that read at once: enough to keep the processors and the disk busy, and few enough
     /// not to fight over them. The other files in flight wait their turn.
     readers: Semaphore,
-    failures: Mutex<HashSet<crate::model::LibraryPath>>,
+    replay_begun: Notify,
+    failures: Mutex<HashSet<LibraryPath>>,
 }
 
 impl Service {
@@ -124,6 +134,7 @@ impl Service {
             scanner,
             counters: Counters::default(),
             readers: Semaphore::new(thread::available_parallelism().map_or(8, |cores| cores.get() * 4)),
+            replay_begun: Notify::new(),
             failures: Mutex::default(),
         })
     }
@@ -166,7 +177,11 @@ impl Service {
             let committed = self.commit_to_store(&observations).await;
             self.count(&observations, &committed);
             for path in committed.again {
-                looks_again.push(FsEvent::new(path, crate::model::Quiet::Found, crate::model::Origin::Watch));
+                looks_again.push(FsEvent::new(path, Quiet::Found, Origin::Watch));
+            }
+            for path in committed.other_names {
+                // It may as well be the old name of a file whose inode was given to another one.
+                looks_again.push(FsEvent::new(path, Quiet::Gone, Origin::Watch));
             }
         }
         for look in looks_again {
@@ -174,8 +189,17 @@ impl Service {
         }
     }
 
+    /// Lets the deletes that are held pass with the walk that this asks for; says how many they are.
+    pub fn approve(&self) -> u64 {
+        let held = self.scanner.brake.held();
+        self.scanner.brake.approve();
+        self.inbox.mark(LibraryPath::root(), Duration::ZERO);
+        held
+    }
+
     /// Commits until it succeeds: a full disk stops the intake, and nothing else.
     async fn commit_to_store(&self, observations: &Arc<[Observation]>) -> Committed {
+        self.wait_for_room().await;
         let mut waits = retry_waits();
         loop {
             match self.store.commit(Arc::clone(observations)).await {
@@ -186,6 +210,18 @@ impl Service {
                     tokio::time::sleep(wait).await;
                 }
             }
+        }
+    }
+
+    /// Waits while the outbox is full: hints collapse meanwhile, and nothing is lost.
+    async fn wait_for_room(&self) {
+        let most = self.settings.outbox_max_events;
+        if self.store.outbox_length() < most {
+            return;
+        }
+        tracing::warn!(outbox_max_events = most, "the outbox is full; intake waits for the broker");
+        if self.store.room(most).await.is_ok() {
+            tracing::info!("the outbox has room; intake goes on");
         }
     }
 
@@ -207,7 +243,7 @@ impl Service {
         }
     }
 
-    fn failed(&self, path: &crate::model::LibraryPath, error: &std::io::Error) {
+    fn failed(&self, path: &LibraryPath, error: &std::io::Error) {
         self.counters.failed.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = failures.len() >= FAILURES_REMEMBERED || failures.insert(path.clone());
@@ -223,7 +259,7 @@ impl Service {
     /// Sends the outbox to `sink`, for as long as that takes batches.
     async fn deliver(&self, sink: &mut Sink) -> Result<(), ServiceError> {
         let store = self.store.clone();
-        let forgetting = futures::sink::unfold(sink, move |sink: &mut Sink, batch: Vec<crate::model::Outgoing>| {
+        let forgetting = futures::sink::unfold(sink, move |sink: &mut Sink, batch: Vec<Outgoing>| {
             let store = store.clone();
             async move {
                 sink.deliver(&batch).await?;
@@ -240,19 +276,16 @@ impl Service {
         crate::pipeline::deliver(outbox, self.settings.batch_size, std::pin::pin!(forgetting)).await
     }
 
-    /// Says how far the work has come, every now and then, until it is dropped.
-    async fn say_progress(&self, every: Duration) {
+    /// Says how far the work has come, soon after it begins and then seldom, until it is dropped.
+    async fn say_progress(&self) {
         let mut progress = Progress::default();
+        let mut said = false;
         loop {
-            tokio::time::sleep(every).await;
-            self.say(&mut progress);
+            tokio::time::sleep(if said { SELDOM } else { SOON }).await;
+            let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
+            let bytes = self.examiner.contents.bytes_read();
+            said = progress.say(self.counters.events.now(), seen, bytes, self.store.outbox_length());
         }
-    }
-
-    fn say(&self, progress: &mut Progress) {
-        let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
-        let bytes = self.examiner.contents.bytes_read();
-        progress.say(self.counters.events.now(), seen, bytes, self.store.outbox_length());
     }
 }
 
@@ -261,19 +294,21 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
     match settings.sink {
         SinkKind::Stdout => Sink::Stdout(Stdout::new()),
         SinkKind::Amqp => {
-            let broker = BrokerUrl::from(settings.broker.uri().clone());
             let watched_directory = settings.root.to_string_lossy();
-            let unroutable = match settings.unroutable {
-                crate::model::Unroutable::Auto => crate::sink::Unroutable::Auto,
-                crate::model::Unroutable::Hold => crate::sink::Unroutable::Hold,
-                crate::model::Unroutable::Drop => crate::sink::Unroutable::Drop,
+            let amqp = AmqpSettings {
+                unroutable: settings.unroutable,
+                ..AmqpSettings::new(settings.broker.clone(), instance_id, &watched_directory)
             };
-            let amqp = AmqpSettings { unroutable, ..AmqpSettings::new(broker, instance_id, &watched_directory) };
             Sink::Amqp(Box::new(Amqp::new(amqp)))
         }
     }
 }
 
+/// How soon new work is told of in the log, and how often work that goes on.
+const SOON: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_secs(10);
+
+/// The longest wait before the store is tried again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 fn retry_waits() -> impl Iterator<Item = Duration> {

@@ -20,7 +20,7 @@ use super::{Exit, SettingsError};
     max_term_width = 100,
     args_override_self = true,
     disable_help_subcommand = true,
-    override_usage = "file-watcher [FLAGS] [scan|watch] [DIR]",
+    override_usage = "file-watcher [FLAGS] [scan|watch|approve|replay] [DIR]",
     after_help = "Every setting is a flag or an environment variable; the flag wins. A variable that is set but empty \
                   counts as unset. Variables are also read from a file .env in the working directory; the real \
                   environment wins over it."
@@ -43,6 +43,19 @@ pub(super) enum Verb {
     Watch {
         /// The library. Without it: DATA_DIR
         dir: Option<OsString>,
+    },
+    /// Publish the deletes that were held because they were too many to be believed
+    Approve {
+        /// The library. Without it: DATA_DIR
+        dir: Option<OsString>,
+    },
+    /// Publish everything that is known again, as created, for a consumer that lost its memory
+    Replay {
+        /// The library. Without it: DATA_DIR
+        dir: Option<OsString>,
+        /// Only what is at or beneath this path of the library.
+        #[arg(long, value_name = "PREFIX")]
+        path: Option<OsString>,
     },
 }
 

@@ -89,6 +89,23 @@ impl Given {
         Err(self.is_not(what, &format!("{others} or {last}")))
     }
 
+    /// The name or the address of a machine.
+    pub(super) fn host(&self) -> Result<String, SettingsError> {
+        let host = self.text()?.trim();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        if address.parse::<std::net::IpAddr>().is_ok() {
+            return Ok(address.to_owned());
+        }
+        let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if !host.is_empty() && host.bytes().all(of_a_name) {
+            return Ok(host.to_owned());
+        }
+        Err(self.wrong(format!(
+            "{:?} is not a host's name or address; give one such as rabbitmq.example",
+            without_secrets(host)
+        )))
+    }
+
     /// The name of an instance: safe in a log line, in a connection's name and in a file name.
     pub(super) fn instance_id(&self) -> Result<String, SettingsError> {
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -117,7 +134,7 @@ impl Given {
                 None => return Err(unclear()),
             }
         }
-        let mut directives = format!("error,file_watcher={level}");
+        let mut directives = format!("error,lapin=off,file_watcher={level}");
         for directive in named {
             directives.push(',');
             directives.push_str(directive);
@@ -168,10 +185,10 @@ mod tests {
     #[test]
     fn a_level_is_for_this_program_and_libraries_stay_quiet() {
         let directives = |text| given(text).log_directives().ok();
-        assert_eq!(directives("DEBUG").as_deref(), Some("error,file_watcher=debug"));
-        assert_eq!(directives("error").as_deref(), Some("error,file_watcher=error"));
-        assert_eq!(directives("lapin=debug").as_deref(), Some("error,file_watcher=info,lapin=debug"));
-        assert_eq!(directives("debug, lapin=trace").as_deref(), Some("error,file_watcher=debug,lapin=trace"));
+        assert_eq!(directives("DEBUG").as_deref(), Some("error,lapin=off,file_watcher=debug"));
+        assert_eq!(directives("error").as_deref(), Some("error,lapin=off,file_watcher=error"));
+        assert_eq!(directives("lapin=debug").as_deref(), Some("error,lapin=off,file_watcher=info,lapin=debug"));
+        assert_eq!(directives("debug, lapin=trace").as_deref(), Some("error,lapin=off,file_watcher=debug,lapin=trace"));
         for wrong in ["chatty", "verbose,lapin=debug", "lapin=loud", "", "info,"] {
             assert_eq!(directives(wrong), None, "{wrong}");
         }

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::given::{Given, shown};
 use super::{Environment, SettingsError};
+use crate::model::LibraryPath;
 
 /// The library's root, absolute, proved to be a directory that can be read.
 pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBuf, SettingsError> {
@@ -27,6 +28,20 @@ pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBu
     // Listing a directory and entering it are two permissions.
     std::fs::metadata(root.join(".")).map_err(|error| refused(&error))?;
     Ok(root)
+}
+
+/// A path of the library, given absolute or from the root. Nothing need be there.
+pub(super) fn beneath(given: &Given, root: &Path) -> Result<LibraryPath, SettingsError> {
+    let path = Path::new(&given.value);
+    let inside = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
+    let named =
+        |inside: &&Path| inside.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let inside = inside.filter(named).ok_or_else(|| {
+        given.wrong(format!("{} is not in the library {}; give a path beneath it", shown(path), shown(root)))
+    })?;
+    // Without the doubled and the last slashes.
+    let tidy: PathBuf = inside.components().filter(|part| *part != Component::CurDir).collect();
+    Ok(LibraryPath::from_bytes(tidy.as_os_str().as_bytes()))
 }
 
 /// The state's directory, absolute, proved to lie outside the library. It need not exist yet.

@@ -103,7 +103,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         // Nothing was written since it was committed, however young that is: it only changed its name or attributes.
         let was_finished =
             row.iter().filter(|_| was_here).chain(&same_inode).any(|row| row.stat.same_size_and_mtime(&stat));
-        if !was_finished && let Some(wait) = self.unsettled_for(&look, &stat) {
+        let may_be_cut = row.iter().map(|row| &row.stat).chain(&look.last_seen).any(|before| may_be_cut(before, &stat));
+        if !was_finished && let Some(wait) = self.unsettled_for(&look, &stat, may_be_cut) {
             return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
         }
         tokens.extend(same_inode.iter().map(|row| Token::new(self.claimed.hold(row.path.clone()))));
@@ -137,6 +138,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if self.claimed.is_held(&look.path) {
             return Ok(Outcome::Again(look_again(look, FIRST_RETRY, None)));
         }
+        if look.generation.is_some_and(|generation| generation != self.disk.generation()) {
+            // It went away with a root that is no longer the root: the walk of this one will tell.
+            return Ok(Outcome::Unchanged);
+        }
         if is_hidden(row, entry) {
             return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
         }
@@ -144,17 +149,24 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// How long to wait until the file can be called finished; `None` where it is.
-    fn unsettled_for(&self, look: &FsEvent, stat: &FileStat) -> Option<Duration> {
+    fn unsettled_for(&self, look: &FsEvent, stat: &FileStat, may_be_cut: bool) -> Option<Duration> {
+        let modified = u64::try_from(stat.mtime_ns).map(Duration::from_nanos).unwrap_or_default();
+        // What was written since then is not complete yet.
+        let is_complete = look.complete_at.is_none_or(|complete| modified <= since_epoch(complete));
         let needed = match look.quiet {
-            Quiet::Renamed => return None,
-            Quiet::Closed => self.patience.debounce,
-            Quiet::Found | Quiet::Created | Quiet::Touched | Quiet::Gone | Quiet::Again(_) => self.patience.settle,
+            _ if may_be_cut => self.patience.settle,
+            Quiet::Renamed if is_complete => return None,
+            Quiet::Closed if is_complete => self.patience.debounce,
+            _ => self.patience.settle,
         };
         if look.last_seen.as_ref() == Some(stat) && matches!(look.quiet, Quiet::Again(waited) if waited >= needed) {
             return None;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let modified = u64::try_from(stat.mtime_ns).map(Duration::from_nanos).unwrap_or_default();
+        if may_be_cut {
+            // Its time is that of another content, so its age tells nothing.
+            return Some(needed);
+        }
+        let now = since_epoch(SystemTime::now());
         match now.checked_sub(modified) {
             Some(age) if age >= needed => None,
             // When it will be old enough, unless it is written to until then.
@@ -223,10 +235,139 @@ fn is_hidden(row: &Row, entry: Entry) -> bool {
     matches!(entry, Entry::Missing { nearest_device } if row.stat.device != 0 && row.stat.device != nearest_device)
 }
 
+/// Whether somebody may just be cutting the file: the kernel changes the size first and the times when
+/// that is done, and until then the file looks as old and as finished as it was.
+fn may_be_cut(before: &FileStat, now: &FileStat) -> bool {
+    before.same_file(now) && before.size != now.size && before.ctime_ns == now.ctime_ns
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn look_again(look: FsEvent, wait: Duration, seen: Option<FileStat>) -> FsEvent {
     FsEvent { quiet: Quiet::Again(wait), last_seen: seen, attempt: look.attempt.saturating_add(1), ..look }
 }
 
 fn backoff(attempt: u32) -> Duration {
     FIRST_RETRY.saturating_mul(1 << attempt.min(16)).min(LAST_RETRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::model::{Fingerprint, Metadata, Origin};
+
+    const SETTLE: Duration = Duration::from_secs(2);
+
+    /// A disk with one file.
+    struct OneFile(FileStat);
+
+    impl Disk for OneFile {
+        type File = ();
+
+        fn entry(&self, _: &LibraryPath) -> io::Result<Entry> {
+            Ok(Entry::File(self.0))
+        }
+
+        fn open(&self, _: &LibraryPath) -> io::Result<Option<((), FileStat)>> {
+            Ok(Some(((), self.0)))
+        }
+
+        fn stat(&self, (): &()) -> io::Result<FileStat> {
+            Ok(self.0)
+        }
+    }
+
+    struct SomeContent;
+
+    impl Contents<()> for SomeContent {
+        fn read(&self, (): &(), _: &LibraryPath, _: Option<&Track>) -> io::Result<Track> {
+            Ok(track())
+        }
+    }
+
+    struct OneRow(Option<Row>);
+
+    impl Index for OneRow {
+        type Error = Infallible;
+
+        fn row(&self, _: &LibraryPath) -> Result<Option<Row>, Infallible> {
+            Ok(self.0.clone())
+        }
+
+        fn rows_by_inode(&self, _: u64, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
+            Ok(self.0.iter().cloned().collect())
+        }
+
+        fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
+            Ok(Vec::new())
+        }
+
+        fn rows_after(
+            &self,
+            _: &LibraryPath,
+            _: Option<&LibraryPath>,
+            _: usize,
+        ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
+            Ok(Vec::new())
+        }
+
+        fn len(&self) -> Result<u64, Infallible> {
+            Ok(1)
+        }
+    }
+
+    fn track() -> Track {
+        Track { fingerprint: Fingerprint { sha256: [1; 32], xxh128: 1 }, metadata: Metadata::default() }
+    }
+
+    fn age(length: Duration) -> i64 {
+        i64::try_from(since_epoch(SystemTime::now() - length).as_nanos()).unwrap()
+    }
+
+    fn old(size: u64) -> FileStat {
+        let an_hour_ago = age(Duration::from_hours(1));
+        FileStat { device: 0, inode: 7, size, mtime_ns: an_hour_ago, ctime_ns: an_hour_ago }
+    }
+
+    fn look(found: FileStat, row: Option<FileStat>, look: FsEvent) -> Outcome {
+        let row = row.map(|stat| Row { path: look.path.clone(), stat, track: track() });
+        let patience = Patience { debounce: Duration::from_millis(50), settle: SETTLE, ignore_ctime: false };
+        let (claimed, dirty) = (Holds::new(), Holds::new());
+        Examiner { disk: OneFile(found), contents: SomeContent, index: OneRow(row), patience, claimed, dirty }
+            .examine(look)
+            .outcome
+    }
+
+    #[test]
+    fn a_file_that_changed_its_size_and_not_its_times_is_being_cut_and_must_stay_like_that_to_be_finished() {
+        let committed = old(9);
+        let cut = FileStat { size: 0, ..committed };
+        for quiet in [Quiet::Found, Quiet::Closed, Quiet::Renamed] {
+            let first = look(cut, Some(committed), FsEvent::new("a.mp3".into(), quiet, Origin::Watch));
+            let Outcome::Again(again) = first else { panic!("{first:?}") };
+            assert_eq!((again.quiet, again.last_seen), (Quiet::Again(SETTLE), Some(cut)));
+            // Where the kernel's clock is coarse it may stay like that for good.
+            assert!(matches!(look(cut, Some(committed), again), Outcome::Observed(_)));
+        }
+        // Nothing was committed yet, but an earlier look saw more of it.
+        let seen = FsEvent { last_seen: Some(committed), ..FsEvent::new("a.mp3".into(), Quiet::Found, Origin::Scan) };
+        assert!(matches!(look(cut, None, seen), Outcome::Again(_)));
+    }
+
+    #[test]
+    fn a_close_or_a_rename_says_nothing_of_what_was_written_after_it() {
+        let a_second_ago = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
+        for quiet in [Quiet::Closed, Quiet::Renamed] {
+            let complete = |ago| FsEvent {
+                complete_at: Some(SystemTime::now() - ago),
+                ..FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
+            };
+            assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(900))), Outcome::Observed(_)));
+            assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(1100))), Outcome::Again(_)));
+        }
+    }
 }

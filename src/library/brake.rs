@@ -39,7 +39,9 @@ impl Brake {
     pub fn judge(&self, gone: u64, indexed: u64) -> Verdict {
         let mut state = self.state();
         let too_many = gone > NEVER_HELD && gone.saturating_mul(100) > indexed.saturating_mul(u64::from(self.percent));
-        if !too_many || std::mem::take(&mut state.approved) {
+        // Approved is what this walk found, not what some later one may find.
+        let approved = std::mem::take(&mut state.approved);
+        if !too_many || approved {
             state.held = 0;
             return Verdict::Pass;
         }
@@ -77,6 +79,8 @@ mod tests {
         assert_eq!(brake.judge(100, 100), Verdict::NewlyHeld);
         brake.approve();
         assert_eq!(brake.judge(100, 100), Verdict::Pass);
+        brake.approve();
+        assert_eq!(brake.judge(0, 100), Verdict::Pass);
         assert_eq!(brake.judge(100, 100), Verdict::NewlyHeld);
     }
 }

@@ -97,6 +97,11 @@ impl Inbox {
         is_new
     }
 
+    /// Takes all marks back: something makes up for them that is marked now.
+    pub fn unmark_all(&self) {
+        self.state().subtrees.clear();
+    }
+
     /// Takes a mark back, where nobody walked the subtree yet.
     pub fn unmark(&self, subtree: &LibraryPath) {
         self.state().subtrees.remove(subtree);
@@ -122,6 +127,13 @@ impl Inbox {
         let mut state = self.state();
         let State { hints, order, .. } = &mut *state;
         order.drain(..).filter_map(|path| hints.remove(&path)).collect()
+    }
+
+    /// Takes all subtrees that are marked, due or not; none of them lies in another one.
+    pub fn take_subtrees(&self) -> Vec<LibraryPath> {
+        let mut state = self.state();
+        let last = state.subtrees.values().max().copied();
+        last.map(|last| state.take_due(last).0).unwrap_or_default()
     }
 
     /// How many hints wait.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{FileStat, LibraryPath};
 
@@ -20,8 +20,13 @@ pub struct FsEvent {
     /// Somebody closed the file after writing: read it even if its times did not change, as they
     /// may not after writes through a memory map.
     pub written: bool,
+    /// When we heard that the file is complete: closed after writing, or renamed into place.
+    pub complete_at: Option<SystemTime>,
     /// The kernel said that this name was that one until now.
     pub renamed_from: Option<LibraryPath>,
+    /// Which of the directories that were the root one after the other this speaks of: what is not in
+    /// another one is not gone.
+    pub generation: Option<u64>,
     /// What the last look saw, when it found the file still changing.
     pub last_seen: Option<FileStat>,
     /// How many looks were thrown away before this one.
@@ -40,7 +45,9 @@ impl FsEvent {
             quiet,
             origin,
             written: false,
+            complete_at: None,
             renamed_from: None,
+            generation: None,
             last_seen: None,
             attempt: 0,
             walks: Vec::new(),
@@ -60,6 +67,7 @@ impl FsEvent {
             self.renamed_from = None;
         }
         self.written |= older.written;
+        self.complete_at = self.complete_at.or(older.complete_at);
         self.last_seen = self.last_seen.or(older.last_seen);
         self.attempt = self.attempt.max(older.attempt);
         self.walks.append(&mut older.walks);

@@ -1,5 +1,6 @@
 //! One look at the whole library.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -7,18 +8,23 @@ use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError};
+use crate::library::WalkReport;
 use crate::model::{FsEvent, LibraryPath, Origin, Quiet};
-use crate::sink::Sink;
+use crate::sink::{BrokerState, DeliveryStatus, Sink};
 use crate::status::Summary;
+
+/// Walks that one scan makes at most, where the library changes under it.
+const MOST_WALKS: usize = 10;
 
 /// Looks at a file that keeps changing before it is left to the next scan.
 const MOST_ATTEMPTS: u32 = 8;
 
-/// How often a scan says how far it has come.
-const PROGRESS: Duration = Duration::from_secs(5);
-
 /// Looks at the whole library once, and waits until everything that changed is delivered.
-pub async fn scan(service: &Service, sink: &mut Sink, shutdown: CancellationToken) -> Result<Summary, ServiceError> {
+pub async fn scan(
+    service: &Service,
+    sink: &mut Sink,
+    shutdown: CancellationToken,
+) -> Result<Option<Summary>, ServiceError> {
     let begun = Instant::now();
     let work = async {
         service.index_once(&shutdown).await?;
@@ -34,21 +40,62 @@ pub async fn scan(service: &Service, sink: &mut Sink, shutdown: CancellationToke
     };
     tokio::select! {
         done = work => done,
+        refused = refused(sink.status()) => Err(refused),
         failed = service.deliver(sink) => failed,
-        () = service.say_progress(PROGRESS) => Ok(()),
+        () = service.say_progress() => Ok(()),
         () = stopped => Err(ServiceError::Interrupted),
     }?;
     if shutdown.is_cancelled() {
         return Err(ServiceError::Interrupted);
     }
-    Ok(service.summary(begun))
+    Ok(Some(service.summary(begun)))
+}
+
+/// Waits until the broker refuses us for something that a person must put right.
+async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
+    let Some(status) = status else { return std::future::pending().await };
+    let mut state = status.state();
+    let refused = state.wait_for(|state| matches!(state, BrokerState::Refused { .. })).await;
+    match refused.as_deref() {
+        Ok(BrokerState::Refused { reason, .. }) => ServiceError::Refused(reason.clone()),
+        _ => std::future::pending().await,
+    }
 }
 
 impl Service {
     async fn index_once(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
-        let (hints, report) = self.scanner.walk(vec![LibraryPath::root()], Origin::Scan);
-        self.index(hints, shutdown).await;
-        // What was not finished is looked at until it is, or for long enough.
+        let mut found = WalkReport::default();
+        let mut subtrees = vec![LibraryPath::root()];
+        // Once, unless the library changes under the walk: then what changed is walked again.
+        for _ in 0..MOST_WALKS {
+            if subtrees.is_empty() || shutdown.is_cancelled() {
+                break;
+            }
+            let (hints, report) = self.scanner.walk(subtrees, Origin::Scan);
+            self.index(hints, shutdown).await;
+            self.finish_looks(shutdown).await;
+            let Ok(report) = report.await else { return Ok(()) };
+            found.append(report);
+            subtrees = self.inbox.take_subtrees();
+        }
+        if let Some(failure) = found.failure {
+            return Err(ServiceError::Walk(failure));
+        }
+        for (path, error) in &found.unreadable {
+            self.failed(path, &std::io::Error::other(error.clone()));
+        }
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let gone = self.scanner.deletions(&found, true);
+        let looks = gone.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Scan));
+        self.index(futures::stream::iter(looks), shutdown).await;
+        self.finish_looks(shutdown).await;
+        Ok(())
+    }
+
+    /// Looks at files that were found changing until they are finished, or for long enough.
+    async fn finish_looks(&self, shutdown: &CancellationToken) {
         loop {
             let waiting = self.take_unfinished();
             let Some(wait) = waiting.iter().map(wait_of).max() else { break };
@@ -58,20 +105,6 @@ impl Service {
             }
             self.index(futures::stream::iter(waiting), shutdown).await;
         }
-        let Ok(report) = report.await else { return Ok(()) };
-        if let Some(failure) = report.failure {
-            return Err(ServiceError::Walk(failure));
-        }
-        for (path, error) in &report.unreadable {
-            self.failed(path, &std::io::Error::other(error.clone()));
-        }
-        if shutdown.is_cancelled() {
-            return Ok(());
-        }
-        let gone = self.scanner.deletions(&report, true);
-        let looks = gone.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Scan));
-        self.index(futures::stream::iter(looks), shutdown).await;
-        Ok(())
     }
 
     /// Takes hints through the chain until they end or `shutdown` comes, and commits all that was taken.

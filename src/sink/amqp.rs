@@ -8,10 +8,12 @@
 //! One thing can disturb that order, and it is the broker's: a queue that is full and told to reject
 //! (`x-overflow: reject-publish`) may refuse a message and take the one behind it. So from the first
 //! refusal on messages go one by one, until a thousand of them were taken.
+//!
+//! `UNROUTABLE=auto` looks for somebody who listens among the keys of one batch. Where a batch holds
+//! only keys that no consumer binds, and nothing was routed on this connection yet, it waits, as the
+//! contract has it; `drop` is for consumers that bind few of the keys.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,7 @@ use super::publish::{Fate, Link};
 use super::rarely::Rarely;
 use super::wire::Tls;
 use super::{Deliver, SinkError};
-use crate::model::Outgoing;
+use crate::model::{Outgoing, Unroutable};
 
 /// How many messages go one by one after one was refused.
 const CAREFUL: usize = 1_000;
@@ -73,47 +75,6 @@ impl AmqpSettings {
             confirm_timeout: Duration::from_secs(30),
             refused_pause: Duration::from_secs(30),
         }
-    }
-}
-
-/// What becomes of a message for which no queue is bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unroutable {
-    /// Kept until a first message of this connection was routed, so that a consumer that starts later
-    /// misses nothing; from then on let go, for consumers may bind fewer than the five keys.
-    #[default]
-    Auto,
-    /// Always kept.
-    Hold,
-    /// Always let go.
-    Drop,
-}
-
-/// A word that is none of the three.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("must be auto, hold or drop")]
-pub struct UnroutableError;
-
-impl FromStr for Unroutable {
-    type Err = UnroutableError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "auto" => Ok(Self::Auto),
-            "hold" => Ok(Self::Hold),
-            "drop" => Ok(Self::Drop),
-            _ => Err(UnroutableError),
-        }
-    }
-}
-
-impl fmt::Display for Unroutable {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Auto => "auto",
-            Self::Hold => "hold",
-            Self::Drop => "drop",
-        })
     }
 }
 
@@ -191,7 +152,7 @@ impl Amqp {
         done
     }
 
-    /// Says why the messages from `first` on wait, or that they no longer do.
+    /// Says why the messages from this one on wait, or that none does.
     fn say_held(&mut self, held: Option<(&Outgoing, Fate)>) {
         let since = Instant::now();
         match held {
@@ -214,10 +175,14 @@ impl Amqp {
                 self.status.hold_for(Some(Hold::Rejected { since }));
             }
             _ => {
-                for (lasting, what) in [(&mut self.unroutable, "are bound"), (&mut self.rejected, "have room")] {
-                    if let Some(lasted) = lasting.over(since) {
-                        tracing::info!(lasted_secs = lasted.as_secs(), "queues {what} again, messages go on");
-                    }
+                if let Some(lasted) = self.unroutable.over(since) {
+                    tracing::info!(lasted_secs = lasted.as_secs(), "a queue is bound, messages go on");
+                }
+                // A queue that its consumer keeps nearly full is full many times a second.
+                if self.careful == 0
+                    && let Some(lasted) = self.rejected.over(since)
+                {
+                    tracing::info!(lasted_secs = lasted.as_secs(), "the queue has room again, messages go on");
                 }
                 self.status.hold_for(None);
             }
@@ -247,7 +212,7 @@ impl Deliver for Amqp {
             if done > 0 {
                 pauses = connection::pauses();
             }
-            if error.is_none() && auto && done == 0 && link.routed_for().is_none() {
+            if auto && fates[0] == Fate::Returned && link.routed_for().is_none() {
                 // Nobody wants this one. Whoever wants another shows that there are consumers, and
                 // loses nothing by getting that one early: it comes again in its place.
                 error = link.publish(&first_of_each_other_key(rest)).await.1;
@@ -344,10 +309,6 @@ mod tests {
         assert!(lets_go(Unroutable::Auto, long));
         assert!(!lets_go(Unroutable::Hold, long));
         assert!(lets_go(Unroutable::Drop, None));
-        for setting in [Unroutable::Auto, Unroutable::Hold, Unroutable::Drop] {
-            assert_eq!(setting.to_string().parse(), Ok(setting));
-        }
-        assert_eq!("keep".parse::<Unroutable>(), Err(UnroutableError));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! is torn down to the socket and made anew, with channel, exchange and confirms: one way back is
 //! easier to trust than three.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,8 @@ impl Keeper {
     pub(super) async fn run(self) {
         let mut pauses = pauses();
         let mut outage = Rarely::default();
+        // Whether the last connection was of no use: then the next is not yet good news.
+        let mut doubtful = false;
         loop {
             let opened = tokio::select! {
                 () = self.closing.cancelled() => return,
@@ -64,11 +67,9 @@ impl Keeper {
             };
             let trouble = match opened {
                 Ok(session) => {
-                    self.say_connected(outage.over(Instant::now()));
-                    let begun = Instant::now();
-                    let end = self.attend(session).await;
-                    let Some((error, proven)) = end else { return };
-                    if proven || begun.elapsed() >= GOOD_LIFE {
+                    let Some((error, good)) = self.attend(session, &mut outage, doubtful).await else { return };
+                    doubtful = !good;
+                    if good {
                         pauses = self::pauses();
                     }
                     self.explain(&error, Step::Publish)
@@ -119,12 +120,30 @@ impl Keeper {
 
     /// Hands the connection out for as long as it is good; then says why it no longer is and whether
     /// it ever was. `None` after `closing`.
-    async fn attend(&self, mut session: Session) -> Option<(LinkError, bool)> {
+    async fn attend(&self, mut session: Session, outage: &mut Rarely, doubtful: bool) -> Option<(LinkError, bool)> {
+        let link = Arc::clone(&session.link);
         self.status.connected();
-        self.links.send_replace(Some(Arc::clone(&session.link)));
-        let end = tokio::select! {
-            () = self.closing.cancelled() => None,
-            error = session.fails(&self.status) => Some((error, session.link.is_proven())),
+        self.links.send_replace(Some(Arc::clone(&link)));
+        let mut good = false;
+        if !doubtful {
+            self.say_connected(outage.over(Instant::now()));
+        }
+        let end = {
+            let mut fails = pin!(session.fails(&self.status));
+            let mut proof = pin!(time::timeout(GOOD_LIFE, link.proves_itself()));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.closing.cancelled() => break None,
+                    _ = &mut proof, if !good => {
+                        good = true;
+                        if doubtful {
+                            self.say_connected(outage.over(Instant::now()));
+                        }
+                    }
+                    error = &mut fails => break Some((error, good || link.is_proven())),
+                }
+            }
         };
         self.links.send_replace(None);
         if end.is_none() {

@@ -15,8 +15,9 @@ mod wire;
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 
-pub use amqp::{Amqp, AmqpSettings, Unroutable, UnroutableError};
+pub use amqp::{Amqp, AmqpSettings};
 pub use broker_url::{BrokerUrl, BrokerUrlError};
 pub use delivery_status::{BrokerState, DeliveryStatus, Hold};
 pub use stdout::Stdout;
@@ -55,6 +56,23 @@ pub enum Sink {
     Amqp(Box<Amqp>),
     /// Standard output, one JSON body a line.
     Stdout(Stdout),
+}
+
+impl Sink {
+    /// How delivery is doing, where that is not plain to see.
+    pub fn status(&self) -> Option<Arc<DeliveryStatus>> {
+        match self {
+            Self::Amqp(amqp) => Some(amqp.status()),
+            Self::Stdout(_) => None,
+        }
+    }
+
+    /// Takes leave of the broker, within two seconds.
+    pub async fn close(self) {
+        if let Self::Amqp(amqp) = self {
+            amqp.close().await;
+        }
+    }
 }
 
 impl Deliver for Sink {

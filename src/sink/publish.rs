@@ -56,7 +56,7 @@ pub(super) struct Link {
     blocked: watch::Receiver<bool>,
     give_up: mpsc::UnboundedSender<LinkError>,
     publishing: AtomicBool,
-    proven: AtomicBool,
+    proven: watch::Sender<bool>,
     first_routed: Mutex<Option<Instant>>,
 }
 
@@ -76,7 +76,7 @@ impl Link {
             blocked,
             give_up,
             publishing: AtomicBool::new(false),
-            proven: AtomicBool::new(false),
+            proven: watch::Sender::new(false),
             first_routed: Mutex::new(None),
         }
     }
@@ -98,7 +98,7 @@ impl Link {
             None => self.publishing.store(false, Ordering::Relaxed),
         }
         if fates.iter().any(|fate| *fate != Fate::Unknown) {
-            self.proven.store(true, Ordering::Relaxed);
+            self.proven.send_replace(true);
         }
         if fates.contains(&Fate::Delivered) {
             self.first_routed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
@@ -113,7 +113,13 @@ impl Link {
 
     /// Whether the broker ever answered to a message.
     pub(super) fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
+        *self.proven.borrow()
+    }
+
+    /// Waits until the broker answers to a message.
+    pub(super) async fn proves_itself(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.proven.subscribe().wait_for(|proven| *proven).await;
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -164,7 +170,7 @@ impl Link {
             match answer {
                 Ok(confirmation) => {
                     *fate = if confirmation.is_ack() { Fate::Delivered } else { Fate::Rejected };
-                    returned.extend(confirmation.take_message());
+                    returned.extend(confirmation.take_message().map(|message| id_of(&message)));
                 }
                 Err(error) => outcome = outcome.and(Err(error)),
             }
@@ -209,16 +215,15 @@ impl Link {
     }
 }
 
-/// Marks the messages that came back; whether every one of `returned` was one of ours.
+/// Marks the messages that came back, by their ids; whether every one of `returned` was one of ours.
 ///
 /// Where not every answer came, a return that is known may belong to any message and one that is
 /// not known may be missing, unless none came at all: then none belongs to an answer that is here,
 /// for the broker sends the return first. So with returns, an incomplete set of answers is worth nothing.
-fn assign_returns(messages: &[&Outgoing], returned: &[BasicReturnMessage], fates: &mut [Fate], answered: bool) -> bool {
+fn assign_returns(messages: &[&Outgoing], returned: &[String], fates: &mut [Fate], answered: bool) -> bool {
     let mut ours = true;
-    for message in returned {
-        let id = message.delivery.properties.message_id().as_ref().map(ShortString::as_str);
-        match messages.iter().position(|sent| Some(sent.correlation_id.as_str()) == id) {
+    for id in returned {
+        match messages.iter().position(|sent| sent.correlation_id == *id) {
             Some(index) if fates[index] == Fate::Delivered => fates[index] = Fate::Returned,
             Some(_) => {}
             None => ours = false,
@@ -230,8 +235,53 @@ fn assign_returns(messages: &[&Outgoing], returned: &[BasicReturnMessage], fates
     ours
 }
 
+fn id_of(message: &BasicReturnMessage) -> String {
+    message.delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
 impl std::fmt::Debug for Link {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Link").field("open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after_returns(fates: [Fate; 3], returned: &[&str], answered: bool) -> (bool, [Fate; 3]) {
+        let sent = ["a", "b", "c"].map(|id| Outgoing {
+            sequence: 0,
+            event_type: "created".to_owned(),
+            correlation_id: id.to_owned(),
+            timestamp: 0,
+            body: Vec::new(),
+        });
+        let returned: Vec<_> = returned.iter().map(ToString::to_string).collect();
+        let mut fates = fates;
+        let ours = assign_returns(&sent.each_ref(), &returned, &mut fates, answered);
+        (ours, fates)
+    }
+
+    #[test]
+    fn a_return_belongs_to_the_message_that_it_names() {
+        use Fate::{Delivered, Rejected, Returned, Unknown};
+        let all = [Delivered; 3];
+        assert_eq!(after_returns(all, &[], true), (true, all));
+        assert_eq!(after_returns(all, &["c", "a"], true), (true, [Returned, Delivered, Returned]));
+        assert_eq!(
+            after_returns([Delivered, Rejected, Delivered], &["a"], true),
+            (true, [Returned, Rejected, Delivered])
+        );
+        // A return from before shows that answers are mixed up.
+        assert_eq!(after_returns(all, &["z"], true), (false, [Unknown; 3]));
+    }
+
+    #[test]
+    fn without_all_answers_no_message_that_may_have_come_back_counts_as_delivered() {
+        use Fate::{Delivered, Unknown};
+        let cut_off = [Delivered, Delivered, Unknown];
+        assert_eq!(after_returns(cut_off, &[], false), (true, cut_off));
+        assert_eq!(after_returns(cut_off, &["b"], false), (true, [Unknown; 3]));
     }
 }

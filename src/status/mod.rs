@@ -109,12 +109,11 @@ impl fmt::Display for Summary {
         if self.held > 0 {
             writeln!(formatter, "held deletes  {}", self.held)?;
         }
-        writeln!(
-            formatter,
-            "hashed        {} at {}/s",
-            human_bytes(self.bytes as f64),
-            human_bytes(self.bytes as f64 / seconds.max(0.001))
-        )?;
+        write!(formatter, "hashed        {}", human_bytes(self.bytes as f64))?;
+        if self.bytes > 0 {
+            write!(formatter, " at {}/s", human_bytes(self.bytes as f64 / seconds.max(0.001)))?;
+        }
+        writeln!(formatter)?;
         write!(formatter, "time          {seconds:.2} s, {:.0} files/s", self.seen as f64 / seconds.max(0.001))
     }
 }

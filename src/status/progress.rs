@@ -9,11 +9,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Logs what has come since the last call, if anything has.
-    pub fn say(&mut self, events: EventCounts<u64>, seen: u64, bytes: u64, waiting: u64) {
+    /// Logs what has come since the last call, if anything has; says whether it had.
+    pub fn say(&mut self, events: EventCounts<u64>, seen: u64, bytes: u64, waiting: u64) -> bool {
         let before = std::mem::replace(&mut self.events, events);
         if before == events {
-            return;
+            return false;
         }
         tracing::info!(
             created = events.created - before.created,
@@ -25,6 +25,7 @@ impl Progress {
             waiting,
             "indexed"
         );
+        true
     }
 }
 

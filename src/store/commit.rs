@@ -1,14 +1,14 @@
 //! The writer: what happens inside a transaction.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{StoreError, index};
 use crate::classify::{self, RowUpdate, Rows};
 use crate::message::{Encoder, Stamp};
-use crate::model::{FileEvent, LibraryPath, Observation, Outgoing, Row};
+use crate::model::{FileEvent, LibraryPath, Observation, Origin, Outgoing, Row};
 
 /// What a commit came to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,6 +17,9 @@ pub struct Committed {
     pub changes: Vec<FileEvent>,
     /// Paths to look at again.
     pub again: Vec<LibraryPath>,
+    /// Other names, as the index has it, of files that were committed in another state: a write through
+    /// one hard link tells nothing to the others.
+    pub other_names: Vec<LibraryPath>,
 }
 
 /// The one connection that writes.
@@ -57,24 +60,67 @@ impl Writer {
                 }
             }
         }
-        let at = Timestamp::now();
-        let mut sequence = self.last_sequence;
-        for event in &decision.changes {
-            sequence += 1;
-            let stamp = Stamp { sequence, at, correlation_id: Uuid::new_v4() };
-            enqueue(&transaction, &self.encoder.encode(event, &stamp))?;
+        let mut other_names = Vec::new();
+        for update in &decision.updates {
+            if let RowUpdate::Put(row) = update {
+                other_names.extend(index::names_in_another_state(&transaction, row)?);
+            }
         }
+        let sequence = enqueue(&transaction, &self.encoder, &decision.changes, self.last_sequence)?;
         // A batch that changes nothing needs no disk.
-        if !decision.updates.is_empty() || !decision.changes.is_empty() {
+        if decision.updates.is_empty() && decision.changes.is_empty() {
+            transaction.rollback()?;
+        } else {
             transaction.commit()?;
         }
+        self.enqueued(sequence);
+        Ok(Committed { changes: decision.changes, again: decision.again, other_names })
+    }
+
+    pub(super) fn begin_replay(&mut self, under: &LibraryPath) -> Result<u64, StoreError> {
+        let rows = index::count_under(&self.connection, under)?;
+        self.connection.execute("INSERT INTO replays (under) VALUES (?1)", params![under.as_bytes()])?;
+        Ok(rows)
+    }
+
+    pub(super) fn replay_some(&mut self, limit: usize) -> Result<bool, StoreError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let replay = transaction
+            .query_row("SELECT id, under, after FROM replays ORDER BY id LIMIT 1", [], |row| {
+                let after: Option<Vec<u8>> = row.get(2)?;
+                let under = LibraryPath::from_bytes(row.get_ref(1)?.as_blob()?);
+                Ok((row.get::<_, i64>(0)?, under, after.map(|after| LibraryPath::from_bytes(&after))))
+            })
+            .optional()?;
+        let Some((id, under, after)) = replay else { return Ok(false) };
+        let mut rows = Vec::new();
+        for (path, _) in index::rows_after(&transaction, &under, after.as_ref(), limit)? {
+            rows.extend(index::row(&transaction, &path)?);
+        }
+        match rows.last() {
+            Some(last) => {
+                transaction
+                    .execute("UPDATE replays SET after = ?2 WHERE id = ?1", params![id, last.path.as_bytes()])?;
+            }
+            None => {
+                transaction.execute("DELETE FROM replays WHERE id = ?1", params![id])?;
+            }
+        }
+        let changes = classify::announce(rows, Origin::Replay);
+        let sequence = enqueue(&transaction, &self.encoder, &changes, self.last_sequence)?;
+        transaction.commit()?;
+        self.enqueued(sequence);
+        Ok(true)
+    }
+
+    /// Tells who waits that messages up to `sequence` are in the outbox.
+    fn enqueued(&mut self, sequence: u64) {
         let added = sequence - self.last_sequence;
         if added > 0 {
             self.last_sequence = sequence;
             self.waiting.send_modify(|waiting| *waiting += added);
             self.announce.send_replace(sequence);
         }
-        Ok(Committed { changes: decision.changes, again: decision.again })
     }
 
     pub(super) fn forget(&mut self, sequence: u64) -> Result<(), StoreError> {
@@ -115,19 +161,31 @@ fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn enqueue(connection: &Connection, outgoing: &Outgoing) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(
-            "INSERT INTO outbox (sequence, event_type, correlation_id, timestamp, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![
+/// Puts a message for each change into the outbox, numbered from `last_sequence` on; returns the last number.
+fn enqueue(
+    connection: &Connection,
+    encoder: &Encoder,
+    changes: &[FileEvent],
+    last_sequence: u64,
+) -> Result<u64, StoreError> {
+    let at = Timestamp::now();
+    let mut sequence = last_sequence;
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO outbox (sequence, event_type, correlation_id, timestamp, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for event in changes {
+        sequence += 1;
+        let stamp = Stamp { sequence, at, correlation_id: Uuid::new_v4() };
+        let outgoing = encoder.encode(event, &stamp);
+        statement.execute(params![
             outgoing.sequence.cast_signed(),
             outgoing.event_type,
             outgoing.correlation_id,
             outgoing.timestamp.cast_signed(),
             outgoing.body,
         ])?;
-    Ok(())
+    }
+    Ok(sequence)
 }
 
 /// The messages after `after`, in order, at most `limit` of them.

@@ -65,38 +65,7 @@ impl Index for IndexReader {
         after: Option<&LibraryPath>,
         limit: usize,
     ) -> Result<Vec<(LibraryPath, FileStat)>, rusqlite::Error> {
-        // Beneath a directory lies what begins with `name/`; the byte after `/` ends that range. The path
-        // itself comes before it, with names such as `name.mp3` between the two.
-        let beneath = under.join(b"");
-        let own_row = after.is_none() && !under.is_root();
-        let (start, end): (&[u8], Vec<u8>) = if under.is_root() {
-            (b"", vec![0xff; 1])
-        } else {
-            let mut end = beneath.as_bytes().to_vec();
-            if let Some(last) = end.last_mut() {
-                *last += 1;
-            }
-            (beneath.as_bytes(), end)
-        };
-        let start = after.map_or(start, |after| start.max(after.as_bytes()));
-        self.with(|connection| {
-            const FIELDS: &str = "path, device, inode, size, mtime_ns, ctime_ns";
-            let mut rows = Vec::new();
-            if own_row {
-                let mut statement =
-                    connection.prepare_cached(&format!("SELECT {FIELDS} FROM files WHERE path = ?1"))?;
-                rows.extend(statement.query_row(params![under.as_bytes()], path_and_stat_from).optional()?);
-            }
-            // No path begins with 0xff 0xff …, but one may begin with 0xff: the root's range has no end.
-            let bound = if under.is_root() { "" } else { "AND path < ?2" };
-            let query = format!("SELECT {FIELDS} FROM files WHERE path > ?1 {bound} ORDER BY path LIMIT ?3");
-            let mut statement = connection.prepare_cached(&query)?;
-            let limit = i64::try_from(limit - rows.len().min(limit)).unwrap_or(i64::MAX);
-            for row in statement.query_map(params![start, end, limit], path_and_stat_from)? {
-                rows.push(row?);
-            }
-            Ok(rows)
-        })
+        self.with(|connection| rows_after(connection, under, after, limit))
     }
 
     fn len(&self) -> Result<u64, rusqlite::Error> {
@@ -104,6 +73,68 @@ impl Index for IndexReader {
             self.with(|connection| connection.query_row("SELECT count(*) FROM files", [], |row| row.get(0)))?;
         Ok(count.cast_unsigned())
     }
+}
+
+/// See [`Index::rows_after`].
+pub(super) fn rows_after(
+    connection: &Connection,
+    under: &LibraryPath,
+    after: Option<&LibraryPath>,
+    limit: usize,
+) -> Result<Vec<(LibraryPath, FileStat)>, rusqlite::Error> {
+    const FIELDS: &str = "path, device, inode, size, mtime_ns, ctime_ns";
+    let mut rows = Vec::new();
+    // The path itself comes before what is beneath it, with names such as `name.mp3` between the two.
+    if after.is_none() && !under.is_root() {
+        let mut statement = connection.prepare_cached(&format!("SELECT {FIELDS} FROM files WHERE path = ?1"))?;
+        rows.extend(statement.query_row(params![under.as_bytes()], path_and_stat_from).optional()?);
+    }
+    let (start, end) = range_beneath(under);
+    let start = after.map_or(&start[..], |after| after.as_bytes().max(&start));
+    let query = format!("SELECT {FIELDS} FROM files WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT ?3");
+    let mut statement = connection.prepare_cached(&query)?;
+    let limit = i64::try_from(limit.saturating_sub(rows.len())).unwrap_or(i64::MAX);
+    for row in statement.query_map(params![start, end, limit], path_and_stat_from)? {
+        rows.push(row?);
+    }
+    Ok(rows)
+}
+
+/// The paths of the rows that have `row`'s inode and not its stat.
+pub(super) fn names_in_another_state(connection: &Connection, row: &Row) -> Result<Vec<LibraryPath>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT path FROM files
+         WHERE inode = ?1 AND device = ?2 AND path <> ?3 AND (size, mtime_ns, ctime_ns) <> (?4, ?5, ?6)",
+    )?;
+    let FileStat { device, inode, size, mtime_ns, ctime_ns } = row.stat;
+    let (device, inode, size) = (device.cast_signed(), inode.cast_signed(), size.cast_signed());
+    let arguments = params![inode, device, row.path.as_bytes(), size, mtime_ns, ctime_ns];
+    let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
+    paths.collect()
+}
+
+/// How many rows there are at or beneath a path.
+pub(super) fn count_under(connection: &Connection, under: &LibraryPath) -> Result<u64, rusqlite::Error> {
+    let (start, end) = range_beneath(under);
+    let count: i64 = connection.query_row(
+        "SELECT count(*) FROM files WHERE path = ?1 OR (path > ?2 AND path < ?3)",
+        params![under.as_bytes(), start, end],
+        |row| row.get(0),
+    )?;
+    Ok(count.cast_unsigned())
+}
+
+/// Paths beneath a directory begin with `name/`, and the byte after `/` ends their range.
+fn range_beneath(directory: &LibraryPath) -> (Vec<u8>, Vec<u8>) {
+    if directory.is_root() {
+        // No path begins with as many of the highest byte as a name can have bytes.
+        return (Vec::new(), vec![0xff; 256]);
+    }
+    let start = directory.join(b"").as_bytes().to_vec();
+    let mut end = start.clone();
+    end.pop();
+    end.push(b'/' + 1);
+    (start, end)
 }
 
 pub(super) fn row(connection: &Connection, path: &LibraryPath) -> Result<Option<Row>, rusqlite::Error> {

@@ -21,7 +21,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::message::Encoder;
-use crate::model::{Observation, Outgoing};
+use crate::model::{LibraryPath, Observation, Outgoing};
 
 pub use commit::Committed;
 pub use index::IndexReader;
@@ -112,8 +112,7 @@ impl Store {
 
     /// Waits until nothing waits in the outbox.
     pub async fn drained(&self) -> Result<(), StoreError> {
-        self.waiting.clone().wait_for(|waiting| *waiting == 0).await.map_err(|_| StoreError::Stopped)?;
-        Ok(())
+        self.room(1).await
     }
 
     /// The sequence number of the newest message ever committed.
@@ -146,6 +145,24 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Begins to publish everything at or beneath `under` again, and says how many files that are now.
+    /// [`Store::replay_some`] does it, now or after a restart.
+    pub async fn begin_replay(&self, under: LibraryPath) -> Result<u64, StoreError> {
+        self.on_writer(move |writer| writer.begin_replay(&under)).await
+    }
+
+    /// Puts the next files of a replay into the outbox, at most `limit`, as they are known now; returns
+    /// whether there may be more. What changes later is told later, so no replay overtakes a change.
+    pub async fn replay_some(&self, limit: usize) -> Result<bool, StoreError> {
+        self.on_writer(move |writer| writer.replay_some(limit)).await
+    }
+
+    /// Waits until fewer than `most` messages wait in the outbox.
+    pub async fn room(&self, most: u64) -> Result<(), StoreError> {
+        self.waiting.clone().wait_for(|waiting| *waiting < most).await.map_err(|_| StoreError::Stopped)?;
+        Ok(())
     }
 
     /// Forgets every message up to and including `sequence`: they were delivered.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `files` | what consumers were last told of one path: its stat, hashes and metadata |
 //! | `outbox` | a message that is not delivered yet, its body ready to send |
+//! | `replays` | a subtree that is being published again, and how far that has come |
 //! | `meta` | a fact about the file itself, by name |
 
 use std::path::Path;
@@ -15,7 +16,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::StoreError;
 
 /// Steps from each format to the next; append only. `user_version` counts the steps that were taken.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE files (
         path BLOB PRIMARY KEY NOT NULL,
@@ -37,7 +39,12 @@ const MIGRATIONS: [&str; 1] = ["
         timestamp INTEGER NOT NULL,
         body BLOB NOT NULL
     );
-"];
+    ",
+    // `after` is the last path that was published again; NULL before the first.
+    "
+    CREATE TABLE replays (id INTEGER PRIMARY KEY, under BLOB NOT NULL, after BLOB);
+    ",
+];
 
 /// Opens the file for the writer: makes it, brings it up to date, and makes sure whose it is.
 pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError> {

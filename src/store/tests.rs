@@ -68,6 +68,21 @@ async fn a_batch_that_changes_nothing_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_that_changed_under_one_name_is_to_be_looked_at_under_its_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (one, other) = (LibraryPath::from("one.mp3"), LibraryPath::from("other.mp3"));
+    store.commit([file(&one, 1), file(&other, 1)].into()).await.unwrap();
+    let changed = |path| {
+        let Observation { path, origin, .. } = file(path, 2);
+        let stat = FileStat { ctime_ns: 3, ..stat(u64::MAX - 3) };
+        Observation { path, origin, seen: Seen::File { stat, content: Content::Read(track(2)), candidates: vec![] } }
+    };
+    assert_eq!(store.commit([changed(&one)].into()).await.unwrap().other_names, [other.clone()]);
+    assert_eq!(store.commit([changed(&other)].into()).await.unwrap().other_names, []);
+}
+
+#[tokio::test]
 async fn the_outbox_goes_on_with_what_is_committed_later() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());

@@ -50,7 +50,7 @@ async fn the_connection_says_whose_it_is_and_is_closed_in_the_end() {
     let vhost = node.vhost();
     let mut sink = sink(&node.url(&vhost));
     sink.connect().await.unwrap();
-    let connections = || node.ctl(&["list_connections", "vhost", "user_provided_name", "client_properties"]);
+    let connections = || node.ctl(&["list_connections", "vhost", "client_properties"]);
     let listed = connections();
     let line = listed.lines().find(|line| line.contains(&vhost)).expect("our connection");
     assert!(line.contains("file_watcher_test-instance"), "{line}");

@@ -7,15 +7,17 @@ mod contract;
 mod network;
 mod outages;
 mod pressure;
+mod program;
 mod refusals;
 mod unroutable;
 
 use std::time::Duration;
 
-use file_watcher::sink::{Amqp, AmqpSettings, Unroutable};
+use file_watcher::model::Unroutable;
+use file_watcher::sink::{Amqp, AmqpSettings};
 
 /// Longer than anything here takes on a busy machine; a test that waits this long has failed.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a queue must say nothing to be taken for empty.
 const QUIET: Duration = Duration::from_millis(500);

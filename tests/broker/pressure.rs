@@ -39,7 +39,7 @@ async fn a_full_queue_that_rejects_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_alarm_is_waited_out() {
     let node = Node::start();
-    let url = node.url("/");
+    let url = node.url(&node.vhost());
     let mut consumer = Consumer::of_all_keys(&url).await;
     // Two heartbeats go by while the broker is blocked: they must not end the connection, nor must
     // the missing confirms.

@@ -1,5 +1,9 @@
 //! What a person must put right: said clearly, without secrets, and tried again.
 
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use file_watcher::sink::{Amqp, BrokerState, Deliver};
 use lapin::ExchangeKind;
 use tokio::time;
@@ -47,25 +51,62 @@ async fn a_wrong_vhost_names_the_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_write_is_told_so() {
+async fn tls_with_a_port_that_speaks_none_names_the_settings() {
+    let node = Node::shared();
+    let reason = refusal(&sink(&node.url("/").replace("amqp://", "amqps://"))).await;
+    assert!(reason.contains("TLS") && reason.contains("RABBITMQ_CA_FILE"), "{reason}");
+}
+
+/// All on one thread, so that one thread's log has all of it.
+#[tokio::test]
+async fn the_log_says_it_once_however_often_it_is_tried_and_keeps_the_secret() {
     let node = Node::shared();
     let vhost = node.vhost();
     node.eval(r#"rabbit_auth_backend_internal:add_user(<<"bob">>, <<"s3cret">>, <<"test">>)."#);
     node.eval(&format!(
         "rabbit_auth_backend_internal:set_permissions(<<\"bob\">>, <<\"{vhost}\">>, <<\".*\">>, <<>>, <<\".*\">>, <<\"test\">>)."
     ));
-    let mut sink = sink(&node.url_as("bob", "s3cret", &vhost));
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    // He may log in and declare, and not write: each time it looks well until the first message.
+    let mut bob = sink(&node.url_as("bob", "s3cret", &vhost));
+    let mut carol = sink(&node.url_as("carol", "s3cret", &vhost));
     let batch = created(1..=1);
-    let delivery = sink.status();
-    let (reason, _) = tokio::join!(
-        async {
-            let mut state = delivery.state();
-            let refused = |state: &BrokerState| matches!(state, BrokerState::Refused { .. });
-            time::timeout(LIMIT, state.wait_for(refused)).await.expect("a refusal").unwrap().to_string()
-        },
-        time::timeout(std::time::Duration::from_secs(2), sink.deliver(&batch))
-    );
-    assert!(reason.contains("write") && reason.contains("bob") && !reason.contains("s3cret"), "{reason}");
+    let tries = async { tokio::join!(bob.deliver(&batch), carol.deliver(&batch)) };
+    assert!(time::timeout(Duration::from_secs(4), tries).await.is_err());
+    assert!(bob.status().connections() > 2, "it was tried again and again");
+
+    let reason = refusal(&bob).await;
+    assert!(reason.contains("write") && reason.contains("bob"), "{reason}");
+    let log = log.text();
+    assert!(!log.contains("s3cret"), "{log}");
+    let ours: Vec<_> = log.lines().filter(|line| line.contains("file_watcher")).collect();
+    assert_eq!(ours.iter().filter(|line| line.contains("ERROR")).count(), 2, "{ours:#?}");
+    assert_eq!(ours.len(), 3, "both refusals and bob's first connection: {ours:#?}");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use file_watcher::sink::{Deliver, Hold, Unroutable};
+use file_watcher::model::Unroutable;
+use file_watcher::sink::{Deliver, Hold};
 use tokio::time;
 
 use crate::support::consumer::{Consumer, first_seen};

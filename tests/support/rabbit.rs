@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::ops::Deref;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +24,7 @@ const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 /// How long a node may take to start, on a machine that is busy with other tests.
 const START: Duration = Duration::from_mins(2);
 
-/// How many nodes may run at once beside the shared one: starting one takes two cores some seconds.
+/// How many nodes may be used at once beside the shared one: starting one takes two cores some seconds.
 const PRIVATE_NODES: usize = 2;
 
 /// What runs between the test and its node. It ends when the test closes the pipe, in whichever way.
@@ -45,7 +46,6 @@ pub(crate) struct Node {
     vhosts: AtomicUsize,
     running: Mutex<Option<Running>>,
     folder: TempDir,
-    _permit: Option<Permit>,
 }
 
 /// A running node: the shell that keeps it, and its own process.
@@ -58,26 +58,33 @@ impl Node {
     /// The node that all tests of this binary share, each in its own vhost. Not to be stopped.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: LazyLock<Node> = LazyLock::new(|| {
-            let node = Node::new(None);
+            let node = Node::new();
             node.start_again();
             node
         });
         &SHARED
     }
 
-    /// A node for one test, running.
-    pub(crate) fn start() -> Self {
-        let node = Self::absent();
-        node.start_again();
-        node
+    /// A running node that is this test's alone, to be stopped, killed and frozen. It may have served
+    /// another test before, so use a vhost.
+    pub(crate) fn start() -> Private {
+        let permit = Permit::take();
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let node = idle.unwrap_or_else(|| {
+            let node = Self::new();
+            node.start_again();
+            node
+        });
+        Private { node: Some(node), _permit: permit }
     }
 
-    /// A node for one test, not started yet.
-    pub(crate) fn absent() -> Self {
-        Self::new(Some(Permit::take()))
+    /// A node that is this test's alone and was never started. It has the vhost `/`.
+    pub(crate) fn absent() -> Private {
+        let permit = Permit::take();
+        Private { node: Some(Self::new()), _permit: permit }
     }
 
-    fn new(permit: Option<Permit>) -> Self {
+    fn new() -> Self {
         let server = scripts().join("rabbitmq-server");
         assert!(
             server.is_file(),
@@ -100,7 +107,6 @@ impl Node {
             vhosts: AtomicUsize::new(0),
             running: Mutex::new(None),
             folder,
-            _permit: permit,
         }
     }
 
@@ -185,10 +191,12 @@ impl Node {
 
     /// Runs an Erlang expression, which ends in a full stop, inside the node.
     pub(crate) fn eval(&self, expression: &str) -> String {
+        // Each call has the same name, and a second one at the same time would be refused.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         // A hundred times as fast as rabbitmqctl, and it comes with Erlang.
         let mut call = self.command("erl_call");
-        // By its usual name a second call at the same time would be refused.
-        call.args(["-r", "-c", self.cookie().trim(), "-n", &self.name, "-e"]);
+        call.args(["-c", self.cookie().trim(), "-n", &self.name, "-e"]);
         let Ok(mut child) = call.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
             return self.ctl(&["eval", expression]);
         };
@@ -290,23 +298,47 @@ fn free_port() -> u16 {
     }
 }
 
-/// The right to run one more node.
+/// A node that one test has to itself.
+pub(crate) struct Private {
+    node: Option<Node>,
+    _permit: Permit,
+}
+
+/// Nodes that run and wait for their next test.
+static IDLE: Mutex<Vec<Node>> = Mutex::new(Vec::new());
+
+impl Deref for Private {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        self.node.as_ref().expect("there until dropped")
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let node = self.node.take().filter(|node| !thread::panicking() && node.running().is_some());
+        IDLE.lock().unwrap_or_else(PoisonError::into_inner).extend(node);
+    }
+}
+
+/// The right to use one more node.
 struct Permit;
 
-static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+static USED: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 impl Permit {
     fn take() -> Self {
-        let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut running = RUNNING.1.wait_while(running, |running| *running >= PRIVATE_NODES).unwrap();
-        *running += 1;
+        let used = USED.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = USED.1.wait_while(used, |used| *used >= PRIVATE_NODES).unwrap();
+        *used += 1;
         Self
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        RUNNING.1.notify_one();
+        *USED.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        USED.1.notify_one();
     }
 }

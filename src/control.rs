@@ -1,0 +1,238 @@
+//! The control socket: how other invocations of the program reach the one that is running.
+//!
+//! A Unix socket in STATE_DIR that only its owner may open. A client sends a verb and a line feed,
+//! then bytes that belong to the verb, and closes its side; the service answers one line, `ok` or
+//! `error` and a sentence, and closes its own.
+
+use std::fs;
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+
+use crate::model::LibraryPath;
+
+/// The socket's name in STATE_DIR.
+const NAME: &str = "control.sock";
+
+/// Longest request: a verb and a path.
+const LONGEST_REQUEST: u64 = 64 * 1024;
+
+/// How long a client may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the service may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The deletes that are held are meant.
+    Approve,
+    /// Everything at or beneath this path is published again.
+    Replay(LibraryPath),
+}
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The socket could not be made.
+    #[error("the control socket {path} cannot be made: {source}")]
+    Unusable {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody listens there.
+    #[error("the running service cannot be reached through {path}: {source}")]
+    Unreachable {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The service said no.
+    #[error("the running service refused: {0}")]
+    Refused(String),
+}
+
+impl Request {
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Approve => b"approve\n".to_vec(),
+            Self::Replay(under) => [b"replay\n", under.as_bytes()].concat(),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.iter().position(|&byte| byte == b'\n')?;
+        match (&bytes[..end], &bytes[end + 1..]) {
+            (b"approve", b"") => Some(Self::Approve),
+            (b"replay", under) => Some(Self::Replay(LibraryPath::from_bytes(under))),
+            _ => None,
+        }
+    }
+}
+
+/// Asks the service that runs on `state_dir`; gives its answer. Blocks.
+pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> {
+    let path = state_dir.join(NAME);
+    let unreachable = |source| ControlError::Unreachable { path: path.clone(), source };
+    let answer = in_directory(state_dir, |short| {
+        let mut stream = UnixStream::connect(short.join(NAME))?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(&request.to_bytes())?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+    .map_err(unreachable)?;
+    match answer.trim_end().split_once(' ') {
+        Some(("ok", text)) => Ok(text.to_owned()),
+        Some(("error", text)) => Err(ControlError::Refused(text.to_owned())),
+        _ => Err(unreachable(io::Error::other("it gave no answer"))),
+    }
+}
+
+/// The service's end of the socket.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Makes the socket in `state_dir`, which this process has locked. To be called within a Tokio runtime.
+    pub fn open(state_dir: &Path) -> Result<Self, ControlError> {
+        let path = state_dir.join(NAME);
+        let listener = in_directory(state_dir, bind).and_then(|socket| {
+            let listener = std::os::unix::net::UnixListener::from(socket);
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        });
+        match listener {
+            Ok(listener) => Ok(Self { listener, path }),
+            Err(source) => Err(ControlError::Unusable { path, source }),
+        }
+    }
+
+    /// Answers requests, one after another, for ever.
+    pub async fn serve<Answer>(&self, mut answer: impl FnMut(Request) -> Answer)
+    where
+        Answer: Future<Output = Result<String, String>>,
+    {
+        loop {
+            let Ok((mut stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(PATIENCE).await;
+                continue;
+            };
+            let mut bytes = Vec::new();
+            let mut limited = (&mut stream).take(LONGEST_REQUEST);
+            let read = limited.read_to_end(&mut bytes);
+            if !matches!(tokio::time::timeout(PATIENCE, read).await, Ok(Ok(_))) {
+                continue;
+            }
+            let answered = match Request::parse(&bytes) {
+                Some(request) => answer(request).await,
+                None => Err("this request is not known; is the running program an older one?".to_owned()),
+            };
+            let line = match answered {
+                Ok(text) => format!("ok {text}\n"),
+                Err(text) => format!("error {text}\n"),
+            };
+            // A client that went away does not want its answer.
+            let _ = tokio::time::timeout(PATIENCE, stream.write_all(line.as_bytes())).await;
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // What cannot be removed is replaced by the next start.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A listening socket that nobody but its owner could ever have connected to.
+fn bind(directory: &Path) -> io::Result<OwnedFd> {
+    let path = directory.join(NAME);
+    // Left behind by a process that was killed: the lock says that it is gone.
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    rustix::net::listen(&socket, 16)?;
+    Ok(socket)
+}
+
+/// Does something by a short name of `directory`: a socket's path has room for 107 bytes only.
+fn in_directory<T>(directory: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let opened = fs::File::open(directory)?;
+    act(&PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_its_way() {
+        for request in [
+            Request::Approve,
+            Request::Replay(LibraryPath::root()),
+            Request::Replay(LibraryPath::from_bytes(b"a\n\xff")),
+        ] {
+            assert_eq!(Request::parse(&request.to_bytes()), Some(request));
+        }
+        for strange in [&b""[..], b"approve", b"approve\nx", b"what\n"] {
+            assert_eq!(Request::parse(strange), None);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_answers_through_a_socket_of_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        // Longer than a socket's path may be.
+        let state_dir = folder.path().join("d".repeat(200));
+        fs::create_dir(&state_dir).unwrap();
+        let control = Control::open(&state_dir).unwrap();
+        let mode = fs::metadata(state_dir.join(NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let asked = tokio::task::spawn_blocking({
+            let state_dir = state_dir.clone();
+            move || (ask(&state_dir, &Request::Approve), ask(&state_dir, &Request::Replay("a".into())))
+        });
+        let serving = control.serve(|request| async move {
+            match request {
+                Request::Approve => Ok("done".to_owned()),
+                Request::Replay(under) => Err(format!("not {under}")),
+            }
+        });
+        tokio::select! {
+            () = serving => unreachable!("it serves for ever"),
+            asked = asked => {
+                let (approved, replayed) = asked.unwrap();
+                assert_eq!(approved.unwrap(), "done");
+                assert!(matches!(replayed, Err(ControlError::Refused(text)) if text == "not a"));
+            }
+        }
+        drop(control);
+        assert!(matches!(ask(&state_dir, &Request::Approve), Err(ControlError::Unreachable { .. })));
+    }
+}

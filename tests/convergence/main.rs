@@ -1,0 +1,28 @@
+//! Convergence: whatever happens to a library and to the program that watches it, once the disk is
+//! quiet the messages, replayed in order, say what is on it, and none ever said what was not.
+//!
+//! Histories are drawn from seeds. `just chaos 500` runs more of them than the suite; `CHAOS_SEED`
+//! runs one again, as the failing test says. The choice of operations is the same every time, their
+//! timing is not.
+
+#![expect(
+    clippy::unnecessary_debug_formatting,
+    reason = "names with line feeds and without UTF-8 are shown as what they are"
+)]
+
+mod campaign;
+mod history;
+mod operation;
+mod program;
+mod random;
+mod replay;
+mod tree;
+
+use campaign::Campaign;
+use history::Pipe;
+
+#[test]
+fn the_messages_say_what_is_on_disk_whatever_happened_to_it() {
+    let figures = Campaign::from_env(24, 150, 8, false).run(|| Pipe);
+    assert!(figures.histories > 0);
+}

@@ -1,0 +1,215 @@
+//! The real program, started, frozen, stopped and killed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::replay::Replay;
+
+/// How long an orderly end may take.
+const END: Duration = Duration::from_secs(25);
+
+/// How long a start may take on a busy machine.
+const FIRST_STEPS: Duration = Duration::from_secs(2);
+
+/// Times short enough for a test that waits for them many times over.
+pub(crate) const SETTLE: Duration = Duration::from_millis(200);
+pub(crate) const DEBOUNCE: Duration = Duration::from_millis(30);
+
+/// Where messages go.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// To a pipe that the test reads.
+    Pipe,
+    /// To the broker at this URL.
+    Broker(String),
+}
+
+/// The program in a folder of its own.
+pub(crate) struct Program {
+    folder: PathBuf,
+    target: Target,
+    replay: Arc<Mutex<Replay>>,
+    running: Option<Running>,
+    pub(crate) starts: u64,
+    pub(crate) kills: u64,
+}
+
+struct Running {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+    frozen: bool,
+    started: Instant,
+}
+
+impl Program {
+    pub(crate) fn new(folder: &Path, target: Target, replay: Arc<Mutex<Replay>>) -> Self {
+        Self { folder: folder.to_path_buf(), target, replay, running: None, starts: 0, kills: 0 }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(crate) fn start(&mut self) {
+        if self.running.is_none() {
+            self.starts += 1;
+            self.running = Some(self.spawn("watch"));
+        }
+    }
+
+    fn spawn(&self, verb: &str) -> Running {
+        // Where this process is killed, the kernel kills the program.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(binary()).arg(verb);
+        let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
+        let state = self.folder.join("state");
+        let settings = [
+            ("DATA_DIR", self.folder.join(crate::tree::LIBRARY)),
+            ("STATE_DIR", state),
+            ("HOME", self.folder.clone()),
+            ("INSTANCE_ID", "chaos".into()),
+            ("SETTLE_MS", SETTLE.as_millis().to_string().into()),
+            ("DEBOUNCE_MS", DEBOUNCE.as_millis().to_string().into()),
+            // Half a library goes all the time here, and is meant to.
+            ("MASS_DELETE_PERCENT", "100".into()),
+            ("LOG_LEVEL", "file_watcher=debug,warn".into()),
+            ("LOG_FORMAT", "json".into()),
+        ];
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(settings);
+        match &self.target {
+            Target::Pipe => command.env("SINK", "stdout").stdout(Stdio::piped()),
+            Target::Broker(url) => command.env("SINK", "amqp").env("RABBITMQ_URL", url).stdout(Stdio::null()),
+        };
+        let mut child = command.stdin(Stdio::null()).stderr(log).spawn().expect("setpriv of util-linux");
+        let reader = child.stdout.take().map(|stdout| {
+            let replay = Arc::clone(&self.replay);
+            thread::spawn(move || {
+                let mut stdout = BufReader::new(stdout);
+                let mut line = Vec::new();
+                while stdout.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                    // The last line may be cut by a kill; then it comes again.
+                    if line.pop() == Some(b'\n') {
+                        replay.lock().unwrap_or_else(PoisonError::into_inner).take(&line);
+                    }
+                    line.clear();
+                }
+            })
+        });
+        Running { child, reader, frozen: false, started: Instant::now() }
+    }
+
+    /// Kills it, and waits until everything that it wrote was read.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            self.kills += 1;
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+            running.read_to_the_end();
+        }
+    }
+
+    /// Ends it in an orderly way.
+    pub(crate) fn terminate(&mut self) -> Result<(), String> {
+        self.thaw();
+        let Some(mut running) = self.running.take() else { return Ok(()) };
+        let age = running.started.elapsed();
+        running.signal("TERM");
+        let ended = running.wait(END);
+        running.read_to_the_end();
+        match ended {
+            Some(status) if status.success() => Ok(()),
+            // The signal came before the program had begun to listen to any.
+            Some(status) if status.signal().is_some() && age < FIRST_STEPS => Ok(()),
+            Some(status) => Err(format!("ended with {status}")),
+            None => Err(format!("did not end within {END:?} of SIGTERM")),
+        }
+    }
+
+    pub(crate) fn freeze(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.signal("STOP");
+            running.frozen = true;
+        }
+    }
+
+    pub(crate) fn thaw(&mut self) {
+        if let Some(running) = self.running.as_mut().filter(|running| running.frozen) {
+            running.signal("CONT");
+            running.frozen = false;
+        }
+    }
+
+    /// Whether it is still there, if it should be.
+    pub(crate) fn check(&mut self) -> Result<(), String> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        match running.child.try_wait().unwrap() {
+            Some(status) => Err(format!("ended by itself with {status}")),
+            None => Ok(()),
+        }
+    }
+
+    /// One scan, to its end.
+    pub(crate) fn scan(&mut self) -> Result<(), String> {
+        let mut running = self.spawn("scan");
+        let ended = running.wait(END);
+        running.read_to_the_end();
+        match ended {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(format!("the scan ended with {status}")),
+            None => Err(format!("the scan did not end within {END:?}")),
+        }
+    }
+
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// The lines of the log that `matches` wants.
+    pub(crate) fn log(&self, matches: impl Fn(&str) -> bool) -> Vec<String> {
+        let Ok(log) = File::open(self.log_file()) else { return Vec::new() };
+        BufReader::new(log).lines().map_while(Result::ok).filter(|line| matches(line)).collect()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Running {
+    fn signal(&self, name: &str) {
+        let pid = self.child.id();
+        let _ = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+    }
+
+    fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        None
+    }
+
+    fn read_to_the_end(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// The program under test: `CHAOS_PROGRAM`, or the one that was built with this test.
+fn binary() -> PathBuf {
+    std::env::var_os("CHAOS_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_file-watcher").into(), PathBuf::from)
+}

@@ -1,0 +1,559 @@
+//! A real directory tree, and what must be true of it.
+//!
+//! Whatever is done to the disk goes through here, so it is known without looking what every name
+//! holds, and every content that a name ever had.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use file_watcher::model::Extensions;
+use sha2::{Digest, Sha256};
+
+/// SHA-256 in hexadecimal.
+pub(crate) type Hash = String;
+
+/// Paths beneath the library, and the hash of each.
+pub(crate) type Library = BTreeMap<PathBuf, Hash>;
+
+/// Bytes written at once; a large file takes several writes.
+const CHUNK: usize = 256 * 1024;
+
+/// How long a file that was closed must be left alone to count as finished.
+const QUIET: Duration = crate::program::DEBOUNCE.saturating_sub(TICK);
+
+/// How much earlier than by its settings the program may call a file finished: file times advance with the kernel's tick.
+const TICK: Duration = Duration::from_millis(15);
+
+/// The library's name in the folder, and that of the place outside of it.
+pub(crate) const LIBRARY: &str = "music";
+pub(crate) const OUTSIDE: &str = "outside";
+
+/// An inode, whatever the filesystem calls it.
+type FileId = u64;
+
+struct Known {
+    bytes: Arc<Vec<u8>>,
+    hash: Hash,
+}
+
+impl Known {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { hash: hash(&bytes), bytes: Arc::new(bytes) }
+    }
+}
+
+/// A file that is being written in parts.
+struct SlowWrite {
+    id: FileId,
+    file: File,
+    parts: VecDeque<Vec<u8>>,
+    offset: u64,
+    pause: Duration,
+    last: Instant,
+    /// Somebody renamed it, by which it counts as complete.
+    excused: bool,
+}
+
+/// The tree in `folder`.
+pub(crate) struct Tree {
+    folder: PathBuf,
+    /// How long a file that nobody closed must stay as it is to count as finished.
+    settle: Duration,
+    names: BTreeMap<PathBuf, FileId>,
+    files: HashMap<FileId, Known>,
+    next_id: FileId,
+    slow: Vec<SlowWrite>,
+    complete: HashSet<(PathBuf, Hash)>,
+    /// How many times an audio file in the library came, changed or went.
+    pub(crate) effects: u64,
+    /// What was done, for people.
+    pub(crate) journal: Vec<String>,
+    extensions: Extensions,
+}
+
+impl Tree {
+    pub(crate) fn new(folder: &Path, settle: Duration) -> Self {
+        fs::create_dir(folder.join(LIBRARY)).unwrap();
+        fs::create_dir(folder.join(OUTSIDE)).unwrap();
+        Self {
+            folder: folder.to_path_buf(),
+            settle: settle.saturating_sub(TICK),
+            names: BTreeMap::new(),
+            files: HashMap::new(),
+            next_id: 0,
+            slow: Vec::new(),
+            complete: HashSet::new(),
+            effects: 0,
+            journal: Vec::new(),
+            extensions: Extensions::default(),
+        }
+    }
+
+    /// Writes down what happens now.
+    pub(crate) fn note(&mut self, what: impl AsRef<str>) {
+        self.journal.push(format!("{} {}", jiff::Timestamp::now().strftime("%H:%M:%S%.6f"), what.as_ref()));
+    }
+
+    /// The audio files that the library must be seen to hold.
+    pub(crate) fn library(&self) -> Library {
+        let in_library = self.names.iter().filter_map(|(path, id)| Some((self.audio(path)?, id)));
+        in_library.map(|(path, id)| (path.to_path_buf(), self.files[id].hash.clone())).collect()
+    }
+
+    /// The audio files that are on the disk, read from there.
+    pub(crate) fn on_disk(&self) -> Library {
+        let mut found = Library::new();
+        let mut directories = vec![PathBuf::from(LIBRARY)];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(self.folder.join(&directory)).unwrap() {
+                let entry = entry.unwrap();
+                let path = directory.join(entry.file_name());
+                let kind = entry.file_type().unwrap();
+                if kind.is_dir() {
+                    directories.push(path);
+                } else if kind.is_file()
+                    && let Some(audio) = self.audio(&path)
+                {
+                    found.insert(audio.to_path_buf(), hash(&fs::read(entry.path()).unwrap()));
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether this file of the library ever had this content and was left with it.
+    pub(crate) fn was_ever(&self, path: &Path, hash: &str) -> bool {
+        self.complete.contains(&(path.to_path_buf(), hash.to_owned()))
+    }
+
+    /// The files that are there, in the library or outside.
+    pub(crate) fn files_in(&self, place: &str) -> Vec<PathBuf> {
+        self.names.keys().filter(|path| path.starts_with(place)).cloned().collect()
+    }
+
+    /// The directories beneath `place`, itself not among them.
+    pub(crate) fn directories_in(&self, place: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut to_list = vec![place.to_path_buf()];
+        while let Some(directory) = to_list.pop() {
+            let Ok(entries) = fs::read_dir(self.folder.join(&directory)) else { continue };
+            for entry in entries.flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    to_list.push(directory.join(entry.file_name()));
+                    found.push(directory.join(entry.file_name()));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    pub(crate) fn is_writing_slowly(&self) -> bool {
+        !self.slow.is_empty()
+    }
+
+    /// Writes the parts that are due, and says when the next one is.
+    pub(crate) fn write_parts(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut writes = std::mem::take(&mut self.slow);
+        for write in &mut writes {
+            if now < write.last + write.pause {
+                continue;
+            }
+            let Some(part) = write.parts.pop_front() else { continue };
+            let begun = Instant::now();
+            write.file.write_all_at(&part, write.offset).unwrap();
+            self.keep_if_long(write);
+            write.last = begun;
+            let mut bytes = self.files[&write.id].bytes.to_vec();
+            overlay(&mut bytes, write.offset, &part);
+            self.files.insert(write.id, Known::new(bytes));
+            write.offset += part.len() as u64;
+            let names = self.names_of(write.id);
+            self.note(format!("part of {names:?}, {} to come", write.parts.len()));
+        }
+        for write in writes {
+            let id = write.id;
+            if write.parts.is_empty() {
+                drop(write);
+                self.changed(id);
+            } else {
+                self.slow.push(write);
+            }
+        }
+        self.slow.iter().map(|write| write.last + write.pause).min()
+    }
+
+    /// Begins to write `parts`, which [`Tree::write_parts`] goes on with.
+    pub(crate) fn begin_slow_write(&mut self, path: &Path, cut: bool, parts: Vec<Vec<u8>>, pause: Duration) {
+        self.stop_writing(path);
+        // Where the file has several names, this one may go before it is closed, and nothing be told to the others.
+        let names = self.names.get(path).map_or(0, |&id| self.names_of(id).len());
+        if !self.may_be_written(path) || names > 1 {
+            return;
+        }
+        let last = Instant::now();
+        let file = OpenOptions::new().write(true).create(true).truncate(cut).open(self.folder.join(path));
+        let Ok(file) = file else { return };
+        let id = self.names.get(path).copied().unwrap_or_else(|| self.adopt(path, Vec::new()));
+        if cut {
+            self.files.insert(id, Known::new(Vec::new()));
+        }
+        self.note(format!("begin {path:?}, cut {cut}, {} parts every {pause:?}", parts.len()));
+        self.slow.push(SlowWrite { id, file, parts: parts.into(), offset: 0, pause, last, excused: false });
+    }
+
+    /// Writes `bytes` at `offset` and closes the file; made, and cut first, as asked for.
+    pub(crate) fn write(&mut self, path: &Path, bytes: &[u8], how: How) -> bool {
+        if how != How::Whole && !self.names.contains_key(path) {
+            return false;
+        }
+        self.stop_writing(path);
+        if !self.may_be_written(path) {
+            return false;
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(how == How::Whole).truncate(how == How::Whole);
+        let mut last = Instant::now();
+        let Ok(mut file) = options.open(self.folder.join(path)) else { return false };
+        let before = match self.names.get(path) {
+            Some(id) if how != How::Whole => self.files[id].bytes.to_vec(),
+            _ => Vec::new(),
+        };
+        let offset = if how == How::Append { before.len() as u64 } else { 0 };
+        file.seek(SeekFrom::Start(offset)).unwrap();
+        let id = self.names.get(path).copied().unwrap_or_else(|| self.adopt(path, Vec::new()));
+        let mut partial = before;
+        let mut offset = usize::try_from(offset).unwrap();
+        for chunk in bytes.chunks(CHUNK) {
+            let begun = Instant::now();
+            file.write_all(chunk).unwrap();
+            if last.elapsed() >= QUIET {
+                // The machine was so busy that what was there had the time to look finished.
+                self.remember(id, &hash(&partial));
+            }
+            last = begun;
+            overlay(&mut partial, offset as u64, chunk);
+            offset += chunk.len();
+        }
+        let mut after = partial.clone();
+        if how == How::InPlaceAndCut {
+            file.set_len(bytes.len() as u64).unwrap();
+            after.truncate(bytes.len());
+            if last.elapsed() >= QUIET {
+                self.remember(id, &hash(&partial));
+            }
+        }
+        drop(file);
+        self.files.insert(id, Known::new(after));
+        self.changed(id);
+        self.note(format!("wrote {path:?} {how:?}, {} bytes, {}", bytes.len(), &self.files[&id].hash[..8]));
+        true
+    }
+
+    /// Writes `contents` one after the other, as fast as that goes; only the last one counts, and
+    /// those that had the time to look finished.
+    pub(crate) fn write_in_tight_loop(&mut self, path: &Path, mut content: impl FnMut() -> Vec<u8>, length: Duration) {
+        let Some(&id) = self.names.get(path) else { return };
+        self.stop_writing(path);
+        if !self.may_be_written(path) {
+            return;
+        }
+        self.note(format!("tight loop over {path:?}"));
+        let begun = Instant::now();
+        let mut bytes = self.files[&id].bytes.to_vec();
+        let mut last: Option<Instant> = None;
+        while last.is_none() || begun.elapsed() < length {
+            let next = content();
+            let cut = Instant::now();
+            let mut file = OpenOptions::new().write(true).truncate(true).open(self.folder.join(path)).unwrap();
+            let is_cut = Instant::now();
+            file.write_all(&next).unwrap();
+            let written = Instant::now();
+            drop(file);
+            // On a busy machine each state may last until it looks finished.
+            if last.is_some_and(|last| is_cut - last >= QUIET) {
+                self.remember(id, &hash(&bytes));
+            }
+            if written - cut >= QUIET {
+                self.remember(id, &hash(&[]));
+            }
+            (bytes, last) = (next, Some(is_cut));
+        }
+        self.files.insert(id, Known::new(bytes));
+        self.changed(id);
+        self.note(format!("tight loop over {path:?} ended with {}", &self.files[&id].hash[..8]));
+    }
+
+    pub(crate) fn cut(&mut self, path: &Path) {
+        let Some(&id) = self.names.get(path) else { return };
+        self.stop_writing(path);
+        if !self.may_be_written(path) {
+            return;
+        }
+        let file = OpenOptions::new().write(true).open(self.folder.join(path)).unwrap();
+        let half = self.files[&id].bytes.len() / 2;
+        file.set_len(half as u64).unwrap();
+        drop(file);
+        let bytes = self.files[&id].bytes[..half].to_vec();
+        self.files.insert(id, Known::new(bytes));
+        self.changed(id);
+        self.note(format!("cut {path:?} to {half} bytes, {}", &self.files[&id].hash[..8]));
+    }
+
+    /// The modification time, to be restored.
+    pub(crate) fn modified(&self, path: &Path) -> Option<SystemTime> {
+        fs::metadata(self.folder.join(path)).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    pub(crate) fn set_modified(&mut self, path: &Path, when: SystemTime) {
+        let Some(&id) = self.names.get(path) else { return };
+        // Who makes a half-written file look old has said that it is finished.
+        self.excuse(id);
+        let file = File::open(self.folder.join(path)).unwrap();
+        file.set_times(FileTimes::new().set_modified(when)).unwrap();
+        self.note(format!("set the modification time of {path:?}"));
+    }
+
+    pub(crate) fn change_mode(&mut self, path: &Path) {
+        let path = self.folder.join(path);
+        let Ok(metadata) = fs::symlink_metadata(&path) else { return };
+        let mode = if metadata.mode() & 0o777 == 0o644 { 0o600 } else { 0o644 };
+        let _ = fs::set_permissions(&path, Permissions::from_mode(mode));
+    }
+
+    /// Renames a file or a directory, onto what is there.
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> bool {
+        let is_directory = fs::symlink_metadata(self.folder.join(from)).is_ok_and(|metadata| metadata.is_dir());
+        self.keep_what_lasted();
+        if from == to || fs::rename(self.folder.join(from), self.folder.join(to)).is_err() {
+            return false;
+        }
+        self.note(format!("renamed {from:?} to {to:?}"));
+        if !is_directory && self.names.contains_key(to) && self.names.get(from) == self.names.get(to) {
+            // POSIX: nothing happens between two names of one file.
+            return true;
+        }
+        let moved: Vec<PathBuf> = self.names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+        if !is_directory {
+            if let Some(&id) = self.names.get(from) {
+                self.excuse(id);
+            }
+            // A link or a pipe took its place.
+            self.forget(to);
+        }
+        for path in moved {
+            let id = self.names.remove(&path).unwrap();
+            let relative = path.strip_prefix(from).unwrap();
+            let new = if relative.as_os_str().is_empty() { to.to_path_buf() } else { to.join(relative) };
+            let counts = self.audio(&path).is_some() || self.audio(&new).is_some();
+            self.effects += u64::from(counts);
+            self.names.insert(new, id);
+            if self.slow.iter().all(|write| write.id != id || write.excused) {
+                let hash = self.files[&id].hash.clone();
+                self.remember(id, &hash);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn link(&mut self, from: &Path, to: &Path) {
+        self.keep_what_lasted();
+        if self.names.get(from).is_some_and(|id| self.slow.iter().any(|write| write.id == *id)) {
+            return;
+        }
+        if fs::hard_link(self.folder.join(from), self.folder.join(to)).is_ok()
+            && let Some(&id) = self.names.get(from)
+        {
+            self.names.insert(to.to_path_buf(), id);
+            self.changed(id);
+            self.note(format!("linked {from:?} to {to:?}"));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, path: &Path) {
+        self.keep_what_lasted();
+        if fs::remove_file(self.folder.join(path)).is_ok() {
+            self.note(format!("removed {path:?}"));
+            self.forget(path);
+        }
+    }
+
+    pub(crate) fn make_directories(&mut self, path: &Path) -> bool {
+        let made = fs::create_dir_all(self.folder.join(path)).is_ok();
+        self.note(format!("made {path:?}: {made}"));
+        made
+    }
+
+    /// As `rm -rf` does it: what is in a directory goes first.
+    pub(crate) fn remove_tree(&mut self, path: &Path) {
+        self.keep_what_lasted();
+        self.note(format!("removing {path:?}"));
+        let _ = fs::remove_dir_all(self.folder.join(path));
+        let gone: Vec<PathBuf> = self.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+        for name in gone {
+            self.forget(&name);
+        }
+        self.note(format!("removed {path:?}"));
+    }
+
+    /// As `cp -r` does it.
+    pub(crate) fn copy_tree(&mut self, from: &Path, to: &Path) {
+        let files: Vec<PathBuf> = self.names.keys().filter(|name| name.starts_with(from)).cloned().collect();
+        let directories: Vec<PathBuf> = self.directories_in(from);
+        self.make_directories(to);
+        for directory in directories {
+            self.make_directories(&to.join(directory.strip_prefix(from).unwrap()));
+        }
+        for file in files {
+            let bytes = Arc::clone(&self.files[&self.names[&file]].bytes);
+            self.write(&to.join(file.strip_prefix(from).unwrap()), &bytes, How::Whole);
+        }
+    }
+
+    pub(crate) fn link_symbolically(&mut self, to: &Path, at: &Path) {
+        let _ = std::os::unix::fs::symlink(self.folder.join(to), self.folder.join(at));
+    }
+
+    pub(crate) fn make_pipe(&mut self, at: &Path) {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let _ = mknodat(CWD, self.folder.join(at), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0);
+    }
+
+    /// More changes than the kernel's queue has room for, of no consequence.
+    pub(crate) fn flood(&mut self, one: &Path, other: &Path) {
+        let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").ok();
+        let limit: usize = limit.and_then(|limit| limit.trim().parse().ok()).unwrap_or(16_384);
+        if one == other || limit > 100_000 {
+            return;
+        }
+        self.note("flooding the kernel's queue");
+        for _ in 0..=limit / 2 {
+            // The same event twice running would be one.
+            self.change_mode(one);
+            self.change_mode(other);
+        }
+        self.note("flooded");
+    }
+
+    /// Whether writing to a path would go to a plain file, or make one, and the kernel would tell of
+    /// it: links and pipes must not be written through, nor a name that is no audio file's while the
+    /// same file has one that is.
+    fn may_be_written(&self, path: &Path) -> bool {
+        let is_told =
+            |id| self.audio(path).is_some() || self.names_of(id).iter().all(|name| self.audio(name).is_none());
+        match fs::symlink_metadata(self.folder.join(path)) {
+            Ok(metadata) => metadata.is_file() && self.names.get(path).is_none_or(|&id| is_told(id)),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    /// An audio file's path beneath the library.
+    fn audio<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+        let path = path.strip_prefix(LIBRARY).ok()?;
+        let name = path.file_name()?;
+        self.extensions.matches_name(name.as_bytes()).then_some(path)
+    }
+
+    fn adopt(&mut self, path: &Path, bytes: Vec<u8>) -> FileId {
+        self.next_id += 1;
+        self.names.insert(path.to_path_buf(), self.next_id);
+        self.files.insert(self.next_id, Known::new(bytes));
+        self.next_id
+    }
+
+    fn forget(&mut self, path: &Path) {
+        if self.names.remove(path).is_some() {
+            self.effects += u64::from(self.audio(path).is_some());
+        }
+    }
+
+    fn names_of(&self, id: FileId) -> Vec<&Path> {
+        self.names.iter().filter(|(_, other)| **other == id).map(|(path, _)| path.as_path()).collect()
+    }
+
+    /// The file has its content and was left with it.
+    fn changed(&mut self, id: FileId) {
+        let hash = self.files[&id].hash.clone();
+        self.effects += self.remember(id, &hash);
+    }
+
+    fn remember(&mut self, id: FileId, hash: &Hash) -> u64 {
+        let names = self.names_of(id);
+        let audio: Vec<PathBuf> = names.iter().filter_map(|path| self.audio(path)).map(Path::to_path_buf).collect();
+        let count = audio.len() as u64;
+        self.complete.extend(audio.into_iter().map(|path| (path, hash.clone())));
+        count
+    }
+
+    fn keep_if_long(&mut self, write: &SlowWrite) {
+        if write.excused || write.last.elapsed() >= self.settle {
+            let hash = self.files[&write.id].hash.clone();
+            self.remember(write.id, &hash);
+        }
+    }
+
+    /// To be called before names go: what was there long enough may have been seen.
+    fn keep_what_lasted(&mut self) {
+        let writes = std::mem::take(&mut self.slow);
+        for write in &writes {
+            self.keep_if_long(write);
+        }
+        self.slow = writes;
+    }
+
+    fn excuse(&mut self, id: FileId) {
+        for write in self.slow.iter_mut().filter(|write| write.id == id) {
+            write.excused = true;
+        }
+    }
+
+    /// Ends a slow write whose file is about to be written by somebody else.
+    fn stop_writing(&mut self, path: &Path) {
+        if let Some(&id) = self.names.get(path) {
+            let before = self.slow.len();
+            self.slow.retain(|write| write.id != id);
+            if self.slow.len() < before {
+                self.changed(id);
+            }
+        }
+    }
+}
+
+/// How [`Tree::write`] writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Made where it is not there, and cut before.
+    Whole,
+    /// What is longer stays.
+    InPlace,
+    /// Cut to the new length afterwards.
+    InPlaceAndCut,
+    /// Behind what is there.
+    Append,
+}
+
+fn overlay(bytes: &mut Vec<u8>, offset: u64, part: &[u8]) {
+    let offset = usize::try_from(offset).unwrap();
+    let end = offset + part.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(part);
+}
+
+pub(crate) fn hash(bytes: &[u8]) -> Hash {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
+/// A name from its bytes.
+pub(crate) fn name(bytes: &[u8]) -> &OsStr {
+    OsStr::from_bytes(bytes)
+}

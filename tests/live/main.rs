@@ -1,0 +1,16 @@
+//! The real binary against real folders: every condition that people's libraries meet.
+//!
+//! Some of these need to be root, for mounts, other users and limits of their own; who is not root
+//! sees those fail with words that say so.
+
+#[path = "../support/library.rs"]
+mod library;
+
+mod files;
+mod names;
+mod offline;
+mod roots;
+
+mod special;
+mod trees;
+mod trouble;

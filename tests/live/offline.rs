@@ -1,0 +1,217 @@
+//! Changes made while the program was not running, or was killed in the middle.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::files::retag;
+use crate::library::{Library, SETTLE};
+
+fn sorted(mut told: Vec<String>) -> Vec<String> {
+    told.sort();
+    told
+}
+
+#[test]
+fn all_five_kinds_of_change_are_found_at_the_next_start() {
+    let mut library = Library::watched();
+    for name in ["changed.mp3", "deleted.mp3", "a/moved.mp3", "renamed.mp3", "same.mp3", "touched.mp3"] {
+        library.write(name, name);
+    }
+    library.wait_until_settled();
+    library.stop();
+
+    library.write("created.mp3", "new");
+    library.write("changed.mp3", "other");
+    fs::remove_file(library.path("deleted.mp3")).unwrap();
+    fs::create_dir(library.path("b")).unwrap();
+    fs::rename(library.path("a/moved.mp3"), library.path("b/moved.mp3")).unwrap();
+    fs::rename(library.path("renamed.mp3"), library.path("other name.mp3")).unwrap();
+    library.write("touched.mp3", "touched.mp3");
+
+    let mark = library.mark();
+    library.start();
+    library.wait_until_settled();
+    let told = [
+        "created created.mp3",
+        "deleted deleted.mp3",
+        "modified changed.mp3",
+        "moved a/moved.mp3 -> b/moved.mp3",
+        "renamed renamed.mp3 -> other name.mp3",
+    ];
+    assert_eq!(sorted(library.told_since(mark)), told);
+
+    library.stop();
+    let mark = library.mark();
+    assert!(library.scan().hashed_nothing());
+    assert_eq!(library.told_since(mark), Vec::<String>::new());
+}
+
+#[test]
+fn a_directory_that_was_moved_meanwhile_is_told_as_moves_and_nothing_is_read_again() {
+    let mut library = Library::new();
+    for number in 0..50 {
+        library.write(format!("artist/{}/{number}.mp3", number % 5), number.to_string());
+    }
+    // Young files would only be looked at later.
+    thread::sleep(SETTLE);
+    library.scan();
+    let mark = library.mark();
+    fs::rename(library.path("artist"), library.path("another")).unwrap();
+    fs::rename(library.path("another/3"), library.path("another/a new name")).unwrap();
+    let summary = library.scan();
+    assert!(summary.hashed_nothing(), "{}", summary.text);
+    let told = library.messages_since(mark);
+    assert_eq!(told.len(), 50);
+    assert!(told.iter().all(|message| message.event_type == "moved"));
+    library.wait_until_converged();
+}
+
+#[test]
+fn a_file_that_was_moved_to_another_filesystem_and_back_keeps_its_identity_by_its_content() {
+    let mut library = Library::new();
+    library.write("a/x.mp3", "content");
+    library.scan();
+    let mark = library.mark();
+    // Another inode, other times.
+    fs::create_dir(library.path("b")).unwrap();
+    fs::copy(library.path("a/x.mp3"), library.path("b/x.mp3")).unwrap();
+    fs::remove_file(library.path("a/x.mp3")).unwrap();
+    library.scan();
+    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
+}
+
+#[test]
+fn an_inode_number_that_another_file_got_is_no_move() {
+    let mut library = Library::new();
+    for number in 0..30 {
+        library.write(format!("old {number}.mp3"), format!("old {number}"));
+    }
+    library.scan();
+    let mark = library.mark();
+    // The filesystem gives the numbers that become free to the next files.
+    for number in 0..30 {
+        fs::remove_file(library.path(format!("old {number}.mp3"))).unwrap();
+        library.write(format!("new {number}.mp3"), format!("new {number}"));
+    }
+    // Nearly everything is gone, which is what the brake is for; nobody asked for it here.
+    library.set("MASS_DELETE_PERCENT", "100").scan();
+    let told = library.messages_since(mark);
+    assert_eq!(told.len(), 60);
+    assert!(told.iter().all(|message| message.old_path.is_none()), "{:?}", library.told_since(mark));
+    library.wait_until_converged();
+}
+
+#[test]
+fn two_files_with_the_content_of_one_that_vanished_are_not_its_move() {
+    let mut library = Library::new();
+    for name in ["one.mp3", "two.mp3"] {
+        library.write(name, "twins");
+    }
+    library.scan();
+    let mark = library.mark();
+    for name in ["one.mp3", "two.mp3"] {
+        fs::remove_file(library.path(name)).unwrap();
+    }
+    library.write("a/three.mp3", "twins");
+    library.scan();
+    // Which of the two it was nobody knows.
+    let told = ["created a/three.mp3", "deleted one.mp3", "deleted two.mp3"];
+    assert_eq!(sorted(library.told_since(mark)), told);
+}
+
+#[test]
+fn a_tagger_that_rewrote_in_place_and_moved_meanwhile_gives_moved_then_modified() {
+    let mut library = Library::new();
+    library.write("a/x.mp3", "title: old");
+    library.scan();
+    let mark = library.mark();
+    retag(&library.path("a/x.mp3"), "title: new");
+    fs::create_dir(library.path("b")).unwrap();
+    fs::rename(library.path("a/x.mp3"), library.path("b/y.mp3")).unwrap();
+    library.scan();
+    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/y.mp3", "modified b/y.mp3"]);
+}
+
+#[test]
+fn names_that_were_swapped_meanwhile_are_modified() {
+    let mut library = Library::new();
+    for name in ["a", "b", "c"] {
+        library.write(format!("{name}.mp3"), name);
+    }
+    library.scan();
+    let mark = library.mark();
+    for (from, to) in [("a.mp3", "t"), ("b.mp3", "a.mp3"), ("c.mp3", "b.mp3"), ("t", "c.mp3")] {
+        fs::rename(library.path(from), library.path(to)).unwrap();
+    }
+    library.scan();
+    assert_eq!(sorted(library.told_since(mark)), ["a", "b", "c"].map(|name| format!("modified {name}.mp3")));
+}
+
+#[test]
+fn a_chain_of_names_passed_on_meanwhile_ends_where_the_disk_is() {
+    let mut library = Library::new();
+    for number in 0..10 {
+        library.write(format!("{number}.mp3"), number.to_string());
+    }
+    library.scan();
+    for number in (0..10).rev() {
+        let (from, to) = (format!("{number}.mp3"), format!("{}.mp3", number + 1));
+        fs::rename(library.path(from), library.path(to)).unwrap();
+    }
+    library.scan();
+    library.wait_until_converged();
+}
+
+#[test]
+fn a_scan_that_is_killed_anywhere_is_taken_up_by_the_next_start() {
+    let mut library = Library::new();
+    library.set("BATCH_SIZE", "7").set("MAX_FILES_PER_SECOND", "400");
+    for number in 0..400 {
+        library.write(format!("{}/{number}.mp3", number % 20), number.to_string());
+    }
+    for round in 0..6_u64 {
+        library.spawn();
+        let enough = usize::try_from(round * 40).unwrap();
+        library.wait_for("some messages", |consumer| consumer.messages.len() >= enough);
+        thread::sleep(Duration::from_millis(round * 7));
+        library.kill();
+        // The library goes on changing between the lives.
+        let directory = format!("{round}");
+        fs::rename(library.path(&directory), library.path(format!("moved {round}"))).unwrap();
+        library.write(format!("{}/{}.mp3", round + 8, round + 8), format!("changed {round}"));
+        fs::remove_file(library.path(format!("19/{}.mp3", 19 + 20 * round))).unwrap();
+    }
+    library.start();
+    library.wait_until_settled();
+    assert_eq!(library.files().len(), 394);
+}
+
+#[test]
+fn a_watch_that_is_killed_in_a_storm_is_taken_up_by_the_next_start() {
+    let mut library = Library::new();
+    for number in 0..100 {
+        library.write(format!("a/{number}.mp3"), number.to_string());
+    }
+    library.start();
+    for round in 0..4_u64 {
+        let (from, to) = if round % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        fs::create_dir_all(library.path(to)).unwrap();
+        thread::scope(|scope| {
+            let (source, target) = (library.path(from), library.path(to));
+            scope.spawn(move || {
+                for number in 0..100 {
+                    let name = format!("{number}.mp3");
+                    fs::rename(source.join(&name), target.join(&name)).unwrap();
+                    if number % 3 == 0 {
+                        fs::write(target.join(name), format!("{round} {number}")).unwrap();
+                    }
+                }
+            });
+            thread::sleep(Duration::from_millis(5 + round * 40));
+            library.kill();
+        });
+        library.spawn();
+    }
+    library.wait_until_settled();
+}
