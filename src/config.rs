@@ -5,6 +5,7 @@
 //! once; this file says what it becomes.
 
 mod arguments;
+mod broker;
 mod environment;
 mod given;
 mod places;
@@ -19,9 +20,10 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
 use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
-use crate::sink::BrokerUrl;
+use crate::sink::{BrokerUrl, Tls};
 
 use arguments::{Arguments, Verb};
+use broker::Broker;
 use given::Given;
 
 pub use environment::Environment;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub batch_size: usize,
     /// The broker.
     pub broker: BrokerUrl,
+    /// What TLS with it takes beyond the authorities that the system trusts.
+    pub tls: Tls,
     /// Which files are audio.
     pub extensions: Extensions,
     /// How long a closed file must be quiet.
@@ -231,6 +235,7 @@ impl Settings {
             }
         };
 
+        let (broker, tls) = Broker::given(&sources, &flags).read(environment)?;
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
@@ -266,15 +271,8 @@ impl Settings {
             )?,
             outbox_max_events: given!(outbox_max_events).number("a number of messages", 1..=1_000_000_000)?,
             shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
-            broker: match given!(rabbitmq_url?) {
-                Some(url) => url.parsed()?,
-                None => BrokerUrl::new(
-                    &given!(rabbitmq_host).host()?,
-                    given!(rabbitmq_port).number("a port", 1..=u16::MAX)?,
-                    given!(rabbitmq_user).text()?,
-                    &given!(rabbitmq_pass).text()?.into(),
-                ),
-            },
+            broker,
+            tls,
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
                 "a log format",
@@ -456,6 +454,38 @@ mod tests {
         let broker = case.read("--rabbitmq-user=me").unwrap().broker;
         assert_eq!(broker.to_string(), "amqp://[::1]:5672/%2f");
         assert_eq!(broker.uri().authority.userinfo.password, "p@ss/w#rd%");
+    }
+
+    #[test]
+    fn what_a_url_leaves_out_is_taken_from_the_single_settings() {
+        let read = |variables: &[(&str, &str)]| {
+            let userinfo = Case::new(variables).read("").unwrap().broker.uri().authority.userinfo.clone();
+            (userinfo.username, userinfo.password)
+        };
+        let (user, password) = (("RABBITMQ_USER", "me"), ("RABBITMQ_PASS", "secret"));
+        let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+        assert_eq!(read(&[("RABBITMQ_URL", "amqps://host"), user, password]), pair("me", "secret"));
+        assert_eq!(read(&[("RABBITMQ_URL", "amqps://you@host"), user, password]), pair("you", "secret"));
+        assert_eq!(read(&[("RABBITMQ_URL", "amqps://you:own@host"), user, password]), pair("you", "own"));
+        assert_eq!(read(&[("RABBITMQ_URL", "amqps://host")]), pair("guest", "guest"));
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_file_without_the_newline_at_its_end() {
+        for (content, password) in
+            [("p@ss", "p@ss"), ("p@ss\n", "p@ss"), ("p@ss\r\n", "p@ss"), (" p@ss \n\n", " p@ss \n")]
+        {
+            let case = Case::new(&[("RABBITMQ_PASS_FILE", "secret")]);
+            std::fs::write(case.temporary.path().join("secret"), content).unwrap();
+            assert_eq!(case.read("").unwrap().broker.uri().authority.userinfo.password, password, "{content:?}");
+        }
+        let case = Case::new(&[("RABBITMQ_URL_FILE", "url"), ("RABBITMQ_PASS_FILE", "secret")]);
+        std::fs::write(case.temporary.path().join("secret"), "hunter2\n").unwrap();
+        std::fs::write(case.temporary.path().join("url"), "amqps://me@host/v\n").unwrap();
+        let settings = case.read("").unwrap();
+        assert_eq!(settings.broker.to_string(), "amqps://host:5671/v");
+        assert_eq!(settings.broker.uri().authority.userinfo.password, "hunter2");
+        assert!(!format!("{settings:#?}").contains("hunter2"));
     }
 
     #[test]

@@ -296,6 +296,7 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
         SinkKind::Amqp => {
             let watched_directory = settings.root.to_string_lossy();
             let amqp = AmqpSettings {
+                tls: settings.tls.clone(),
                 unroutable: settings.unroutable,
                 ..AmqpSettings::new(settings.broker.clone(), instance_id, &watched_directory)
             };

@@ -1,0 +1,177 @@
+//! Where the broker is, who we are to it, and what TLS with it takes.
+//!
+//! Errors name the setting. What stands in a file that holds a secret is never shown, nor is that
+//! file's path: a password in its place is a likely slip.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use super::arguments::Flags;
+use super::given::{Given, shown};
+use super::places;
+use super::{Environment, SettingsError, Sources};
+use crate::sink::{BrokerUrl, Tls, TlsError};
+
+/// The settings as they were given.
+pub(super) struct Broker {
+    host: Given,
+    port: Given,
+    user: Given,
+    password: Given,
+    password_file: Option<Given>,
+    url: Option<Given>,
+    url_file: Option<Given>,
+    authorities_file: Option<Given>,
+    certificate_file: Option<Given>,
+    key_file: Option<Given>,
+}
+
+impl Broker {
+    pub(super) fn given(sources: &Sources<'_>, flags: &Flags) -> Self {
+        let file = |id, flag: &Option<OsString>| sources.of_optional(id, flag.as_ref());
+        Self {
+            host: sources.of("rabbitmq_host", &flags.rabbitmq_host),
+            port: sources.of("rabbitmq_port", &flags.rabbitmq_port),
+            user: sources.of("rabbitmq_user", &flags.rabbitmq_user),
+            password: sources.of("rabbitmq_pass", &flags.rabbitmq_pass),
+            password_file: file("rabbitmq_pass_file", &flags.rabbitmq_pass_file),
+            url: sources.of_optional("rabbitmq_url", flags.rabbitmq_url.as_ref()),
+            url_file: file("rabbitmq_url_file", &flags.rabbitmq_url_file),
+            authorities_file: file("rabbitmq_ca_file", &flags.rabbitmq_ca_file),
+            certificate_file: file("rabbitmq_cert_file", &flags.rabbitmq_cert_file),
+            key_file: file("rabbitmq_key_file", &flags.rabbitmq_key_file),
+        }
+    }
+
+    /// What they mean.
+    pub(super) fn read(&self, environment: &Environment) -> Result<(BrokerUrl, Tls), SettingsError> {
+        let files = Files { directory: environment.directory() };
+        let url = self.url(files)?;
+        let tls = self.tls(files)?;
+        let for_tls = [&self.authorities_file, &self.certificate_file, &self.key_file];
+        match for_tls.into_iter().flatten().next() {
+            // Somebody who gives a certificate believes that nobody can listen.
+            Some(file) if !url.is_encrypted() => Err(file.wrong(
+                "is for TLS, and the broker is not reached by TLS; give RABBITMQ_URL or RABBITMQ_URL_FILE an \
+                 amqps://user:password@host:5671/vhost, or leave this out",
+            )),
+            _ => Ok((url, tls)),
+        }
+    }
+
+    fn url(&self, files: Files<'_>) -> Result<BrokerUrl, SettingsError> {
+        let given_password = Some(&self.password).filter(|password| !password.by_default);
+        one_of(self.url.as_ref(), self.url_file.as_ref())?;
+        one_of(given_password, self.password_file.as_ref())?;
+        let password = || match &self.password_file {
+            Some(file) => files.secret(file, "the password"),
+            None => Ok(self.password.clone()),
+        };
+        let url = match (&self.url, &self.url_file) {
+            (Some(url), _) => url.clone(),
+            (None, Some(file)) => files.secret(file, "the broker's URL")?,
+            (None, None) => {
+                return Ok(BrokerUrl::new(
+                    &self.host.host()?,
+                    self.port.number("a port", 1..=u16::MAX)?,
+                    self.user.text()?,
+                    &password()?.text()?.into(),
+                ));
+            }
+        };
+        let url: BrokerUrl = url.parsed()?;
+        let user = if url.names_user() { None } else { Some(self.user.text()?) };
+        let password = if url.names_password() { None } else { Some(password()?.text()?.into()) };
+        Ok(url.with_credentials(user, password.as_ref()))
+    }
+
+    fn tls(&self, files: Files<'_>) -> Result<Tls, SettingsError> {
+        const AUTHORITY: &str = "an authority's certificate in PEM";
+        const CERTIFICATE: &str = "our certificate in PEM";
+        const KEY: &str = "the private key of RABBITMQ_CERT_FILE in PEM, not encrypted";
+
+        let mut tls = Tls::default();
+        if let Some(file) = &self.authorities_file {
+            let pem = files.content(file, AUTHORITY, Show::Path)?;
+            tls = tls.with_authorities(&pem).map_err(|error| instead(file, error, AUTHORITY))?;
+        }
+        match (&self.certificate_file, &self.key_file) {
+            (None, None) => Ok(tls),
+            (Some(certificate_file), Some(key_file)) => {
+                let certificate = files.content(certificate_file, CERTIFICATE, Show::Path)?;
+                let key = files.content(key_file, KEY, Show::Nothing)?;
+                tls.with_identity(&certificate, &key).map_err(|error| match error {
+                    TlsError::NoCertificate | TlsError::Certificate => instead(certificate_file, error, CERTIFICATE),
+                    TlsError::NoKey | TlsError::Key | TlsError::Mismatch => instead(key_file, error, KEY),
+                })
+            }
+            (Some(alone), None) => Err(alone.wrong("is given without RABBITMQ_KEY_FILE; give both or neither")),
+            (None, Some(alone)) => Err(alone.wrong("is given without RABBITMQ_CERT_FILE; give both or neither")),
+        }
+    }
+}
+
+/// The error that a file has `problem`, and what to give instead.
+fn instead(file: &Given, problem: impl std::fmt::Display, what: &str) -> SettingsError {
+    file.wrong(format!("{problem}; give the path of a file that holds {what}"))
+}
+
+/// Refuses a value that is given by itself and by a file: nobody can know which of them is stale.
+fn one_of(value: Option<&Given>, file: Option<&Given>) -> Result<(), SettingsError> {
+    match (value, file) {
+        (Some(value), Some(file)) => Err(SettingsError::Value {
+            setting: format!("{} and {}", value.label, file.label),
+            problem: "are both given; give one of them".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The files that settings name, from the working directory.
+#[derive(Clone, Copy)]
+struct Files<'a> {
+    directory: &'a Path,
+}
+
+/// What an error may show of a setting that names a file.
+#[derive(Clone, Copy)]
+enum Show {
+    Path,
+    Nothing,
+}
+
+impl Files<'_> {
+    /// What a file holds, as if its setting had been given that: without the newline at its end, for
+    /// most editors leave one.
+    fn secret(self, given: &Given, what: &str) -> Result<Given, SettingsError> {
+        let mut content = self.content(given, what, Show::Nothing)?;
+        if content.ends_with(b"\n") {
+            content.pop();
+            if content.ends_with(b"\r") {
+                content.pop();
+            }
+        }
+        if content.is_empty() {
+            return Err(instead(given, "names a file that is empty", what));
+        }
+        Ok(Given { label: given.label.clone(), value: OsString::from_vec(content), by_default: false })
+    }
+
+    fn content(self, given: &Given, what: &str, show: Show) -> Result<Vec<u8>, SettingsError> {
+        let path = places::absolute(self.directory, Path::new(&given.value));
+        std::fs::read(&path).map_err(|error| {
+            let problem = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "does not exist".to_owned(),
+                io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+                io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
+                _ => format!("cannot be read ({error})"),
+            };
+            match show {
+                Show::Path => instead(given, format!("{} {problem}", shown(&path)), what),
+                Show::Nothing => instead(given, format!("names a file that {problem}"), what),
+            }
+        })
+    }
+}
