@@ -11,6 +11,10 @@ run *arguments:
 test *arguments:
     tests/run {{ arguments }}
 
+# Random histories against the disk and against a broker in trouble: just chaos 500, just chaos 200 broker
+chaos seeds="100" *arguments:
+    CHAOS_SEEDS={{ seeds }} CHAOS_OPS="${CHAOS_OPS:-300}" tests/run --test convergence -- --nocapture --test-threads 1 {{ arguments }}
+
 # The benches, or those that match: just bench hash
 bench *arguments:
     cargo bench {{ arguments }}

@@ -33,6 +33,16 @@ pub enum RowUpdate {
     Remove(LibraryPath),
 }
 
+impl RowUpdate {
+    /// The path whose row changes.
+    pub fn path(&self) -> &LibraryPath {
+        match self {
+            Self::Put(row) => &row.path,
+            Self::Remove(path) => path,
+        }
+    }
+}
+
 /// The paths whose rows [`classify`] needs to decide about `observations`.
 pub fn paths_touched(observations: &[Observation]) -> BTreeSet<&LibraryPath> {
     observations

@@ -17,8 +17,8 @@ pub struct Committed {
     pub changes: Vec<FileEvent>,
     /// Paths to look at again.
     pub again: Vec<LibraryPath>,
-    /// Other names, as the index has it, of files that were committed in another state: a write through
-    /// one hard link tells nothing to the others.
+    /// Other names, as the index has it, of files that were committed in another state or lost a name: a
+    /// write through one hard link tells nothing to the others.
     pub other_names: Vec<LibraryPath>,
 }
 
@@ -62,10 +62,13 @@ impl Writer {
         }
         let mut other_names = Vec::new();
         for update in &decision.updates {
-            if let RowUpdate::Put(row) = update {
-                other_names.extend(index::names_in_another_state(&transaction, row)?);
-            }
+            other_names.extend(match update {
+                RowUpdate::Put(row) => index::names_in_another_state(&transaction, row)?,
+                // It may have been written to just before it went.
+                RowUpdate::Remove(path) => index::names_of_inode(&transaction, &rows[path].stat)?,
+            });
         }
+        other_names.retain(|name| !decision.updates.iter().any(|update| update.path() == name));
         let sequence = enqueue(&transaction, &self.encoder, &decision.changes, self.last_sequence)?;
         // A batch that changes nothing needs no disk.
         if decision.updates.is_empty() && decision.changes.is_empty() {

@@ -113,6 +113,14 @@ pub(super) fn names_in_another_state(connection: &Connection, row: &Row) -> Resu
     paths.collect()
 }
 
+/// The paths of the rows that have this inode, in whatever state.
+pub(super) fn names_of_inode(connection: &Connection, stat: &FileStat) -> Result<Vec<LibraryPath>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached("SELECT path FROM files WHERE inode = ?1 AND device = ?2")?;
+    let arguments = params![stat.inode.cast_signed(), stat.device.cast_signed()];
+    let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
+    paths.collect()
+}
+
 /// How many rows there are at or beneath a path.
 pub(super) fn count_under(connection: &Connection, under: &LibraryPath) -> Result<u64, rusqlite::Error> {
     let (start, end) = range_beneath(under);

@@ -78,8 +78,14 @@ async fn a_file_that_changed_under_one_name_is_to_be_looked_at_under_its_others(
         let stat = FileStat { ctime_ns: 3, ..stat(u64::MAX - 3) };
         Observation { path, origin, seen: Seen::File { stat, content: Content::Read(track(2)), candidates: vec![] } }
     };
-    assert_eq!(store.commit([changed(&one)].into()).await.unwrap().other_names, [other.clone()]);
-    assert_eq!(store.commit([changed(&other)].into()).await.unwrap().other_names, []);
+    for (seen, other_names) in [
+        (changed(&one), vec![other.clone()]),
+        (changed(&other), vec![]),
+        (missing(&one), vec![other.clone()]),
+        (missing(&other), vec![]),
+    ] {
+        assert_eq!(store.commit([seen].into()).await.unwrap().other_names, other_names);
+    }
 }
 
 #[tokio::test]

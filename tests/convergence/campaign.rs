@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 use crate::history::{self, Failure, Figures, World};
 use crate::operation::{Operation, operations};
 
-/// What to run, as the environment says.
+/// Agreement that takes longer is worth a word.
+const SLOW: Duration = Duration::from_secs(8);
+
+/// What to run, as the environment says. `CHAOS_PROGRAM` runs another build of the program, and
+/// `CHAOS_PATIENCE_SECS` gives it that long to agree with the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Campaign {
     /// `CHAOS_SEED`: the first seed.
@@ -63,7 +67,12 @@ impl Campaign {
                         }
                         let seed = self.first_seed + number;
                         match history::run(&self.sequence(seed), &mut world) {
-                            Ok(more) => *lock(&figures) += more,
+                            Ok(more) => {
+                                if more.slowest > SLOW {
+                                    println!("seed {seed} took {:?} to agree", more.slowest);
+                                }
+                                *lock(&figures) += more;
+                            }
                             Err(failure) => {
                                 println!("seed {seed} fails: {}", failure.what);
                                 self.tell(seed, &failure);

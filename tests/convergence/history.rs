@@ -44,6 +44,8 @@ pub(crate) trait World {
     fn disturb(&mut self, operation: &Operation);
     /// Ends all disturbance.
     fn calm(&mut self);
+    /// The history is over.
+    fn end(&mut self) {}
     /// How long the messages may take to agree with the disk once nothing changes any more.
     fn patience(&self) -> Duration;
 }
@@ -63,7 +65,8 @@ impl World for Pipe {
     fn calm(&mut self) {}
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(20)
+        let seconds = std::env::var("CHAOS_PATIENCE_SECS").ok().and_then(|seconds| seconds.parse().ok());
+        Duration::from_secs(seconds.unwrap_or(20))
     }
 }
 
@@ -116,6 +119,7 @@ pub(crate) fn run(operations: &[Operation], world: &mut dyn World) -> Result<Fig
     };
     let judged = history.play(operations, world).and_then(|slowest| history.judge(world).map(|()| slowest));
     history.program.kill();
+    world.end();
     let replay = history.replay();
     match judged {
         Ok(slowest) => Ok(Figures {

@@ -3,26 +3,38 @@
 //!
 //! Histories are drawn from seeds. `just chaos 500` runs more of them than the suite; `CHAOS_SEED`
 //! runs one again, as the failing test says. The choice of operations is the same every time, their
-//! timing is not.
+//! timing is not. The other variables are described at [`campaign::Campaign`].
 
 #![expect(
     clippy::unnecessary_debug_formatting,
     reason = "names with line feeds and without UTF-8 are shown as what they are"
 )]
 
+mod broker;
 mod campaign;
 mod history;
 mod operation;
 mod program;
 mod random;
 mod replay;
+#[path = "../support/mod.rs"]
+mod support;
 mod tree;
 
+use broker::Broker;
 use campaign::Campaign;
 use history::Pipe;
+use support::rabbit::Node;
 
 #[test]
 fn the_messages_say_what_is_on_disk_whatever_happened_to_it() {
     let figures = Campaign::from_env(24, 150, 8, false).run(|| Pipe);
+    assert!(figures.histories > 0);
+}
+
+#[test]
+fn the_broker_gets_every_message_in_order_whatever_happens_to_it() {
+    let node = Node::start();
+    let figures = Broker::new(&node).suffer(&Campaign::from_env(12, 100, 6, true));
     assert!(figures.histories > 0);
 }

@@ -78,6 +78,8 @@ impl Program {
             ("DEBOUNCE_MS", DEBOUNCE.as_millis().to_string().into()),
             // Half a library goes all the time here, and is meant to.
             ("MASS_DELETE_PERCENT", "100".into()),
+            // While the broker is away an orderly end takes this long.
+            ("SHUTDOWN_GRACE_SECS", if matches!(self.target, Target::Pipe) { "10".into() } else { "2".into() }),
             ("LOG_LEVEL", "file_watcher=debug,warn".into()),
             ("LOG_FORMAT", "json".into()),
         ];
@@ -120,7 +122,16 @@ impl Program {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         let age = running.started.elapsed();
         running.signal("TERM");
-        let ended = running.wait(END);
+        let mut ended = running.wait(if age < FIRST_STEPS { END / 2 } else { END });
+        if ended.is_none() && age < FIRST_STEPS {
+            // Tokio enables a signal before it subscribes to it: one that comes between the two is lost.
+            running.signal("TERM");
+            ended = running.wait(END / 2);
+        }
+        if ended.is_none() {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
         running.read_to_the_end();
         match ended {
             Some(status) if status.success() => Ok(()),
@@ -158,6 +169,8 @@ impl Program {
     pub(crate) fn scan(&mut self) -> Result<(), String> {
         let mut running = self.spawn("scan");
         let ended = running.wait(END);
+        let _ = running.child.kill();
+        let _ = running.child.wait();
         running.read_to_the_end();
         match ended {
             Some(status) if status.success() => Ok(()),
@@ -197,8 +210,6 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         None
     }
 

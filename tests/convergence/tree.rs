@@ -28,6 +28,9 @@ const CHUNK: usize = 256 * 1024;
 /// How long a file that was closed must be left alone to count as finished.
 const QUIET: Duration = crate::program::DEBOUNCE.saturating_sub(TICK);
 
+/// How late the program may hear of a close or a rename, on a busy machine and after a flood.
+const LATE: Duration = Duration::from_secs(3);
+
 /// How much earlier than by its settings the program may call a file finished: file times advance with the kernel's tick.
 const TICK: Duration = Duration::from_millis(15);
 
@@ -59,6 +62,8 @@ struct SlowWrite {
     last: Instant,
     /// Somebody renamed it, by which it counts as complete.
     excused: bool,
+    /// It was begun soon after the last one was closed.
+    hurried: bool,
 }
 
 /// The tree in `folder`.
@@ -71,6 +76,9 @@ pub(crate) struct Tree {
     next_id: FileId,
     slow: Vec<SlowWrite>,
     complete: HashSet<(PathBuf, Hash)>,
+    /// When a file was last closed or renamed: for a while after that the program may hear of it, and
+    /// take what it finds then for finished as soon as it is quiet.
+    touched: HashMap<FileId, Instant>,
     /// How many times an audio file in the library came, changed or went.
     pub(crate) effects: u64,
     /// What was done, for people.
@@ -90,6 +98,7 @@ impl Tree {
             next_id: 0,
             slow: Vec::new(),
             complete: HashSet::new(),
+            touched: HashMap::new(),
             effects: 0,
             journal: Vec::new(),
             extensions: Extensions::default(),
@@ -206,8 +215,9 @@ impl Tree {
         if cut {
             self.files.insert(id, Known::new(Vec::new()));
         }
+        let hurried = self.touched.get(&id).is_some_and(|touched| touched.elapsed() < LATE);
         self.note(format!("begin {path:?}, cut {cut}, {} parts every {pause:?}", parts.len()));
-        self.slow.push(SlowWrite { id, file, parts: parts.into(), offset: 0, pause, last, excused: false });
+        self.slow.push(SlowWrite { id, file, parts: parts.into(), offset: 0, pause, last, excused: false, hurried });
     }
 
     /// Writes `bytes` at `offset` and closes the file; made, and cut first, as asked for.
@@ -486,6 +496,7 @@ impl Tree {
     }
 
     fn remember(&mut self, id: FileId, hash: &Hash) -> u64 {
+        self.touched.insert(id, Instant::now());
         let names = self.names_of(id);
         let audio: Vec<PathBuf> = names.iter().filter_map(|path| self.audio(path)).map(Path::to_path_buf).collect();
         let count = audio.len() as u64;
@@ -494,7 +505,8 @@ impl Tree {
     }
 
     fn keep_if_long(&mut self, write: &SlowWrite) {
-        if write.excused || write.last.elapsed() >= self.settle {
+        let lasted = write.last.elapsed();
+        if write.excused || lasted >= self.settle || (write.hurried && lasted >= QUIET) {
             let hash = self.files[&write.id].hash.clone();
             self.remember(write.id, &hash);
         }
