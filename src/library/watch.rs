@@ -42,6 +42,8 @@ pub enum WatchTrouble {
     /// A directory that could not be watched, for it could not be read, may be readable now: watching
     /// again from the start would include it.
     MoreToWatch,
+    /// The root itself went away, or was unmounted: whatever has its name now, this watcher does not see it.
+    RootGone,
     /// Something else, which may have left directories unwatched.
     Other(String),
 }
@@ -200,6 +202,9 @@ impl Translator {
                 self.content_may_have_changed(here, Quiet::Touched, false);
             }
             EventKind::Modify(ModifyKind::Metadata(_)) if is_directory(path) => self.maybe_readable(here),
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)) if here.is_root() => {
+                self.trouble(WatchTrouble::RootGone);
+            }
             EventKind::Modify(ModifyKind::Name(RenameMode::From)) => self.name_went(here, is_audio, event.tracker()),
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 self.name_came(here, path, is_audio, event.tracker());
@@ -209,7 +214,8 @@ impl Translator {
             EventKind::Remove(RemoveKind::Folder) if !here.is_root() => {
                 inbox.mark(here, GONE_DIRECTORY_WAIT);
             }
-            // A filesystem was unmounted, or the root went: no proof that any file is gone for good.
+            EventKind::Remove(_) if here.is_root() => self.trouble(WatchTrouble::RootGone),
+            // A filesystem was unmounted: no proof that any file is gone for good.
             EventKind::Remove(_) => {
                 inbox.mark(LibraryPath::root(), GONE_DIRECTORY_WAIT);
             }
@@ -233,7 +239,7 @@ impl Translator {
         let mut marked = false;
         if is_audio {
             self.handler.inbox.push(self.hint(path.clone(), Quiet::Gone));
-        } else if !path.is_root() {
+        } else {
             // It may have been a directory, of which only its own name is told.
             marked = self.handler.inbox.mark(path.clone(), GONE_DIRECTORY_WAIT);
         }

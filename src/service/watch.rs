@@ -100,6 +100,8 @@ struct Signs {
     sight: Sight,
     /// Watching again from the start would see more.
     open_again: bool,
+    /// The root that is watched is not there any more, even if its name and its inode number are.
+    root_gone: bool,
 }
 
 /// The watcher, opened again whenever the root is another directory or it sees less than it should.
@@ -182,6 +184,7 @@ impl Eyes {
                         signs.open_again = true;
                         tracing::warn!("the kernel lost events; everything is watched anew and walked");
                     }
+                    WatchTrouble::RootGone => signs.root_gone = true,
                     WatchTrouble::MoreToWatch => signs.open_again = true,
                     WatchTrouble::OutOfWatches => {
                         signs.sight = Sight::Partial;
@@ -230,7 +233,7 @@ impl Eyes {
             if !present {
                 continue;
             }
-            let Signs { sight, open_again } = *lock(&self.sight);
+            let Signs { sight, open_again, .. } = *lock(&self.sight);
             let were_mounted = std::mem::replace(&mut mounted, mounts(&self.service.root));
             let is_mounted_anew = were_mounted != mounted;
             if sight == Sight::Whole {
@@ -279,7 +282,9 @@ impl Eyes {
     fn check_now(&self, was_present: bool) -> std::io::Result<()> {
         let root = &self.service.root;
         let identity = root.current_identity();
-        let is_the_same = was_present && identity.as_ref().is_ok_and(|identity| *identity == root.identity());
+        let was_lost = lock(&self.sight).root_gone;
+        let is_the_same =
+            was_present && !was_lost && identity.as_ref().is_ok_and(|identity| *identity == root.identity());
         if is_the_same && self.is_alive() {
             return Ok(());
         }

@@ -100,6 +100,41 @@ fn a_root_that_is_removed_from_under_us_takes_no_file_with_it() {
 }
 
 #[test]
+fn what_was_deleted_in_a_root_that_is_no_longer_the_root_was_not_deleted_in_the_one_that_is() {
+    let mut library = Library::new();
+    fill(&library.root());
+    // The looks at what went away come when the other root has long been noticed.
+    library.set("DEBOUNCE_MS", "600").start();
+    library.wait_until_settled();
+    let mark = library.mark();
+    fs::create_dir(library.outside("another")).unwrap();
+    fs::rename(library.root(), library.outside("aside")).unwrap();
+    fs::remove_dir_all(library.outside("aside")).unwrap();
+    fs::rename(library.outside("another"), library.root()).unwrap();
+    library.wait_for_log(mark, "looks unmounted");
+    library.stay_silent(Duration::from_millis(3500));
+    assert_eq!(library.files().len(), FILES);
+}
+
+/// The filesystem gives the inode number of the old one to the new one.
+#[test]
+fn a_root_that_is_made_again_at_once_is_watched() {
+    let mut library = Library::new();
+    library.write("x.mp3", "x");
+    library.start();
+    library.wait_until_settled();
+    for round in 0..3 {
+        let mark = library.mark();
+        fs::remove_dir_all(library.root()).unwrap();
+        library.write("a/y.mp3", format!("y {round}"));
+        library.wait_for_log(mark, "there again");
+        library.wait_until_settled();
+        library.write("a/z.mp3", format!("z {round}"));
+        library.wait_until_converged();
+    }
+}
+
+#[test]
 fn a_root_that_is_renamed_and_replaced_is_followed_where_its_name_is() {
     let mut library = Library::new();
     fill(&library.root());
