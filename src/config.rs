@@ -79,8 +79,6 @@ pub struct Settings {
     pub mass_delete_percent: u8,
     /// Whether the ctime is left out of comparisons.
     pub ignore_ctime: bool,
-    /// Whether symbolic links are followed inside the library.
-    pub follow_symlinks: bool,
     /// How many undelivered messages are kept before intake pauses.
     pub outbox_max_events: u64,
     /// What to tell the user once, as soon as there is a log.
@@ -241,7 +239,6 @@ impl Settings {
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
             root,
             extensions: given!(audio_extensions).parsed()?,
-            follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             watch_mode: given!(watch_mode).choice(
                 "a watch mode",
@@ -389,7 +386,7 @@ mod tests {
         assert_eq!(settings.poll_interval, Duration::from_secs(30));
         assert_eq!(settings.watch_mode, WatchMode::Auto);
         assert_eq!(settings.mass_delete_percent, 50);
-        assert!(!settings.ignore_ctime && !settings.follow_symlinks);
+        assert!(!settings.ignore_ctime);
         assert_eq!(settings.outbox_max_events, 1_000_000);
         assert!(settings.warnings.is_empty());
     }
@@ -407,7 +404,7 @@ mod tests {
             assert!(settings.ignore_ctime, "{arguments}");
         }
         assert!(!case.read("watch --ignore-ctime=false").unwrap().ignore_ctime);
-        assert!(case.read("--follow-symlinks watch").unwrap().follow_symlinks);
+        assert!(case.read("--ignore-ctime watch").unwrap().ignore_ctime);
         assert_eq!(case.read("--batch-size 3 watch --batch-size 4").unwrap().batch_size, 4);
     }
 

@@ -91,13 +91,6 @@ pub(super) struct Flags {
     )]
     pub(super) audio_extensions: OsString,
 
-    /// Whether to follow symbolic links: those that stay inside the library, each target once.
-    #[arg(
-        long, global = true, env = "FOLLOW_SYMLINKS", value_name = "BOOL", default_value = "false",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true"
-    )]
-    pub(super) follow_symlinks: OsString,
-
     /// Whether to trust a file whose size and modification time are unchanged, whatever its ctime
     /// says: for file systems where the ctime lies.
     #[arg(
