@@ -20,11 +20,12 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
 use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
+use crate::sink::{BrokerUrl, Tls};
 
 use arguments::{Arguments, Verb};
+use broker::Broker;
 use given::Given;
 
-pub use broker::Broker;
 pub use environment::Environment;
 
 /// Everything that a person can decide, checked.
@@ -43,7 +44,9 @@ pub struct Settings {
     /// How many files are committed, and how many messages sent, together.
     pub batch_size: usize,
     /// The broker.
-    pub broker: Broker,
+    pub broker: BrokerUrl,
+    /// What TLS with it takes beyond the authorities that the system trusts.
+    pub tls: Tls,
     /// Which files are audio.
     pub extensions: Extensions,
     /// How long a closed file must be quiet.
@@ -76,8 +79,6 @@ pub struct Settings {
     pub mass_delete_percent: u8,
     /// Whether the ctime is left out of comparisons.
     pub ignore_ctime: bool,
-    /// Whether symbolic links are followed inside the library.
-    pub follow_symlinks: bool,
     /// How many undelivered messages are kept before intake pauses.
     pub outbox_max_events: u64,
     /// What to tell the user once, as soon as there is a log.
@@ -232,12 +233,12 @@ impl Settings {
             }
         };
 
+        let (broker, tls) = Broker::given(&sources, &flags).read(environment)?;
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
             root,
             extensions: given!(audio_extensions).parsed()?,
-            follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             watch_mode: given!(watch_mode).choice(
                 "a watch mode",
@@ -267,15 +268,8 @@ impl Settings {
             )?,
             outbox_max_events: given!(outbox_max_events).number("a number of messages", 1..=1_000_000_000)?,
             shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
-            broker: match given!(rabbitmq_url?) {
-                Some(url) => Broker::of_url(&url)?,
-                None => Broker::of_parts(
-                    &given!(rabbitmq_host),
-                    &given!(rabbitmq_port),
-                    &given!(rabbitmq_user),
-                    &given!(rabbitmq_pass),
-                )?,
-            },
+            broker,
+            tls,
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
                 "a log format",
@@ -392,7 +386,7 @@ mod tests {
         assert_eq!(settings.poll_interval, Duration::from_secs(30));
         assert_eq!(settings.watch_mode, WatchMode::Auto);
         assert_eq!(settings.mass_delete_percent, 50);
-        assert!(!settings.ignore_ctime && !settings.follow_symlinks);
+        assert!(!settings.ignore_ctime);
         assert_eq!(settings.outbox_max_events, 1_000_000);
         assert!(settings.warnings.is_empty());
     }
@@ -410,7 +404,7 @@ mod tests {
             assert!(settings.ignore_ctime, "{arguments}");
         }
         assert!(!case.read("watch --ignore-ctime=false").unwrap().ignore_ctime);
-        assert!(case.read("--follow-symlinks watch").unwrap().follow_symlinks);
+        assert!(case.read("--ignore-ctime watch").unwrap().ignore_ctime);
         assert_eq!(case.read("--batch-size 3 watch --batch-size 4").unwrap().batch_size, 4);
     }
 
@@ -457,6 +451,38 @@ mod tests {
         let broker = case.read("--rabbitmq-user=me").unwrap().broker;
         assert_eq!(broker.to_string(), "amqp://[::1]:5672/%2f");
         assert_eq!(broker.uri().authority.userinfo.password, "p@ss/w#rd%");
+    }
+
+    #[test]
+    fn what_a_url_leaves_out_is_taken_from_the_single_settings() {
+        let read = |variables: &[(&str, &str)]| {
+            let userinfo = Case::new(variables).read("").unwrap().broker.uri().authority.userinfo.clone();
+            (userinfo.username, userinfo.password)
+        };
+        let (user, password) = (("RABBITMQ_USER", "me"), ("RABBITMQ_PASS", "secret"));
+        let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+        assert_eq!(read(&[("RABBITMQ_URL", "amqps://host"), user, password]), pair("me", "secret"));
+        assert_eq!(read(&[("RABBITMQ_URL", "amqps://you@host"), user, password]), pair("you", "secret"));
+        assert_eq!(read(&[("RABBITMQ_URL", "amqps://you:own@host"), user, password]), pair("you", "own"));
+        assert_eq!(read(&[("RABBITMQ_URL", "amqps://host")]), pair("guest", "guest"));
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_file_without_the_newline_at_its_end() {
+        for (content, password) in
+            [("p@ss", "p@ss"), ("p@ss\n", "p@ss"), ("p@ss\r\n", "p@ss"), (" p@ss \n\n", " p@ss \n")]
+        {
+            let case = Case::new(&[("RABBITMQ_PASS_FILE", "secret")]);
+            std::fs::write(case.temporary.path().join("secret"), content).unwrap();
+            assert_eq!(case.read("").unwrap().broker.uri().authority.userinfo.password, password, "{content:?}");
+        }
+        let case = Case::new(&[("RABBITMQ_URL_FILE", "url"), ("RABBITMQ_PASS_FILE", "secret")]);
+        std::fs::write(case.temporary.path().join("secret"), "hunter2\n").unwrap();
+        std::fs::write(case.temporary.path().join("url"), "amqps://me@host/v\n").unwrap();
+        let settings = case.read("").unwrap();
+        assert_eq!(settings.broker.to_string(), "amqps://host:5671/v");
+        assert_eq!(settings.broker.uri().authority.userinfo.password, "hunter2");
+        assert!(!format!("{settings:#?}").contains("hunter2"));
     }
 
     #[test]

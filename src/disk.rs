@@ -10,6 +10,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
@@ -69,6 +70,12 @@ pub trait Disk {
 
     /// The stat of an open file, now.
     fn stat(&self, file: &Self::File) -> io::Result<FileStat>;
+
+    /// Which directory the root is, of all that it has been: what went away in an earlier one says
+    /// nothing about this one.
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 /// The directory that holds the library.
@@ -76,6 +83,7 @@ pub trait Disk {
 pub struct Root {
     path: PathBuf,
     identity: RwLock<Identity>,
+    generation: AtomicU64,
 }
 
 /// What tells this directory from another one of the same name.
@@ -95,7 +103,11 @@ pub struct RootReplaced;
 impl Root {
     /// The directory at `path` as it is now. The path itself may be a link, or lead through one.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let root = Self { path: path.to_path_buf(), identity: RwLock::new(Identity { device: 0, inode: 0 }) };
+        let root = Self {
+            path: path.to_path_buf(),
+            identity: RwLock::new(Identity { device: 0, inode: 0 }),
+            generation: AtomicU64::new(0),
+        };
         root.adopt()?;
         Ok(root)
     }
@@ -118,6 +130,8 @@ impl Root {
     /// Takes the directory that is at the root's path now as the root.
     pub fn adopt(&self) -> io::Result<Identity> {
         let identity = self.current_identity()?;
+        // First, so that nothing of the new root is ever seen under the number of the old one.
+        self.generation.fetch_add(1, Ordering::SeqCst);
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(identity)
     }
@@ -253,6 +267,10 @@ impl Disk for Root {
     fn stat(&self, file: &File) -> io::Result<FileStat> {
         Ok(self.file_stat(&rustix::fs::fstat(file)?))
     }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
 }
 
 impl<D: Disk + ?Sized> Disk for Arc<D> {
@@ -268,6 +286,10 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 
     fn stat(&self, file: &D::File) -> io::Result<FileStat> {
         (**self).stat(file)
+    }
+
+    fn generation(&self) -> u64 {
+        (**self).generation()
     }
 }
 

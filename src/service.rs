@@ -22,7 +22,7 @@ use crate::library::{Brake, Inbox, Scanner, Tally};
 use crate::message::Encoder;
 use crate::model::{FsEvent, LibraryPath, Observation, Origin, Outgoing, Quiet};
 use crate::pipeline::Chain;
-use crate::sink::{Amqp, AmqpSettings, BrokerUrl, Deliver, Sink, SinkError, Stdout};
+use crate::sink::{Amqp, AmqpSettings, Deliver, Sink, SinkError, Stdout};
 use crate::status::{Counters, Progress};
 use crate::store::{Committed, IndexReader, StateDir, Store, StoreError};
 use crate::stream::{Holds, Leased, Leases, Settle};
@@ -294,11 +294,11 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
     match settings.sink {
         SinkKind::Stdout => Sink::Stdout(Stdout::new()),
         SinkKind::Amqp => {
-            let broker = BrokerUrl::from(settings.broker.uri().clone());
             let watched_directory = settings.root.to_string_lossy();
             let amqp = AmqpSettings {
+                tls: settings.tls.clone(),
                 unroutable: settings.unroutable,
-                ..AmqpSettings::new(broker, instance_id, &watched_directory)
+                ..AmqpSettings::new(settings.broker.clone(), instance_id, &watched_directory)
             };
             Sink::Amqp(Box::new(Amqp::new(amqp)))
         }

@@ -27,7 +27,13 @@ pub fn start(directives: &str, format: Option<LogFormat>, instance_id: &str) -> 
     let format = format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let lines = Lines { format, instance_id: instance_id.to_owned(), clock: Timestamp::now };
-    subscriber(directives, lines, std::io::stderr, terminal && !no_colour).try_init()
+    subscriber(directives, lines, std::io::stderr, terminal && !no_colour).try_init()?;
+    // A panic is caught where it happens, as the failure of one file; this is how it is told.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "a bug: {}", panic.payload_as_str().unwrap_or("it panicked"));
+    }));
+    Ok(())
 }
 
 fn subscriber<W>(directives: &str, lines: Lines, writer: W, colours: bool) -> impl Subscriber + Send + Sync

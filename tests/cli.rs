@@ -115,7 +115,6 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("BATCH_SIZE", &[b"abc", b"0", b"-5", b"10001", b"1.5", b"\xff"]),
     ("DATA_DIR", &[b"nowhere", b"file"]),
     ("DEBOUNCE_MS", &[b"abc", b"50ms", b"3600001"]),
-    ("FOLLOW_SYMLINKS", &[b"maybe"]),
     ("IGNORE_CTIME", &[b"2"]),
     ("INSTANCE_ID", &[b"two words", b"0123456789012345678901234567890123456789012345678901234567890123x"]),
     ("LOG_FORMAT", &[b"xml"]),
@@ -127,8 +126,12 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("METADATA_STYLE", &[b"round"]),
     ("OUTBOX_MAX_EVENTS", &[b"many", b"0"]),
     ("POLL_INTERVAL_SECS", &[b"0", b"30s"]),
+    ("RABBITMQ_CA_FILE", &[b"nowhere", b"library", b"file", b"file/below"]),
+    ("RABBITMQ_CERT_FILE", &[b"file"]),
     ("RABBITMQ_HOST", &[b"rabbit:5672", b"amqp://u:hunter2@rabbit", b"u:hunter2@rabbit", b"two words"]),
+    ("RABBITMQ_KEY_FILE", &[b"file"]),
     ("RABBITMQ_PASS", &[b"hunter2\xff"]),
+    ("RABBITMQ_PASS_FILE", &[b"hunter2", b"library", b"file", b"not-utf-8"]),
     ("RABBITMQ_PORT", &[b"abc", b"0", b"65536", b"tcp://10.0.0.1:5672"]),
     (
         "RABBITMQ_URL",
@@ -146,6 +149,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
             b"amqp://u:hunter2\xff@rabbit/",
         ],
     ),
+    ("RABBITMQ_URL_FILE", &[b"amqp://u:hunter2@rabbit/", b"library", b"file", b"not-utf-8", b"not-a-url"]),
     ("RABBITMQ_USER", &[b"\xff"]),
     ("RESCAN_INTERVAL_SECS", &[b"hourly", b"31536001"]),
     ("SETTLE_MS", &[b"2s"]),
@@ -162,8 +166,13 @@ fn every_setting_is_checked_whether_by_variable_or_by_flag() {
     for (name, values) in WRONG {
         for value in *values {
             let value = OsStr::from_bytes(value);
-            let program = Program::new();
+            let mut program = Program::new();
             std::fs::write(program.path("file"), "").unwrap();
+            std::fs::write(program.path("not-utf-8"), b"hunter2\xff\n").unwrap();
+            std::fs::write(program.path("not-a-url"), "http://u:hunter2@rabbit/\n").unwrap();
+            if *name == "RABBITMQ_PASS_FILE" {
+                program.unset("RABBITMQ_PASS");
+            }
             let mut by_variable = program.command(env!("CARGO_BIN_EXE_file-watcher"), &[]);
             let by_variable = program.refusal(by_variable.env(name, value));
 
@@ -218,6 +227,68 @@ fn every_slip_of_the_command_line_is_one_line() {
         .map(|arguments| format!("$ file-watcher {}\n{}\n", arguments.join(" "), program.refused(arguments)))
         .collect();
     insta::assert_snapshot!("slips", lines.join("\n"));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_named() {
+    let certificate = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let (ours, theirs) = (certificate("ours"), certificate("theirs"));
+    let program = |variables: &[(&str, &str)]| {
+        let mut program = Program::new();
+        for (name, content) in [
+            ("certificate", ours.cert.pem()),
+            ("key", ours.signing_key.serialize_pem()),
+            ("theirs", theirs.signing_key.serialize_pem()),
+            ("garbage", "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n".to_owned()),
+            (
+                "encrypted",
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n".to_owned(),
+            ),
+            ("secret", format!("{PASSWORD}\n")),
+            ("plain", "amqp://u:hunter2@rabbit/\n".to_owned()),
+            ("encrypting", "amqps://u:hunter2@rabbit/\n".to_owned()),
+        ] {
+            std::fs::write(program.path(name), content).unwrap();
+        }
+        for (name, value) in variables {
+            program.set(name, value);
+        }
+        program
+    };
+    let encrypting = ("RABBITMQ_URL_FILE", "encrypting");
+    let (ca, certificate, key) = ("RABBITMQ_CA_FILE", "RABBITMQ_CERT_FILE", "RABBITMQ_KEY_FILE");
+    let cases: &[&[(&str, &str)]] = &[
+        &[("RABBITMQ_PASS_FILE", "secret")],
+        &[("RABBITMQ_URL", "amqp://rabbit"), ("RABBITMQ_PASS_FILE", "secret")],
+        &[encrypting, ("RABBITMQ_URL", "amqps://u:hunter2@rabbit/")],
+        &[encrypting, (certificate, "certificate")],
+        &[encrypting, (key, "key")],
+        &[(ca, "certificate")],
+        &[("RABBITMQ_URL_FILE", "plain"), (certificate, "certificate"), (key, "key")],
+        &[encrypting, (ca, "key")],
+        &[encrypting, (ca, "garbage")],
+        &[encrypting, (certificate, "nowhere"), (key, "key")],
+        &[encrypting, (certificate, "key"), (key, "key")],
+        &[encrypting, (certificate, "garbage"), (key, "key")],
+        &[encrypting, (certificate, "certificate"), (key, "nowhere")],
+        &[encrypting, (certificate, "certificate"), (key, "-----BEGIN PRIVATE KEY----- hunter2")],
+        &[encrypting, (certificate, "certificate"), (key, "certificate")],
+        &[encrypting, (certificate, "certificate"), (key, "encrypted")],
+        &[encrypting, (certificate, "certificate"), (key, "theirs")],
+    ];
+    let lines: Vec<String> = cases
+        .iter()
+        .map(|variables| {
+            let given: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            format!("$ {}\n{}\n", given.join(" ").replace(PASSWORD, "[PASSWORD]"), program(variables).refused(&[]))
+        })
+        .collect();
+    insta::assert_snapshot!("contradictions", lines.join("\n"));
+
+    let by_flags = program(&[encrypting]).refused(&["--rabbitmq-pass-file=secret", "--rabbitmq-url", "amqps://rabbit"]);
+    assert!(by_flags.contains(": --rabbitmq-url (RABBITMQ_URL) and RABBITMQ_URL_FILE: are both given"), "{by_flags}");
+    let good = program(&[encrypting, (ca, "certificate"), (certificate, "certificate"), (key, "key")]);
+    assert!(good.run(&["scan", "--sink=stdout"]).status.success());
 }
 
 #[test]

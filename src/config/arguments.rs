@@ -91,13 +91,6 @@ pub(super) struct Flags {
     )]
     pub(super) audio_extensions: OsString,
 
-    /// Whether to follow symbolic links: those that stay inside the library, each target once.
-    #[arg(
-        long, global = true, env = "FOLLOW_SYMLINKS", value_name = "BOOL", default_value = "false",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true"
-    )]
-    pub(super) follow_symlinks: OsString,
-
     /// Whether to trust a file whose size and modification time are unchanged, whatever its ctime
     /// says: for file systems where the ctime lies.
     #[arg(
@@ -343,13 +336,35 @@ pub(super) struct Flags {
     )]
     pub(super) rabbitmq_pass: OsString,
 
-    /// All of it in one, instead of the four above: amqp://user:password@host:5672/vhost, or amqps
-    /// for TLS.
+    /// A file that holds the password, and nothing else but a newline at its end.
+    #[arg(long, global = true, env = "RABBITMQ_PASS_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
+    pub(super) rabbitmq_pass_file: Option<OsString>,
+
+    /// All of it in one: amqp://user:password@host:5672/vhost, or amqps for TLS.
     ///
-    /// Special characters are percent-encoded. Without a virtual host it is "/"; heartbeat (seconds)
-    /// and connection_timeout (milliseconds) are understood after a question mark.
+    /// It goes before the single settings; the user and the password are taken from those where it
+    /// has none. Special characters are percent-encoded. Without a virtual host it is "/"; heartbeat
+    /// (seconds) and connection_timeout (milliseconds) are understood after a question mark.
     #[arg(long, global = true, env = "RABBITMQ_URL", value_name = "URL", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_url: Option<OsString>,
+
+    /// A file that holds the URL, and nothing else but a newline at its end.
+    #[arg(long, global = true, env = "RABBITMQ_URL_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
+    pub(super) rabbitmq_url_file: Option<OsString>,
+
+    /// A file with certificates, in PEM, of authorities to trust beside those that the system trusts.
+    ///
+    /// This and the two below are for amqps.
+    #[arg(long, global = true, env = "RABBITMQ_CA_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
+    pub(super) rabbitmq_ca_file: Option<OsString>,
+
+    /// A file with the certificate, in PEM, that shows the broker who we are.
+    #[arg(long, global = true, env = "RABBITMQ_CERT_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
+    pub(super) rabbitmq_cert_file: Option<OsString>,
+
+    /// A file with the private key of that certificate, in PEM, not encrypted.
+    #[arg(long, global = true, env = "RABBITMQ_KEY_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
+    pub(super) rabbitmq_key_file: Option<OsString>,
 
     /// How much is logged: error, warn, info, debug or trace.
     ///

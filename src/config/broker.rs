@@ -1,171 +1,177 @@
-//! Where the broker is and who we are to it.
+//! Where the broker is, who we are to it, and what TLS with it takes.
+//!
+//! Errors name the setting. What stands in a file that holds a secret is never shown, nor is that
+//! file's path: a password in its place is a likely slip.
 
-use std::fmt;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
-use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use super::arguments::Flags;
+use super::given::{Given, shown};
+use super::places;
+use super::{Environment, SettingsError, Sources};
+use crate::sink::{BrokerUrl, Tls, TlsError};
 
-use super::SettingsError;
-use super::given::Given;
-
-/// Seconds between heartbeats, where the URL does not say: a dead connection is noticed within twice that.
-const HEARTBEAT: u16 = 10;
-/// Milliseconds to wait for a connection, where the URL does not say.
-const CONNECTION_TIMEOUT: u64 = 3000;
-
-const EXAMPLE: &str = "give amqp://user:password@host:5672/vhost, or amqps for TLS, special characters percent-encoded";
-
-/// The broker that messages go to. It shows where it is, never who we are to it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Broker(AMQPUri);
+/// The settings as they were given.
+pub(super) struct Broker {
+    host: Given,
+    port: Given,
+    user: Given,
+    password: Given,
+    password_file: Option<Given>,
+    url: Option<Given>,
+    url_file: Option<Given>,
+    authorities_file: Option<Given>,
+    certificate_file: Option<Given>,
+    key_file: Option<Given>,
+}
 
 impl Broker {
-    /// The whole truth, password included: for the connection and for nothing else.
-    pub fn uri(&self) -> &AMQPUri {
-        &self.0
+    pub(super) fn given(sources: &Sources<'_>, flags: &Flags) -> Self {
+        let file = |id, flag: &Option<OsString>| sources.of_optional(id, flag.as_ref());
+        Self {
+            host: sources.of("rabbitmq_host", &flags.rabbitmq_host),
+            port: sources.of("rabbitmq_port", &flags.rabbitmq_port),
+            user: sources.of("rabbitmq_user", &flags.rabbitmq_user),
+            password: sources.of("rabbitmq_pass", &flags.rabbitmq_pass),
+            password_file: file("rabbitmq_pass_file", &flags.rabbitmq_pass_file),
+            url: sources.of_optional("rabbitmq_url", flags.rabbitmq_url.as_ref()),
+            url_file: file("rabbitmq_url_file", &flags.rabbitmq_url_file),
+            authorities_file: file("rabbitmq_ca_file", &flags.rabbitmq_ca_file),
+            certificate_file: file("rabbitmq_cert_file", &flags.rabbitmq_cert_file),
+            key_file: file("rabbitmq_key_file", &flags.rabbitmq_key_file),
+        }
     }
 
-    /// The broker of the four single settings.
-    pub(super) fn of_parts(host: &Given, port: &Given, user: &Given, password: &Given) -> Result<Self, SettingsError> {
-        Ok(Self::with_defaults(AMQPUri {
-            scheme: AMQPScheme::AMQP,
-            authority: AMQPAuthority {
-                host: host_name(host)?,
-                port: port.number("a port", 1..=u16::MAX)?,
-                userinfo: AMQPUserInfo { username: user.text()?.to_owned(), password: password.text()?.to_owned() },
-            },
-            vhost: "/".to_owned(),
-            query: AMQPQueryString::default(),
-        }))
+    /// What they mean.
+    pub(super) fn read(&self, environment: &Environment) -> Result<(BrokerUrl, Tls), SettingsError> {
+        let files = Files { directory: environment.directory() };
+        let url = self.url(files)?;
+        let tls = self.tls(files)?;
+        let for_tls = [&self.authorities_file, &self.certificate_file, &self.key_file];
+        match for_tls.into_iter().flatten().next() {
+            // Somebody who gives a certificate believes that nobody can listen.
+            Some(file) if !url.is_encrypted() => Err(file.wrong(
+                "is for TLS, and the broker is not reached by TLS; give RABBITMQ_URL or RABBITMQ_URL_FILE an \
+                 amqps://user:password@host:5671/vhost, or leave this out",
+            )),
+            _ => Ok((url, tls)),
+        }
     }
 
-    /// The broker of a URL. Errors say nothing of it but its scheme: with a special character that is
-    /// not encoded, a part of the password may stand anywhere.
-    pub(super) fn of_url(given: &Given) -> Result<Self, SettingsError> {
-        let wrong = |problem: &str| given.wrong(format!("{problem}; {EXAMPLE}"));
-        let text = given.text()?.trim();
-        match text.split_once("://") {
-            Some(("amqp" | "amqps", _)) => {}
-            Some((scheme, _)) if scheme.len() <= 8 && scheme.bytes().all(|byte| byte.is_ascii_lowercase()) => {
-                return Err(wrong(&format!("is not an AMQP URL but one of {scheme}")));
+    fn url(&self, files: Files<'_>) -> Result<BrokerUrl, SettingsError> {
+        let given_password = Some(&self.password).filter(|password| !password.by_default);
+        one_of(self.url.as_ref(), self.url_file.as_ref())?;
+        one_of(given_password, self.password_file.as_ref())?;
+        let password = || match &self.password_file {
+            Some(file) => files.secret(file, "the password"),
+            None => Ok(self.password.clone()),
+        };
+        let url = match (&self.url, &self.url_file) {
+            (Some(url), _) => url.clone(),
+            (None, Some(file)) => files.secret(file, "the broker's URL")?,
+            (None, None) => {
+                return Ok(BrokerUrl::new(
+                    &self.host.host()?,
+                    self.port.number("a port", 1..=u16::MAX)?,
+                    self.user.text()?,
+                    &password()?.text()?.into(),
+                ));
             }
-            _ => return Err(wrong("is not an AMQP URL")),
-        }
-        let url = url::Url::parse(text).map_err(|error| wrong(&format!("is not a URL ({error})")))?;
-        let rest = [Some(url.path()), url.query(), url.fragment()].into_iter().flatten();
-        if url.fragment().is_some() || rest.into_iter().any(|part| part.contains('@')) {
-            return Err(wrong("has a # or an @ where none can be"));
-        }
-        if url.port() == Some(0) {
-            return Err(wrong("has port 0"));
-        }
-        let mut uri: AMQPUri =
-            text.parse().map_err(|_: String| wrong("has a host, virtual host or parameter that cannot be read"))?;
-        // The URL type of the AMQP crate knows names only, and falls back to localhost for the rest.
-        if let Some(url::Host::Ipv6(address)) = url.host() {
-            uri.authority.host = address.to_string();
-        }
-        if uri.authority.host.is_empty() {
-            uri.authority.host = AMQPAuthority::default().host;
-        }
-        // A slash with nothing behind it is how people write the virtual host "/".
-        if uri.vhost.is_empty() {
-            "/".clone_into(&mut uri.vhost);
-        }
-        Ok(Self::with_defaults(uri))
+        };
+        let url: BrokerUrl = url.parsed()?;
+        let user = if url.names_user() { None } else { Some(self.user.text()?) };
+        let password = if url.names_password() { None } else { Some(password()?.text()?.into()) };
+        Ok(url.with_credentials(user, password.as_ref()))
     }
 
-    fn with_defaults(mut uri: AMQPUri) -> Self {
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        uri.query.connection_timeout.get_or_insert(CONNECTION_TIMEOUT);
-        Self(uri)
+    fn tls(&self, files: Files<'_>) -> Result<Tls, SettingsError> {
+        const AUTHORITY: &str = "an authority's certificate in PEM";
+        const CERTIFICATE: &str = "our certificate in PEM";
+        const KEY: &str = "the private key of RABBITMQ_CERT_FILE in PEM, not encrypted";
+
+        let mut tls = Tls::default();
+        if let Some(file) = &self.authorities_file {
+            let pem = files.content(file, AUTHORITY, Show::Path)?;
+            tls = tls.with_authorities(&pem).map_err(|error| instead(file, error, AUTHORITY))?;
+        }
+        match (&self.certificate_file, &self.key_file) {
+            (None, None) => Ok(tls),
+            (Some(certificate_file), Some(key_file)) => {
+                let certificate = files.content(certificate_file, CERTIFICATE, Show::Path)?;
+                let key = files.content(key_file, KEY, Show::Nothing)?;
+                tls.with_identity(&certificate, &key).map_err(|error| match error {
+                    TlsError::NoCertificate | TlsError::Certificate => instead(certificate_file, error, CERTIFICATE),
+                    TlsError::NoKey | TlsError::Key | TlsError::Mismatch => instead(key_file, error, KEY),
+                })
+            }
+            (Some(alone), None) => Err(alone.wrong("is given without RABBITMQ_KEY_FILE; give both or neither")),
+            (None, Some(alone)) => Err(alone.wrong("is given without RABBITMQ_CERT_FILE; give both or neither")),
+        }
     }
 }
 
-fn host_name(given: &Given) -> Result<String, SettingsError> {
-    let host = given.text()?.trim();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    if address.parse::<std::net::IpAddr>().is_ok() {
-        return Ok(address.to_owned());
-    }
-    let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    if !host.is_empty() && host.bytes().all(of_a_name) {
-        return Ok(host.to_owned());
-    }
-    let shown = super::given::without_secrets(host);
-    Err(given.wrong(format!("{shown:?} is not a host's name or address; give one such as rabbitmq.example")))
+/// The error that a file has `problem`, and what to give instead.
+fn instead(file: &Given, problem: impl std::fmt::Display, what: &str) -> SettingsError {
+    file.wrong(format!("{problem}; give the path of a file that holds {what}"))
 }
 
-impl fmt::Display for Broker {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AMQPUri { scheme, authority: AMQPAuthority { host, port, .. }, vhost, .. } = &self.0;
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(formatter, "{scheme}://{open}{host}{close}:{port}/{}", vhost.replace('/', "%2f"))
+/// Refuses a value that is given by itself and by a file: nobody can know which of them is stale.
+fn one_of(value: Option<&Given>, file: Option<&Given>) -> Result<(), SettingsError> {
+    match (value, file) {
+        (Some(value), Some(file)) => Err(SettingsError::Value {
+            setting: format!("{} and {}", value.label, file.label),
+            problem: "are both given; give one of them".to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 
-impl fmt::Debug for Broker {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Broker({self})")
-    }
+/// The files that settings name, from the working directory.
+#[derive(Clone, Copy)]
+struct Files<'a> {
+    directory: &'a Path,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What an error may show of a setting that names a file.
+#[derive(Clone, Copy)]
+enum Show {
+    Path,
+    Nothing,
+}
 
-    fn url(text: &str) -> Result<Broker, String> {
-        let given = Given { label: "RABBITMQ_URL".into(), value: text.into(), by_default: false };
-        Broker::of_url(&given).map_err(|error| error.to_string())
+impl Files<'_> {
+    /// What a file holds, as if its setting had been given that: without the newline at its end, for
+    /// most editors leave one.
+    fn secret(self, given: &Given, what: &str) -> Result<Given, SettingsError> {
+        let mut content = self.content(given, what, Show::Nothing)?;
+        if content.ends_with(b"\n") {
+            content.pop();
+            if content.ends_with(b"\r") {
+                content.pop();
+            }
+        }
+        if content.is_empty() {
+            return Err(instead(given, "names a file that is empty", what));
+        }
+        Ok(Given { label: given.label.clone(), value: OsString::from_vec(content), by_default: false })
     }
 
-    #[test]
-    fn a_url_is_read_with_its_defaults() {
-        for (text, shown) in [
-            ("amqp://host", "amqp://host:5672/%2f"),
-            ("amqp://host/", "amqp://host:5672/%2f"),
-            ("amqps://host/v", "amqps://host:5671/v"),
-            ("amqp://u:p@[::1]:5673/%2f", "amqp://[::1]:5673/%2f"),
-            ("amqp://u:p@10.0.0.1/", "amqp://10.0.0.1:5672/%2f"),
-            ("amqp://", "amqp://localhost:5672/%2f"),
-        ] {
-            assert_eq!(url(text).unwrap().to_string(), shown, "{text}");
-        }
-        let broker = url("amqp://u%40x:p%23@h?heartbeat=3").unwrap();
-        assert_eq!(broker.uri().authority.userinfo.username, "u@x");
-        assert_eq!(broker.uri().authority.userinfo.password, "p#");
-        assert_eq!(broker.uri().query.heartbeat, Some(3));
-        assert_eq!(broker.uri().query.connection_timeout, Some(CONNECTION_TIMEOUT));
-    }
-
-    #[test]
-    fn a_wrong_url_shows_no_more_of_itself_than_its_scheme() {
-        for text in [
-            "http://u:hunter2@host/",
-            "hunter2",
-            "hunter2:x",
-            "u:hunter2@host:5672",
-            "amqp://u:hunter2@host:port/",
-            "amqp://u:hun/ter2@host/",
-            "amqp://u:12#hunter2@host/",
-            "amqp://u:12/hunter2@host/",
-            "amqp://u:hunter2@host:0/",
-            "amqp://u:hunter2@host/?heartbeat=hunter2",
-            "amqp://u:hunter2@ho st/",
-            "amqp:hunter2",
-            "AMQPhunter2://",
-        ] {
-            let error = url(text).unwrap_err();
-            assert!(!error.contains("unter2") && !error.contains("ter2"), "{error}");
-            assert!(error.starts_with("RABBITMQ_URL: ") && error.contains("; give amqp://"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_broker_never_shows_its_password() {
-        let broker = url("amqp://somebody:hunter2@host/v").unwrap();
-        for shown in [format!("{broker}"), format!("{broker:?}"), format!("{broker:#?}")] {
-            assert!(!shown.contains("hunter2") && !shown.contains("somebody"), "{shown}");
-        }
-        assert_eq!(broker.uri().authority.userinfo.password, "hunter2");
+    fn content(self, given: &Given, what: &str, show: Show) -> Result<Vec<u8>, SettingsError> {
+        let path = places::absolute(self.directory, Path::new(&given.value));
+        std::fs::read(&path).map_err(|error| {
+            let problem = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "does not exist".to_owned(),
+                io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+                io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
+                _ => format!("cannot be read ({error})"),
+            };
+            match show {
+                Show::Path => instead(given, format!("{} {problem}", shown(&path)), what),
+                Show::Nothing => instead(given, format!("names a file that {problem}"), what),
+            }
+        })
     }
 }

@@ -89,6 +89,23 @@ impl Given {
         Err(self.is_not(what, &format!("{others} or {last}")))
     }
 
+    /// The name or the address of a machine.
+    pub(super) fn host(&self) -> Result<String, SettingsError> {
+        let host = self.text()?.trim();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        if address.parse::<std::net::IpAddr>().is_ok() {
+            return Ok(address.to_owned());
+        }
+        let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if !host.is_empty() && host.bytes().all(of_a_name) {
+            return Ok(host.to_owned());
+        }
+        Err(self.wrong(format!(
+            "{:?} is not a host's name or address; give one such as rabbitmq.example",
+            without_secrets(host)
+        )))
+    }
+
     /// The name of an instance: safe in a log line, in a connection's name and in a file name.
     pub(super) fn instance_id(&self) -> Result<String, SettingsError> {
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

@@ -93,7 +93,7 @@ fn state_name(canonical_root: &Path) -> String {
 
 /// `path` made absolute without resolving symbolic links, but for those before a `..`: what `a/..`
 /// is depends on where `a` leads.
-fn absolute(directory: &Path, path: &Path) -> PathBuf {
+pub(super) fn absolute(directory: &Path, path: &Path) -> PathBuf {
     let mut whole = PathBuf::new();
     for component in directory.join(path).components() {
         match component {

@@ -125,7 +125,7 @@ impl Counter {
         Summary {
             frames: self.frames,
             duration,
-            bitrate: super::tags::bits_per_second(self.sound_bytes, duration),
+            bitrate: super::values::bits_per_second(self.sound_bytes, duration),
             sample_rate: self.first.map(|header| SAMPLE_RATES[header.rate_index]),
             channels: self.first.and_then(Header::channels),
             frame_bytes: self.frame_bytes,

@@ -192,7 +192,7 @@ fn put<R: Read + Seek>(
     length: u16,
 ) -> io::Result<()> {
     match (found.slot(name), kind, length) {
-        (Some(slot @ None), Kind::Text, _) => *slot = super::tags::tidy(&text(source, length)?),
+        (Some(slot @ None), Kind::Text, _) => *slot = super::values::tidy(&text(source, length)?),
         (Some(slot @ None), Kind::Number, 1..=8) => {
             let mut bytes = [0; 8];
             source.read_exact(&mut bytes[..usize::from(length)])?;

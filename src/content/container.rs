@@ -12,7 +12,7 @@ use lofty::probe::Probe;
 use lofty::tag::{ItemKey, Tag};
 
 use super::source::Source;
-use super::tags::{explain, guarded, tidy, track};
+use super::values::{explain, guarded, tidy, track};
 use super::{mp4, wav};
 use crate::model::{Metadata, Tags};
 

@@ -138,6 +138,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if self.claimed.is_held(&look.path) {
             return Ok(Outcome::Again(look_again(look, FIRST_RETRY, None)));
         }
+        if look.generation.is_some_and(|generation| generation != self.disk.generation()) {
+            // It went away with a root that is no longer the root: the walk of this one will tell.
+            return Ok(Outcome::Unchanged);
+        }
         if is_hidden(row, entry) {
             return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
         }

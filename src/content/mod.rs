@@ -10,6 +10,7 @@ mod mp4;
 mod oggflac;
 mod read;
 mod source;
+mod values;
 mod wav;
 
 pub use examine::{Contents, Examined, Examiner, Outcome, Patience};

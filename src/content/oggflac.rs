@@ -66,7 +66,7 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
         let duration = samples as f64 / f64::from(sample_rate);
         metadata.duration = Some(duration);
         let sound_bytes = source.length().saturating_sub(headers_end);
-        metadata.bitrate = super::tags::bits_per_second(sound_bytes, duration);
+        metadata.bitrate = super::values::bits_per_second(sound_bytes, duration);
     }
     comments
 }
@@ -104,11 +104,11 @@ fn read_comments<R: Read + Seek>(packets: &mut Packets<'_, R>, tags: &mut Tags) 
             _ => continue,
         };
         if slot.is_none() {
-            *slot = super::tags::tidy(value);
+            *slot = super::values::tidy(value);
         }
     }
     tags.date = tags.date.take().or(year);
-    tags.track = super::tags::track(tags.track.take(), total);
+    tags.track = super::values::track(tags.track.take(), total);
     Ok(())
 }
 

@@ -11,12 +11,12 @@
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lofty::file::FileType as Container;
 use lofty::probe::Probe;
 
 use super::source::Source;
+use super::values::{explain, guarded};
 use super::{adts, asf, container, oggflac};
 use crate::model::{FileType, LibraryPath, Metadata};
 
@@ -37,12 +37,6 @@ const ID3V1: usize = 128;
 
 /// What is said of a file that nobody can read.
 const UNKNOWN_FORMAT: &str = "it is of no audio format that is known";
-
-/// What is said where a parser panicked.
-const PANICKED: &str = "the parser failed on it";
-
-/// Characters of an error text that are kept.
-const LONGEST_ERROR: usize = 160;
 
 /// Reads the metadata of `file`, whose name is `path`, from its beginning.
 ///
@@ -229,30 +223,6 @@ fn excerpt<R: Read + Seek>(source: &mut Source<R>, tags_end: u64) -> io::Result<
     Ok(Some(excerpt))
 }
 
-/// The first of the values in `text` that has something in it, without what surrounds it.
-pub(super) fn tidy(text: &str) -> Option<String> {
-    text.split('\0').map(str::trim).find(|value| !value.is_empty()).map(str::to_owned)
-}
-
-/// `3`, or `3/12` where there is a total that `number` does not have yet.
-pub(super) fn track(number: Option<String>, total: Option<String>) -> Option<String> {
-    let number = number?;
-    match total {
-        Some(total) if !number.contains('/') && total.bytes().any(|byte| byte != b'0') => {
-            Some(format!("{number}/{total}"))
-        }
-        _ => Some(number),
-    }
-}
-
-/// The mean bits a second of `bytes` that last `seconds`.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was looked at")]
-pub(super) fn bits_per_second(bytes: u64, seconds: f64) -> Option<u32> {
-    let bits_per_second = (bytes as f64 * 8.0 / seconds).round();
-    (seconds > 0.0 && bits_per_second >= 1.0 && bits_per_second <= f64::from(u32::MAX))
-        .then_some(bits_per_second as u32)
-}
-
 /// What a file of this name usually is.
 fn format_of_name(path: &LibraryPath) -> Option<&'static str> {
     Some(match FileType::of(path).as_str() {
@@ -272,27 +242,9 @@ fn open<R: Read + Seek>(file: R) -> Result<Source<R>, String> {
     Source::new(file).map_err(|error| explain(&error))
 }
 
-/// Runs a parser; its panic is an error of this file.
-pub(super) fn guarded<T>(parse: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(parse)).unwrap_or_else(|_| Err(PANICKED.to_owned()))
-}
-
-/// The innermost reason of `error`, in one short line.
-pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
-    let reasons = || std::iter::successors(Some(error), |error| error.source());
-    let ended = |reason: &(dyn std::error::Error + 'static)| {
-        reason.downcast_ref::<io::Error>().is_some_and(|reason| reason.kind() == io::ErrorKind::UnexpectedEof)
-    };
-    if reasons().any(ended) {
-        return "it ends too early".to_owned();
-    }
-    let reason = reasons().last().unwrap_or(error).to_string();
-    let mut characters = reason.chars().filter(|character| !character.is_control()).take(LONGEST_ERROR);
-    characters.next().into_iter().flat_map(char::to_lowercase).chain(characters).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::values::PANICKED;
     use super::*;
     use proptest::prelude::*;
 
@@ -427,36 +379,6 @@ mod tests {
         let metadata = parse(&[adts(3), vec![1; 1000]].concat(), "a.aac");
         assert_eq!(metadata.error.as_deref(), Some("most of it is no aac"));
         assert!(metadata.duration.is_some());
-    }
-
-    #[test]
-    fn a_panic_is_an_error() {
-        let failure = guarded::<()>(|| std::panic::resume_unwind(Box::new("a bug")));
-        assert_eq!(failure, Err(PANICKED.to_owned()));
-    }
-
-    #[test]
-    fn an_error_is_one_short_line_in_lower_case() {
-        let long = io::Error::other(format!("Bad\n{}", "x".repeat(1000)));
-        assert_eq!(explain(&long), format!("bad{}", "x".repeat(LONGEST_ERROR - 3)));
-        assert_eq!(explain(&io::Error::from(io::ErrorKind::UnexpectedEof)), "it ends too early");
-    }
-
-    #[test]
-    fn a_total_is_joined_once() {
-        let joined = |number: &str, total: Option<&str>| track(tidy(number), total.and_then(tidy));
-        assert_eq!(joined("3", Some("12")).as_deref(), Some("3/12"));
-        assert_eq!(joined("3/12", Some("13")).as_deref(), Some("3/12"));
-        assert_eq!(joined("3", Some("0")).as_deref(), Some("3"));
-        assert_eq!(joined("", Some("12")), None);
-    }
-
-    #[test]
-    fn a_bitrate_is_whole_or_absent() {
-        assert_eq!(bits_per_second(1000, 0.5), Some(16_000));
-        assert_eq!(bits_per_second(1000, 0.0), None);
-        assert_eq!(bits_per_second(0, 1.0), None);
-        assert_eq!(bits_per_second(u64::MAX, 1e-300), None);
     }
 
     proptest! {

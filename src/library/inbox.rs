@@ -97,6 +97,11 @@ impl Inbox {
         is_new
     }
 
+    /// Takes all marks back: something makes up for them that is marked now.
+    pub fn unmark_all(&self) {
+        self.state().subtrees.clear();
+    }
+
     /// Takes a mark back, where nobody walked the subtree yet.
     pub fn unmark(&self, subtree: &LibraryPath) {
         self.state().subtrees.remove(subtree);

@@ -4,6 +4,7 @@
 //! the disk and the index differ, and both may repeat themselves or be late.
 
 mod brake;
+mod filesystem;
 mod inbox;
 mod reconcile;
 mod scan;
@@ -11,6 +12,7 @@ mod walk;
 mod watch;
 
 pub use brake::{Brake, Verdict};
+pub use filesystem::{mounts_beneath, silent_filesystem};
 pub use inbox::{Hints, Inbox};
 pub use reconcile::{Difference, Reconcile};
 pub use scan::{Barrier, Scanner, Tally, WalkReport};

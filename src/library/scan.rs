@@ -5,18 +5,18 @@
 //! old one is not called deleted, however far apart the two are.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 
 use super::brake::{Brake, Verdict};
-use super::{Difference, Inbox, Reconcile, Walk, Watcher};
-use crate::disk::Root;
+use super::{Difference, Inbox, Reconcile, Walk};
+use crate::disk::{Disk as _, Root};
 use crate::model::{Extensions, FsEvent, Index, LibraryPath, Origin, Quiet, Token};
 
 /// Hints between the walking thread and the chain: enough that neither waits for the other's rhythm.
@@ -73,6 +73,8 @@ pub struct WalkReport {
     pub unreadable: Vec<(LibraryPath, String)>,
     /// Why the index could not be read to its end; then nothing is said of what is gone.
     pub failure: Option<String>,
+    /// Which directory the root was at the begin, of all that it has been.
+    pub generation: u64,
 }
 
 impl WalkReport {
@@ -97,7 +99,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         let (report_to, report) = oneshot::channel();
         let scanner = self.clone();
         tokio::task::spawn_blocking(move || {
-            let mut report = WalkReport::default();
+            let mut report = WalkReport { generation: scanner.root.generation(), ..WalkReport::default() };
             for subtree in subtrees {
                 if !scanner.walk_one(subtree, origin, &hints, &mut report) {
                     return;
@@ -125,7 +127,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                 }
                 Ok(Difference::Look(path)) => {
                     self.tally.seen.fetch_add(1, Ordering::Relaxed);
-                    if hints.blocking_send(FsEvent::new(path, Quiet::Found, origin)).is_err() {
+                    if hints.blocking_send(found(path, origin, report.generation)).is_err() {
                         return false;
                     }
                 }
@@ -191,6 +193,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
     ) -> impl Stream<Item = FsEvent> {
         async_stream::stream! {
             let whole_library = subtrees.iter().any(LibraryPath::is_root);
+            let Some(_turn) = recent.turn(whole_library).await else { return };
             let looks = TaskTracker::new();
             let earlier = recent.begin(&looks, whole_library);
             // New directories are watched from here on, so what the walk does not come by will be told.
@@ -223,12 +226,17 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         for round in rounds {
             round.wait().await;
         }
+        if report.generation != self.root.generation() {
+            // What this walk missed may have been in the other root. That one is being walked.
+            return;
+        }
         let whole_library = origin == Origin::Scan;
+        let generation = report.generation;
         let bounded = report.gone_in_all > report.gone.len() as u64;
         let scanner = self.clone();
         let deletions = tokio::task::spawn_blocking(move || scanner.deletions(&report, whole_library)).await;
         for path in deletions.unwrap_or_default() {
-            inbox.push(FsEvent::new(path, Quiet::Found, origin));
+            inbox.push(found(path, origin, generation));
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
@@ -240,27 +248,57 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
     }
 }
 
+fn found(path: LibraryPath, origin: Origin, generation: u64) -> FsEvent {
+    FsEvent { generation: Some(generation), ..FsEvent::new(path, Quiet::Found, origin) }
+}
+
 /// What makes sure that a directory is watched before it is listed.
 pub trait Barrier: Send + Sync {
     /// Returns once every directory that was made before this call is watched. Blocks.
     fn wait(&self);
 }
 
-impl Barrier for Watcher {
-    fn wait(&self) {
-        self.barrier();
+/// The walks that are going on or not wholly looked at yet.
+#[derive(Debug)]
+struct Rounds {
+    /// Those of subtrees, which wait for each other.
+    subtrees: Mutex<VecDeque<TaskTracker>>,
+    /// Held by the walk of everything.
+    everything: Arc<Semaphore>,
+    /// Whether another walk of everything waits for that one to end.
+    is_next_waiting: AtomicBool,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self {
+            subtrees: Mutex::default(),
+            everything: Arc::new(Semaphore::new(1)),
+            is_next_waiting: AtomicBool::new(false),
+        }
     }
 }
 
-/// The walks of subtrees that are not wholly looked at yet.
-#[derive(Debug, Default)]
-struct Rounds(Mutex<VecDeque<TaskTracker>>);
-
 impl Rounds {
+    /// Waits until this walk may begin; `None` where another that waits already will do. There is one
+    /// walk of everything at a time, however often it is asked for: where a walk takes longer than the
+    /// time between two, they would otherwise be more and more.
+    async fn turn(&self, whole_library: bool) -> Option<Option<OwnedSemaphorePermit>> {
+        if !whole_library {
+            return Some(None);
+        }
+        if self.is_next_waiting.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let turn = Arc::clone(&self.everything).acquire_owned().await;
+        self.is_next_waiting.store(false, Ordering::Release);
+        Some(turn.ok())
+    }
+
     /// Adds a round, and gives it with all those before it. The walk of everything is waited for by
     /// itself alone: it may take hours, and a live move never depends on it.
     fn begin(&self, round: &TaskTracker, whole_library: bool) -> Vec<TaskTracker> {
-        let mut rounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rounds = self.subtrees.lock().unwrap_or_else(PoisonError::into_inner);
         rounds.retain(|round| !round.is_closed() || !round.is_empty());
         let mut earlier: Vec<TaskTracker> = rounds.iter().cloned().collect();
         earlier.push(round.clone());

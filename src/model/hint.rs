@@ -24,6 +24,9 @@ pub struct FsEvent {
     pub complete_at: Option<SystemTime>,
     /// The kernel said that this name was that one until now.
     pub renamed_from: Option<LibraryPath>,
+    /// Which of the directories that were the root one after the other this speaks of: what is not in
+    /// another one is not gone.
+    pub generation: Option<u64>,
     /// What the last look saw, when it found the file still changing.
     pub last_seen: Option<FileStat>,
     /// How many looks were thrown away before this one.
@@ -44,6 +47,7 @@ impl FsEvent {
             written: false,
             complete_at: None,
             renamed_from: None,
+            generation: None,
             last_seen: None,
             attempt: 0,
             walks: Vec::new(),

@@ -1,23 +1,28 @@
 //! Live: watch first, then walk, then follow.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError};
 use crate::control::{Control, Request};
-use crate::library::{Barrier, Handler, WatchTrouble, Watcher};
+use crate::disk::{Disk as _, Root};
+use crate::library::{Barrier, Handler, WatchTrouble, Watcher, mounts_beneath, silent_filesystem};
 use crate::model::{LibraryPath, WatchMode};
 use crate::sink::Sink;
 use crate::status::Summary;
 use crate::store::StateDir;
 
-/// How often the root's identity is checked: a root that vanishes tells nothing.
-const ROOT_CHECK: Duration = Duration::from_secs(1);
+/// How often the root and the watcher are checked: one that vanishes tells nothing.
+const CHECK: Duration = Duration::from_secs(1);
 
-/// How soon after lost events everything is walked: soon, and not at once for each of many.
-const AFTER_OVERFLOW: Duration = Duration::from_millis(500);
+/// How soon after trouble everything is walked: soon, and not at once for each of many.
+const AFTER_TROUBLE: Duration = Duration::from_millis(500);
+
+/// How long directories may go unwatched before watching them is tried again: twice as long after each
+/// time in vain, up to this.
+const LONGEST_RETRY: Duration = Duration::from_hours(1);
 
 /// Follows the library until `shutdown`, then finishes what is in flight within the grace time.
 pub async fn watch(
@@ -27,9 +32,8 @@ pub async fn watch(
     shutdown: CancellationToken,
 ) -> Result<Option<Summary>, ServiceError> {
     let control = Control::open(state_dir.path())?;
-    let eyes = Arc::new(Eyes { service: Arc::clone(&service), watcher: Mutex::new(None) });
-    let opened = Arc::clone(&eyes);
-    let _ = tokio::task::spawn_blocking(move || opened.open()).await;
+    let eyes = Arc::new(Eyes { service: Arc::clone(&service), watcher: Mutex::new(None), sight: Arc::default() });
+    eyes.open().await;
     service.inbox.mark(LibraryPath::root(), Duration::ZERO);
     tracing::info!(root = %service.root.path().display(), "watching");
 
@@ -76,91 +80,193 @@ impl Service {
     }
 }
 
-/// The watcher, opened again whenever the root is another directory.
+/// How much of the library the watcher sees. What it does not see is found by walking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sight {
+    /// Everything.
+    #[default]
+    Whole,
+    /// Some directories are not watched.
+    Partial,
+    /// Nothing: it could not be started, or it stopped.
+    None,
+    /// Nothing, and nothing is expected of it.
+    Polled,
+}
+
+/// What the watcher's thread tells of itself.
+#[derive(Clone, Copy, Debug, Default)]
+struct Signs {
+    sight: Sight,
+    /// Watching again from the start would see more.
+    open_again: bool,
+    /// The root that is watched is not there any more, even if its name and its inode number are.
+    root_gone: bool,
+}
+
+/// The watcher, opened again whenever the root is another directory or it sees less than it should.
 struct Eyes {
     service: Arc<Service>,
     watcher: Mutex<Option<Watcher>>,
+    sight: Arc<Mutex<Signs>>,
 }
 
 impl Barrier for Eyes {
     fn wait(&self) {
-        if let Some(watcher) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            watcher.barrier();
-        }
+        self.is_alive();
     }
 }
 
 impl Eyes {
     /// Watches the root as it is now. Where that cannot be done, walks make up for it.
-    fn open(&self) {
-        let service = &self.service;
-        if service.settings.watch_mode == WatchMode::Poll {
+    async fn open(self: &Arc<Self>) {
+        let eyes = Arc::clone(self);
+        let _ = tokio::task::spawn_blocking(move || eyes.open_now()).await;
+    }
+
+    fn open_now(&self) {
+        // The old one goes first: both at once would need twice the watches.
+        let mut watcher = lock(&self.watcher);
+        *watcher = None;
+        *lock(&self.sight) = Signs::default();
+        if self.is_to_be_polled() {
+            lock(&self.sight).sight = Sight::Polled;
             return;
         }
-        let inbox = service.inbox.clone();
-        let handler = Handler {
-            root: service.root.path().to_path_buf(),
-            extensions: service.settings.extensions.clone(),
-            inbox: service.inbox.clone(),
-            dirty: service.examiner.dirty.clone(),
-            trouble: Box::new(move |trouble| {
-                match trouble {
-                    WatchTrouble::Overflow => tracing::warn!("the kernel lost events; everything is walked"),
-                    WatchTrouble::OutOfWatches => tracing::error!(
-                        "fs.inotify.max_user_watches is reached: some directories are only walked now and then"
-                    ),
-                    WatchTrouble::Other(error) => tracing::warn!(%error, "the watcher has trouble"),
-                }
-                inbox.mark(LibraryPath::root(), AFTER_OVERFLOW);
-            }),
-        };
-        // The old one goes first: both at once would need twice the watches.
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        *watcher = None;
-        match Watcher::start(handler) {
+        match Watcher::start(self.handler()) {
             Ok(started) => *watcher = Some(started),
-            Err(error) => tracing::error!(%error, "changes are found by walking only"),
+            Err(error) => {
+                let every_s = self.service.settings.poll_interval.as_secs();
+                tracing::error!(%error, every_s, "changes are found only by walking, until watching works");
+                lock(&self.sight).sight = Sight::None;
+            }
         }
     }
 
-    /// Walks everything now and then, and notices when the root is another directory.
-    async fn keep_open(self: Arc<Self>) {
+    fn is_to_be_polled(&self) -> bool {
         let service = &self.service;
+        let every_s = service.settings.poll_interval.as_secs();
+        match service.settings.watch_mode {
+            WatchMode::Poll => true,
+            WatchMode::Native => false,
+            // Where it cannot be asked, there is nothing to watch either.
+            WatchMode::Auto => match silent_filesystem(service.root.path()) {
+                Ok(Some(filesystem)) => {
+                    tracing::info!(
+                        filesystem,
+                        every_s,
+                        "this filesystem tells of no changes; it is walked every so often"
+                    );
+                    true
+                }
+                Ok(None) | Err(_) => false,
+            },
+        }
+    }
+
+    fn handler(&self) -> Handler {
+        let service = &self.service;
+        let (inbox, signs) = (service.inbox.clone(), Arc::clone(&self.sight));
+        let every_s = service.settings.poll_interval.as_secs();
+        Handler {
+            root: service.root.path().to_path_buf(),
+            generation: service.root.generation(),
+            extensions: service.settings.extensions.clone(),
+            inbox: service.inbox.clone(),
+            dirty: service.examiner.dirty.clone(),
+            trouble: Arc::new(move |trouble| {
+                let mut signs = lock(&signs);
+                // One of thousands of directories says what all of them would.
+                let is_news = signs.sight == Sight::Whole;
+                match trouble {
+                    // A directory may have been made, or have got another name, that the watcher never heard of.
+                    WatchTrouble::Overflow => {
+                        signs.open_again = true;
+                        tracing::warn!("the kernel lost events; everything is watched anew and walked");
+                    }
+                    WatchTrouble::RootGone => signs.root_gone = true,
+                    WatchTrouble::MoreToWatch => signs.open_again = true,
+                    WatchTrouble::OutOfWatches => {
+                        signs.sight = Sight::Partial;
+                        if is_news {
+                            tracing::error!(
+                                every_s,
+                                "fs.inotify.max_user_watches is reached: some directories are not watched, and \
+                                 everything is walked every so often; raise the limit"
+                            );
+                        }
+                    }
+                    WatchTrouble::Other(error) => {
+                        signs.sight = Sight::Partial;
+                        if is_news {
+                            tracing::error!(
+                                error,
+                                every_s,
+                                "some directories are not watched, and everything is walked every so often"
+                            );
+                        }
+                    }
+                }
+                drop(signs);
+                inbox.mark(LibraryPath::root(), AFTER_TROUBLE);
+            }),
+        }
+    }
+
+    /// Whether the watcher works, as far as there is one. Returns when new directories are watched.
+    fn is_alive(&self) -> bool {
+        lock(&self.watcher).as_ref().is_none_or(Watcher::barrier)
+    }
+
+    /// Walks everything now and then, notices when the root is another directory, and opens the
+    /// watcher again when it sees less than it could.
+    async fn keep_open(self: Arc<Self>) {
+        let settings = &self.service.settings;
         let mut present = true;
-        let mut next_walk = service.settings.rescan_interval.map(|interval| tokio::time::Instant::now() + interval);
+        let mut mounted = mounts(&self.service.root);
+        let mut walked = Instant::now();
+        let mut opened = Instant::now();
+        let mut retry = settings.poll_interval;
         loop {
-            tokio::time::sleep(ROOT_CHECK).await;
-            let polled = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).is_none();
-            let interval = if polled { Some(service.settings.poll_interval) } else { service.settings.rescan_interval };
-            if let Some(interval) = interval {
-                let now = tokio::time::Instant::now();
-                let due = next_walk.map_or(now + interval, |due| due.min(now + interval));
-                next_walk = Some(if due <= now { now + interval } else { due });
-                if due <= now {
-                    service.inbox.mark(LibraryPath::root(), Duration::ZERO);
+            tokio::time::sleep(CHECK).await;
+            present = self.check_root(present).await;
+            if !present {
+                continue;
+            }
+            let Signs { sight, open_again, .. } = *lock(&self.sight);
+            let were_mounted = std::mem::replace(&mut mounted, mounts(&self.service.root));
+            let is_mounted_anew = were_mounted != mounted;
+            if sight == Sight::Whole {
+                retry = settings.poll_interval;
+            }
+            let is_due = matches!(sight, Sight::Partial | Sight::None) && opened.elapsed() >= retry;
+            if is_due || open_again || is_mounted_anew {
+                // One that could not start costs nothing to try; watching most of a library again does.
+                retry = if sight == Sight::Partial { (retry * 2).min(LONGEST_RETRY) } else { settings.poll_interval };
+                opened = Instant::now();
+                self.open_and_walk().await;
+                walked = Instant::now();
+                if sight != Sight::Whole && lock(&self.sight).sight == Sight::Whole {
+                    tracing::info!("everything is watched again");
                 }
             }
-            present = self.check_root(present).await;
+            let interval = if sight == Sight::Whole { settings.rescan_interval } else { Some(settings.poll_interval) };
+            if interval.is_some_and(|interval| walked.elapsed() >= interval) {
+                walked = Instant::now();
+                self.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
+            }
         }
+    }
+
+    /// What happened while nothing was watched is found by the walk.
+    async fn open_and_walk(self: &Arc<Self>) {
+        self.open().await;
+        self.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
     }
 
     async fn check_root(self: &Arc<Self>, was_present: bool) -> bool {
         let eyes = Arc::clone(self);
-        let checked = tokio::task::spawn_blocking(move || {
-            let root = &eyes.service.root;
-            match root.current_identity() {
-                Err(error) => Err(error),
-                Ok(identity) if identity == root.identity() && was_present => Ok(()),
-                Ok(_) => {
-                    root.adopt()?;
-                    eyes.open();
-                    eyes.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
-                    tracing::warn!(root = %root.path().display(), "the library root is there again or another one; everything is walked");
-                    Ok(())
-                }
-            }
-        })
-        .await;
+        let checked = tokio::task::spawn_blocking(move || eyes.check_now(was_present)).await;
         match checked {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
@@ -172,4 +278,39 @@ impl Eyes {
             Err(_) => was_present,
         }
     }
+
+    fn check_now(&self, was_present: bool) -> std::io::Result<()> {
+        let root = &self.service.root;
+        let identity = root.current_identity();
+        let was_lost = lock(&self.sight).root_gone;
+        let is_the_same =
+            was_present && !was_lost && identity.as_ref().is_ok_and(|identity| *identity == root.identity());
+        if is_the_same && self.is_alive() {
+            return Ok(());
+        }
+        // What the watcher of another root goes on to tell is none of our business.
+        *lock(&self.watcher) = None;
+        identity?;
+        if is_the_same {
+            tracing::error!("the watcher stopped; it is started again and everything is walked");
+        } else {
+            root.adopt()?;
+            // A walk of all that is there now makes up for what was asked for; and it has a brake.
+            self.service.inbox.unmark_all();
+            let root = root.path().display();
+            tracing::warn!(%root, "the library root is there again or another one; everything is walked");
+        }
+        self.open_now();
+        self.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
+        Ok(())
+    }
+}
+
+/// What is mounted beneath the root. Of mounts the kernel tells those who watch nothing at all.
+fn mounts(root: &Root) -> Vec<String> {
+    mounts_beneath(root.path()).unwrap_or_default()
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

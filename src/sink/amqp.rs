@@ -27,7 +27,7 @@ use super::connection::{self, Keeper, pauses};
 use super::delivery_status::{DeliveryStatus, Hold};
 use super::publish::{Fate, Link};
 use super::rarely::Rarely;
-use super::wire::Tls;
+use super::tls::Tls;
 use super::{Deliver, SinkError};
 use crate::model::{Outgoing, Unroutable};
 
@@ -46,7 +46,7 @@ const BINDING: Duration = Duration::from_secs(1);
 pub struct AmqpSettings {
     /// Where it is, with user name and password.
     pub broker: BrokerUrl,
-    /// What `amqps` needs beyond the system's certificates.
+    /// What `amqps` needs beyond the authorities that the system trusts.
     pub tls: Tls,
     /// Names the connection, as `file_watcher_{instance_id}`.
     pub instance_id: String,

@@ -1,9 +1,9 @@
-//! The URL of the broker, which shows its password to nobody.
+//! The URL of the broker, which shows to nobody who we are there.
 
 use std::fmt;
 use std::str::FromStr;
 
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use secrecy::{ExposeSecret, SecretString};
 
 /// How long one attempt to reach the broker's port may take, in milliseconds, unless the URL says otherwise.
@@ -13,76 +13,117 @@ const CONNECTION_TIMEOUT: u64 = 3_000;
 /// hangs is noticed after twice that.
 const HEARTBEAT: u16 = 10;
 
+const EXAMPLE: &str = "give amqp://user:password@host:5672/vhost, or amqps for TLS, special characters percent-encoded";
+
 /// Where RabbitMQ is and how to log in: `amqp://user:password@host:port/vhost?heartbeat=10`.
 ///
-/// It can be shown and logged: the password is left out.
+/// It can be shown and logged: user name and password are left out.
 #[derive(Clone, PartialEq, Eq)]
-pub struct BrokerUrl(AMQPUri);
+pub struct BrokerUrl {
+    uri: AMQPUri,
+    names_user: bool,
+    names_password: bool,
+}
 
-/// A URL that names no broker. The text never repeats the URL, for that may hold the password.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+/// A URL that names no broker. The text repeats nothing of the URL but its scheme: with a special
+/// character that is not encoded, a part of the password may stand anywhere.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BrokerUrlError {
-    /// Neither `amqp://` nor `amqps://`.
-    #[error("must begin with amqp:// or amqps://")]
-    Scheme,
-    /// Anything else.
-    #[error(
-        "is not a URL such as amqp://user:password@host:5672/vhost (characters such as @ and / in a password must be percent-encoded, or given by RABBITMQ_PASS)"
-    )]
-    Malformed,
+    /// Neither `amqp://` nor `amqps://`, nor anything else that is surely a scheme.
+    #[error("is not an AMQP URL; {EXAMPLE}")]
+    NoScheme,
+    /// The scheme of something else.
+    #[error("is not an AMQP URL but one of {0}; {EXAMPLE}")]
+    Scheme(String),
+    /// No URL at all.
+    #[error("is not a URL ({0}); {EXAMPLE}")]
+    Malformed(url::ParseError),
+    /// A character that has a meaning of its own, where it can have none.
+    #[error("has a # or an @ where none can be; {EXAMPLE}")]
+    Misplaced,
+    /// A port that nobody can listen on.
+    #[error("has port 0; {EXAMPLE}")]
+    Port,
+    /// A URL with a part that no broker can have.
+    #[error("has a host, virtual host or parameter that cannot be read; {EXAMPLE}")]
+    Unreadable,
 }
 
 impl BrokerUrl {
+    /// The broker on this host and port, with the virtual host `/` and without TLS.
+    pub fn new(host: &str, port: u16, user: &str, password: &SecretString) -> Self {
+        let userinfo = AMQPUserInfo { username: user.to_owned(), password: password.expose_secret().to_owned() };
+        let uri = AMQPUri {
+            scheme: AMQPScheme::AMQP,
+            authority: AMQPAuthority { host: host.to_owned(), port, userinfo },
+            vhost: "/".to_owned(),
+            query: AMQPQueryString::default(),
+        };
+        Self { uri: with_defaults(uri), names_user: true, names_password: true }
+    }
+
     /// The same broker, with this user name and this password in place of those in the URL.
     #[must_use]
     pub fn with_credentials(mut self, user: Option<&str>, password: Option<&SecretString>) -> Self {
         if let Some(user) = user {
-            user.clone_into(&mut self.0.authority.userinfo.username);
+            user.clone_into(&mut self.uri.authority.userinfo.username);
+            self.names_user = true;
         }
         if let Some(password) = password {
-            password.expose_secret().clone_into(&mut self.0.authority.userinfo.password);
+            password.expose_secret().clone_into(&mut self.uri.authority.userinfo.password);
+            self.names_password = true;
         }
         self
     }
 
+    /// Whether a user was named, even if it is the one that is taken where none was.
+    pub fn names_user(&self) -> bool {
+        self.names_user
+    }
+
+    /// Whether a password was given.
+    pub fn names_password(&self) -> bool {
+        self.names_password
+    }
+
+    /// Whether the connection is to be encrypted: `amqps`.
+    pub fn is_encrypted(&self) -> bool {
+        self.uri.scheme == AMQPScheme::AMQPS
+    }
+
     /// The user name.
     pub fn user(&self) -> &str {
-        &self.0.authority.userinfo.username
+        &self.uri.authority.userinfo.username
+    }
+
+    /// The name or the address of the machine.
+    pub fn host(&self) -> &str {
+        &self.uri.authority.host
     }
 
     /// Host and port.
     pub fn address(&self) -> String {
-        let authority = &self.0.authority;
-        if authority.host.contains(':') {
-            format!("[{}]:{}", authority.host, authority.port)
-        } else {
-            format!("{}:{}", authority.host, authority.port)
-        }
+        let AMQPAuthority { host, port, .. } = &self.uri.authority;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
     /// The virtual host.
     pub fn vhost(&self) -> &str {
-        &self.0.vhost
+        &self.uri.vhost
     }
 
-    /// With the password, for the one who connects.
-    pub(super) fn uri(&self) -> &AMQPUri {
-        &self.0
+    /// The whole truth, password included: for the one who connects and for nothing else.
+    pub(crate) fn uri(&self) -> &AMQPUri {
+        &self.uri
     }
 
     /// `text` without the password, should it be in there. One that equals the user name is none.
     pub(super) fn without_secrets(&self, text: &str) -> String {
-        let info = &self.0.authority.userinfo;
+        let info = &self.uri.authority.userinfo;
         if info.password.is_empty() || info.password == info.username {
             return text.to_owned();
         }
         text.replace(&info.password, "***")
-    }
-}
-
-impl From<AMQPUri> for BrokerUrl {
-    fn from(uri: AMQPUri) -> Self {
-        Self(uri)
     }
 }
 
@@ -91,40 +132,50 @@ impl FromStr for BrokerUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
-        if !text.starts_with("amqp://") && !text.starts_with("amqps://") {
-            return Err(BrokerUrlError::Scheme);
+        match text.split_once("://") {
+            Some(("amqp" | "amqps", _)) => {}
+            Some((scheme, _)) if scheme.len() <= 8 && scheme.bytes().all(|byte| byte.is_ascii_lowercase()) => {
+                return Err(BrokerUrlError::Scheme(scheme.to_owned()));
+            }
+            _ => return Err(BrokerUrlError::NoScheme),
         }
-        let mut uri: AMQPUri = text.parse().map_err(|_| BrokerUrlError::Malformed)?;
-        // The parser knows no IPv6 address and would silently take localhost instead.
-        if let Some(host) = ipv6_host(text) {
-            host.clone_into(&mut uri.authority.host);
+        let url = url::Url::parse(text).map_err(BrokerUrlError::Malformed)?;
+        let rest = [Some(url.path()), url.query(), url.fragment()].into_iter().flatten();
+        if url.fragment().is_some() || rest.into_iter().any(|part| part.contains('@')) {
+            return Err(BrokerUrlError::Misplaced);
+        }
+        if url.port() == Some(0) {
+            return Err(BrokerUrlError::Port);
+        }
+        let mut uri: AMQPUri = text.parse().map_err(|_: String| BrokerUrlError::Unreadable)?;
+        // The URL type of the AMQP crate knows names only, and falls back to localhost for the rest.
+        if let Some(url::Host::Ipv6(address)) = url.host() {
+            uri.authority.host = address.to_string();
+        }
+        if uri.authority.host.is_empty() {
+            uri.authority.host = AMQPAuthority::default().host;
         }
         // By the letter `amqp://host/` names the vhost "", which nobody has and everybody writes.
         if uri.vhost.is_empty() {
             "/".clone_into(&mut uri.vhost);
         }
-        uri.query.connection_timeout.get_or_insert(CONNECTION_TIMEOUT);
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        Ok(Self(uri))
+        Ok(Self {
+            uri: with_defaults(uri),
+            names_user: !url.username().is_empty(),
+            names_password: url.password().is_some(),
+        })
     }
 }
 
-/// The address between brackets in `amqp://user:password@[::1]:5672/`.
-fn ipv6_host(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit('@').next()?;
-    host.strip_prefix('[')?.split_once(']').map(|(address, _)| address)
+fn with_defaults(mut uri: AMQPUri) -> AMQPUri {
+    uri.query.connection_timeout.get_or_insert(CONNECTION_TIMEOUT);
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    uri
 }
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.0.scheme {
-            AMQPScheme::AMQP => "amqp",
-            AMQPScheme::AMQPS => "amqps",
-        };
-        let vhost = if self.0.vhost == "/" { "" } else { &self.0.vhost };
-        write!(formatter, "{scheme}://{}@{}/{vhost}", self.user(), self.address())
+        write!(formatter, "{}://{}/{}", self.uri.scheme, self.address(), self.vhost().replace('/', "%2f"))
     }
 }
 
@@ -143,15 +194,22 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_never_shown() {
-        let url = url("amqp://me:s3cr%40t@music.example:5673/catalogue");
-        assert_eq!(url.uri().authority.userinfo.password, "s3cr@t");
-        assert_eq!(url.to_string(), "amqp://me@music.example:5673/catalogue");
-        assert_eq!(format!("{url:?}"), url.to_string());
-        assert_eq!(url.without_secrets("no s3cr@t here"), "no *** here");
-        let replaced = url.with_credentials(Some("you"), Some(&SecretString::from("other")));
-        assert_eq!(replaced.uri().authority.userinfo.password, "other");
-        assert_eq!(replaced.user(), "you");
+    fn a_url_is_read_with_its_defaults() {
+        for (text, shown) in [
+            ("amqp://host", "amqp://host:5672/%2f"),
+            ("amqp://host/", "amqp://host:5672/%2f"),
+            ("amqps://host/v", "amqps://host:5671/v"),
+            ("amqp://u:p@[::1]:5673/%2f", "amqp://[::1]:5673/%2f"),
+            ("amqp://u:p@10.0.0.1/", "amqp://10.0.0.1:5672/%2f"),
+            ("amqp://", "amqp://localhost:5672/%2f"),
+        ] {
+            assert_eq!(url(text).to_string(), shown, "{text}");
+        }
+        let broker = url("amqp://u%40x:p%23@h?heartbeat=3");
+        assert_eq!(broker.uri().authority.userinfo.username, "u@x");
+        assert_eq!(broker.uri().authority.userinfo.password, "p#");
+        assert_eq!(broker.uri().query.heartbeat, Some(3));
+        assert_eq!(broker.uri().query.connection_timeout, Some(CONNECTION_TIMEOUT));
     }
 
     #[test]
@@ -167,6 +225,32 @@ mod tests {
     }
 
     #[test]
+    fn what_the_url_leaves_out_is_known() {
+        let named = |text| (url(text).names_user(), url(text).names_password());
+        assert_eq!(named("amqp://broker"), (false, false));
+        assert_eq!(named("amqp://me@broker"), (true, false));
+        assert_eq!(named("amqp://me:secret@broker"), (true, true));
+        assert!(url("amqps://broker").is_encrypted() && !url("amqp://broker").is_encrypted());
+    }
+
+    #[test]
+    fn the_password_is_never_shown() {
+        let url = url("amqp://somebody:s3cr%40t@music.example:5673/catalogue");
+        assert_eq!(url.uri().authority.userinfo.password, "s3cr@t");
+        assert_eq!(url.to_string(), "amqp://music.example:5673/catalogue");
+        for shown in [format!("{url:?}"), format!("{url:#?}")] {
+            assert_eq!(shown, url.to_string());
+        }
+        assert_eq!(url.without_secrets("no s3cr@t here"), "no *** here");
+        let replaced = url.with_credentials(Some("you"), Some(&SecretString::from("other")));
+        assert_eq!(replaced.uri().authority.userinfo.password, "other");
+        assert_eq!(replaced.user(), "you");
+        let made = BrokerUrl::new("::1", 5672, "somebody", &SecretString::from("hunter2"));
+        assert_eq!(format!("{made:?}"), "amqp://[::1]:5672/%2f");
+        assert_eq!(made.uri().authority.userinfo.password, "hunter2");
+    }
+
+    #[test]
     fn an_ipv6_address_is_not_taken_for_localhost() {
         let url = url("amqp://me:secret@[fd00::1]:5673/v");
         assert_eq!(url.uri().authority.host, "fd00::1");
@@ -174,13 +258,30 @@ mod tests {
     }
 
     #[test]
-    fn an_error_does_not_repeat_the_url() {
-        assert_eq!("http://me:secret@host".parse::<BrokerUrl>(), Err(BrokerUrlError::Scheme));
-        for malformed in ["amqp://me:secret@host:port", "amqp://me:sec/ret@host:99999/", "amqp://host?heartbeat=often"]
-        {
-            let error = malformed.parse::<BrokerUrl>().unwrap_err();
-            assert!(!error.to_string().contains("secret@"), "{error}");
-            assert_eq!(error, BrokerUrlError::Malformed, "{malformed}");
+    fn a_wrong_url_shows_no_more_of_itself_than_its_scheme() {
+        use url::ParseError;
+
+        for (text, expected) in [
+            ("http://u:hunter2@host/", BrokerUrlError::Scheme("http".to_owned())),
+            ("hunter2", BrokerUrlError::NoScheme),
+            ("hunter2:x", BrokerUrlError::NoScheme),
+            ("u:hunter2@host:5672", BrokerUrlError::NoScheme),
+            ("amqp:hunter2", BrokerUrlError::NoScheme),
+            ("AMQPhunter2://", BrokerUrlError::NoScheme),
+            ("amqp://u:hunter2@host:port/", BrokerUrlError::Malformed(ParseError::InvalidPort)),
+            ("amqp://u:hun/ter2@host:99999/", BrokerUrlError::Malformed(ParseError::InvalidPort)),
+            ("amqp://u:hunter2@ho st/", BrokerUrlError::Malformed(ParseError::InvalidDomainCharacter)),
+            ("amqp://u:12#hunter2@host/", BrokerUrlError::Misplaced),
+            ("amqp://u:12/hunter2@host/", BrokerUrlError::Misplaced),
+            ("amqp://u:hunter2@host:0/", BrokerUrlError::Port),
+            ("amqp://u:hunter2@host/?heartbeat=hunter2", BrokerUrlError::Unreadable),
+            ("amqp://host?heartbeat=often", BrokerUrlError::Unreadable),
+        ] {
+            let error = text.parse::<BrokerUrl>().unwrap_err();
+            let told = error.to_string();
+            assert!(!told.contains("unter2") && !told.contains("ter2"), "{told}");
+            assert!(told.contains("; give amqp://"), "{told}");
+            assert_eq!(error, expected, "{text}");
         }
     }
 }

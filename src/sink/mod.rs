@@ -11,6 +11,7 @@ mod publish;
 mod rarely;
 mod refusal;
 mod stdout;
+mod tls;
 mod wire;
 
 use std::future::Future;
@@ -21,7 +22,7 @@ pub use amqp::{Amqp, AmqpSettings};
 pub use broker_url::{BrokerUrl, BrokerUrlError};
 pub use delivery_status::{BrokerState, DeliveryStatus, Hold};
 pub use stdout::Stdout;
-pub use wire::Tls;
+pub use tls::{Tls, TlsError};
 
 use crate::model::Outgoing;
 

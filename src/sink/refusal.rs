@@ -3,9 +3,11 @@
 use std::io;
 
 use lapin::{Error as BrokerError, ErrorKind};
+use rustls::pki_types::InvalidDnsNameError;
+use rustls::{AlertDescription as Alert, CertificateError};
 
 use super::BrokerUrl;
-use super::wire::TlsFailure;
+use super::tls::TlsSetupError;
 
 /// Where on the way it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +65,13 @@ pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange
                 _ => Trouble::Passing(format!("{error}")),
             }
         }
-        ErrorKind::IOError(error) if tls_failure(error).is_some() => Trouble::Refused(format!(
-            "TLS with {} failed: check the host name in RABBITMQ_URL, that the port speaks TLS, and RABBITMQ_CA_FILE, \
-             RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE ({error})",
-            url.address()
-        )),
+        ErrorKind::IOError(error) if step == Step::Connect => explain_tls(error, url),
         ErrorKind::IOError(error) => Trouble::Passing(format!("{}: {error}", url.address())),
+        ErrorKind::ParsingError(_) if step == Step::Connect => Trouble::Refused(format!(
+            "what listens at {} does not speak AMQP: correct host and port{} ({error})",
+            url.address(),
+            if url.is_encrypted() { "" } else { ", or, where it speaks TLS, begin RABBITMQ_URL with amqps" },
+        )),
         ErrorKind::MissingHeartbeatError => Trouble::Passing("the broker gave no sign of life".to_owned()),
         _ => Trouble::Passing(format!("{error}")),
     };
@@ -78,8 +81,62 @@ pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange
     }
 }
 
-fn tls_failure(error: &io::Error) -> Option<&TlsFailure> {
-    error.get_ref()?.downcast_ref()
+/// What it means that the way to the broker ended with `error`, where that may be a matter of TLS.
+fn explain_tls(error: &io::Error, url: &BrokerUrl) -> Trouble {
+    let (address, host) = (url.address(), url.host());
+    let Some(cause) = error.get_ref() else { return Trouble::Passing(format!("{address}: {error}")) };
+    if cause.is::<TlsSetupError>() {
+        return Trouble::Refused(format!(
+            "TLS with {address} is not possible: this system trusts no authority; install its certificates \
+             (ca-certificates), or set RABBITMQ_CA_FILE ({error})"
+        ));
+    }
+    match cause.downcast_ref::<rustls::Error>() {
+        None if !cause.is::<InvalidDnsNameError>() => Trouble::Passing(format!("{address}: {error}")),
+        // The broker's own troubles.
+        Some(rustls::Error::AlertReceived(Alert::InternalError | Alert::UserCanceled | Alert::CloseNotify)) => {
+            Trouble::Passing(format!("{address}: {error}"))
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Trouble::Refused(format!(
+            "the certificate of RabbitMQ at {address} comes from an authority that this system does not trust: \
+             set RABBITMQ_CA_FILE to the certificate of that authority ({error})"
+        )),
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => Trouble::Refused(format!(
+            "the certificate of RabbitMQ at {address} is not for the name {host:?}: set RABBITMQ_URL to a name that \
+             it is for, or give the broker a certificate for this one ({error})"
+        )),
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        )) => Trouble::Refused(format!(
+            "the certificate of RabbitMQ at {address} is not valid at this time: renew it, or set the clock of this \
+             machine ({error})"
+        )),
+        Some(rustls::Error::AlertReceived(Alert::CertificateRequired)) => Trouble::Refused(format!(
+            "RabbitMQ at {address} asks for a certificate of ours: set RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE \
+             ({error})"
+        )),
+        Some(rustls::Error::AlertReceived(
+            Alert::AccessDenied
+            | Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate,
+        )) => Trouble::Refused(format!(
+            "RabbitMQ at {address} does not accept our certificate: set RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE to \
+             one from an authority that it trusts ({error})"
+        )),
+        _ => Trouble::Refused(format!(
+            "TLS with {address} failed: check the host name in RABBITMQ_URL, that the port speaks TLS, and \
+             RABBITMQ_CA_FILE, RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE ({error})"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +162,39 @@ mod tests {
             let Trouble::Refused(text) = trouble else { panic!("{trouble:?}") };
             assert!(text.contains(setting) && !text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_is_refused_on_either_side_names_the_setting() {
+        let url: BrokerUrl = "amqps://me:hunter2@broker/v".parse().unwrap();
+        let meaning = |error: io::Error, step| explain(&error.into(), step, &url, "file_events");
+        let failed = |error: rustls::Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        for (error, names) in [
+            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), "RABBITMQ_CA_FILE"),
+            (rustls::Error::InvalidCertificate(CertificateError::NotValidForName), "RABBITMQ_URL"),
+            (rustls::Error::InvalidCertificate(CertificateError::Expired), "clock"),
+            (rustls::Error::InvalidCertificate(CertificateError::BadSignature), "RABBITMQ_CA_FILE"),
+            (rustls::Error::AlertReceived(Alert::CertificateRequired), "RABBITMQ_CERT_FILE"),
+            (rustls::Error::AlertReceived(Alert::UnknownCA), "RABBITMQ_CERT_FILE"),
+            (rustls::Error::AlertReceived(Alert::HandshakeFailure), "RABBITMQ_CERT_FILE"),
+        ] {
+            let trouble = meaning(failed(error), Step::Connect);
+            let Trouble::Refused(text) = trouble else { panic!("{trouble:?}") };
+            assert!(text.contains(names) && text.contains("broker:5671"), "{text}");
+        }
+        let no_name = rustls::pki_types::ServerName::try_from("no name").unwrap_err();
+        let no_name = io::Error::new(io::ErrorKind::InvalidData, no_name);
+        assert!(matches!(meaning(no_name, Step::Connect), Trouble::Refused(_)));
+    }
+
+    #[test]
+    fn a_connection_that_ends_within_tls_is_no_refusal() {
+        let url: BrokerUrl = "amqps://broker".parse().unwrap();
+        let meaning = |error: io::Error, step| explain(&error.into(), step, &url, "file_events");
+        let alert = |alert| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
+        assert!(matches!(meaning(io::ErrorKind::UnexpectedEof.into(), Step::Connect), Trouble::Passing(_)));
+        assert!(matches!(meaning(alert(Alert::InternalError), Step::Connect), Trouble::Passing(_)));
+        assert!(matches!(meaning(alert(Alert::BadRecordMac), Step::Publish), Trouble::Passing(_)));
     }
 
     #[test]

@@ -10,45 +10,11 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::AMQPScheme;
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, Error as BrokerError};
 use tokio::time;
 
-use super::BrokerUrl;
-
-/// What `amqps` needs beyond the system's certificates.
-#[derive(Clone, Default)]
-pub struct Tls {
-    /// More certificates to trust, as PEM.
-    pub authorities: Option<String>,
-    /// Our own certificate and its key, each as PEM.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Tls")
-            .field("authorities", &self.authorities.is_some())
-            .field("identity", &self.identity.is_some())
-            .finish()
-    }
-}
-
-impl Tls {
-    fn config(&self) -> OwnedTLSConfig {
-        OwnedTLSConfig {
-            identity: self.identity.clone().map(|(certificate, key)| OwnedIdentity::PKCS8 { pem: certificate, key }),
-            cert_chain: self.authorities.clone(),
-        }
-    }
-}
-
-/// The peer was reached, and TLS with it failed: wrong name, unknown authority, or no TLS at all.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct TlsFailure(io::Error);
+use super::{BrokerUrl, Tls};
 
 /// A handle of the socket beneath a connection; dropping it ends the connection, whatever the peer does.
 #[derive(Debug, Default)]
@@ -72,7 +38,7 @@ impl Wire {
     ) -> Result<Connection, BrokerError> {
         let uri = url.uri().clone();
         let limit = uri.query.connection_timeout.map_or(Duration::MAX, Duration::from_millis);
-        let (slot, config) = (Arc::clone(&self.0), tls.config());
+        let (slot, tls) = (Arc::clone(&self.0), tls.clone());
         let runtime = lapin::runtime::default_runtime()?;
         Connection::connector(
             uri,
@@ -89,11 +55,9 @@ impl Wire {
                 match uri.scheme {
                     AMQPScheme::AMQP => Ok(stream),
                     AMQPScheme::AMQPS => {
-                        match time::timeout(limit, stream.into_tls(&uri.authority.host, config.as_ref())).await {
-                            Ok(Ok(stream)) => Ok(stream),
-                            Ok(Err(error)) => Err(io::Error::other(TlsFailure(error)).into()),
-                            Err(_) => Err(silence(limit).into()),
-                        }
+                        let connector = tls.connector().map_err(io::Error::other)?;
+                        let agreeing = stream.into_rustls(&connector, &uri.authority.host);
+                        Ok(time::timeout(limit, agreeing).await.unwrap_or_else(|_| Err(silence(limit)))?)
                     }
                 }
             },

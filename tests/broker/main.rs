@@ -9,6 +9,7 @@ mod outages;
 mod pressure;
 mod program;
 mod refusals;
+mod tls;
 mod unroutable;
 
 use std::time::Duration;

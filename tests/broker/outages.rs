@@ -60,7 +60,7 @@ async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle() {
     node.start_again();
     time::timeout(LIMIT, delivery).await.expect("all delivered").unwrap();
 
-    let received = Consumer::of_queue(&url, "everything").await.drain_until_quiet(QUIET).await;
+    let received = Consumer::of_queue(&url, "everything").await.expect_different(15_000, LIMIT, QUIET).await;
     println!("{} messages came twice", received.len() - 15_000);
     assert_eq!(first_seen(&received), (1..=15_000).collect::<Vec<_>>());
     assert!(received.len() <= 15_000 + 2 * 100, "no more than a batch comes again after each outage");
@@ -90,7 +90,7 @@ async fn a_broker_that_hangs_is_noticed_and_left() {
     node.thaw();
     time::timeout(LIMIT, delivery).await.expect("all delivered").unwrap();
     time::timeout(LIMIT, idle.connect()).await.expect("connected again").unwrap();
-    assert_eq!(first_seen(&consumer.drain_until_quiet(QUIET).await), (1..=400).collect::<Vec<_>>());
+    assert_eq!(first_seen(&consumer.expect_different(400, LIMIT, QUIET).await), (1..=400).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +108,7 @@ async fn a_connection_that_is_closed_by_force_is_made_again() {
     // The last may have been delivered before the connection was closed.
     eventually("a second connection", LIMIT, || status.connections() == 2).await;
     sink.deliver(&created(10_001..=10_100)).await.unwrap();
-    let received = Consumer::of_queue(&url, "everything").await.drain_until_quiet(QUIET).await;
+    let received = Consumer::of_queue(&url, "everything").await.expect_different(10_100, LIMIT, QUIET).await;
     assert_eq!(first_seen(&received), (1..=10_100).collect::<Vec<_>>());
 }
 

@@ -29,7 +29,7 @@ async fn a_full_queue_that_rejects_is_waited_for() {
 
     let mut consumer = Consumer::of_queue(&url, "small").await;
     let (received, delivered) =
-        tokio::join!(consumer.drain_until_quiet(Duration::from_secs(3)), time::timeout(LIMIT, delivery));
+        tokio::join!(consumer.expect_different(200, LIMIT, QUIET), time::timeout(LIMIT, delivery));
     delivered.expect("all delivered").unwrap().unwrap();
     assert_eq!(first_seen(&received), (1..=200).collect::<Vec<_>>());
     assert_eq!(status.waiting_for(), None);
@@ -59,7 +59,7 @@ async fn a_memory_alarm_is_waited_out() {
 
     node.ctl(&["set_vm_memory_high_watermark", "0.9"]);
     time::timeout(LIMIT, delivery).await.expect("all delivered").unwrap();
-    assert_eq!(first_seen(&consumer.drain_until_quiet(QUIET).await), (1..=110).collect::<Vec<_>>());
+    assert_eq!(first_seen(&consumer.expect_different(110, LIMIT, QUIET).await), (1..=110).collect::<Vec<_>>());
     assert_eq!(status.connections(), 1, "an alarm is no reason to leave");
     assert!(status.is_connected());
 }

@@ -14,7 +14,7 @@ use crate::support::rabbit::Node;
 use crate::{LIMIT, sink};
 
 /// What the sink says when it is refused.
-async fn refusal(sink: &Amqp) -> String {
+pub(crate) async fn refusal(sink: &Amqp) -> String {
     let mut state = sink.status().state();
     let refused = |state: &BrokerState| matches!(state, BrokerState::Refused { .. });
     let state = time::timeout(LIMIT, state.wait_for(refused)).await.expect("a refusal").unwrap().clone();

@@ -45,7 +45,7 @@ async fn auto_lets_go_what_a_consumer_that_is_there_does_not_want() {
     let batch: Vec<_> =
         (1..=20).map(|sequence| outgoing(sequence, if sequence % 2 == 0 { "created" } else { "deleted" })).collect();
     time::timeout(LIMIT, sink.deliver(&batch)).await.expect("not to wait for ever").unwrap();
-    let received = consumer.drain_until_quiet(QUIET).await;
+    let received = consumer.expect_different(10, LIMIT, QUIET).await;
     assert_eq!(first_seen(&received), (1..=10).map(|half| half * 2).collect::<Vec<_>>());
     let status = sink.status();
     assert_eq!((status.delivered(), status.let_go()), (10, 10));
@@ -69,8 +69,8 @@ async fn hold_keeps_even_what_no_consumer_wants_yet() {
     assert!(time::timeout(A_WHILE * 3, &mut delivery).await.is_err());
     let mut deletions = Consumer::of_keys(&url, &["file.deleted"]).await;
     time::timeout(LIMIT, delivery).await.unwrap().unwrap();
-    assert_eq!(first_seen(&creations.drain_until_quiet(QUIET).await), [1, 3]);
-    assert_eq!(first_seen(&deletions.drain_until_quiet(QUIET).await), [2]);
+    assert_eq!(first_seen(&creations.expect_different(2, LIMIT, QUIET).await), [1, 3]);
+    assert_eq!(first_seen(&deletions.expect_different(1, LIMIT, QUIET).await), [2]);
     assert_eq!((status.delivered(), status.let_go()), (3, 0));
 }
 

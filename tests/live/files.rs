@@ -11,6 +11,28 @@ use rustix::fs::{Timespec, Timestamps};
 
 use crate::library::{Library, SETTLE, run, sha256};
 
+/// How steadily a test writes: where the machine has other work for so long that a file did rest,
+/// nothing follows from its being told of.
+pub(crate) struct Pace {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self { last: Instant::now(), longest: Duration::ZERO }
+    }
+
+    pub(crate) fn step(&mut self) {
+        self.longest = self.longest.max(self.last.elapsed());
+        self.last = Instant::now();
+    }
+
+    pub(crate) fn was_steady(&self) -> bool {
+        self.longest < SETTLE * 3 / 4
+    }
+}
+
 #[test]
 fn a_finished_file_is_told_of_once_however_it_was_made() {
     let library = Library::watched();
@@ -123,14 +145,17 @@ fn touching_and_other_attributes_are_not_worth_a_message() {
 fn a_file_that_is_written_slowly_is_told_of_when_it_is_closed_and_not_before() {
     let library = Library::watched();
     let mut file = File::create(library.path("slow.mp3")).unwrap();
+    let mut pace = Pace::new();
     for _ in 0..8 {
         file.write_all(&[1; 10_000]).unwrap();
+        pace.step();
         // Shorter than it takes to be called finished, longer than the debounce.
-        library.stay_silent(SETTLE / 3);
+        thread::sleep(SETTLE / 3);
     }
+    pace.step();
     drop(file);
     library.wait_until_settled();
-    assert_eq!(library.told(), ["created slow.mp3"]);
+    assert!(library.told() == ["created slow.mp3"] || !pace.was_steady(), "{:?}", library.told());
 }
 
 #[test]
@@ -155,12 +180,14 @@ fn a_file_that_is_appended_to_for_ever_starves_nobody_and_is_never_told_half() {
         let appending = scope.spawn(|| {
             let mut file = File::create(library.path("endless.mp3")).unwrap();
             let mut whole = Vec::new();
+            let mut pace = Pace::new();
             while !done.load(Ordering::Relaxed) {
                 file.write_all(b"and on ").unwrap();
                 whole.extend_from_slice(b"and on ");
                 thread::sleep(Duration::from_millis(20));
+                pace.step();
             }
-            whole
+            (whole, pace)
         });
         let begun = Instant::now();
         for number in 0..10 {
@@ -170,9 +197,11 @@ fn a_file_that_is_appended_to_for_ever_starves_nobody_and_is_never_told_half() {
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "the others wait too long: {:?}", begun.elapsed());
         thread::sleep(SETTLE * 3);
-        assert_eq!(library.files().len(), 10, "nothing is known of a file that never rested");
+        let known = library.files().len();
         done.store(true, Ordering::Relaxed);
-        appending.join().unwrap()
+        let (whole, pace) = appending.join().unwrap();
+        assert!(known == 10 || !pace.was_steady(), "nothing is known of a file that never rested");
+        whole
     });
     library.wait_until_settled();
     assert_eq!(library.files()[b"endless.mp3".as_slice()], sha256(whole));

@@ -9,6 +9,8 @@ mod library;
 mod files;
 mod names;
 mod offline;
+mod roots;
 
 mod special;
 mod trees;
+mod trouble;

@@ -74,3 +74,16 @@ fn a_file_deeper_than_a_path_may_be_long_is_found_by_a_walk() {
     assert!(library.scan().hashed_nothing() || library.told_since(mark).len() == 1);
     assert_eq!(library.messages_since(mark)[0].event_type, "renamed");
 }
+
+#[test]
+fn a_file_deeper_than_can_be_watched_is_found_by_polling() {
+    let mut library = Library::new();
+    library.set("POLL_INTERVAL_SECS", "2").start();
+    deep_in(&library.root(), "open('x.mp3', 'w').write('deep')");
+    library.wait_until_converged();
+    assert_eq!(library.files().len(), 1);
+    deep_in(&library.root(), "open('x.mp3', 'w').write('deeper')");
+    library.wait_until_converged();
+    deep_in(&library.root(), "os.remove('x.mp3')");
+    library.wait_until_converged();
+}

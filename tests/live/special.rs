@@ -104,6 +104,7 @@ fn what_may_not_be_read_is_left_as_it_was_until_it_may() {
     for name in ["file.mp3", "directory/x.mp3", "directory/deep/y.mp3"] {
         library.write(name, name);
     }
+    fs::hard_link(library.path("directory/x.mp3"), library.outside("the same.mp3")).unwrap();
     library.run_by_nobody().start();
     library.wait_until_settled();
     let mark = library.mark();
@@ -112,16 +113,15 @@ fn what_may_not_be_read_is_left_as_it_was_until_it_may() {
     // Neither a file nor a directory is gone because it cannot be read.
     allow("directory", 0o000);
     allow("file.mp3", 0o000);
-    library.write("new.mp3", "a new one");
-    allow("new.mp3", 0o000);
+    write(&library.outside("new.mp3"), "a new one");
+    fs::set_permissions(library.outside("new.mp3"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::rename(library.outside("new.mp3"), library.path("new.mp3")).unwrap();
     library.stay_silent(SETTLE * 3);
     let files = library.files();
     assert_eq!(files.len(), 3);
 
     // What changed meanwhile is told when it can be read.
-    allow("directory", 0o755);
-    library.write("directory/x.mp3", "changed");
-    allow("directory", 0o000);
+    write(&library.outside("the same.mp3"), "changed");
     library.stay_silent(SETTLE * 2);
     for name in ["directory", "file.mp3", "new.mp3"] {
         allow(name, 0o755);

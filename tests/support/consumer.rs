@@ -149,7 +149,30 @@ impl Consumer {
         received
     }
 
-    /// Everything until nothing has come for `quiet`.
+    /// Everything until so many different messages have come, and until nothing has come for `quiet` then;
+    /// panics where they don't come within `limit`.
+    pub(crate) async fn expect_different(
+        &mut self,
+        messages: usize,
+        limit: Duration,
+        quiet: Duration,
+    ) -> Vec<Received> {
+        let begun = Instant::now();
+        let mut received = Vec::with_capacity(messages);
+        let mut different = HashSet::new();
+        while different.len() < messages {
+            let left = limit.saturating_sub(begun.elapsed());
+            let Some(message) = self.next(left).await else {
+                panic!("{} of {messages} different messages within {limit:?}", different.len());
+            };
+            different.insert(message.message_id());
+            received.push(message);
+        }
+        received.extend(self.drain_until_quiet(quiet).await);
+        received
+    }
+
+    /// Everything until nothing has come for `quiet`: to show that nothing comes, for what comes may be slow.
     pub(crate) async fn drain_until_quiet(&mut self, quiet: Duration) -> Vec<Received> {
         let mut received = Vec::new();
         while let Some(message) = self.next(quiet).await {

@@ -18,7 +18,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -48,19 +48,38 @@ pub(crate) const NOBODY: u32 = 65_534;
 pub(crate) type Files = BTreeMap<Vec<u8>, String>;
 
 /// The binary as it was when these tests began: a build that replaces it must not change it under them.
-static BINARY: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let original = Path::new(env!("CARGO_BIN_EXE_file-watcher"));
-    // Beside the original it can be a link of the same file; and whoever runs it must be able to get there.
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let binary = folder.path().join("file-watcher");
-    fs::hard_link(original, &binary).or_else(|_| fs::copy(original, &binary).map(drop)).unwrap();
-    (folder, binary)
-});
+struct Binary {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl Binary {
+    /// The one that all libraries of the moment share; the last of them removes it.
+    fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Binary>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let binary = Arc::new(Self::link());
+            *shared = Arc::downgrade(&binary);
+            binary
+        })
+    }
+
+    /// Where any user can get at it.
+    fn link() -> Self {
+        let original = Path::new(env!("CARGO_BIN_EXE_file-watcher"));
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = folder.path().join("file-watcher");
+        fs::hard_link(original, &path).or_else(|_| fs::copy(original, &path).map(drop)).unwrap();
+        Self { _folder: folder, path }
+    }
+}
 
 /// A library, a state, and the program that watches the one and keeps the other.
 pub(crate) struct Library {
     folder: TempDir,
+    binary: Arc<Binary>,
     variables: BTreeMap<OsString, OsString>,
     /// What runs the program, where it is not run directly.
     runner: Vec<OsString>,
@@ -127,6 +146,7 @@ impl Library {
         }
         let mut library = Self {
             folder,
+            binary: Binary::shared(),
             variables: BTreeMap::new(),
             runner: Vec::new(),
             user: None,
@@ -224,7 +244,7 @@ impl Library {
 
     fn command(&self, verb: &str) -> Command {
         assert!(self.running.is_none(), "it runs already");
-        let binary = BINARY.1.clone().into_os_string();
+        let binary = self.binary.path.clone().into_os_string();
         let mut words = self.runner.iter().cloned().chain([binary, verb.into()]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).env_clear().envs(&self.variables).current_dir(self.folder.path());
@@ -390,7 +410,8 @@ impl Library {
         self.said().log[mark.log..].iter().any(|line| line.contains(words))
     }
 
-    fn logged(&self, words: &str) -> usize {
+    /// How many lines of the log have had these words.
+    pub(crate) fn logged(&self, words: &str) -> usize {
         self.said().logged(words)
     }
 
@@ -678,6 +699,11 @@ pub(crate) fn sha256(content: impl AsRef<[u8]>) -> String {
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
+}
+
+/// Fails whoever may not mount or set limits, rather than let them believe that this was tested.
+pub(crate) fn require_root() {
+    assert!(rustix::process::geteuid().is_root(), "this test was not run: it has to be root, for mounts or limits");
 }
 
 /// Runs a program that must succeed.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub(crate) mod certificates;
 pub(crate) mod consumer;
 pub(crate) mod proxy;
 pub(crate) mod rabbit;

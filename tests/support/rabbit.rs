@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::certificates::{Authority, Pair};
+
 /// Where Debian has the scripts that any user may run; those in `/usr/sbin` insist on their own user.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 
@@ -182,6 +184,32 @@ impl Node {
     /// The URL of a vhost for another user.
     pub(crate) fn url_as(&self, user: &str, password: &str, vhost: &str) -> String {
         format!("amqp://{user}:{password}@127.0.0.1:{}/{}", self.port, vhost.replace('/', "%2f"))
+    }
+
+    /// Has the node take TLS on one more port of 127.0.0.1, with this certificate, from clients that
+    /// `clients` trusts where there are such, else from all; says which port. It takes no time, where
+    /// a node of its own would take seconds.
+    pub(crate) fn listen_with_tls(&self, server: &Pair, clients: Option<&Authority>) -> u16 {
+        let port = free_port();
+        let (certificate, key) = server.write(self.folder.path(), &format!("tls-{port}"));
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let mut options = vec![format!("{{certfile, \"{}\"}}, {{keyfile, \"{}\"}}", text(&certificate), text(&key))];
+        if let Some(clients) = clients {
+            let authority = self.folder.path().join(format!("tls-{port}-clients.pem"));
+            fs::write(&authority, &clients.pem).unwrap();
+            options.push(format!("{{cacertfile, \"{}\"}}", text(&authority)));
+            options.push("{verify, verify_peer}, {fail_if_no_peer_cert, true}".to_owned());
+        }
+        let options = options.join(", ");
+        self.eval(&format!(
+            "rabbit_networking:ensure_ssl(), ok = rabbit_networking:start_ssl_listener({{\"127.0.0.1\", {port}}}, [{options}], 2)."
+        ));
+        port
+    }
+
+    /// The URL of a vhost by TLS, on a port from [`Node::listen_with_tls`].
+    pub(crate) fn tls_url(&self, port: u16, vhost: &str) -> String {
+        self.url(vhost).replace("amqp://", "amqps://").replace(&format!(":{}/", self.port), &format!(":{port}/"))
     }
 
     /// The port on 127.0.0.1.

@@ -1,0 +1,56 @@
+//! A burst of 100,000 hints over 10,000 paths. Beside it: a map that only keeps the newest of each path.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, Throughput};
+use file_watcher::model::{FsEvent, LibraryPath, Origin, Quiet};
+use file_watcher::stream::{HintStreamExt, Settle};
+use futures::{StreamExt, stream};
+
+use crate::support::library::path;
+
+const HINTS: usize = 100_000;
+const PATHS: usize = 10_000;
+
+pub(crate) fn burst(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("debounce");
+    group.throughput(Throughput::Elements(HINTS as u64));
+    let paths: Vec<LibraryPath> = (0..PATHS).map(path).collect();
+    // Runs of ten, as an encoder or a copy makes them, not the same path over and over.
+    let burst = |quiet| {
+        let hint = move |path: &LibraryPath| FsEvent::new(path.clone(), quiet, Origin::Watch);
+        paths.chunks(100).flat_map(move |some| (0..HINTS / PATHS).flat_map(move |_| some.iter().map(hint)))
+    };
+    // The clock stands still: what is measured is the work, not the wait.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let settle = Settle { debounce: Duration::from_millis(50), settle: Duration::from_secs(2) };
+    for (name, quiet, left) in [("merged", Quiet::Closed, PATHS), ("passed on", Quiet::Found, HINTS)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || burst(quiet).collect::<Vec<_>>(),
+                |hints| {
+                    let settled = runtime.block_on(stream::iter(hints).debounce(settle).count());
+                    assert_eq!(settled, left);
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.bench_function("neighbour: a map", |bencher| {
+        bencher.iter_batched(
+            || burst(Quiet::Closed).collect::<Vec<_>>(),
+            |hints| {
+                let mut newest = HashMap::new();
+                for hint in hints {
+                    newest.insert(hint.path.clone(), hint);
+                }
+                assert_eq!(newest.len(), PATHS);
+                black_box(newest);
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}

@@ -1,0 +1,88 @@
+//! What the readers of all formats need: values as messages have them, failures in a few words.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What is said where a parser panicked.
+pub(super) const PANICKED: &str = "the parser failed on it";
+
+/// Characters of an error text that are kept.
+const LONGEST_ERROR: usize = 160;
+
+/// The first of the values in `text` that has something in it, without what surrounds it.
+pub(super) fn tidy(text: &str) -> Option<String> {
+    text.split('\0').map(str::trim).find(|value| !value.is_empty()).map(str::to_owned)
+}
+
+/// `3`, or `3/12` where there is a total that `number` does not have yet.
+pub(super) fn track(number: Option<String>, total: Option<String>) -> Option<String> {
+    let number = number?;
+    match total {
+        Some(total) if !number.contains('/') && total.bytes().any(|byte| byte != b'0') => {
+            Some(format!("{number}/{total}"))
+        }
+        _ => Some(number),
+    }
+}
+
+/// The mean bits a second of `bytes` that last `seconds`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was looked at")]
+pub(super) fn bits_per_second(bytes: u64, seconds: f64) -> Option<u32> {
+    let bits_per_second = (bytes as f64 * 8.0 / seconds).round();
+    (seconds > 0.0 && bits_per_second >= 1.0 && bits_per_second <= f64::from(u32::MAX))
+        .then_some(bits_per_second as u32)
+}
+
+/// Runs a parser; its panic is an error of this file.
+pub(super) fn guarded<T>(parse: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(parse)).unwrap_or_else(|_| Err(PANICKED.to_owned()))
+}
+
+/// The innermost reason of `error`, in one short line.
+pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let reasons = || std::iter::successors(Some(error), |error| error.source());
+    let ended = |reason: &(dyn std::error::Error + 'static)| {
+        reason.downcast_ref::<io::Error>().is_some_and(|reason| reason.kind() == io::ErrorKind::UnexpectedEof)
+    };
+    if reasons().any(ended) {
+        return "it ends too early".to_owned();
+    }
+    let reason = reasons().last().unwrap_or(error).to_string();
+    let mut characters = reason.chars().filter(|character| !character.is_control()).take(LONGEST_ERROR);
+    characters.next().into_iter().flat_map(char::to_lowercase).chain(characters).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let failure = guarded::<()>(|| std::panic::resume_unwind(Box::new("a bug")));
+        assert_eq!(failure, Err(PANICKED.to_owned()));
+    }
+
+    #[test]
+    fn an_error_is_one_short_line_in_lower_case() {
+        let long = io::Error::other(format!("Bad\n{}", "x".repeat(1000)));
+        assert_eq!(explain(&long), format!("bad{}", "x".repeat(LONGEST_ERROR - 3)));
+        assert_eq!(explain(&io::Error::from(io::ErrorKind::UnexpectedEof)), "it ends too early");
+    }
+
+    #[test]
+    fn a_total_is_joined_once() {
+        let joined = |number: &str, total: Option<&str>| track(tidy(number), total.and_then(tidy));
+        assert_eq!(joined("3", Some("12")).as_deref(), Some("3/12"));
+        assert_eq!(joined("3/12", Some("13")).as_deref(), Some("3/12"));
+        assert_eq!(joined("3", Some("0")).as_deref(), Some("3"));
+        assert_eq!(joined("", Some("12")), None);
+    }
+
+    #[test]
+    fn a_bitrate_is_whole_or_absent() {
+        assert_eq!(bits_per_second(1000, 0.5), Some(16_000));
+        assert_eq!(bits_per_second(1000, 0.0), None);
+        assert_eq!(bits_per_second(0, 1.0), None);
+        assert_eq!(bits_per_second(u64::MAX, 1e-300), None);
+    }
+}
