@@ -103,7 +103,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         // Nothing was written since it was committed, however young that is: it only changed its name or attributes.
         let was_finished =
             row.iter().filter(|_| was_here).chain(&same_inode).any(|row| row.stat.same_size_and_mtime(&stat));
-        let may_be_cut = row.iter().map(|row| &row.stat).chain(&look.last_seen).any(|before| may_be_cut(before, &stat));
+        // An empty file is one that was cut to be written anew, more often than not.
+        let may_be_cut = stat.size == 0
+            || row.iter().map(|row| &row.stat).chain(&look.last_seen).any(|before| may_be_cut(before, &stat));
         if !was_finished && let Some(wait) = self.unsettled_for(&look, &stat, may_be_cut) {
             return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
         }

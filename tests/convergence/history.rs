@@ -66,7 +66,7 @@ impl World for Pipe {
 
     fn patience(&self) -> Duration {
         let seconds = std::env::var("CHAOS_PATIENCE_SECS").ok().and_then(|seconds| seconds.parse().ok());
-        Duration::from_secs(seconds.unwrap_or(20))
+        Duration::from_secs(seconds.unwrap_or(60))
     }
 }
 

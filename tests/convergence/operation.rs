@@ -6,6 +6,9 @@
 
 use crate::random::Random;
 
+/// Bytes from which on a file takes time to hash.
+const LARGE: usize = 1 << 20;
+
 /// Stands for one of the files, directories or places that there are when the operation is done.
 pub(crate) type Choice = u64;
 
@@ -18,7 +21,12 @@ pub(crate) struct Content {
 
 impl Content {
     pub(crate) fn bytes(self) -> Vec<u8> {
-        Random::new(self.seed).bytes(self.length)
+        let mut bytes = Random::new(self.seed).bytes(self.length);
+        if let Some(head) = bytes.first_chunk_mut::<12>().filter(|_| self.length >= LARGE) {
+            // Without it a parser would search all of the noise for the beginning of something.
+            *head = *b"RIFF\xff\xff\xff\x7fWAVE";
+        }
+        bytes
     }
 }
 
@@ -230,7 +238,7 @@ fn operation(random: &mut Random, with_broker: bool) -> Operation {
 /// of those that others have too.
 fn content(random: &mut Random) -> Content {
     let large = random.percent(4);
-    let length = if large { random.between(1 << 20, 8 << 20) } else { random.between(0, 3_000) };
+    let length = if large { random.between(LARGE, 8 * LARGE) } else { random.between(0, 3_000) };
     let seed = random.next();
     if random.percent(20) && !large {
         return Content { seed: seed % 4, length: 1_000 + usize::try_from(seed % 4).unwrap() };
