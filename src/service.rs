@@ -165,7 +165,10 @@ impl Service {
             let observations: Arc<[Observation]> = observations.into();
             let committed = self.commit_to_store(&observations).await;
             self.count(&observations, &committed);
-            for path in committed.again {
+            let examiner = Arc::clone(&self.examiner);
+            let Committed { changes, again } = committed;
+            let overtaken = tokio::task::spawn_blocking(move || examiner.overtaken(&observations, &changes)).await;
+            for path in again.into_iter().chain(overtaken.unwrap_or_default()) {
                 looks_again.push(FsEvent::new(path, crate::model::Quiet::Found, crate::model::Origin::Watch));
             }
         }
