@@ -5,6 +5,7 @@
 //! to the node is not drawn from the seeds: it happens to all of them.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
@@ -16,6 +17,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::campaign::Campaign;
 use crate::history::{Figures, World};
@@ -31,6 +33,9 @@ const QUEUE: &str = "cataloging.file.events";
 
 /// Short times, so that a silent broker costs seconds and not minutes.
 const IMPATIENCE: &str = "heartbeat=2&connection_timeout=1000";
+
+/// How long the consumer waits for anything at all.
+const SILENCE: Duration = Duration::from_secs(6);
 
 /// A node, and who may trouble it when.
 pub(crate) struct Broker<'a> {
@@ -207,19 +212,30 @@ impl World for Line<'_> {
 async fn consume(url: String, replay: Arc<Mutex<Replay>>) {
     loop {
         // Whatever goes wrong: what was not acknowledged comes again, and in its order.
-        let _ = read(&url, &replay).await;
+        let mut link = None;
+        let _ = read(&url, &replay, &mut link).await;
+        if let Some(connection) = link {
+            let _ = timeout(SILENCE, connection.close(200, "again".into())).await;
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-async fn read(url: &str, replay: &Mutex<Replay>) -> Result<(), lapin::Error> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(200, BasicQosOptions::default()).await?;
+/// Reads until something goes wrong or nothing has come for a while, which may be the same.
+async fn read(
+    url: &str,
+    replay: &Mutex<Replay>,
+    link: &mut Option<Connection>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let connection = timeout(SILENCE, Connection::connect(url, ConnectionProperties::default())).await??;
+    let connection = link.insert(connection);
+    let channel = timeout(SILENCE, connection.create_channel()).await??;
+    timeout(SILENCE, channel.basic_qos(200, BasicQosOptions::default())).await??;
     // Nobody else may still hold messages that come before those that are read now.
     let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
-    let mut consumer = channel.basic_consume(QUEUE.into(), "".into(), exclusive, FieldTable::default()).await?;
-    while let Some(delivery) = consumer.next().await {
+    let begun = channel.basic_consume(QUEUE.into(), "".into(), exclusive, FieldTable::default());
+    let mut consumer = timeout(SILENCE, begun).await??;
+    while let Some(delivery) = timeout(SILENCE, consumer.next()).await? {
         let delivery = delivery?;
         replay.lock().unwrap_or_else(PoisonError::into_inner).take(&delivery.data);
         delivery.ack(BasicAckOptions::default()).await?;
