@@ -176,10 +176,13 @@ impl Service {
             let observations: Arc<[Observation]> = observations.into();
             let committed = self.commit_to_store(&observations).await;
             self.count(&observations, &committed);
-            for path in committed.again {
+            let Committed { changes, again, other_names } = committed;
+            let examiner = Arc::clone(&self.examiner);
+            let overtaken = tokio::task::spawn_blocking(move || examiner.overtaken(&observations, &changes)).await;
+            for path in again.into_iter().chain(overtaken.unwrap_or_default()) {
                 looks_again.push(FsEvent::new(path, Quiet::Found, Origin::Watch));
             }
-            for path in committed.other_names {
+            for path in other_names {
                 // It may as well be the old name of a file whose inode was given to another one.
                 looks_again.push(FsEvent::new(path, Quiet::Gone, Origin::Watch));
             }

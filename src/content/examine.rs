@@ -4,7 +4,9 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Disk, Entry};
-use crate::model::{Content, FileStat, FsEvent, Index, LibraryPath, Observation, Quiet, Row, Seen, Token, Track};
+use crate::model::{
+    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Quiet, Row, Seen, Token, Track,
+};
 use crate::stream::Holds;
 
 /// How many rows with one content or inode are looked at before it is called ambiguous.
@@ -86,6 +88,36 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let mut look_under = false;
         let outcome = self.outcome(look, &mut tokens, &mut look_under).unwrap_or_else(Outcome::Failed);
         Examined { path, outcome, look_under, tokens }
+    }
+
+    /// Where the disk is no longer as it was found, of the paths whose rows were just committed.
+    ///
+    /// To be asked after every commit. Between a look and its commit a walk may have passed, which compared
+    /// the disk with the row before and so found nothing to say: after `mv d e` and `mv e d`, no event names
+    /// the files either. A path that is as committed now was not missed, and later changes have hints of their own.
+    pub fn overtaken(&self, observations: &[Observation], changes: &[FileEvent]) -> Vec<LibraryPath> {
+        let looked_at = observations.iter().map(|observation| {
+            let found = match &observation.seen {
+                Seen::File { stat, .. } => Some(*stat),
+                Seen::Missing => None,
+            };
+            (&observation.path, found)
+        });
+        let sources = changes.iter().filter_map(|event| match &event.change {
+            Change::Moved { from, .. } => Some((from, None)),
+            _ => None,
+        });
+        let is_overtaken = |path: &LibraryPath, found: Option<FileStat>| match self.disk.entry(path) {
+            Ok(Entry::File(stat)) => found != Some(stat),
+            Ok(_) => found.is_some(),
+            // Nothing can be said of it now; that which can no longer be read is walked again anyway.
+            Err(_) => false,
+        };
+        looked_at
+            .chain(sources)
+            .filter(|(path, found)| is_overtaken(path, *found))
+            .map(|(path, _)| path.clone())
+            .collect()
     }
 
     fn outcome(&self, look: FsEvent, tokens: &mut Vec<Token>, look_under: &mut bool) -> io::Result<Outcome> {
@@ -199,8 +231,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
     fn vanished_with_inode(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<Vec<Row>> {
         let mut rows = self.index.rows_by_inode(stat.device, stat.inode, CANDIDATES).map_err(io::Error::other)?;
-        rows.retain(|row| row.path != *path && row.stat.same_size_and_mtime(stat));
-        self.vanished(rows)
+        rows.retain(|row| row.path != *path && row.stat.same_size_and_mtime(stat) && self.is_vanished(row));
+        Ok(rows)
     }
 
     /// The one vanished row with this content; none where there are several to choose from.
@@ -210,20 +242,17 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if rows.len() == CANDIDATES {
             return Ok(Vec::new());
         }
-        rows.retain(|row| row.path != *path);
-        let vanished = self.vanished(rows)?;
-        Ok(if vanished.len() == 1 { vanished } else { Vec::new() })
+        rows.retain(|row| row.path != *path && self.is_vanished(row));
+        Ok(if rows.len() == 1 { rows } else { Vec::new() })
     }
 
-    fn vanished(&self, rows: Vec<Row>) -> io::Result<Vec<Row>> {
-        let mut vanished = Vec::new();
-        for row in rows {
-            let entry = self.disk.entry(&row.path)?;
-            if !matches!(entry, Entry::File(_)) && !is_hidden(&row, entry) {
-                vanished.push(row);
-            }
+    /// Whether the file of a row is proved to be gone: what cannot be read now is no source of a move,
+    /// and no reason either to keep silent about another file.
+    fn is_vanished(&self, row: &Row) -> bool {
+        match self.disk.entry(&row.path) {
+            Ok(Entry::File(_)) | Err(_) => false,
+            Ok(entry) => !is_hidden(row, entry),
         }
-        Ok(vanished)
     }
 
     fn has_rows_beneath(&self, path: &LibraryPath) -> io::Result<bool> {

@@ -57,12 +57,13 @@ impl FsEvent {
 
     /// This hint, newer than `older` for the same path, knowing what `older` knew.
     ///
-    /// The newest says how long to wait, but a change of attributes after a close or a rename does
-    /// not turn a finished file into an unfinished one. A rename is trusted only while nothing else
+    /// The newest says how long to wait, but neither a change of attributes nor a walk that comes by
+    /// turns a file that was closed or renamed into an unfinished one. A rename is trusted only while nothing else
     /// is said of the path.
     #[must_use]
     pub fn merged_over(mut self, mut older: Self) -> Self {
-        if self.quiet == Quiet::Touched && matches!(older.quiet, Quiet::Closed | Quiet::Renamed) {
+        let adds_nothing = matches!(self.quiet, Quiet::Touched | Quiet::Found);
+        if adds_nothing && matches!(older.quiet, Quiet::Closed | Quiet::Renamed) {
             self.quiet = older.quiet;
             self.renamed_from = None;
         }
