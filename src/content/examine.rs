@@ -1,7 +1,7 @@
 //! One look at one path: what is there, is it finished, and what is in it.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Disk, Entry};
 use crate::model::{
@@ -193,12 +193,14 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             Quiet::Closed if is_complete => self.patience.debounce,
             _ => self.patience.settle,
         };
-        if look.last_seen.as_ref() == Some(stat) && matches!(look.quiet, Quiet::Again(waited) if waited >= needed) {
+        // Not what the hint was told to wait: a program that is about to end waits no longer.
+        let stayed = look.seen_at.filter(|_| look.last_seen.as_ref() == Some(stat)).map(|seen_at| seen_at.elapsed());
+        if stayed.is_some_and(|stayed| stayed >= needed) {
             return None;
         }
         if may_be_cut {
             // Its time is that of another content, so its age tells nothing.
-            return Some(needed);
+            return Some(needed.saturating_sub(stayed.unwrap_or_default()).max(SHORTEST_WAIT));
         }
         let now = since_epoch(SystemTime::now());
         match now.checked_sub(modified) {
@@ -206,7 +208,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             // When it will be old enough, unless it is written to until then.
             Some(age) => Some(needed.saturating_sub(age).max(SHORTEST_WAIT)),
             // A time in the future tells no age: only two looks that far apart do.
-            None => Some(needed),
+            None => Some(needed.saturating_sub(stayed.unwrap_or_default()).max(SHORTEST_WAIT)),
         }
     }
 
@@ -277,7 +279,8 @@ fn since_epoch(time: SystemTime) -> Duration {
 }
 
 fn look_again(look: FsEvent, wait: Duration, seen: Option<FileStat>) -> FsEvent {
-    FsEvent { quiet: Quiet::Again(wait), last_seen: seen, attempt: look.attempt.saturating_add(1), ..look }
+    let seen_at = if seen.is_some() && seen == look.last_seen { look.seen_at } else { seen.map(|_| Instant::now()) };
+    FsEvent { quiet: Quiet::Again(wait), last_seen: seen, seen_at, attempt: look.attempt.saturating_add(1), ..look }
 }
 
 fn backoff(attempt: u32) -> Duration {
@@ -381,7 +384,9 @@ mod tests {
             let first = look(cut, Some(committed), FsEvent::new("a.mp3".into(), quiet, Origin::Watch));
             let Outcome::Again(again) = first else { panic!("{first:?}") };
             assert_eq!((again.quiet, again.last_seen), (Quiet::Again(SETTLE), Some(cut)));
-            // Where the kernel's clock is coarse it may stay like that for good.
+            // Where the kernel's clock is coarse it may stay like that for good. The wait is measured, not believed.
+            assert!(matches!(look(cut, Some(committed), again.clone()), Outcome::Again(_)));
+            let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
             assert!(matches!(look(cut, Some(committed), again), Outcome::Observed(_)));
         }
         // Nothing was committed yet, but an earlier look saw more of it.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{FileStat, LibraryPath};
 
@@ -29,6 +29,8 @@ pub struct FsEvent {
     pub generation: Option<u64>,
     /// What the last look saw, when it found the file still changing.
     pub last_seen: Option<FileStat>,
+    /// When that was first seen.
+    pub seen_at: Option<Instant>,
     /// How many looks were thrown away before this one.
     pub attempt: u32,
     /// The walks that wait for this look, whatever comes of it.
@@ -49,6 +51,7 @@ impl FsEvent {
             renamed_from: None,
             generation: None,
             last_seen: None,
+            seen_at: None,
             attempt: 0,
             walks: Vec::new(),
             holds: Vec::new(),
@@ -69,7 +72,9 @@ impl FsEvent {
         }
         self.written |= older.written;
         self.complete_at = self.complete_at.or(older.complete_at);
-        self.last_seen = self.last_seen.or(older.last_seen);
+        if self.last_seen.is_none() {
+            (self.last_seen, self.seen_at) = (older.last_seen, older.seen_at);
+        }
         self.attempt = self.attempt.max(older.attempt);
         self.walks.append(&mut older.walks);
         self.holds.append(&mut older.holds);

@@ -28,7 +28,7 @@ use support::rabbit::Node;
 
 #[test]
 fn the_messages_say_what_is_on_disk_whatever_happened_to_it() {
-    let figures = Campaign::from_env(24, 150, 8, false).run(|| Pipe);
+    let figures = Campaign::from_env(40, 200, 8, false).run(|| Pipe);
     assert!(figures.histories > 0);
 }
 
