@@ -15,6 +15,10 @@ test *arguments:
 chaos seeds="100" *arguments:
     CHAOS_SEEDS={{ seeds }} CHAOS_OPS="${CHAOS_OPS:-300}" tests/run --test convergence -- --nocapture --test-threads 1 {{ arguments }}
 
+# Random histories of a disk in memory, a minute for every 50,000: just model 200000
+model histories="50000":
+    PROPTEST_CASES={{ histories }} tests/run --test model
+
 # The benches, or those that match: just bench hash
 bench *arguments:
     cargo bench {{ arguments }}
@@ -22,7 +26,7 @@ bench *arguments:
 # Formatting, clippy and the documentation, as CI checks them
 lint:
     cargo fmt --check
-    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --all-targets --all-features -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 # Make the audio files of the tests anew; tests/fixtures/README.md says what that needs

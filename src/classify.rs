@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Change, Content, FileEvent, LibraryPath, Observation, Origin, Row, Seen, Track};
+use crate::model::{Change, Content, FileEvent, FileStat, LibraryPath, Observation, Origin, Row, Seen, Track};
 
 /// The rows that a batch touches, by path.
 pub type Rows = BTreeMap<LibraryPath, Row>;
@@ -39,6 +39,15 @@ impl RowUpdate {
         match self {
             Self::Put(row) => &row.path,
             Self::Remove(path) => path,
+        }
+    }
+
+    /// The file that had this name in the rows `before` and has it no more, be it that another one has it now.
+    pub fn lost_file<'a>(&self, before: &'a Rows) -> Option<&'a FileStat> {
+        let lost = before.get(self.path()).filter(|row| !row.is_forgotten())?;
+        match self {
+            Self::Put(row) if row.stat.same_file(&lost.stat) => None,
+            Self::Put(_) | Self::Remove(_) => Some(&lost.stat),
         }
     }
 }
@@ -84,6 +93,11 @@ pub fn classify(rows: &Rows, observations: &[Observation]) -> Decision {
     let mut created = Vec::new();
     for (&path, observation) in &seen {
         let Seen::File { stat, content, .. } = &observation.seen else { continue };
+        if sources.of(path).is_none() && possible_sources(observation).any(|source| !rows.contains_key(source)) {
+            // Its source has got another name meanwhile, by a look that was in flight with this one.
+            decision.again.push(path.clone());
+            continue;
+        }
         let moved_here = sources.of(path).and(known.get(path));
         let Some(track) = track_of(content, moved_here) else {
             decision.again.push(path.clone());
@@ -92,6 +106,7 @@ pub fn classify(rows: &Rows, observations: &[Observation]) -> Decision {
         let row = Row { path: path.clone(), stat: *stat, track };
         match known.insert(path.clone(), row.clone()) {
             None => created.push((Change::Created(row), observation.origin)),
+            Some(old) if old.is_forgotten() => created.push((Change::Created(row), observation.origin)),
             Some(old) if old.track.fingerprint != row.track.fingerprint => {
                 modified.push((Change::Modified(row), observation.origin));
             }

@@ -7,18 +7,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::config::{Command, Exit, Settings, SettingsError};
-use crate::control::{self, Request};
+use crate::control::{self, ControlError, Request};
 use crate::service::{self, Service, ServiceError};
-use crate::store::{StateDir, StateDirError, StoreError};
+use crate::store::{StateDir, StateDirError};
 use crate::telemetry;
+
+/// The exit code of work that failed or was interrupted.
+const FAILED: u8 = 1;
+
+/// The exit code where something was asked for that cannot be.
+const REFUSED: u8 = 2;
 
 /// Why the program ends before its work is done.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// What was asked for cannot be done as asked. Exit code 2.
+    /// What was asked for cannot be done as asked.
     #[error("{0}")]
     Usage(String),
-    /// The work failed. Exit code 1.
+    /// The work failed.
     #[error(transparent)]
     Run(Box<dyn Error + Send + Sync>),
 }
@@ -31,8 +37,8 @@ impl Failure {
 
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Run(_) => 1,
-            Self::Usage(_) => 2,
+            Self::Run(_) => FAILED,
+            Self::Usage(_) => REFUSED,
         })
     }
 }
@@ -46,10 +52,17 @@ impl From<StateDirError> for Failure {
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
         match error {
-            ServiceError::Store(StoreError::Newer { .. } | StoreError::OtherLibrary { .. }) => {
-                Self::Usage(error.to_string())
-            }
-            ServiceError::Refused(_) => Self::Usage(error.to_string()),
+            ServiceError::Store(ref refused) if refused.asks_for_another() => Self::Usage(error.to_string()),
+            ServiceError::Refused(_) | ServiceError::NothingKnown(_) => Self::Usage(error.to_string()),
+            error => Self::run(error),
+        }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Refused(_) => Self::Usage(error.to_string()),
             error => Self::run(error),
         }
     }
@@ -63,6 +76,8 @@ impl From<SettingsError> for Failure {
 
 /// Runs the program as `arguments` (its name first) and the environment ask.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::arm();
     let outcome = match Settings::from_env_and_args(arguments) {
         Ok(settings) => work(settings),
         Err(Exit::Answered(text)) => {
@@ -95,7 +110,7 @@ fn work(settings: Settings) -> Result<(), Failure> {
     let state_dir = match (StateDir::open(&settings.state_dir), request_of(&settings.command)) {
         // The service that has it does what is asked.
         (Err(StateDirError::InUse(path)), Some(request)) => {
-            let answer = control::ask(&path, &request).map_err(Failure::run)?;
+            let answer = control::ask(&path, &request)?;
             let _ = writeln!(io::stderr(), "{answer}");
             return Ok(());
         }
@@ -134,19 +149,25 @@ fn one_line(failure: &Failure) -> String {
 
 /// The work itself.
 async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> Result<(), Failure> {
-    let shutdown = service::shutdown_on_signals().map_err(Failure::run)?;
     let command = settings.command.clone();
+    // To be ended is all that is left to do for one who watches; the others have not done what they were asked to.
+    let interrupted = if command == Command::Watch { 0 } else { FAILED };
+    let shutdown = service::shutdown_on_signals(interrupted).map_err(Failure::run)?;
     let mut sink = service::sink_of(&settings, &instance_id);
     let service = Service::open(settings, &state_dir, &instance_id)?;
-    let done = match command {
-        Command::Scan => service::scan(&service, &mut sink, shutdown).await,
-        Command::Approve => {
-            service.approve();
-            service::scan(&service, &mut sink, shutdown).await
+    let damage = service.damage();
+    let work = async {
+        match command {
+            Command::Scan => service::scan(&service, &mut sink, shutdown).await,
+            Command::Approve => {
+                service.approve();
+                service::scan(&service, &mut sink, shutdown).await
+            }
+            Command::Replay(under) => service::replay(&service, under, &mut sink, shutdown).await,
+            Command::Watch => service::watch(Arc::new(service), &state_dir, &mut sink, shutdown).await,
         }
-        Command::Replay(under) => service::replay(&service, under, &mut sink, shutdown).await,
-        Command::Watch => service::watch(Arc::new(service), &state_dir, &mut sink, shutdown).await,
     };
+    let done = Service::unless_damaged(&damage, Box::pin(work)).await;
     sink.close().await;
     if let Some(summary) = done? {
         // For people; standard output is for messages.

@@ -61,6 +61,8 @@ pub struct Settings {
     pub metadata_style: MetadataStyle,
     /// Where the index and the outbox are: absolute, outside the library, perhaps not made yet.
     pub state_dir: PathBuf,
+    /// Whether a new index takes the place of the one in `state_dir`, which is kept aside.
+    pub rebuild_index: bool,
     /// Directives of `tracing`'s `EnvFilter`, valid.
     pub log_level: String,
     /// How a line of the log looks; `None` lets standard error decide.
@@ -77,6 +79,8 @@ pub struct Settings {
     pub watch_mode: WatchMode,
     /// Inferred deletes of more than this share of the index are held back.
     pub mass_delete_percent: u8,
+    /// Whether symbolic links to what is inside the library are followed.
+    pub follow_symlinks: bool,
     /// Whether the ctime is left out of comparisons.
     pub ignore_ctime: bool,
     /// How many undelivered messages are kept before intake pauses.
@@ -233,12 +237,20 @@ impl Settings {
             }
         };
 
+        if flags.rebuild_index && !matches!(command, Command::Scan | Command::Watch) {
+            let problem = "is for scan and watch, which read the library again; use it with one of them";
+            return Err(
+                SettingsError::Value { setting: "--rebuild-index".to_owned(), problem: problem.to_owned() }.into()
+            );
+        }
         let (broker, tls) = Broker::given(&sources, &flags).read(environment)?;
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
+            rebuild_index: flags.rebuild_index,
             root,
             extensions: given!(audio_extensions).parsed()?,
+            follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             watch_mode: given!(watch_mode).choice(
                 "a watch mode",
@@ -386,7 +398,7 @@ mod tests {
         assert_eq!(settings.poll_interval, Duration::from_secs(30));
         assert_eq!(settings.watch_mode, WatchMode::Auto);
         assert_eq!(settings.mass_delete_percent, 50);
-        assert!(!settings.ignore_ctime);
+        assert!(!settings.ignore_ctime && !settings.follow_symlinks);
         assert_eq!(settings.outbox_max_events, 1_000_000);
         assert!(settings.warnings.is_empty());
     }

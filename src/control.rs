@@ -1,8 +1,8 @@
 //! The control socket: how other invocations of the program reach the one that is running.
 //!
 //! A Unix socket in STATE_DIR that only its owner may open. A client sends a verb and a line feed,
-//! then bytes that belong to the verb, and closes its side; the service answers one line, `ok` or
-//! `error` and a sentence, and closes its own.
+//! then bytes that belong to the verb, and closes its side; the service answers one line, `ok`, `no`
+//! (asked for something that cannot be) or `error` and a sentence, and closes its own.
 
 use std::fs;
 use std::future::Future;
@@ -62,9 +62,21 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
-    /// The service said no.
+    /// What was asked for cannot be.
     #[error("the running service refused: {0}")]
     Refused(String),
+    /// The service could not do it.
+    #[error("the running service failed: {0}")]
+    Failed(String),
+}
+
+/// Why the service does not do what it is asked for.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It cannot be done as asked.
+    Impossible(String),
+    /// It was tried in vain.
+    Failed(String),
 }
 
 impl Request {
@@ -101,7 +113,8 @@ pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> 
     .map_err(unreachable)?;
     match answer.trim_end().split_once(' ') {
         Some(("ok", text)) => Ok(text.to_owned()),
-        Some(("error", text)) => Err(ControlError::Refused(text.to_owned())),
+        Some(("no", text)) => Err(ControlError::Refused(text.to_owned())),
+        Some(("error", text)) => Err(ControlError::Failed(text.to_owned())),
         _ => Err(unreachable(io::Error::other("it gave no answer"))),
     }
 }
@@ -131,7 +144,7 @@ impl Control {
     /// Answers requests, one after another, for ever.
     pub async fn serve<Answer>(&self, mut answer: impl FnMut(Request) -> Answer)
     where
-        Answer: Future<Output = Result<String, String>>,
+        Answer: Future<Output = Result<String, Refusal>>,
     {
         loop {
             let Ok((mut stream, _)) = self.listener.accept().await else {
@@ -144,13 +157,16 @@ impl Control {
             if !matches!(tokio::time::timeout(PATIENCE, read).await, Ok(Ok(_))) {
                 continue;
             }
-            let answered = match Request::parse(&bytes) {
-                Some(request) => answer(request).await,
-                None => Err("this request is not known; is the running program an older one?".to_owned()),
+            let answered = if let Some(request) = Request::parse(&bytes) {
+                answer(request).await
+            } else {
+                let unknown = "this request is not known; is the running program an older one?";
+                Err(Refusal::Impossible(unknown.to_owned()))
             };
             let line = match answered {
                 Ok(text) => format!("ok {text}\n"),
-                Err(text) => format!("error {text}\n"),
+                Err(Refusal::Impossible(text)) => format!("no {text}\n"),
+                Err(Refusal::Failed(text)) => format!("error {text}\n"),
             };
             // A client that went away does not want its answer.
             let _ = tokio::time::timeout(PATIENCE, stream.write_all(line.as_bytes())).await;
@@ -216,20 +232,25 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let asked = tokio::task::spawn_blocking({
             let state_dir = state_dir.clone();
-            move || (ask(&state_dir, &Request::Approve), ask(&state_dir, &Request::Replay("a".into())))
+            move || {
+                let replay = |under: &str| ask(&state_dir, &Request::Replay(under.into()));
+                (ask(&state_dir, &Request::Approve), replay("a"), replay("b"))
+            }
         });
         let serving = control.serve(|request| async move {
             match request {
                 Request::Approve => Ok("done".to_owned()),
-                Request::Replay(under) => Err(format!("not {under}")),
+                Request::Replay(under) if under == "a".into() => Err(Refusal::Impossible(format!("not {under}"))),
+                Request::Replay(_) => Err(Refusal::Failed("too bad".to_owned())),
             }
         });
         tokio::select! {
             () = serving => unreachable!("it serves for ever"),
             asked = asked => {
-                let (approved, replayed) = asked.unwrap();
+                let (approved, refused, failed) = asked.unwrap();
                 assert_eq!(approved.unwrap(), "done");
-                assert!(matches!(replayed, Err(ControlError::Refused(text)) if text == "not a"));
+                assert!(matches!(refused, Err(ControlError::Refused(text)) if text == "not a"));
+                assert!(matches!(failed, Err(ControlError::Failed(text)) if text == "too bad"));
             }
         }
         drop(control);

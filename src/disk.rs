@@ -5,6 +5,8 @@
 //! the library, paths longer than the kernel takes at once are reached, no descriptor is held that
 //! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
 
+mod links;
+
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,10 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
 use crate::model::{Extensions, FileStat, LibraryPath};
+
+use links::Links;
 
 /// Bytes of directory entries read at once.
 const LISTING_BUFFER: usize = 32 * 1024;
@@ -71,6 +75,9 @@ pub trait Disk {
     /// The stat of an open file, now.
     fn stat(&self, file: &Self::File) -> io::Result<FileStat>;
 
+    /// Whether the file at `path` has no other name, by which it could be written to unheard.
+    fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool>;
+
     /// Which directory the root is, of all that it has been: what went away in an earlier one says
     /// nothing about this one.
     fn generation(&self) -> u64 {
@@ -84,6 +91,8 @@ pub struct Root {
     path: PathBuf,
     identity: RwLock<Identity>,
     generation: AtomicU64,
+    /// Those that are followed, where any are.
+    links: Option<Links>,
 }
 
 /// What tells this directory from another one of the same name.
@@ -93,6 +102,9 @@ pub struct Identity {
     pub device: u64,
     /// Its inode number there.
     pub inode: u64,
+    /// When it was made, in nanoseconds since the epoch, where the filesystem remembers that: a directory
+    /// that is made again often gets the inode number of the one that was removed.
+    pub born_ns: Option<i64>,
 }
 
 /// The error inside the [`io::Error`] of every look after the root was replaced.
@@ -105,11 +117,34 @@ impl Root {
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = Self {
             path: path.to_path_buf(),
-            identity: RwLock::new(Identity { device: 0, inode: 0 }),
+            identity: RwLock::new(Identity { device: 0, inode: 0, born_ns: None }),
             generation: AtomicU64::new(0),
+            links: None,
         };
         root.adopt()?;
         Ok(root)
+    }
+
+    /// Follows symbolic links to what is inside the library: once on the way to a path, and never to a
+    /// directory that holds the link.
+    #[must_use]
+    pub fn following_links(self) -> Self {
+        Self { links: Some(Links::default()), ..self }
+    }
+
+    /// Whether symbolic links are followed.
+    pub fn follows_links(&self) -> bool {
+        self.links.is_some()
+    }
+
+    /// The other paths, by the links that were come by so far, of what is at `path`.
+    pub fn other_paths(&self, path: &LibraryPath) -> Vec<LibraryPath> {
+        self.links.as_ref().map_or_else(Vec::new, |links| links.other_paths(path))
+    }
+
+    /// The links, of those that were come by so far, that lead to somewhere beneath `directory`.
+    pub fn links_to_beneath(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
+        self.links.as_ref().map_or_else(Vec::new, |links| links.beneath(directory))
     }
 
     /// The path that the root was opened with.
@@ -124,7 +159,7 @@ impl Root {
 
     /// The identity of the directory that is at the root's path now.
     pub fn current_identity(&self) -> io::Result<Identity> {
-        Ok(Identity::of(&rustix::fs::fstat(self.open_unchecked()?)?))
+        Identity::of(&self.open_unchecked()?)
     }
 
     /// Takes the directory that is at the root's path now as the root.
@@ -140,6 +175,16 @@ impl Root {
     /// wanted; in byte order of their paths, so a directory sorts as `name/`. `None` where there is
     /// no directory of this name.
     pub fn list(&self, directory: &LibraryPath, wanted: &Extensions) -> io::Result<Option<Vec<Listed>>> {
+        match self.list_real(directory, wanted, self.follows_links())? {
+            None => match self.behind_link(directory)? {
+                Some(real) => self.list_real(&real, wanted, false),
+                None => Ok(None),
+            },
+            listed => Ok(listed),
+        }
+    }
+
+    fn list_real(&self, directory: &LibraryPath, wanted: &Extensions, follow: bool) -> io::Result<Option<Vec<Listed>>> {
         let Some(path_only) = self.open_directory(directory)? else { return Ok(None) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
@@ -153,7 +198,11 @@ impl Root {
                 _ if name == b"." || name == b".." => continue,
                 FileType::Directory => Some(ListedKind::Directory),
                 FileType::RegularFile if !wanted.matches_name(name) => continue,
-                FileType::RegularFile | FileType::Unknown => self.listed_kind(opened.as_fd(), name, wanted),
+                FileType::Symlink if follow => self.linked_kind(&directory.join(name), wanted),
+                FileType::RegularFile | FileType::Unknown => {
+                    let follow = follow.then_some(directory);
+                    self.listed_kind(opened.as_fd(), name, wanted, follow)
+                }
                 _ => continue,
             };
             listed.extend(kind.map(|kind| Listed { name: Box::from(name), kind }));
@@ -162,16 +211,38 @@ impl Root {
         Ok(Some(listed))
     }
 
-    fn listed_kind(&self, directory: BorrowedFd<'_>, name: &[u8], wanted: &Extensions) -> Option<ListedKind> {
+    /// What an entry is; links are followed where the path of their directory is given for it.
+    fn listed_kind(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        wanted: &Extensions,
+        follow: Option<&LibraryPath>,
+    ) -> Option<ListedKind> {
         match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => Some(ListedKind::Directory),
                 FileType::RegularFile if wanted.matches_name(name) => Some(ListedKind::File(self.file_stat(&stat))),
+                FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name), wanted)),
                 _ => None,
             },
             Err(Errno::NOENT) => None,
             Err(error) => Some(ListedKind::Unreadable(error)),
         }
+    }
+
+    fn linked_kind(&self, link: &LibraryPath, wanted: &Extensions) -> Option<ListedKind> {
+        match self.entry(link) {
+            Ok(Entry::Directory) => Some(ListedKind::Directory),
+            Ok(Entry::File(stat)) if wanted.matches_name(link.name()) => Some(ListedKind::File(stat)),
+            Ok(_) => None,
+            Err(error) => Some(ListedKind::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
+        }
+    }
+
+    /// Where `path` really is, where a link that is followed is on the way to it.
+    fn behind_link(&self, path: &LibraryPath) -> io::Result<Option<LibraryPath>> {
+        self.links.as_ref().map_or(Ok(None), |links| links.resolve(&self.path, path))
     }
 
     fn open_unchecked(&self) -> io::Result<OwnedFd> {
@@ -181,17 +252,22 @@ impl Root {
 
     fn open_checked(&self) -> io::Result<OwnedFd> {
         let root = self.open_unchecked()?;
-        if Identity::of(&rustix::fs::fstat(&root)?) == self.identity() {
-            Ok(root)
-        } else {
-            Err(io::Error::other(RootReplaced))
-        }
+        if Identity::of(&root)? == self.identity() { Ok(root) } else { Err(io::Error::other(RootReplaced)) }
     }
 
     /// The directory at `path`, or how far down there are directories.
     fn descend(&self, path: &LibraryPath) -> io::Result<Result<OwnedFd, OwnedFd>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut directory = self.open_checked()?;
+        if path.is_root() {
+            return Ok(Ok(directory));
+        }
+        // All of the way in one call, where the kernel knows it and nothing is in the way.
+        let whole_way = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        if let Ok(found) = rustix::fs::openat2(&directory, path.as_bytes(), flags, Mode::empty(), whole_way) {
+            return Ok(Ok(found));
+        }
+        // Name by name: for paths that are too long for it, and to tell how far down there is something.
         for name in path.names() {
             match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
                 Ok(next) => directory = next,
@@ -201,6 +277,44 @@ impl Root {
             }
         }
         Ok(Ok(directory))
+    }
+
+    fn real_entry(&self, path: &LibraryPath) -> io::Result<Entry> {
+        let Some(parent) = path.parent() else { return Ok(Entry::Directory) };
+        let missing = |nearest: &OwnedFd| {
+            let nearest_device = self.relative_device(rustix::fs::fstat(nearest)?.st_dev);
+            Ok(Entry::Missing { nearest_device })
+        };
+        let directory = match self.descend(&parent)? {
+            Ok(directory) => directory,
+            Err(nearest) => return missing(&nearest),
+        };
+        match rustix::fs::statat(&directory, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Entry::File(self.file_stat(&stat)),
+                FileType::Directory => Entry::Directory,
+                _ => Entry::Other,
+            }),
+            Err(Errno::NOENT) => missing(&directory),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_real(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
+        let Some(parent) = path.parent() else { return Ok(None) };
+        let Some(directory) = self.open_directory(&parent)? else { return Ok(None) };
+        // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&directory, path.name(), flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        Ok(Some((File::from(file), self.file_stat(&stat))))
     }
 
     fn open_directory(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
@@ -227,45 +341,37 @@ impl Disk for Root {
     type File = File;
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-        let Some(parent) = path.parent() else { return Ok(Entry::Directory) };
-        let missing = |nearest: &OwnedFd| {
-            let nearest_device = self.relative_device(rustix::fs::fstat(nearest)?.st_dev);
-            Ok(Entry::Missing { nearest_device })
-        };
-        let directory = match self.descend(&parent)? {
-            Ok(directory) => directory,
-            Err(nearest) => return missing(&nearest),
-        };
-        match rustix::fs::statat(&directory, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => Entry::File(self.file_stat(&stat)),
-                FileType::Directory => Entry::Directory,
-                _ => Entry::Other,
-            }),
-            Err(Errno::NOENT) => missing(&directory),
-            Err(error) => Err(error.into()),
+        let entry = self.real_entry(path)?;
+        if self.follows_links()
+            && matches!(entry, Entry::Other | Entry::Missing { .. })
+            && let Some(real) = self.behind_link(path)?
+            && let found @ (Entry::File(_) | Entry::Directory) = self.real_entry(&real)?
+        {
+            return Ok(found);
         }
+        Ok(entry)
     }
 
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
-        let Some(parent) = path.parent() else { return Ok(None) };
-        let Some(directory) = self.open_directory(&parent)? else { return Ok(None) };
-        // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&directory, path.name(), flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let stat = rustix::fs::fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Ok(None);
+        match self.open_real(path)? {
+            None => match self.behind_link(path)? {
+                Some(real) => self.open_real(&real),
+                None => Ok(None),
+            },
+            opened => Ok(opened),
         }
-        Ok(Some((File::from(file), self.file_stat(&stat))))
     }
 
     fn stat(&self, file: &File) -> io::Result<FileStat> {
         Ok(self.file_stat(&rustix::fs::fstat(file)?))
+    }
+
+    fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool> {
+        let Some(parent) = path.parent() else { return Ok(false) };
+        let Some(directory) = self.open_directory(&parent)? else { return Ok(false) };
+        let stat = rustix::fs::statat(&directory, path.name(), AtFlags::SYMLINK_NOFOLLOW)?;
+        // What is found behind a link has another name.
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1)
     }
 
     fn generation(&self) -> u64 {
@@ -288,14 +394,33 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
         (**self).stat(file)
     }
 
+    fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool> {
+        (**self).has_one_name(path)
+    }
+
     fn generation(&self) -> u64 {
         (**self).generation()
     }
 }
 
 impl Identity {
-    fn of(stat: &Stat) -> Self {
-        Self { device: stat.st_dev, inode: stat.st_ino }
+    fn of(directory: &OwnedFd) -> io::Result<Self> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        match rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, wanted) {
+            Ok(stat) => Ok(Self {
+                device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+                inode: stat.stx_ino,
+                born_ns: StatxFlags::from_bits_retain(stat.stx_mask)
+                    .contains(StatxFlags::BTIME)
+                    .then(|| nanoseconds(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
+            }),
+            // A kernel or a sandbox without this call.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                let stat = rustix::fs::fstat(directory)?;
+                Ok(Self { device: stat.st_dev, inode: stat.st_ino, born_ns: None })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -336,6 +461,9 @@ mod tests {
         assert_eq!((stat.device, stat.size), (0, 5));
         let (file, opened) = root.open(&"a/x.mp3".into()).unwrap().unwrap();
         assert_eq!((opened, root.stat(&file).unwrap()), (stat, stat));
+        assert!(root.has_one_name(&"a/x.mp3".into()).unwrap());
+        fs::hard_link(root.path().join("a/x.mp3"), root.path().join("y")).unwrap();
+        assert!(!root.has_one_name(&"a/x.mp3".into()).unwrap());
         assert_eq!(root.entry(&"a".into()).unwrap(), Entry::Directory);
         assert_eq!(root.entry(&LibraryPath::root()).unwrap(), Entry::Directory);
     }
@@ -380,6 +508,25 @@ mod tests {
         assert!(error.get_ref().unwrap().is::<RootReplaced>());
         root.adopt().unwrap();
         assert_eq!(root.entry(&"x.mp3".into()).unwrap(), Entry::Missing { nearest_device: 0 });
+    }
+
+    #[test]
+    fn a_root_that_is_made_again_is_another_one_even_with_the_same_inode_number() {
+        let (_folder, root) = library();
+        let before = root.identity();
+        assert!(before.born_ns.is_some(), "the filesystem of the tests does not say when a directory was made");
+        let mut same_inode = 0;
+        for _ in 0..20 {
+            fs::remove_dir(root.path()).unwrap();
+            // The clock of the filesystem ticks a hundred times a second or more.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            fs::create_dir(root.path()).unwrap();
+            let now = root.current_identity().unwrap();
+            assert_ne!(now, before);
+            same_inode += u32::from((now.device, now.inode) == (before.device, before.inode));
+        }
+        // Whether a filesystem gives a number to the next directory is its own affair; most do.
+        println!("{same_inode} of 20 got the inode number of the first");
     }
 
     #[test]

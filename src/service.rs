@@ -1,14 +1,17 @@
 //! The service: everything assembled from the settings, run once (`scan`) or for good (`watch`).
 
+mod delivery;
 mod replay;
 mod scan;
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
 use tokio::sync::{Notify, Semaphore};
@@ -18,14 +21,14 @@ use crate::config::{Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Brake, Inbox, Scanner, Tally};
+use crate::library::{Brake, Inbox, Missing, Scanner, Tally, Watcher};
 use crate::message::Encoder;
-use crate::model::{FsEvent, LibraryPath, Observation, Origin, Outgoing, Quiet};
+use crate::model::{FsEvent, LibraryPath, Observation, Quiet};
 use crate::pipeline::Chain;
-use crate::sink::{Amqp, AmqpSettings, Deliver, Sink, SinkError, Stdout};
+use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Counters, Progress};
-use crate::store::{Committed, IndexReader, StateDir, Store, StoreError};
-use crate::stream::{Holds, Leased, Leases, Settle};
+use crate::store::{Committed, Damage, IndexReader, Rebuilt, StateDir, Store, StoreError};
+use crate::stream::{Hold, Holds, Leased, Leases, Settle};
 
 pub use replay::replay;
 pub use scan::scan;
@@ -61,8 +64,11 @@ pub enum ServiceError {
     /// The walk could not be finished.
     #[error("the walk could not be finished: {0}")]
     Walk(String),
-    /// A signal came before the scan was done.
-    #[error("interrupted; the next scan goes on where this one stopped")]
+    /// Of the path that was asked for no file is known.
+    #[error("nothing is known at or beneath {0:?}; give a path of the library as its messages had it")]
+    NothingKnown(PathBuf),
+    /// A signal came before the work was done.
+    #[error("interrupted; the next start goes on where this one stopped")]
     Interrupted,
 }
 
@@ -72,6 +78,10 @@ pub struct Service {
     root: Arc<Root>,
     store: Store,
     inbox: Inbox,
+    /// What tells of changes, while there is such a thing.
+    watcher: Arc<Mutex<Option<Watcher>>>,
+    /// Subtrees of which nobody tells what happens there: walks, again and again, find it.
+    unwatched: Holds,
     chain: Chain,
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
@@ -80,7 +90,10 @@ pub struct Service {
     /// not to fight over them. The other files in flight wait their turn.
     readers: Semaphore,
     replay_begun: Notify,
-    failures: Mutex<HashSet<LibraryPath>>,
+    /// Paths that could not be looked at, in doubt until they can be.
+    failures: Mutex<HashMap<LibraryPath, Hold>>,
+    /// When it was last said that the outbox is full.
+    full_said: Mutex<Option<Instant>>,
 }
 
 impl Service {
@@ -90,12 +103,16 @@ impl Service {
 
         let root = Root::open(&settings.root)
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
-        let root = Arc::new(root);
+        let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
         // What one sink was told says nothing about what another one knows.
         let file = state_dir.file(&format!("{}.sqlite", settings.sink.as_str()));
+        if settings.rebuild_index {
+            rebuild(&file, settings.root.as_os_str().as_bytes())?;
+        }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
-        let dirty = Holds::new();
+        let inbox = Inbox::new();
+        let unwatched = Holds::new();
         let examiner = Examiner {
             disk: Arc::clone(&root),
             contents: Reader::new(settings.max_bytes_per_second),
@@ -106,7 +123,8 @@ impl Service {
                 ignore_ctime: settings.ignore_ctime,
             },
             claimed: Holds::new(),
-            dirty,
+            doubts: inbox.doubts().clone(),
+            unwatched: unwatched.clone(),
         };
         let scanner = Scanner {
             root: Arc::clone(&root),
@@ -114,6 +132,7 @@ impl Service {
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
             brake: Brake::new(settings.mass_delete_percent),
+            missing: Missing::new(unwatched.clone()),
             tally: Arc::new(Tally::default()),
         };
         let chain = Chain {
@@ -128,14 +147,17 @@ impl Service {
             settings,
             root,
             store,
-            inbox: Inbox::new(),
+            inbox,
+            watcher: Arc::default(),
+            unwatched,
             chain,
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
-            readers: Semaphore::new(thread::available_parallelism().map_or(8, |cores| cores.get() * 4)),
+            readers: Semaphore::new(thread::available_parallelism().map_or(8, |cores| readers_for(cores.get()))),
             replay_begun: Notify::new(),
             failures: Mutex::default(),
+            full_said: Mutex::default(),
         })
     }
 
@@ -155,24 +177,22 @@ impl Service {
     /// Commits what a batch of looks found, and asks for what must be looked at again. Leases are
     /// released when this is done.
     async fn commit(&self, batch: Vec<Leased<Examined>>) {
-        let mut observations: Vec<Observation> = Vec::new();
         let mut leases = Vec::with_capacity(batch.len());
-        let mut looks_again = Vec::new();
+        let mut outcomes = Vec::with_capacity(batch.len());
         for Leased { item, lease } in batch {
             leases.push((lease, item.tokens));
             if item.look_under {
                 self.inbox.mark(item.path.clone(), Duration::ZERO);
             }
-            match item.outcome {
-                Outcome::Observed(observation) => observations.push(observation),
-                Outcome::Unchanged => {
-                    self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
-                }
-                Outcome::Again(look) => looks_again.push(look),
-                Outcome::Failed(error) => self.failed(&item.path, &error),
+            match &item.outcome {
+                Outcome::Unchanged => drop(self.counters.unchanged.fetch_add(1, Ordering::Relaxed)),
+                Outcome::Failed(error) => self.failed(&item.path, error),
+                _ => {}
             }
+            outcomes.push(item.outcome);
         }
-        if !observations.is_empty() {
+        let (observations, mut looks_again) = self.confirm(outcomes).await;
+        if let Some(origin) = observations.first().map(|observation| observation.origin) {
             let observations: Arc<[Observation]> = observations.into();
             let committed = self.commit_to_store(&observations).await;
             self.count(&observations, &committed);
@@ -180,16 +200,27 @@ impl Service {
             let examiner = Arc::clone(&self.examiner);
             let overtaken = tokio::task::spawn_blocking(move || examiner.overtaken(&observations, &changes)).await;
             for path in again.into_iter().chain(overtaken.unwrap_or_default()) {
-                looks_again.push(FsEvent::new(path, Quiet::Found, Origin::Watch));
+                looks_again.push(FsEvent::new(path, Quiet::Found, origin));
             }
             for path in other_names {
                 // It may as well be the old name of a file whose inode was given to another one.
-                looks_again.push(FsEvent::new(path, Quiet::Gone, Origin::Watch));
+                looks_again.push(self.inbox.doubting(FsEvent::new(path, Quiet::Gone, origin)));
             }
         }
         for look in looks_again {
             self.inbox.push(look);
         }
+    }
+
+    /// What may be committed of these outcomes, and what is to be looked at again.
+    async fn confirm(&self, outcomes: Vec<Outcome>) -> (Vec<Observation>, Vec<FsEvent>) {
+        let (examiner, watcher) = (Arc::clone(&self.examiner), Arc::clone(&self.watcher));
+        let catch_up = move || {
+            let watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            watcher.as_ref().is_some_and(Watcher::barrier)
+        };
+        let confirming = tokio::task::spawn_blocking(move || examiner.confirm(outcomes, catch_up));
+        confirming.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     /// Lets the deletes that are held pass with the walk that this asks for; says how many they are.
@@ -205,7 +236,7 @@ impl Service {
         self.wait_for_room().await;
         let mut waits = retry_waits();
         loop {
-            match self.store.commit(Arc::clone(observations)).await {
+            match self.to_be_tried_again(self.store.commit(Arc::clone(observations))).await {
                 Ok(committed) => return committed,
                 Err(error) => {
                     let wait = waits.next().unwrap_or(LONGEST_WAIT);
@@ -216,16 +247,38 @@ impl Service {
         }
     }
 
-    /// Waits while the outbox is full: hints collapse meanwhile, and nothing is lost.
+    /// Waits while the outbox is full: hints collapse meanwhile, and nothing is lost. A broker that is only
+    /// slow has it full all the time, so that is said rarely.
     async fn wait_for_room(&self) {
-        let most = self.settings.outbox_max_events;
-        if self.store.outbox_length() < most {
+        let outbox_max_events = self.settings.outbox_max_events;
+        if self.store.outbox_length() < outbox_max_events {
             return;
         }
-        tracing::warn!(outbox_max_events = most, "the outbox is full; intake waits for the broker");
-        if self.store.room(most).await.is_ok() {
+        let begun = Instant::now();
+        let last_said = || self.full_said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = std::pin::pin!(self.store.room(self.goes_on_below()));
+        let mut said = false;
+        loop {
+            let silence = last_said().map_or(Duration::ZERO, |last| FULL_SAID_AGAIN.saturating_sub(last.elapsed()));
+            tokio::select! {
+                biased;
+                _ = &mut room => break,
+                () = tokio::time::sleep(silence) => {
+                    let lasted_s = begun.elapsed().as_secs();
+                    tracing::warn!(outbox_max_events, lasted_s, "the outbox is full; intake waits for the broker");
+                    *last_said() = Some(Instant::now());
+                    said = true;
+                }
+            }
+        }
+        if said {
             tracing::info!("the outbox has room; intake goes on");
         }
+    }
+
+    /// How few messages must wait for intake to go on after the outbox was full.
+    fn goes_on_below(&self) -> u64 {
+        (self.settings.outbox_max_events / 2).max(1)
     }
 
     fn count(&self, observations: &[Observation], committed: &Committed) {
@@ -249,7 +302,10 @@ impl Service {
     fn failed(&self, path: &LibraryPath, error: &std::io::Error) {
         self.counters.failed.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = failures.len() >= FAILURES_REMEMBERED || failures.insert(path.clone());
+        let is_news = !failures.contains_key(path);
+        // Where there is no room to remember it, all is in doubt.
+        let remembered = if failures.len() < FAILURES_REMEMBERED { path.clone() } else { LibraryPath::root() };
+        failures.entry(remembered).or_insert_with_key(|path| self.inbox.doubts().hold(path.clone()));
         drop(failures);
         let path = path.under(self.root.path());
         if is_news {
@@ -259,24 +315,35 @@ impl Service {
         }
     }
 
-    /// Sends the outbox to `sink`, for as long as that takes batches.
-    async fn deliver(&self, sink: &mut Sink) -> Result<(), ServiceError> {
-        let store = self.store.clone();
-        let forgetting = futures::sink::unfold(sink, move |sink: &mut Sink, batch: Vec<Outgoing>| {
-            let store = store.clone();
-            async move {
-                sink.deliver(&batch).await?;
-                if let Some(last) = batch.last() {
-                    // Were this to fail, the batch would only be delivered again.
-                    if let Err(error) = store.forget(last.sequence).await {
-                        tracing::error!(%error, "delivered messages cannot be forgotten; they will be sent again");
-                    }
-                }
-                Ok::<_, ServiceError>(sink)
-            }
-        });
-        let outbox = futures::TryStreamExt::map_err(self.store.outbox(), ServiceError::from);
-        crate::pipeline::deliver(outbox, self.settings.batch_size, std::pin::pin!(forgetting)).await
+    /// Does `work`, which ends in any case when the store is found damaged: nothing would succeed any more.
+    pub async fn unless_damaged<T>(
+        damage: &Damage,
+        work: impl Future<Output = Result<T, ServiceError>>,
+    ) -> Result<T, ServiceError> {
+        let done = tokio::select! {
+            done = work => done,
+            found = damage.wait() => Err(found.into()),
+        };
+        // The work may have failed of it before it was told.
+        match (done, damage.found()) {
+            (Err(_), Some(found)) => Err(found.into()),
+            (done, _) => done,
+        }
+    }
+
+    /// Does something with the store that is tried again after an error. Where the store was found damaged
+    /// that never ends: the program does, and has said why.
+    async fn to_be_tried_again<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let done = work.await;
+        if done.is_err() && self.store.damage().found().is_some() {
+            return std::future::pending().await;
+        }
+        done
+    }
+
+    /// Whether the store was found damaged.
+    pub fn damage(&self) -> Damage {
+        self.store.damage().clone()
     }
 
     /// Says how far the work has come, soon after it begins and then seldom, until it is dropped.
@@ -290,6 +357,26 @@ impl Service {
             said = progress.say(self.counters.events.now(), seen, bytes, self.store.outbox_length());
         }
     }
+}
+
+/// Makes a new store in the place of the one at `file`, and says what was kept of that.
+fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
+    match crate::store::rebuild(file, library)? {
+        None => tracing::info!("there is no index to rebuild; a new one is made"),
+        Some(Rebuilt { aside, messages, paths, whole, last_sequence }) => {
+            let aside = aside.display();
+            if whole {
+                tracing::warn!(%aside, messages, paths, last_sequence, "a new index takes the place of the old one");
+            } else {
+                tracing::error!(
+                    %aside, messages, paths, last_sequence,
+                    "a new index takes the place of the old one, which could not be read in full: undelivered \
+                     messages may be missing, and so may deletes of files that went while nobody watched"
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where the settings want messages to go.
@@ -308,9 +395,18 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
     }
 }
 
+/// Each reader has its buffer and its view of the index, so there are not as many as there could be files:
+/// four for a processor, which waits for disks most of the time, until those are many.
+fn readers_for(cores: usize) -> usize {
+    (cores * 4).min(cores.max(32))
+}
+
 /// How soon new work is told of in the log, and how often work that goes on.
 const SOON: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(10);
+
+/// How long it goes without saying that the outbox is full.
+const FULL_SAID_AGAIN: Duration = Duration::from_mins(1);
 
 /// The longest wait before the store is tried again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -324,8 +420,8 @@ fn retry_waits() -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. The second ends the process at once.
-pub fn shutdown_on_signals() -> std::io::Result<CancellationToken> {
+/// A token that is cancelled by the first SIGTERM or SIGINT. The second ends the process at once, with `exit_code`.
+pub fn shutdown_on_signals(exit_code: u8) -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -344,7 +440,8 @@ pub fn shutdown_on_signals() -> std::io::Result<CancellationToken> {
             }
         }
         // Everything that matters is committed, or will be found again.
-        std::process::exit(0);
+        tracing::warn!("interrupted at once; the next start goes on where this one stopped");
+        std::process::exit(exit_code.into());
     });
     Ok(token)
 }

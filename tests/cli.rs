@@ -115,6 +115,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("BATCH_SIZE", &[b"abc", b"0", b"-5", b"10001", b"1.5", b"\xff"]),
     ("DATA_DIR", &[b"nowhere", b"file"]),
     ("DEBOUNCE_MS", &[b"abc", b"50ms", b"3600001"]),
+    ("FOLLOW_SYMLINKS", &[b"inside"]),
     ("IGNORE_CTIME", &[b"2"]),
     ("INSTANCE_ID", &[b"two words", b"0123456789012345678901234567890123456789012345678901234567890123x"]),
     ("LOG_FORMAT", &[b"xml"]),

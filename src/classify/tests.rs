@@ -177,6 +177,34 @@ fn any_change() -> impl Strategy<Value = (Disk, Disk)> {
     prop_oneof![2 => by_steps, 1 => (any_disk(), any_disk())]
 }
 
+#[test]
+fn of_a_forgotten_path_a_file_is_created_nothing_is_deleted_and_a_move_onto_it_is_preceded_by_that() {
+    let at = |path: &str, seen| Observation { path: path.into(), origin: Origin::Scan, seen };
+    let file = File { inode: 1, content: 1, mtime: 1, ctime: 1 };
+    let read = |candidates| Seen::File { stat: stat(&file), content: Content::Read(track(1)), candidates };
+    let mut rows: Rows = ["here.mp3", "gone.mp3", "onto.mp3"]
+        .map(|path| (path.into(), Row::forgotten(path.into(), 0)))
+        .into_iter()
+        .collect();
+    let from = LibraryPath::from("from.mp3");
+    rows.insert(from.clone(), Row { path: from.clone(), stat: stat(&file), track: track(1) });
+    let looks = [
+        at("here.mp3", read(vec![])),
+        at("gone.mp3", Seen::Missing),
+        at("onto.mp3", read(vec![from.clone()])),
+        at("from.mp3", Seen::Missing),
+    ];
+    let decision = classify(&rows, &looks);
+    let told: Vec<_> =
+        decision.changes.iter().map(|it| (it.change.event_type(), it.change.path().to_string())).collect();
+    let told: Vec<_> = told.iter().map(|(event_type, path)| (*event_type, path.as_str())).collect();
+    assert_eq!(
+        told,
+        [("deleted", "gone.mp3"), ("deleted", "onto.mp3"), ("renamed", "onto.mp3"), ("created", "here.mp3")]
+    );
+    assert!(decision.updates.iter().all(|update| !matches!(update, RowUpdate::Put(row) if row.is_forgotten())));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
@@ -262,6 +290,15 @@ fn an_inode_that_is_used_again_is_no_move() {
 fn a_retagged_file_with_its_time_restored_is_moved_then_modified() {
     let retagged = File { ctime: 2, ..file(1, 2) };
     assert_eq!(told(&disk([("a/1", file(1, 1))]), &disk([("b/1", retagged)])), ["moved a/1 -> b/1", "modified b/1"]);
+}
+
+#[test]
+fn a_file_whose_source_has_moved_on_since_it_was_looked_at_is_looked_at_again() {
+    let (before, after) = (disk([("a/1", file(1, 1))]), disk([("c/1", file(1, 1))]));
+    let seen = look(&after, &rows_of(&before), &"c/1".into(), false);
+    // Another look, which was in flight with this one, found the file on its way here.
+    let decision = classify(&touched(&rows_of(&disk([("b/1", file(1, 1))])), std::slice::from_ref(&seen)), &[seen]);
+    assert_eq!((decision.changes.len(), decision.again), (0, vec!["c/1".into()]));
 }
 
 #[test]

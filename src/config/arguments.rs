@@ -23,7 +23,10 @@ use super::{Exit, SettingsError};
     override_usage = "file-watcher [FLAGS] [scan|watch|approve|replay] [DIR]",
     after_help = "Every setting is a flag or an environment variable; the flag wins. A variable that is set but empty \
                   counts as unset. Variables are also read from a file .env in the working directory; the real \
-                  environment wins over it."
+                  environment wins over it.\n\n\
+                  Exit codes: 0 done, or watch was ended by SIGTERM or SIGINT; 1 failed, or another command was \
+                  interrupted; 2 asked for something that cannot be. A second signal ends any of them at once, and \
+                  nothing is lost."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -79,6 +82,15 @@ pub(super) struct Flags {
     #[arg(long, global = true, env = "STATE_DIR", value_name = "DIR")]
     pub(super) state_dir: Option<OsString>,
 
+    /// Make a new index, once: the old one is damaged, or not believed any more.
+    ///
+    /// The old files in STATE_DIR are kept under a name with the date. Undelivered messages are taken
+    /// over. Then every file is read and told as created, and what the old index knew and is gone is
+    /// told as deleted. For scan and watch. There is no variable for it: it would be done again at
+    /// every start.
+    #[arg(long, global = true)]
+    pub(super) rebuild_index: bool,
+
     /// The extensions of audio files, in any case.
     ///
     /// A list replaces these; a list that begins with a plus, such as +aiff,ape, adds to them.
@@ -90,6 +102,16 @@ pub(super) struct Flags {
         default_value = "mp3,flac,wav,wave,ogg,oga,aac,opus,m4a,m4b,m4p,m4v,m4r,mp4,wma"
     )]
     pub(super) audio_extensions: OsString,
+
+    /// Whether to follow symbolic links to files and directories inside the library.
+    ///
+    /// What they lead to is then told at the link's path too. A link behind another link, out of the
+    /// library, or to a directory that holds it is never followed.
+    #[arg(
+        long, global = true, env = "FOLLOW_SYMLINKS", value_name = "BOOL", default_value = "false",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true"
+    )]
+    pub(super) follow_symlinks: OsString,
 
     /// Whether to trust a file whose size and modification time are unchanged, whatever its ctime
     /// says: for file systems where the ctime lies.

@@ -1,11 +1,13 @@
 //! One look at one path: what is there, is it finished, and what is in it.
 
+use std::cell::LazyCell;
 use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Disk, Entry};
 use crate::model::{
-    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Quiet, Row, Seen, Token, Track,
+    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Row, Seen, Token,
+    Track,
 };
 use crate::stream::Holds;
 
@@ -17,6 +19,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Shorter waits would only be looks in vain: timers and file times are not that exact.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// How often a walk waits for a file that is not finished before it tells of what is gone: that may be the
+/// old name of the file. One that is written to for ever must not keep deletes waiting for ever.
+const WALKS_WAIT_FOR: u32 = 3;
 
 /// Reads the content of an open file; tests put a model in its place.
 pub trait Contents<F> {
@@ -48,8 +54,10 @@ pub struct Examiner<D, C, I> {
     pub patience: Patience,
     /// Paths that a look in flight takes for the old name of its file: nobody calls them deleted meanwhile.
     pub claimed: Holds,
-    /// Paths whose content is hinted to have changed and was not looked at since: no rename of them is trusted.
-    pub dirty: Holds,
+    /// Paths and subtrees whose content may have changed since it was looked at: no rename of them is trusted.
+    pub doubts: Holds,
+    /// Subtrees of which nobody tells what happens there: only walks call deleted what is gone from them.
+    pub unwatched: Holds,
 }
 
 /// What came of a look.
@@ -68,26 +76,75 @@ pub struct Examined {
 /// What a look found.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Something to compare with the index.
-    Observed(Observation),
+    /// A file of which the index has nothing, nor of what it may have been moved from.
+    New(Observation),
+    /// Something to compare with what the index has, if it is still true; else the look to make in its place.
+    Observed(Observation, FsEvent),
+    /// The same, if moreover it is true that the file was only renamed.
+    Trusted(Observation, FsEvent),
     /// Everything is as the index has it.
     Unchanged,
     /// The file is not finished, or changed under the look.
     Again(FsEvent),
+    /// The file is gone, perhaps to another name, which the next walk of everything has to find first.
+    LeftToWalk,
     /// Nothing could be found out: the row stays as it is, and the next walk looks again.
     Failed(io::Error),
 }
 
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Looks at a path. Blocks for as long as reading the file takes.
-    pub fn examine(&self, mut look: FsEvent) -> Examined {
+    pub fn examine(&self, look: FsEvent) -> Examined {
         let path = look.path.clone();
-        let mut tokens = std::mem::take(&mut look.walks);
-        // Also here until the commit: `Again` takes the holds along, and every other outcome lets go of them then.
-        tokens.extend(look.holds.iter().cloned());
+        // Also here until the commit: another look takes them along, and without one they are let go of then.
+        let mut tokens: Vec<Token> = look.walks.iter().chain(&look.holds).cloned().collect();
         let mut look_under = false;
-        let outcome = self.outcome(look, &mut tokens, &mut look_under).unwrap_or_else(Outcome::Failed);
+        let mut outcome = self.outcome(look, &mut tokens, &mut look_under).unwrap_or_else(Outcome::Failed);
+        if let Outcome::Again(next) | Outcome::Observed(_, next) | Outcome::Trusted(_, next) = &mut outcome
+            && next.attempt > WALKS_WAIT_FOR
+        {
+            next.walks.clear();
+        }
         Examined { path, outcome, look_under, tokens }
+    }
+
+    /// What may be committed of what looks found, and what is to be looked at in place of the rest.
+    ///
+    /// To be asked right before every commit. A file that was only renamed was not read, which rests on
+    /// nobody having told of a change of it. But what the kernel tells is late, and were the process killed
+    /// before it heard, nobody would ever know: the row would have the times of the change and the content from
+    /// before it. So first everything is heard that was told until now: `catch_up` says whether it was.
+    ///
+    /// And what is not true any more is not told: a file that a look still found where it was moved from would
+    /// come back to life there, and one that several looks found under its new names one after the other may
+    /// have been moved to the last of them only.
+    pub fn confirm(
+        &self,
+        outcomes: impl IntoIterator<Item = Outcome>,
+        catch_up: impl FnOnce() -> bool,
+    ) -> (Vec<Observation>, Vec<FsEvent>) {
+        let (mut observations, mut looks) = (Vec::new(), Vec::new());
+        let is_caught_up = LazyCell::new(catch_up);
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Trusted(observation, instead) if !*is_caught_up || self.is_in_doubt(&observation) => {
+                    looks.push(instead);
+                }
+                Outcome::Observed(observation, mut instead) | Outcome::Trusted(observation, mut instead)
+                    if self.is_overtaken(&observation.path, found_by(&observation)) =>
+                {
+                    // What it found new is in no row, so a rename of the file cannot be trusted yet.
+                    instead.holds.push(Token::new(self.doubts.hold(observation.path)));
+                    looks.push(instead);
+                }
+                Outcome::New(observation) | Outcome::Observed(observation, _) | Outcome::Trusted(observation, _) => {
+                    observations.push(observation);
+                }
+                Outcome::Again(look) => looks.push(look),
+                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Failed(_) => {}
+            }
+        }
+        (observations, looks)
     }
 
     /// Where the disk is no longer as it was found, of the paths whose rows were just committed.
@@ -96,28 +153,34 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// the disk with the row before and so found nothing to say: after `mv d e` and `mv e d`, no event names
     /// the files either. A path that is as committed now was not missed, and later changes have hints of their own.
     pub fn overtaken(&self, observations: &[Observation], changes: &[FileEvent]) -> Vec<LibraryPath> {
-        let looked_at = observations.iter().map(|observation| {
-            let found = match &observation.seen {
-                Seen::File { stat, .. } => Some(*stat),
-                Seen::Missing => None,
-            };
-            (&observation.path, found)
-        });
+        let looked_at = observations.iter().map(|observation| (&observation.path, found_by(observation)));
         let sources = changes.iter().filter_map(|event| match &event.change {
             Change::Moved { from, .. } => Some((from, None)),
             _ => None,
         });
-        let is_overtaken = |path: &LibraryPath, found: Option<FileStat>| match self.disk.entry(path) {
+        looked_at
+            .chain(sources)
+            .filter(|(path, found)| self.is_overtaken(path, *found))
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+
+    fn is_overtaken(&self, path: &LibraryPath, found: Option<FileStat>) -> bool {
+        match self.disk.entry(path) {
             Ok(Entry::File(stat)) => found != Some(stat),
             Ok(_) => found.is_some(),
             // Nothing can be said of it now; that which can no longer be read is walked again anyway.
             Err(_) => false,
+        }
+    }
+
+    /// Whether the content may have changed of a file that is said to be only renamed, under either name.
+    fn is_in_doubt(&self, observation: &Observation) -> bool {
+        let from_doubtful = match &observation.seen {
+            Seen::File { content: Content::MovedFrom(source), .. } => self.doubts.cover(source),
+            _ => false,
         };
-        looked_at
-            .chain(sources)
-            .filter(|(path, found)| is_overtaken(path, *found))
-            .map(|(path, _)| path.clone())
-            .collect()
+        from_doubtful || self.doubts.is_held(&observation.path)
     }
 
     fn outcome(&self, look: FsEvent, tokens: &mut Vec<Token>, look_under: &mut bool) -> io::Result<Outcome> {
@@ -127,11 +190,18 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             *look_under = entry == Entry::Directory || self.has_rows_beneath(&look.path)?;
             return self.gone(look, entry, row.as_ref());
         };
+        // A walk comes by what was beneath by itself; a hint may be all that is told of a directory of this name.
+        *look_under = look.origin == Origin::Watch && self.has_rows_beneath(&look.path)?;
         if !look.written && row.as_ref().is_some_and(|row| row.stat.is_unchanged(&stat, self.patience.ignore_ctime)) {
             return Ok(Outcome::Unchanged);
         }
         let was_here = row.as_ref().is_some_and(|row| row.stat.same_file(&stat));
-        let same_inode = if was_here { Vec::new() } else { self.vanished_with_inode(&look.path, &stat)? };
+        let mut same_inode = if was_here { Vec::new() } else { self.vanished_with_inode(&look.path, &stat)? };
+        // Of several names that one file lost, the one that this was is most likely the one that is most like it.
+        same_inode.sort_by_key(|row| {
+            let is_told = look.renamed_from.as_ref() == Some(&row.path);
+            (!is_told, row.path.parent() != look.path.parent(), row.path.name() != look.path.name())
+        });
         // Nothing was written since it was committed, however young that is: it only changed its name or attributes.
         let was_finished =
             row.iter().filter(|_| was_here).chain(&same_inode).any(|row| row.stat.same_size_and_mtime(&stat));
@@ -141,15 +211,23 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if !was_finished && let Some(wait) = self.unsettled_for(&look, &stat, may_be_cut) {
             return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
         }
-        tokens.extend(same_inode.iter().map(|row| Token::new(self.claimed.hold(row.path.clone()))));
+        tokens.extend(same_inode.iter().map(|row| self.claim(row)));
+        let (path, origin) = (look.path.clone(), look.origin);
         let observed = |content, candidates| {
             let seen = Seen::File { stat, content, candidates };
-            Outcome::Observed(Observation { path: look.path.clone(), origin: look.origin, seen })
+            Observation { path: path.clone(), origin, seen }
         };
         if let [source] = same_inode.as_slice()
-            && self.is_trusted(&look, &stat, source)
+            && !look.written
+            && !self.doubts.is_held(&source.path)
         {
-            return Ok(observed(Content::MovedFrom(source.path.clone()), Vec::new()));
+            let moved = || observed(Content::MovedFrom(source.path.clone()), Vec::new());
+            if source.stat.is_unchanged(&stat, self.patience.ignore_ctime) {
+                return Ok(Outcome::Observed(moved(), look_instead(look)));
+            }
+            if self.is_only_renamed(&look, source)? {
+                return Ok(Outcome::Trusted(moved(), look_instead(look)));
+            }
         }
 
         let known = row.as_ref().or(same_inode.first()).map(|row| &row.track);
@@ -160,10 +238,17 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let mut candidates: Vec<LibraryPath> = same_inode.into_iter().map(|row| row.path).collect();
         if !was_here {
             let same_content = self.vanished_with_content(&look.path, &track)?;
-            tokens.extend(same_content.iter().map(|row| Token::new(self.claimed.hold(row.path.clone()))));
+            tokens.extend(same_content.iter().map(|row| self.claim(row)));
             candidates.extend(same_content.into_iter().map(|row| row.path));
         }
-        Ok(observed(Content::Read(track), candidates))
+        let is_new = row.is_none() && candidates.is_empty();
+        let observation = observed(Content::Read(track), candidates);
+        Ok(if is_new { Outcome::New(observation) } else { Outcome::Observed(observation, look_instead(look)) })
+    }
+
+    /// Takes the path of a row for the old name of a file, for as long as the token lives.
+    fn claim(&self, row: &Row) -> Token {
+        Token::new(self.claimed.hold(row.path.clone()))
     }
 
     /// No regular file is at the path.
@@ -179,7 +264,15 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if is_hidden(row, entry) {
             return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
         }
-        Ok(Outcome::Observed(Observation { path: look.path, origin: look.origin, seen: Seen::Missing }))
+        if look.quiet != Quiet::Gone && self.unwatched.cover(&look.path) {
+            return Ok(Outcome::LeftToWalk);
+        }
+        if look.quiet != Quiet::Gone {
+            // It waits as deletions do: the file's other name may be about to be looked at.
+            return Ok(Outcome::Again(FsEvent { quiet: Quiet::Gone, ..look }));
+        }
+        let observation = Observation { path: look.path.clone(), origin: look.origin, seen: Seen::Missing };
+        Ok(Outcome::Observed(observation, look_instead(look)))
     }
 
     /// How long to wait until the file can be called finished; `None` where it is.
@@ -212,12 +305,19 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
     }
 
-    /// Whether the file is the one of `source` without reading it: nothing about it changed but its
-    /// name, or only the ctime, which a rename changes too.
-    fn is_trusted(&self, look: &FsEvent, stat: &FileStat, source: &Row) -> bool {
-        let untouched = source.stat.is_unchanged(stat, self.patience.ignore_ctime);
-        let renamed = look.renamed_from.as_ref() == Some(&source.path);
-        !look.written && !self.dirty.is_held(&source.path) && (untouched || renamed)
+    /// Whether the kernel said that the file is the one of `source`, and nothing that would change more
+    /// than the ctime, which a rename changes too. What is done by another name of it is not told of this one.
+    fn is_only_renamed(&self, look: &FsEvent, source: &Row) -> io::Result<bool> {
+        if look.renamed_from.as_ref() != Some(&source.path)
+            || self.doubts.cover(&source.path)
+            || self.doubts.is_held(&look.path)
+            || self.unwatched.cover(&source.path)
+        {
+            return Ok(false);
+        }
+        let FileStat { device, inode, .. } = source.stat;
+        let others = self.index.rows_by_inode(device, inode, 2).map_err(io::Error::other)?;
+        Ok(others.len() == 1 && self.disk.has_one_name(&look.path)?)
     }
 
     /// The content, if the file was in one state from before the read until after it, and has its name still.
@@ -263,6 +363,13 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 }
 
+fn found_by(observation: &Observation) -> Option<FileStat> {
+    match &observation.seen {
+        Seen::File { stat, .. } => Some(*stat),
+        Seen::Missing => None,
+    }
+}
+
 /// Whether a row's file may be out of sight only because its filesystem is not mounted.
 fn is_hidden(row: &Row, entry: Entry) -> bool {
     matches!(entry, Entry::Missing { nearest_device } if row.stat.device != 0 && row.stat.device != nearest_device)
@@ -283,6 +390,12 @@ fn look_again(look: FsEvent, wait: Duration, seen: Option<FileStat>) -> FsEvent 
     FsEvent { quiet: Quiet::Again(wait), last_seen: seen, seen_at, attempt: look.attempt.saturating_add(1), ..look }
 }
 
+/// The look to make where what this one found is not true any more when it is to be committed. The walks that
+/// waited for this one wait for that one.
+fn look_instead(look: FsEvent) -> FsEvent {
+    FsEvent { quiet: Quiet::Found, renamed_from: None, ..look_again(look, Duration::ZERO, None) }
+}
+
 fn backoff(attempt: u32) -> Duration {
     FIRST_RETRY.saturating_mul(1 << attempt.min(16)).min(LAST_RETRY)
 }
@@ -290,28 +403,38 @@ fn backoff(attempt: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Fingerprint, Metadata, Origin};
+    use crate::model::{Fingerprint, Metadata};
 
     const SETTLE: Duration = Duration::from_secs(2);
 
-    /// A disk with one file.
-    struct OneFile(FileStat);
+    const HERE: &str = "a.mp3";
+
+    /// A disk with one file, at [`HERE`].
+    struct OneFile {
+        stat: FileStat,
+        has_one_name: bool,
+    }
 
     impl Disk for OneFile {
         type File = ();
 
-        fn entry(&self, _: &LibraryPath) -> io::Result<Entry> {
-            Ok(Entry::File(self.0))
+        fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
+            Ok(if *path == HERE.into() { Entry::File(self.stat) } else { Entry::Missing { nearest_device: 0 } })
         }
 
         fn open(&self, _: &LibraryPath) -> io::Result<Option<((), FileStat)>> {
-            Ok(Some(((), self.0)))
+            Ok(Some(((), self.stat)))
         }
 
         fn stat(&self, (): &()) -> io::Result<FileStat> {
-            Ok(self.0)
+            Ok(self.stat)
+        }
+
+        fn has_one_name(&self, _: &LibraryPath) -> io::Result<bool> {
+            Ok(self.has_one_name)
         }
     }
 
@@ -328,8 +451,8 @@ mod tests {
     impl Index for OneRow {
         type Error = Infallible;
 
-        fn row(&self, _: &LibraryPath) -> Result<Option<Row>, Infallible> {
-            Ok(self.0.clone())
+        fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Infallible> {
+            Ok(self.0.clone().filter(|row| row.path == *path))
         }
 
         fn rows_by_inode(&self, _: u64, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
@@ -342,11 +465,12 @@ mod tests {
 
         fn rows_after(
             &self,
-            _: &LibraryPath,
-            _: Option<&LibraryPath>,
+            under: &LibraryPath,
+            after: Option<&LibraryPath>,
             _: usize,
         ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
-            Ok(Vec::new())
+            let is_next = |row: &&Row| row.path.is_at_or_under(under) && after.is_none_or(|after| row.path > *after);
+            Ok(self.0.iter().filter(is_next).map(|row| (row.path.clone(), row.stat)).collect())
         }
 
         fn len(&self) -> Result<u64, Infallible> {
@@ -367,13 +491,141 @@ mod tests {
         FileStat { device: 0, inode: 7, size, mtime_ns: an_hour_ago, ctime_ns: an_hour_ago }
     }
 
+    fn examiner(found: FileStat, row: Option<(&str, FileStat)>) -> Examiner<OneFile, SomeContent, OneRow> {
+        Examiner {
+            disk: OneFile { stat: found, has_one_name: true },
+            contents: SomeContent,
+            index: OneRow(row.map(|(path, stat)| Row { path: path.into(), stat, track: track() })),
+            patience: Patience { debounce: Duration::from_millis(50), settle: SETTLE, ignore_ctime: false },
+            claimed: Holds::new(),
+            doubts: Holds::new(),
+            unwatched: Holds::new(),
+        }
+    }
+
     fn look(found: FileStat, row: Option<FileStat>, look: FsEvent) -> Outcome {
-        let row = row.map(|stat| Row { path: look.path.clone(), stat, track: track() });
-        let patience = Patience { debounce: Duration::from_millis(50), settle: SETTLE, ignore_ctime: false };
-        let (claimed, dirty) = (Holds::new(), Holds::new());
-        Examiner { disk: OneFile(found), contents: SomeContent, index: OneRow(row), patience, claimed, dirty }
-            .examine(look)
-            .outcome
+        examiner(found, row.map(|stat| (HERE, stat))).examine(look).outcome
+    }
+
+    /// An examiner that finds a file under another name than the index has it, and the kernel's hint of that.
+    fn renamed() -> (Examiner<OneFile, SomeContent, OneRow>, FsEvent) {
+        let committed = old(9);
+        let renamed = FileStat { ctime_ns: committed.ctime_ns + 1, ..committed };
+        let hint = FsEvent {
+            renamed_from: Some("b/old.mp3".into()),
+            ..FsEvent::new(HERE.into(), Quiet::Renamed, Origin::Watch)
+        };
+        (examiner(renamed, Some(("b/old.mp3", committed))), hint)
+    }
+
+    fn is_read(outcome: &Outcome) -> bool {
+        let (Outcome::New(observation) | Outcome::Observed(observation, _)) = outcome else { return false };
+        matches!(observation.seen, Seen::File { content: Content::Read(_), .. })
+    }
+
+    #[test]
+    fn a_rename_is_believed_only_where_nobody_doubts_that_the_file_is_as_it_was() {
+        let (examiner, hint) = renamed();
+        assert!(matches!(examiner.examine(hint.clone()).outcome, Outcome::Trusted(..)));
+        for in_doubt in ["b/old.mp3", "b", "", HERE] {
+            let _doubt = examiner.doubts.hold(in_doubt.into());
+            assert!(is_read(&examiner.examine(hint.clone()).outcome), "{in_doubt:?}");
+        }
+        assert!(is_read(&examiner.examine(FsEvent { renamed_from: None, ..hint.clone() }).outcome));
+        // Whoever writes to it by its other name tells nothing of this one.
+        let two_names = OneFile { has_one_name: false, ..examiner.disk };
+        assert!(is_read(&Examiner { disk: two_names, ..examiner }.examine(hint).outcome));
+    }
+
+    #[test]
+    fn what_is_gone_where_nobody_tells_of_renames_is_left_to_the_next_walk() {
+        let examiner = examiner(old(9), Some(("b/gone.mp3", old(9))));
+        let look = |quiet| examiner.examine(FsEvent::new("b/gone.mp3".into(), quiet, Origin::Scan)).outcome;
+        assert!(matches!(look(Quiet::Found), Outcome::Again(_)));
+        let _polled = examiner.unwatched.hold(LibraryPath::root());
+        assert!(matches!(look(Quiet::Found), Outcome::LeftToWalk));
+        assert!(matches!(look(Quiet::Gone), Outcome::Observed(Observation { seen: Seen::Missing, .. }, _)));
+    }
+
+    #[test]
+    fn a_rename_is_committed_unread_only_when_everything_was_heard_that_was_told_before() {
+        let (examiner, hint) = renamed();
+        let outcome = || [examiner.examine(hint.clone()).outcome];
+        let (observations, looks) = examiner.confirm(outcome(), || true);
+        assert_eq!((observations.len(), looks.len()), (1, 0));
+        let mut doubts = Vec::new();
+        for heard in ["b/old.mp3", "b", HERE] {
+            let (observations, looks) = examiner.confirm(outcome(), || {
+                doubts.push(examiner.doubts.hold(heard.into()));
+                true
+            });
+            assert!(observations.is_empty(), "{heard:?}");
+            assert_eq!(looks.iter().map(|look| look.renamed_from.clone()).collect::<Vec<_>>(), [None]);
+            doubts.clear();
+        }
+        let (observations, looks) = examiner.confirm(outcome(), || false);
+        assert_eq!((observations.len(), looks.len()), (0, 1));
+    }
+
+    #[test]
+    fn of_two_looks_that_found_one_file_the_one_that_is_still_true_is_committed() {
+        let (examiner, hint) = renamed();
+        let Outcome::Trusted(here, instead) = examiner.examine(hint).outcome else { panic!("not believed") };
+        let elsewhere = Observation { path: "a/was-here.mp3".into(), ..here.clone() };
+        let look = FsEvent::new(elsewhere.path.clone(), Quiet::Found, Origin::Watch);
+        let outcomes = [Outcome::Observed(elsewhere.clone(), look), Outcome::Trusted(here.clone(), instead)];
+        let (observations, looks) = examiner.confirm(outcomes, || true);
+        assert_eq!(observations, [here]);
+        assert_eq!(looks.into_iter().map(|look| look.path).collect::<Vec<_>>(), [elsewhere.path]);
+    }
+
+    #[test]
+    fn what_was_beneath_a_directory_whose_name_a_file_has_now_is_looked_at() {
+        let beneath = "a.mp3/b.mp3";
+        let examiner = examiner(old(9), Some((beneath, FileStat { inode: 8, ..old(9) })));
+        let look_under = |origin| examiner.examine(FsEvent::new(HERE.into(), Quiet::Renamed, origin)).look_under;
+        assert!(look_under(Origin::Watch) && !look_under(Origin::Scan));
+    }
+
+    #[test]
+    fn no_deletion_is_told_by_a_look_that_did_not_wait_as_deletions_do() {
+        let (examiner, _) = renamed();
+        for quiet in [Quiet::Found, Quiet::Renamed, Quiet::Closed] {
+            let hint = FsEvent::new("b/old.mp3".into(), quiet, Origin::Watch);
+            let Outcome::Again(waiting) = examiner.examine(hint).outcome else { panic!("{quiet:?} did not wait") };
+            assert_eq!(waiting.quiet, Quiet::Gone);
+            let Outcome::Observed(gone, _) = examiner.examine(waiting).outcome else { panic!("it waits for ever") };
+            assert_eq!(gone.seen, Seen::Missing);
+        }
+    }
+
+    #[test]
+    fn an_old_name_is_not_called_gone_while_a_look_at_the_new_one_is_on_its_way() {
+        let (examiner, hint) = renamed();
+        let gone = || FsEvent::new("b/old.mp3".into(), Quiet::Gone, Origin::Watch);
+        let on_its_way = examiner.examine(FsEvent { renamed_from: None, ..hint });
+        assert!(is_read(&on_its_way.outcome));
+        assert!(matches!(examiner.examine(gone()).outcome, Outcome::Again(_)));
+        drop(on_its_way);
+        let outcome = examiner.examine(gone()).outcome;
+        assert!(matches!(outcome, Outcome::Observed(observation, _) if observation.seen == Seen::Missing));
+    }
+
+    #[test]
+    fn a_walk_waits_for_the_look_that_takes_the_place_of_one_that_was_overtaken() {
+        let (examiner, hint) = renamed();
+        let waits = Arc::new(());
+        let walks = vec![Token::new(Arc::clone(&waits))];
+        let Examined { outcome, tokens, .. } = examiner.examine(FsEvent { walks, renamed_from: None, ..hint });
+        let touched = FileStat { ctime_ns: examiner.disk.stat.ctime_ns + 1, ..examiner.disk.stat };
+        let examiner = Examiner { disk: OneFile { stat: touched, ..examiner.disk }, ..examiner };
+        let (observations, mut looks) = examiner.confirm([outcome], || true);
+        drop(tokens);
+        assert!(observations.is_empty() && looks.len() == 1 && Arc::strong_count(&waits) > 1);
+        // But not for ever, where the file changes all the time.
+        let last = FsEvent { attempt: WALKS_WAIT_FOR, ..looks.remove(0) };
+        let Outcome::Observed(_, instead) = examiner.examine(last).outcome else { panic!("nothing was found") };
+        assert!(instead.walks.is_empty() && Arc::strong_count(&waits) == 1);
     }
 
     #[test]
@@ -387,11 +639,23 @@ mod tests {
             // Where the kernel's clock is coarse it may stay like that for good. The wait is measured, not believed.
             assert!(matches!(look(cut, Some(committed), again.clone()), Outcome::Again(_)));
             let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
-            assert!(matches!(look(cut, Some(committed), again), Outcome::Observed(_)));
+            assert!(is_read(&look(cut, Some(committed), again)));
         }
         // Nothing was committed yet, but an earlier look saw more of it.
         let seen = FsEvent { last_seen: Some(committed), ..FsEvent::new("a.mp3".into(), Quiet::Found, Origin::Scan) };
         assert!(matches!(look(cut, None, seen), Outcome::Again(_)));
+    }
+
+    #[test]
+    fn an_empty_file_must_stay_empty_to_be_finished_however_old_it_looks_and_whoever_closed_it() {
+        let empty = old(0);
+        for quiet in [Quiet::Found, Quiet::Closed, Quiet::Renamed] {
+            let hint = FsEvent::new(HERE.into(), quiet, Origin::Watch);
+            let Outcome::Again(again) = look(empty, None, hint.clone()) else { panic!("{quiet:?} did not wait") };
+            let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
+            assert!(is_read(&look(empty, None, again)));
+            assert!(is_read(&look(old(1), None, hint)), "one with something in it is believed at once");
+        }
     }
 
     #[test]
@@ -402,7 +666,7 @@ mod tests {
                 complete_at: Some(SystemTime::now() - ago),
                 ..FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
             };
-            assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(900))), Outcome::Observed(_)));
+            assert!(is_read(&look(a_second_ago, None, complete(Duration::from_millis(900)))));
             assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(1100))), Outcome::Again(_)));
         }
     }

@@ -22,6 +22,12 @@ const SILENT: &[(u32, &str)] = &[
     (0xBACB_ACBC, "VMware"),
 ];
 
+/// The same by their names in the kernel's table of mounts.
+const SILENT_TYPES: &[&str] = &[
+    "nfs", "nfs4", "smbfs", "cifs", "smb3", "fuse", "fuseblk", "9p", "virtiofs", "afs", "ceph", "coda", "lustre",
+    "vboxsf", "vmhgfs",
+];
+
 /// The name of the filesystem that `path` is on, if its changes have to be found by walking.
 pub fn silent_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     #[expect(
@@ -31,6 +37,22 @@ pub fn silent_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     )]
     let kind = rustix::fs::statfs(path)?.f_type as u32;
     Ok(name_of_silent(kind))
+}
+
+/// The mounts on directories beneath `root`, as [`mounts_beneath`] gives them, whose changes have to be
+/// found by walking.
+///
+/// By the name that the kernel's table has for the filesystem, and not by statfs(2): that would wait
+/// for a server that is gone.
+pub fn silent_mounts(mounts: &[String]) -> Vec<&str> {
+    let is_silent = |mount: &&String| mount.rsplit(' ').next().is_some_and(is_silent_type);
+    mounts.iter().filter(is_silent).filter_map(|mount| mount.split(' ').nth(4)).collect()
+}
+
+fn is_silent_type(name: &str) -> bool {
+    // A name may have the kind of a FUSE filesystem behind a dot.
+    let (kind, _) = name.split_once('.').unwrap_or((name, ""));
+    SILENT_TYPES.contains(&kind)
 }
 
 fn name_of_silent(kind: u32) -> Option<&'static str> {
@@ -50,8 +72,12 @@ fn lines_beneath(table: &str, root: &str) -> Vec<String> {
         let mount_point = line.split(' ').nth(4).and_then(|mount_point| mount_point.strip_prefix(root));
         mount_point.is_some_and(|below| below.starts_with('/'))
     };
-    // From the options on, a line may change without a mount.
-    table.lines().filter(is_beneath).map(|line| line.split(' ').take(5).collect::<Vec<_>>().join(" ")).collect()
+    // The options may change without a mount; what follows them is the filesystem's type.
+    let essence = |line: &str| {
+        let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("none");
+        line.split(' ').take(5).chain([kind]).collect::<Vec<_>>().join(" ")
+    };
+    table.lines().filter(is_beneath).map(essence).collect()
 }
 
 /// A path as the kernel's table has it.
@@ -93,6 +119,16 @@ mod tests {
                      30 22 8:2 / /my\\040music rw - ext4 /dev/sdb1 rw\n\
                      31 30 8:3 / /my\\040music/usb rw - vfat /dev/sdc1 rw\n\
                      32 22 8:4 / /my\\040music2/usb rw - vfat /dev/sdd1 rw\n";
-        assert_eq!(lines_beneath(table, &escaped(b"/my music")), ["31 30 8:3 / /my\\040music/usb"]);
+        assert_eq!(lines_beneath(table, &escaped(b"/my music")), ["31 30 8:3 / /my\\040music/usb vfat"]);
+    }
+
+    #[test]
+    fn network_filesystems_beneath_the_root_are_told_from_local_ones() {
+        let table = "31 30 8:3 / /music/usb rw shared:1 - vfat /dev/sdc1 rw\n\
+                     32 30 0:50 / /music/nas rw - nfs4 nas:/music rw\n\
+                     33 30 0:51 / /music/cloud rw,relatime shared:2 master:1 - fuse.rclone cloud: rw\n\
+                     34 30 0:52 / /music/ram rw - tmpfs tmpfs rw\n";
+        let mounts = lines_beneath(table, "/music");
+        assert_eq!(silent_mounts(&mounts), ["/music/nas", "/music/cloud"]);
     }
 }

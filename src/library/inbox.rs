@@ -1,4 +1,7 @@
 //! Where hints wait until the chain takes them: at most one a path, and never more than a bound.
+//!
+//! It also keeps the register of doubt: whoever pushes or marks says with that where content may have
+//! changed, and a rename is trusted only where nobody doubts.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -11,7 +14,8 @@ use futures::Stream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::model::{FsEvent, LibraryPath};
+use crate::model::{FsEvent, LibraryPath, Token};
+use crate::stream::{Hold, Holds};
 
 /// Paths that may wait one by one; beyond this the whole library is looked at instead, which costs
 /// a walk and loses nothing.
@@ -31,6 +35,7 @@ pub struct Inbox(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     subtree_marked: Notify,
+    doubts: Holds,
 }
 
 #[derive(Debug, Default)]
@@ -38,8 +43,23 @@ struct State {
     hints: HashMap<LibraryPath, FsEvent>,
     order: VecDeque<LibraryPath>,
     taker: Option<Waker>,
-    subtrees: BTreeMap<LibraryPath, Instant>,
+    subtrees: BTreeMap<LibraryPath, Mark>,
     overflows: u64,
+}
+
+#[derive(Debug)]
+struct Mark {
+    due: Instant,
+    doubt: Hold,
+}
+
+/// A subtree to walk. What is beneath it stays in doubt until this is dropped, which is to be done when
+/// the walk has come to its end and everything that it found was looked at.
+#[derive(Debug)]
+pub struct Subtree {
+    /// Where to walk.
+    pub path: LibraryPath,
+    _doubt: Hold,
 }
 
 impl Inbox {
@@ -48,15 +68,30 @@ impl Inbox {
         Self::default()
     }
 
+    /// The paths whose content may have changed since it was looked at: those of hints that say so, and
+    /// all beneath subtrees that wait for a walk, for nobody knows what happened there.
+    pub fn doubts(&self) -> &Holds {
+        &self.0.doubts
+    }
+
+    /// This hint, and with it the doubt whether what is at its path is as it was.
+    #[must_use]
+    pub fn doubting(&self, mut hint: FsEvent) -> FsEvent {
+        hint.holds.push(Token::new(self.0.doubts.hold(hint.path.clone())));
+        hint
+    }
+
     /// Adds a hint; one that waits for the same path is merged into it.
     pub fn push(&self, hint: FsEvent) {
         let mut state = self.state();
         if state.hints.len() >= MOST_HINTS && !state.hints.contains_key(&hint.path) {
+            // First, for with the hints their doubts go.
+            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts);
             state.hints.clear();
             state.order.clear();
             state.overflows += 1;
             drop(state);
-            self.mark(LibraryPath::root(), Duration::ZERO);
+            self.0.subtree_marked.notify_one();
             return;
         }
         let path = hint.path.clone();
@@ -78,20 +113,10 @@ impl Inbox {
         let due = Instant::now() + wait;
         let mut state = self.state();
         if state.subtrees.len() >= MOST_SUBTREES {
-            state.subtrees.clear();
-            state.subtrees.insert(LibraryPath::root(), Instant::now());
+            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts);
+            state.subtrees.retain(|path, _| path.is_root());
         }
-        let is_new = match state.subtrees.entry(subtree) {
-            Entry::Vacant(entry) => {
-                entry.insert(due);
-                true
-            }
-            // What was asked for sooner is not put off by asking again.
-            Entry::Occupied(mut entry) => {
-                *entry.get_mut() = due.min(*entry.get());
-                false
-            }
-        };
+        let is_new = state.mark(subtree, due, &self.0.doubts);
         drop(state);
         self.0.subtree_marked.notify_one();
         is_new
@@ -108,7 +133,7 @@ impl Inbox {
     }
 
     /// Waits until a subtree is due and takes all that are; none of them lies in another one.
-    pub async fn due_subtrees(&self) -> Vec<LibraryPath> {
+    pub async fn due_subtrees(&self) -> Vec<Subtree> {
         loop {
             let marked = self.0.subtree_marked.notified();
             let (due, next) = self.state().take_due(Instant::now());
@@ -130,9 +155,9 @@ impl Inbox {
     }
 
     /// Takes all subtrees that are marked, due or not; none of them lies in another one.
-    pub fn take_subtrees(&self) -> Vec<LibraryPath> {
+    pub fn take_subtrees(&self) -> Vec<Subtree> {
         let mut state = self.state();
-        let last = state.subtrees.values().max().copied();
+        let last = state.subtrees.values().map(|mark| mark.due).max();
         last.map(|last| state.take_due(last).0).unwrap_or_default()
     }
 
@@ -162,16 +187,31 @@ impl Inbox {
 }
 
 impl State {
-    fn take_due(&mut self, now: Instant) -> (Vec<LibraryPath>, Option<Instant>) {
-        let mut due: Vec<LibraryPath> = Vec::new();
-        for (subtree, _) in self.subtrees.iter().filter(|(_, at)| **at <= now) {
-            // In byte order a directory comes before what is in it.
-            if !due.iter().rev().any(|above| subtree.is_at_or_under(above)) {
-                due.push(subtree.clone());
+    /// Marks a subtree, and says whether it was not marked before.
+    fn mark(&mut self, subtree: LibraryPath, due: Instant, doubts: &Holds) -> bool {
+        match self.subtrees.entry(subtree) {
+            Entry::Vacant(entry) => {
+                let doubt = doubts.hold(entry.key().clone());
+                entry.insert(Mark { due, doubt });
+                true
+            }
+            // What was asked for sooner is not put off by asking again.
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().due = due.min(entry.get().due);
+                false
             }
         }
-        self.subtrees.retain(|_, at| *at > now);
-        (due, self.subtrees.values().min().copied())
+    }
+
+    fn take_due(&mut self, now: Instant) -> (Vec<Subtree>, Option<Instant>) {
+        let mut due: Vec<Subtree> = Vec::new();
+        for (path, mark) in self.subtrees.extract_if(.., |_, mark| mark.due <= now) {
+            // In byte order a directory comes before what is in it.
+            if !due.iter().rev().any(|above| path.is_at_or_under(&above.path)) {
+                due.push(Subtree { path, _doubt: mark.doubt });
+            }
+        }
+        (due, self.subtrees.values().map(|mark| mark.due).min())
     }
 }
 
@@ -206,6 +246,10 @@ mod tests {
         FsEvent::new(path.into(), quiet, Origin::Watch)
     }
 
+    async fn due(inbox: &Inbox) -> Vec<LibraryPath> {
+        inbox.due_subtrees().await.into_iter().map(|subtree| subtree.path).collect()
+    }
+
     #[tokio::test]
     async fn hints_come_once_a_path_in_the_order_of_the_first() {
         let inbox = Inbox::new();
@@ -224,11 +268,11 @@ mod tests {
             inbox.push(hint(&index.to_string(), Quiet::Created));
         }
         assert_eq!((inbox.len(), inbox.overflows()), (0, 1));
-        assert_eq!(inbox.due_subtrees().await, [LibraryPath::root()]);
+        assert_eq!(due(&inbox).await, [LibraryPath::root()]);
         for index in 0..=MOST_SUBTREES {
             inbox.mark(LibraryPath::from(index.to_string().as_str()), Duration::from_mins(1));
         }
-        assert_eq!(inbox.due_subtrees().await, [LibraryPath::root()]);
+        assert_eq!(due(&inbox).await, [LibraryPath::root()]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -241,9 +285,31 @@ mod tests {
         inbox.mark("a.b".into(), Duration::from_secs(1));
         inbox.mark("gone".into(), Duration::from_secs(1));
         inbox.unmark(&"gone".into());
-        assert_eq!(inbox.due_subtrees().await, ["a".into(), LibraryPath::from("a.b")]);
+        assert_eq!(due(&inbox).await, ["a".into(), LibraryPath::from("a.b")]);
         assert_eq!(begin.elapsed().as_secs(), 1);
-        assert_eq!(inbox.due_subtrees().await, [LibraryPath::from("late")]);
+        assert_eq!(due(&inbox).await, [LibraryPath::from("late")]);
         assert_eq!(begin.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lies_beneath_a_mark_is_in_doubt_until_its_walk_is_over() {
+        let inbox = Inbox::new();
+        let in_doubt = |path: &str| inbox.doubts().cover(&path.into());
+        inbox.mark("a".into(), Duration::ZERO);
+        inbox.mark("a/b".into(), Duration::ZERO);
+        inbox.mark("c".into(), Duration::ZERO);
+        inbox.unmark(&"c".into());
+        assert!(in_doubt("a/b/x.mp3") && !in_doubt("c/x.mp3"));
+        let walked = inbox.due_subtrees().await;
+        assert!(in_doubt("a/b/x.mp3"));
+        drop(walked);
+        assert!(!in_doubt("a/b/x.mp3"));
+        // With the hints that are given up for a walk of everything, their own doubts go.
+        for index in 0..=MOST_HINTS {
+            inbox.push(inbox.doubting(hint(&index.to_string(), Quiet::Closed)));
+        }
+        assert!(inbox.is_empty() && in_doubt("0"));
+        drop(inbox.due_subtrees().await);
+        assert!(!in_doubt("0"));
     }
 }

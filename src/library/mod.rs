@@ -6,15 +6,17 @@
 mod brake;
 mod filesystem;
 mod inbox;
+mod missing;
 mod reconcile;
 mod scan;
 mod walk;
 mod watch;
 
 pub use brake::{Brake, Verdict};
-pub use filesystem::{mounts_beneath, silent_filesystem};
-pub use inbox::{Hints, Inbox};
+pub use filesystem::{mounts_beneath, silent_filesystem, silent_mounts};
+pub use inbox::{Hints, Inbox, Subtree};
+pub use missing::Missing;
 pub use reconcile::{Difference, Reconcile};
-pub use scan::{Barrier, Scanner, Tally, WalkReport};
+pub use scan::{Barrier, Deletions, Scanner, Tally, WalkReport};
 pub use walk::{Walk, Walked};
 pub use watch::{Handler, WatchError, WatchTrouble, Watcher};

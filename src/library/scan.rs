@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 
 use super::brake::{Brake, Verdict};
-use super::{Difference, Inbox, Reconcile, Walk};
+use super::{Difference, Inbox, Missing, Reconcile, Subtree, Walk};
 use crate::disk::{Disk as _, Root};
 use crate::model::{Extensions, FsEvent, Index, LibraryPath, Origin, Quiet, Token};
 
@@ -47,6 +47,8 @@ pub struct Scanner<I> {
     pub ignore_ctime: bool,
     /// What holds mass deletes.
     pub brake: Brake,
+    /// What holds deletes until it is sure that the file has no other name by now.
+    pub missing: Missing,
     /// How far walks have come.
     pub tally: Arc<Tally>,
 }
@@ -75,6 +77,15 @@ pub struct WalkReport {
     pub failure: Option<String>,
     /// Which directory the root was at the begin, of all that it has been.
     pub generation: u64,
+}
+
+/// What may be told of what a walk missed.
+#[derive(Debug, Default)]
+pub struct Deletions {
+    /// Paths that may be called gone.
+    pub gone: Vec<LibraryPath>,
+    /// How soon everything is to be walked again for the rest.
+    pub walk_again: Option<Duration>,
 }
 
 impl WalkReport {
@@ -147,17 +158,19 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         true
     }
 
-    /// The paths of `report` that still have a row, if so many may be called gone after a walk of everything.
-    pub fn deletions(&self, report: &WalkReport, whole_library: bool) -> Vec<LibraryPath> {
+    /// The paths of `report` that still have a row, if they and so many may be called gone.
+    pub fn deletions(&self, report: &WalkReport, whole_library: bool) -> Deletions {
         let still_indexed = |path: &&LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
-        let gone: Vec<LibraryPath> = report.gone.iter().filter(still_indexed).cloned().collect();
+        let missed: Vec<LibraryPath> = report.gone.iter().filter(still_indexed).cloned().collect();
         if !whole_library {
-            return gone;
+            return Deletions { gone: self.missing.beneath_a_subtree(missed), walk_again: None };
         }
         let beyond_the_bound = report.gone_in_all - report.gone.len() as u64;
-        let count = gone.len() as u64 + beyond_the_bound;
+        let count = missed.len() as u64 + beyond_the_bound;
+        let gone = self.missing.twice(missed, report.generation);
+        let left_over = count - gone.len() as u64;
         let indexed = self.index.len().unwrap_or(0);
-        match self.brake.judge(count, indexed) {
+        let gone = match self.brake.judge(count, left_over, indexed) {
             Verdict::Pass => gone,
             Verdict::NewlyHeld => {
                 tracing::warn!(
@@ -169,7 +182,13 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                 Vec::new()
             }
             Verdict::StillHeld => Vec::new(),
-        }
+        };
+        let walk_again = if beyond_the_bound > 0 || self.brake.held() > 0 {
+            Some(HELD_RECHECK)
+        } else {
+            (left_over > 0).then_some(Duration::ZERO)
+        };
+        Deletions { gone, walk_again }
     }
 
     /// Walks every subtree that is marked in `inbox`, for ever. What is gone is pushed to `inbox` in the end.
@@ -186,27 +205,33 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
 
     fn round(
         self,
-        subtrees: Vec<LibraryPath>,
+        subtrees: Vec<Subtree>,
         inbox: Inbox,
         watcher: Arc<dyn Barrier>,
         recent: Arc<Rounds>,
     ) -> impl Stream<Item = FsEvent> {
         async_stream::stream! {
-            let whole_library = subtrees.iter().any(LibraryPath::is_root);
+            let whole_library = subtrees.iter().any(|subtree| subtree.path.is_root());
             let Some(_turn) = recent.turn(whole_library).await else { return };
             let looks = TaskTracker::new();
             let earlier = recent.begin(&looks, whole_library);
             // New directories are watched from here on, so what the walk does not come by will be told.
             let _ = tokio::task::spawn_blocking(move || watcher.wait()).await;
             let origin = if whole_library { Origin::Scan } else { Origin::Watch };
-            let (hints, report) = self.walk(subtrees, origin);
-            for await mut hint in hints {
+            let paths = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
+            let (hints, report) = self.walk(paths, origin);
+            for await hint in hints {
+                let mut hint = inbox.doubting(hint);
                 hint.walks.push(Token::new(looks.token()));
                 yield hint;
             }
             looks.close();
             let Ok(report) = report.await else { return };
-            tokio::spawn(self.finish(report, origin, earlier, inbox));
+            tokio::spawn(async move {
+                self.finish(report, origin, earlier, inbox).await;
+                // Until now anything beneath them may have been other than the index has it.
+                drop(subtrees);
+            });
         }
     }
 
@@ -232,18 +257,19 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
         let whole_library = origin == Origin::Scan;
         let generation = report.generation;
-        let bounded = report.gone_in_all > report.gone.len() as u64;
         let scanner = self.clone();
         let deletions = tokio::task::spawn_blocking(move || scanner.deletions(&report, whole_library)).await;
-        for path in deletions.unwrap_or_default() {
-            inbox.push(found(path, origin, generation));
+        let Deletions { gone, walk_again } = deletions.unwrap_or_default();
+        for path in gone {
+            // What has another name since the walk is looked at there first.
+            inbox.push(FsEvent { quiet: Quiet::Gone, ..found(path, origin, generation) });
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
             tracing::debug!("everything was walked");
-            if bounded || self.brake.held() > 0 {
-                inbox.mark(LibraryPath::root(), HELD_RECHECK);
-            }
+        }
+        if let Some(wait) = walk_again {
+            inbox.mark(LibraryPath::root(), wait);
         }
     }
 }
@@ -306,5 +332,84 @@ impl Rounds {
             rounds.push_back(round.clone());
         }
         earlier
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::model::{FileStat, Row};
+
+    #[derive(Clone)]
+    struct NoRows;
+
+    impl Index for NoRows {
+        type Error = Infallible;
+
+        fn row(&self, _: &LibraryPath) -> Result<Option<Row>, Infallible> {
+            Ok(None)
+        }
+
+        fn rows_by_inode(&self, _: u64, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
+            Ok(Vec::new())
+        }
+
+        fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
+            Ok(Vec::new())
+        }
+
+        fn rows_after(
+            &self,
+            _: &LibraryPath,
+            _: Option<&LibraryPath>,
+            _: usize,
+        ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
+            Ok(Vec::new())
+        }
+
+        fn len(&self) -> Result<u64, Infallible> {
+            Ok(0)
+        }
+    }
+
+    struct NoWatcher;
+
+    impl Barrier for NoWatcher {
+        fn wait(&self) {}
+    }
+
+    #[tokio::test]
+    async fn what_is_walked_is_in_doubt_until_all_that_was_found_there_was_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        std::fs::write(folder.path().join("a/x.mp3"), b"").unwrap();
+        let scanner = Scanner {
+            root: Arc::new(Root::open(folder.path()).unwrap()),
+            extensions: Extensions::default(),
+            index: NoRows,
+            ignore_ctime: false,
+            brake: Brake::new(50),
+            missing: Missing::default(),
+            tally: Arc::default(),
+        };
+        let inbox = Inbox::new();
+        inbox.mark("a".into(), Duration::ZERO);
+        let mut rounds = std::pin::pin!(scanner.rounds(inbox.clone(), Arc::new(NoWatcher)));
+        let found = rounds.next().await.unwrap();
+        let doubts = inbox.doubts();
+        assert!(doubts.is_held(&found.path) && doubts.is_held(&"a".into()));
+        // It was looked at, and is not finished: the walk is over, and the file in doubt.
+        let FsEvent { path, holds, walks, .. } = found;
+        drop(walks);
+        let begun = std::time::Instant::now();
+        while doubts.is_held(&"a".into()) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the walk is never over");
+            let _ = tokio::time::timeout(Duration::from_millis(1), rounds.next()).await;
+        }
+        assert!(doubts.is_held(&path));
+        drop(holds);
+        assert_eq!(doubts.held(), 0);
     }
 }

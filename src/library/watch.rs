@@ -12,8 +12,8 @@ use notify::event::{AccessKind, AccessMode, CreateKind, EventKindMask, ModifyKin
 use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::Inbox;
-use crate::model::{Extensions, FsEvent, LibraryPath, Origin, Quiet, Token};
-use crate::stream::Holds;
+use crate::disk::Root;
+use crate::model::{Extensions, FsEvent, LibraryPath, Origin, Quiet};
 
 /// How long a directory that went away is left alone, so that its other name is walked first and
 /// its files are seen as moved.
@@ -55,16 +55,14 @@ pub struct WatchError(#[from] notify::Error);
 
 /// What the handler needs.
 pub struct Handler {
-    /// The library root, as events name it.
-    pub root: PathBuf,
-    /// Which directory the root is, of all that it has been.
+    /// The library root.
+    pub root: Arc<Root>,
+    /// Which directory it is, of all that it has been.
     pub generation: u64,
     /// Which files matter.
     pub extensions: Extensions,
     /// Where hints go.
     pub inbox: Inbox,
-    /// Paths whose content may have changed.
-    pub dirty: Holds,
     /// Told of trouble.
     pub trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
 }
@@ -74,7 +72,7 @@ impl Watcher {
     /// watches are added, microseconds for each directory. Where the kernel's limit of watches is
     /// reached, that is trouble and no error: what could be watched is.
     pub fn start(handler: Handler) -> Result<Self, WatchError> {
-        let (root, trouble) = (handler.root.clone(), Arc::clone(&handler.trouble));
+        let (root, trouble) = (handler.root.path().to_path_buf(), Arc::clone(&handler.trouble));
         let mut translator =
             Translator { handler, renames: HashMap::new(), rename_order: VecDeque::new(), refused: HashSet::new() };
         let watcher = Self::listen(&root, move |event| translator.handle(event))?;
@@ -99,13 +97,18 @@ impl Watcher {
         Ok(Self { watcher: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier") })
     }
 
-    /// Returns once every directory that was seen to be made before this call is watched, and says
-    /// whether the watcher still works. Blocks.
+    /// Returns once everything that the kernel told before this call was handled and every directory
+    /// that was made before it is watched, and says whether the watcher still works. Blocks.
     ///
-    /// The watcher tells of a new directory before it watches it. Asking it to forget a path that it
-    /// never knew is a round trip through its loop, which adds the pending watches first.
+    /// An empty batch makes the watcher's loop read all that waits in the kernel and watch what is new
+    /// there. It answers before it tells us what it read, so that takes a second round trip: asking it
+    /// to forget a path that it never knew.
     pub fn barrier(&self) -> bool {
-        match self.with(|watcher| watcher.unwatch(&self.barrier)) {
+        let round_trip = |watcher: &mut RecommendedWatcher| {
+            watcher.update_paths(Vec::new()).map_err(|error| error.source)?;
+            watcher.unwatch(&self.barrier)
+        };
+        match self.with(round_trip) {
             Ok(()) => true,
             Err(error) => matches!(error.kind, ErrorKind::WatchNotFound),
         }
@@ -163,9 +166,10 @@ impl Translator {
         match &error.kind {
             ErrorKind::MaxFilesWatch => self.trouble(WatchTrouble::OutOfWatches),
             ErrorKind::Io(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                let refused = error.paths.iter().filter_map(|path| LibraryPath::beneath(&self.handler.root, path));
+                let refused =
+                    error.paths.iter().filter_map(|path| LibraryPath::beneath(self.handler.root.path(), path));
                 for path in refused {
-                    self.handler.inbox.mark(path.clone(), NEW_DIRECTORY_WAIT);
+                    self.mark(path.clone(), NEW_DIRECTORY_WAIT);
                     self.refused.insert(path);
                 }
             }
@@ -184,24 +188,25 @@ impl Translator {
         if self.refused.len() < refused {
             self.trouble(WatchTrouble::MoreToWatch);
         }
-        self.handler.inbox.mark(directory, NEW_DIRECTORY_WAIT);
+        self.mark(directory, NEW_DIRECTORY_WAIT);
     }
 
     fn translate(&mut self, event: &Event) {
         let Some(path) = event.paths.first() else { return };
-        let Some(here) = LibraryPath::beneath(&self.handler.root, path) else { return };
-        let inbox = &self.handler.inbox;
-        let is_audio = self.handler.extensions.matches(&here);
+        let Some(here) = LibraryPath::beneath(self.handler.root.path(), path) else { return };
+        // What has no name of an audio file may have one by a link.
+        let is_audio = self.handler.extensions.matches(&here) || !self.handler.root.other_paths(&here).is_empty();
         match event.kind {
-            EventKind::Create(CreateKind::Folder) => drop(inbox.mark(here, NEW_DIRECTORY_WAIT)),
+            EventKind::Create(CreateKind::Folder) => drop(self.mark(here, NEW_DIRECTORY_WAIT)),
             EventKind::Create(_) if is_audio => self.content_may_have_changed(here, Quiet::Created, false),
+            EventKind::Create(_) if self.is_to_be_walked(path) => drop(self.mark(here, NEW_DIRECTORY_WAIT)),
             EventKind::Access(AccessKind::Close(AccessMode::Write)) if is_audio => {
                 self.content_may_have_changed(here, Quiet::Closed, true);
             }
             EventKind::Modify(ModifyKind::Metadata(_)) if is_audio => {
                 self.content_may_have_changed(here, Quiet::Touched, false);
             }
-            EventKind::Modify(ModifyKind::Metadata(_)) if is_directory(path) => self.maybe_readable(here),
+            EventKind::Modify(ModifyKind::Metadata(_)) if self.is_to_be_walked(path) => self.maybe_readable(here),
             EventKind::Modify(ModifyKind::Name(RenameMode::From)) if here.is_root() => {
                 self.trouble(WatchTrouble::RootGone);
             }
@@ -209,26 +214,50 @@ impl Translator {
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 self.name_came(here, path, is_audio, event.tracker());
             }
-            EventKind::Remove(RemoveKind::File) if is_audio => inbox.push(self.hint(here, Quiet::Gone)),
+            EventKind::Remove(RemoveKind::File) if is_audio => self.push(self.hint(here, Quiet::Gone)),
+            // It may have been a link to a directory.
+            EventKind::Remove(RemoveKind::File) if self.handler.root.follows_links() => {
+                self.mark(here, GONE_DIRECTORY_WAIT);
+            }
             EventKind::Remove(RemoveKind::File) => {}
             EventKind::Remove(RemoveKind::Folder) if !here.is_root() => {
-                inbox.mark(here, GONE_DIRECTORY_WAIT);
+                self.mark(here, GONE_DIRECTORY_WAIT);
             }
             EventKind::Remove(_) if here.is_root() => self.trouble(WatchTrouble::RootGone),
-            // A filesystem was unmounted: no proof that any file is gone for good.
-            EventKind::Remove(_) => {
-                inbox.mark(LibraryPath::root(), GONE_DIRECTORY_WAIT);
-            }
             _ => {}
         }
     }
 
     fn content_may_have_changed(&self, path: LibraryPath, quiet: Quiet, written: bool) {
-        let mut hint = self.hint(path.clone(), quiet);
-        hint.written = written;
-        hint.complete_at = written.then(SystemTime::now);
-        hint.holds.push(Token::new(self.handler.dirty.hold(path)));
-        self.handler.inbox.push(hint);
+        let complete_at = written.then(SystemTime::now);
+        let hint = FsEvent { written, complete_at, ..self.hint(path, quiet) };
+        self.push(self.handler.inbox.doubting(hint));
+    }
+
+    /// Hands a hint over, and one for each other path that leads to the same file.
+    fn push(&self, hint: FsEvent) {
+        let Handler { root, inbox, .. } = &self.handler;
+        for path in root.other_paths(&hint.path) {
+            // Nobody said how that name changed.
+            let other = FsEvent { path, renamed_from: None, ..hint.clone() };
+            inbox.push(if hint.holds.is_empty() { other } else { inbox.doubting(other) });
+        }
+        inbox.push(hint);
+    }
+
+    /// Asks for a walk of a subtree, and of what links make of it elsewhere; says whether nobody had yet.
+    fn mark(&self, subtree: LibraryPath, wait: Duration) -> bool {
+        let Handler { root, inbox, .. } = &self.handler;
+        for path in root.other_paths(&subtree).into_iter().chain(root.links_to_beneath(&subtree)) {
+            inbox.mark(path, wait);
+        }
+        inbox.mark(subtree, wait)
+    }
+
+    /// Whether there may be something beneath the name that tells nothing of its own.
+    fn is_to_be_walked(&self, path: &Path) -> bool {
+        path.symlink_metadata()
+            .is_ok_and(|found| found.is_dir() || (found.is_symlink() && self.handler.root.follows_links()))
     }
 
     fn hint(&self, path: LibraryPath, quiet: Quiet) -> FsEvent {
@@ -238,10 +267,10 @@ impl Translator {
     fn name_went(&mut self, path: LibraryPath, is_audio: bool, tracker: Option<usize>) {
         let mut marked = false;
         if is_audio {
-            self.handler.inbox.push(self.hint(path.clone(), Quiet::Gone));
+            self.push(self.hint(path.clone(), Quiet::Gone));
         } else {
             // It may have been a directory, of which only its own name is told.
-            marked = self.handler.inbox.mark(path.clone(), GONE_DIRECTORY_WAIT);
+            marked = self.mark(path.clone(), GONE_DIRECTORY_WAIT);
         }
         if let Some(tracker) = tracker {
             self.rename_order.push_back(tracker);
@@ -256,26 +285,30 @@ impl Translator {
 
     fn name_came(&mut self, path: LibraryPath, absolute: &Path, is_audio: bool, tracker: Option<usize>) {
         let from = tracker.and_then(|tracker| self.renames.remove(&tracker));
-        if is_directory(absolute) {
+        if self.is_to_be_walked(absolute) {
             // Its files tell nothing of their own.
-            self.handler.inbox.mark(path, NEW_DIRECTORY_WAIT);
+            self.mark(path, NEW_DIRECTORY_WAIT);
             return;
         }
-        // It was a file after all, and not one of ours.
-        if let Some(Went { path, marked: true }) = &from {
+        // It was a file after all, and not one of ours; or a directory that is already somewhere else.
+        if let Some(Went { path, marked: true }) = &from
+            && absolute.symlink_metadata().is_ok()
+        {
             self.handler.inbox.unmark(path);
         }
         if is_audio {
-            let mut hint = self.hint(path, Quiet::Renamed);
-            hint.complete_at = Some(SystemTime::now());
-            hint.renamed_from = from.map(|from| from.path);
-            self.handler.inbox.push(hint);
+            let Handler { inbox, extensions, .. } = &self.handler;
+            // Now, and not only when it is looked at: what resolves a doubt until then finds the old name gone.
+            // What was written under a name that is none of ours was not told.
+            let is_known = |from: &LibraryPath| extensions.matches(from) && !inbox.doubts().cover(from);
+            let renamed_from = from.map(|from| from.path).filter(is_known);
+            let is_certain = renamed_from.is_some();
+            let complete_at = Some(SystemTime::now());
+            let hint = FsEvent { complete_at, renamed_from, ..self.hint(path, Quiet::Renamed) };
+            // The doubt goes with the file: it may get a third name before anybody has looked at it.
+            self.push(if is_certain { hint } else { inbox.doubting(hint) });
         }
     }
-}
-
-fn is_directory(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
 #[cfg(test)]
@@ -294,5 +327,99 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(10), "it answers for ever");
         }
         drop(watcher);
+    }
+
+    fn translator(root: &Path) -> Translator {
+        let handler = Handler {
+            root: Arc::new(Root::open(root).unwrap()),
+            generation: 0,
+            extensions: Extensions::default(),
+            inbox: Inbox::new(),
+            trouble: Arc::new(|trouble| panic!("{trouble:?}")),
+        };
+        Translator { handler, renames: HashMap::new(), rename_order: VecDeque::new(), refused: HashSet::new() }
+    }
+
+    #[test]
+    fn the_old_name_of_a_file_that_may_have_changed_is_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut translator = translator(folder.path());
+        let inbox = translator.handler.inbox.clone();
+        let mut rename = |tracker| {
+            let half = |mode, name| {
+                let kind = EventKind::Modify(ModifyKind::Name(mode));
+                Event::new(kind).add_path(folder.path().join(name)).set_tracker(tracker)
+            };
+            translator.translate(&half(RenameMode::From, "old/a.mp3"));
+            translator.translate(&half(RenameMode::To, "new/a.mp3"));
+            let hints = inbox.take_all();
+            hints.into_iter().find(|hint| hint.quiet == Quiet::Renamed).and_then(|hint| hint.renamed_from)
+        };
+        assert_eq!(rename(1), Some("old/a.mp3".into()));
+        for in_doubt in ["old/a.mp3", "old", ""] {
+            let _doubt = inbox.doubts().hold(in_doubt.into());
+            assert_eq!(rename(2), None, "{in_doubt:?}");
+        }
+    }
+
+    #[test]
+    fn the_doubt_goes_with_the_file_from_name_to_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut translator = translator(folder.path());
+        let inbox = translator.handler.inbox.clone();
+        // Of what was written to the second nobody tells anything.
+        for first in ["doubtful.mp3", "x.part"] {
+            let doubt = inbox.doubts().hold("doubtful.mp3".into());
+            for (from, to) in [(first, "a.mp3"), ("a.mp3", "c.mp3")] {
+                for (mode, name) in [(RenameMode::From, from), (RenameMode::To, to)] {
+                    let kind = EventKind::Modify(ModifyKind::Name(mode));
+                    translator.translate(&Event::new(kind).add_path(folder.path().join(name)).set_tracker(1));
+                }
+            }
+            drop(doubt);
+            let hints = inbox.take_all();
+            assert!(hints.iter().all(|hint| hint.renamed_from.is_none()), "{hints:?}");
+            assert!(inbox.doubts().is_held(&"c.mp3".into()), "{first}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_renamed_twice_at_once_is_looked_for_under_its_first_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut translator = translator(folder.path());
+        let inbox = translator.handler.inbox.clone();
+        let mut rename = |from, to| {
+            for (mode, name) in [(RenameMode::From, from), (RenameMode::To, to)] {
+                let kind = EventKind::Modify(ModifyKind::Name(mode));
+                translator.translate(&Event::new(kind).add_path(folder.path().join(name)).set_tracker(1));
+            }
+            inbox.take_subtrees().into_iter().map(|subtree| subtree.path.to_string()).collect::<Vec<_>>()
+        };
+        // Nothing is there any more when we hear of it.
+        assert_eq!(rename("a", "b"), ["a"]);
+        std::fs::write(folder.path().join("x.mp3"), b"").unwrap();
+        assert_eq!(rename("x.part", "x.mp3"), [""; 0]);
+        std::fs::create_dir(folder.path().join("c")).unwrap();
+        assert_eq!(rename("b", "c"), ["b", "c"]);
+    }
+
+    #[test]
+    fn after_the_barrier_everything_was_handled_that_had_happened_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let handled = Arc::new(Mutex::new(HashSet::new()));
+        let register = Arc::clone(&handled);
+        let watcher = Watcher::listen(folder.path(), move |event: notify::Result<Event>| {
+            // As late as a busy machine makes it.
+            std::thread::sleep(Duration::from_micros(100));
+            register.lock().unwrap().extend(event.unwrap().paths);
+        });
+        let watcher = watcher.unwrap();
+        watcher.with(|watcher| watcher.watch(folder.path(), RecursiveMode::Recursive)).unwrap();
+        for number in 0..300 {
+            let file = folder.path().join(number.to_string());
+            std::fs::write(&file, b"").unwrap();
+            assert!(watcher.barrier());
+            assert!(handled.lock().unwrap().contains(&file), "{number} was not heard of");
+        }
     }
 }

@@ -33,7 +33,7 @@ pub struct FsEvent {
     pub seen_at: Option<Instant>,
     /// How many looks were thrown away before this one.
     pub attempt: u32,
-    /// The walks that wait for this look, whatever comes of it.
+    /// The walks that wait for this look.
     pub walks: Vec<Token>,
     /// What must stay alive until the path was looked at to the end, however many looks that takes.
     pub holds: Vec<Token>,

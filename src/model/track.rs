@@ -134,6 +134,23 @@ pub struct Row {
     pub track: Track,
 }
 
+impl Row {
+    /// A path that consumers may know of, when it is no longer known what of it they know.
+    ///
+    /// It differs from every file, so the next walk looks at it: a file there is told as created, whatever
+    /// consumers knew before; and where there is none any more, they are told that it was deleted.
+    pub fn forgotten(path: LibraryPath, device: u64) -> Self {
+        let stat = FileStat { device, inode: 0, size: 0, mtime_ns: i64::MIN, ctime_ns: i64::MIN };
+        let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
+        Self { path, stat, track: Track { fingerprint, metadata: Metadata::default() } }
+    }
+
+    /// Whether it is such a row.
+    pub fn is_forgotten(&self) -> bool {
+        (self.stat.inode, self.stat.mtime_ns) == (0, i64::MIN) && self.track.fingerprint.sha256 == [0; 32]
+    }
+}
+
 /// What one look found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {

@@ -31,6 +31,21 @@ pub async fn scan(
         if service.store.outbox_length() > 0 {
             tracing::info!(waiting = service.store.outbox_length(), "everything is indexed; delivering");
         }
+        Ok(())
+    };
+    to_its_end(service, work, sink, &shutdown).await?;
+    Ok(Some(service.summary(begun)))
+}
+
+/// Does `work`, which ends soon after `shutdown`, and delivers all that comes of it.
+pub(super) async fn to_its_end(
+    service: &Service,
+    work: impl Future<Output = Result<(), ServiceError>>,
+    sink: &mut Sink,
+    shutdown: &CancellationToken,
+) -> Result<(), ServiceError> {
+    let delivered = async {
+        work.await?;
         service.store.drained().await?;
         Ok(())
     };
@@ -39,16 +54,13 @@ pub async fn scan(
         tokio::time::sleep(service.settings.shutdown_grace).await;
     };
     tokio::select! {
-        done = work => done,
+        done = delivered => done,
         refused = refused(sink.status()) => Err(refused),
         failed = service.deliver(sink) => failed,
         () = service.say_progress() => Ok(()),
         () = stopped => Err(ServiceError::Interrupted),
     }?;
-    if shutdown.is_cancelled() {
-        return Err(ServiceError::Interrupted);
-    }
-    Ok(Some(service.summary(begun)))
+    if shutdown.is_cancelled() { Err(ServiceError::Interrupted) } else { Ok(()) }
 }
 
 /// Waits until the broker refuses us for something that a person must put right.
@@ -76,7 +88,7 @@ impl Service {
             self.finish_looks(shutdown).await;
             let Ok(report) = report.await else { return Ok(()) };
             found.append(report);
-            subtrees = self.inbox.take_subtrees();
+            subtrees = self.inbox.take_subtrees().into_iter().map(|subtree| subtree.path).collect();
         }
         if let Some(failure) = found.failure {
             return Err(ServiceError::Walk(failure));
@@ -87,7 +99,7 @@ impl Service {
         if shutdown.is_cancelled() {
             return Ok(());
         }
-        let gone = self.scanner.deletions(&found, true);
+        let gone = self.scanner.deletions(&found, true).gone;
         let looks = gone.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Scan));
         self.index(futures::stream::iter(looks), shutdown).await;
         self.finish_looks(shutdown).await;

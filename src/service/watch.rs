@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError};
-use crate::control::{Control, Request};
+use crate::control::{Control, Refusal, Request};
 use crate::disk::{Disk as _, Root};
-use crate::library::{Barrier, Handler, WatchTrouble, Watcher, mounts_beneath, silent_filesystem};
+use crate::library::{Barrier, Handler, WatchTrouble, Watcher, mounts_beneath, silent_filesystem, silent_mounts};
 use crate::model::{LibraryPath, WatchMode};
 use crate::sink::Sink;
 use crate::status::Summary;
 use crate::store::StateDir;
+use crate::stream::Hold;
 
 /// How often the root and the watcher are checked: one that vanishes tells nothing.
 const CHECK: Duration = Duration::from_secs(1);
@@ -32,9 +33,8 @@ pub async fn watch(
     shutdown: CancellationToken,
 ) -> Result<Option<Summary>, ServiceError> {
     let control = Control::open(state_dir.path())?;
-    let eyes = Arc::new(Eyes { service: Arc::clone(&service), watcher: Mutex::new(None), sight: Arc::default() });
+    let eyes = Arc::new(Eyes::new(&service));
     eyes.open().await;
-    service.inbox.mark(LibraryPath::root(), Duration::ZERO);
     tracing::info!(root = %service.root.path().display(), "watching");
 
     let scan = service.scanner.clone().rounds(service.inbox.clone(), Arc::clone(&eyes) as Arc<dyn Barrier>);
@@ -59,14 +59,14 @@ pub async fn watch(
         () = service.say_progress() => Ok(()),
         () = eyes.keep_open() => Ok(()),
         () = control.serve(|request| service.answer(request)) => Ok(()),
-        failed = service.replay_for_good() => failed,
+        () = service.replay_for_good(&shutdown) => Ok(()),
         () = stopped => Ok(()),
     }?;
     Ok(None)
 }
 
 impl Service {
-    async fn answer(&self, request: Request) -> Result<String, String> {
+    async fn answer(&self, request: Request) -> Result<String, Refusal> {
         match request {
             Request::Approve => match self.approve() {
                 0 => Ok("no delete is held; the next walk's deletes are approved".to_owned()),
@@ -74,7 +74,8 @@ impl Service {
             },
             Request::Replay(under) => match self.begin_replay(under).await {
                 Ok(files) => Ok(format!("{files} files will be published again")),
-                Err(error) => Err(error.to_string()),
+                Err(error @ ServiceError::NothingKnown(_)) => Err(Refusal::Impossible(error.to_string())),
+                Err(error) => Err(Refusal::Failed(error.to_string())),
             },
         }
     }
@@ -107,8 +108,9 @@ struct Signs {
 /// The watcher, opened again whenever the root is another directory or it sees less than it should.
 struct Eyes {
     service: Arc<Service>,
-    watcher: Mutex<Option<Watcher>>,
     sight: Arc<Mutex<Signs>>,
+    /// While not everything is told.
+    unwatched: Mutex<Option<Hold>>,
 }
 
 impl Barrier for Eyes {
@@ -118,15 +120,39 @@ impl Barrier for Eyes {
 }
 
 impl Eyes {
-    /// Watches the root as it is now. Where that cannot be done, walks make up for it.
+    fn new(service: &Arc<Service>) -> Self {
+        Self { service: Arc::clone(service), sight: Arc::default(), unwatched: Mutex::default() }
+    }
+
+    /// Watches the root as it is now, and has it walked: what happened while nothing was watched is found so.
     async fn open(self: &Arc<Self>) {
         let eyes = Arc::clone(self);
         let _ = tokio::task::spawn_blocking(move || eyes.open_now()).await;
     }
 
     fn open_now(&self) {
+        let inbox = &self.service.inbox;
+        // Until the walk: a file may have changed that the kernel tells the next rename of.
+        let _in_doubt = inbox.doubts().hold(LibraryPath::root());
+        self.open_watcher();
+        let is_all_told = lock(&self.sight).sight == Sight::Whole;
+        self.leave_to_walks(!is_all_told);
+        inbox.mark(LibraryPath::root(), Duration::ZERO);
+    }
+
+    /// Whether only walks may call anything deleted, for nobody else would tell of its other name.
+    fn leave_to_walks(&self, is_left: bool) {
+        let mut unwatched = lock(&self.unwatched);
+        match (is_left, unwatched.is_some()) {
+            (true, false) => *unwatched = Some(self.service.unwatched.hold(LibraryPath::root())),
+            (false, true) => *unwatched = None,
+            _ => {}
+        }
+    }
+
+    fn open_watcher(&self) {
         // The old one goes first: both at once would need twice the watches.
-        let mut watcher = lock(&self.watcher);
+        let mut watcher = lock(&self.service.watcher);
         *watcher = None;
         *lock(&self.sight) = Signs::default();
         if self.is_to_be_polled() {
@@ -169,11 +195,10 @@ impl Eyes {
         let (inbox, signs) = (service.inbox.clone(), Arc::clone(&self.sight));
         let every_s = service.settings.poll_interval.as_secs();
         Handler {
-            root: service.root.path().to_path_buf(),
+            root: Arc::clone(&service.root),
             generation: service.root.generation(),
             extensions: service.settings.extensions.clone(),
             inbox: service.inbox.clone(),
-            dirty: service.examiner.dirty.clone(),
             trouble: Arc::new(move |trouble| {
                 let mut signs = lock(&signs);
                 // One of thousands of directories says what all of them would.
@@ -215,7 +240,7 @@ impl Eyes {
 
     /// Whether the watcher works, as far as there is one. Returns when new directories are watched.
     fn is_alive(&self) -> bool {
-        lock(&self.watcher).as_ref().is_none_or(Watcher::barrier)
+        lock(&self.service.watcher).as_ref().is_none_or(Watcher::barrier)
     }
 
     /// Walks everything now and then, notices when the root is another directory, and opens the
@@ -224,6 +249,7 @@ impl Eyes {
         let settings = &self.service.settings;
         let mut present = true;
         let mut mounted = mounts(&self.service.root);
+        let mut untold = self.silent_mounts(&mounted);
         let mut walked = Instant::now();
         let mut opened = Instant::now();
         let mut retry = settings.poll_interval;
@@ -236,6 +262,9 @@ impl Eyes {
             let Signs { sight, open_again, .. } = *lock(&self.sight);
             let were_mounted = std::mem::replace(&mut mounted, mounts(&self.service.root));
             let is_mounted_anew = were_mounted != mounted;
+            if is_mounted_anew {
+                untold = self.silent_mounts(&mounted);
+            }
             if sight == Sight::Whole {
                 retry = settings.poll_interval;
             }
@@ -244,13 +273,15 @@ impl Eyes {
                 // One that could not start costs nothing to try; watching most of a library again does.
                 retry = if sight == Sight::Partial { (retry * 2).min(LONGEST_RETRY) } else { settings.poll_interval };
                 opened = Instant::now();
-                self.open_and_walk().await;
+                self.open().await;
                 walked = Instant::now();
                 if sight != Sight::Whole && lock(&self.sight).sight == Sight::Whole {
                     tracing::info!("everything is watched again");
                 }
             }
-            let interval = if sight == Sight::Whole { settings.rescan_interval } else { Some(settings.poll_interval) };
+            let is_all_told = lock(&self.sight).sight == Sight::Whole && untold.is_none();
+            self.leave_to_walks(!is_all_told);
+            let interval = if is_all_told { settings.rescan_interval } else { Some(settings.poll_interval) };
             if interval.is_some_and(|interval| walked.elapsed() >= interval) {
                 walked = Instant::now();
                 self.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
@@ -258,10 +289,23 @@ impl Eyes {
         }
     }
 
-    /// What happened while nothing was watched is found by the walk.
-    async fn open_and_walk(self: &Arc<Self>) {
-        self.open().await;
-        self.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
+    /// What is to be doubted while some of what is mounted beneath the root has to be walked to be followed;
+    /// says so. Of what is done there elsewhere nothing is told, and of what is done here all.
+    fn silent_mounts(&self, mounts: &[String]) -> Option<Hold> {
+        let settings = &self.service.settings;
+        let silent = match settings.watch_mode {
+            WatchMode::Auto => silent_mounts(mounts),
+            WatchMode::Native | WatchMode::Poll => Vec::new(),
+        };
+        if !silent.is_empty() {
+            let every_s = settings.poll_interval.as_secs();
+            tracing::info!(
+                mounts = silent.join(", "),
+                every_s,
+                "these filesystems tell of no changes; everything is walked every so often"
+            );
+        }
+        (!silent.is_empty()).then(|| self.service.inbox.doubts().hold(LibraryPath::root()))
     }
 
     async fn check_root(self: &Arc<Self>, was_present: bool) -> bool {
@@ -289,7 +333,7 @@ impl Eyes {
             return Ok(());
         }
         // What the watcher of another root goes on to tell is none of our business.
-        *lock(&self.watcher) = None;
+        *lock(&self.service.watcher) = None;
         identity?;
         if is_the_same {
             tracing::error!("the watcher stopped; it is started again and everything is walked");
@@ -301,7 +345,6 @@ impl Eyes {
             tracing::warn!(%root, "the library root is there again or another one; everything is walked");
         }
         self.open_now();
-        self.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use lapin::{BasicProperties, Channel, Error as BrokerError, ErrorKind};
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 
+use crate::failpoint::failpoint;
 use crate::model::Outgoing;
 
 /// What became of a message that was published.
@@ -129,6 +130,7 @@ impl Link {
     async fn publish_all(&self, messages: &[&Outgoing], fates: &mut [Fate]) -> Result<(), LinkError> {
         // The first poll of each puts its frames in line, so the order on the wire is this order.
         // Waiting for each to be written before the next would cost a thread switch a message.
+        failpoint!("sink::publish");
         let mut writing = Vec::with_capacity(messages.len());
         for message in messages {
             let mut publish = Box::pin(self.channel.basic_publish(
@@ -158,6 +160,7 @@ impl Link {
                 },
             }
         }
+        failpoint!("sink::published");
         // A return may come with the answer to another message (lapin hands them out in the order of
         // arrival), so they are told apart by their id, and only once every answer is there.
         let mut returned = Vec::new();
@@ -175,6 +178,7 @@ impl Link {
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
+        failpoint!("sink::confirmed");
         let complete = assign_returns(messages, &returned, fates, outcome.is_ok());
         outcome.and(if complete { Ok(()) } else { Err(LinkError::BrokenOff) })
     }

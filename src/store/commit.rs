@@ -5,8 +5,10 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::mark::Mark;
 use super::{StoreError, index};
 use crate::classify::{self, RowUpdate, Rows};
+use crate::failpoint::failpoint;
 use crate::message::{Encoder, Stamp};
 use crate::model::{FileEvent, LibraryPath, Observation, Origin, Outgoing, Row};
 
@@ -24,25 +26,17 @@ pub struct Committed {
 
 /// The one connection that writes.
 pub(super) struct Writer {
-    connection: Connection,
-    encoder: Encoder,
-    last_sequence: u64,
-    announce: watch::Sender<u64>,
-    waiting: watch::Sender<u64>,
+    pub(super) connection: Connection,
+    pub(super) encoder: Encoder,
+    pub(super) mark: Mark,
+    pub(super) last_sequence: u64,
+    pub(super) announce: watch::Sender<u64>,
+    pub(super) waiting: watch::Sender<u64>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        connection: Connection,
-        encoder: Encoder,
-        announce: watch::Sender<u64>,
-        waiting: watch::Sender<u64>,
-    ) -> Result<Self, StoreError> {
-        let last_sequence = last_sequence(&connection)?;
-        Ok(Self { connection, encoder, last_sequence, announce, waiting })
-    }
-
     pub(super) fn commit(&mut self, batch: &[Observation]) -> Result<Committed, StoreError> {
+        failpoint!("store::begin");
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut rows = Rows::new();
         for path in classify::paths_touched(batch) {
@@ -62,27 +56,44 @@ impl Writer {
         }
         let mut other_names = Vec::new();
         for update in &decision.updates {
-            other_names.extend(match update {
-                RowUpdate::Put(row) => index::names_in_another_state(&transaction, row)?,
-                // It may have been written to just before it went.
-                RowUpdate::Remove(path) => index::names_of_inode(&transaction, &rows[path].stat)?,
-            });
+            if let RowUpdate::Put(row) = update {
+                other_names.extend(index::names_in_another_state(&transaction, row)?);
+            }
+            // A file that lost this name may have been written to by it just before.
+            if let Some(lost) = update.lost_file(&rows) {
+                other_names.extend(index::names_of_inode(&transaction, lost)?);
+            }
         }
         other_names.retain(|name| !decision.updates.iter().any(|update| update.path() == name));
+        failpoint!("store::enqueue");
         let sequence = enqueue(&transaction, &self.encoder, &decision.changes, self.last_sequence)?;
         // A batch that changes nothing needs no disk.
         if decision.updates.is_empty() && decision.changes.is_empty() {
             transaction.rollback()?;
         } else {
+            failpoint!("store::reserve");
+            self.mark.reserve(sequence)?;
+            failpoint!("store::commit");
             transaction.commit()?;
+            failpoint!("store::committed");
         }
         self.enqueued(sequence);
         Ok(Committed { changes: decision.changes, again: decision.again, other_names })
     }
 
     pub(super) fn begin_replay(&mut self, under: &LibraryPath) -> Result<u64, StoreError> {
-        let rows = index::count_under(&self.connection, under)?;
-        self.connection.execute("INSERT INTO replays (under) VALUES (?1)", params![under.as_bytes()])?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let rows = index::count_under(&transaction, under)?;
+        if rows > 0 {
+            // What is left of an older one will be told with this one, which tells all of it.
+            let (start, end) = index::range_beneath(under);
+            transaction.execute(
+                "DELETE FROM replays WHERE under = ?1 OR (under > ?2 AND under < ?3)",
+                params![under.as_bytes(), start, end],
+            )?;
+            transaction.execute("INSERT INTO replays (under) VALUES (?1)", params![under.as_bytes()])?;
+        }
+        transaction.commit()?;
         Ok(rows)
     }
 
@@ -109,8 +120,11 @@ impl Writer {
                 transaction.execute("DELETE FROM replays WHERE id = ?1", params![id])?;
             }
         }
+        // Of what was forgotten the next walk tells, once it is read again.
+        rows.retain(|row| !row.is_forgotten());
         let changes = classify::announce(rows, Origin::Replay);
         let sequence = enqueue(&transaction, &self.encoder, &changes, self.last_sequence)?;
+        self.mark.reserve(sequence)?;
         transaction.commit()?;
         self.enqueued(sequence);
         Ok(true)
@@ -120,6 +134,7 @@ impl Writer {
     fn enqueued(&mut self, sequence: u64) {
         let added = sequence - self.last_sequence;
         if added > 0 {
+            self.mark.committed(sequence);
             self.last_sequence = sequence;
             self.waiting.send_modify(|waiting| *waiting += added);
             self.announce.send_replace(sequence);
@@ -127,6 +142,7 @@ impl Writer {
     }
 
     pub(super) fn forget(&mut self, sequence: u64) -> Result<(), StoreError> {
+        failpoint!("store::forget");
         // Were this lost with the power, the messages would only be delivered once more: no need to
         // wait for the disk, which the next commit makes up for.
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -136,12 +152,14 @@ impl Writer {
             .and_then(|mut statement| statement.execute(params![sequence.cast_signed()]));
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         let forgotten = u64::try_from(forgotten?).unwrap_or(0);
+        failpoint!("store::forgotten");
         self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(forgotten));
         Ok(())
     }
 }
 
-fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> {
+/// Puts a row into the index.
+pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> {
     let metadata = serde_json::to_string(&row.track.metadata).expect("strings and finite numbers are always JSON");
     connection
         .prepare_cached(
@@ -173,22 +191,28 @@ fn enqueue(
 ) -> Result<u64, StoreError> {
     let at = Timestamp::now();
     let mut sequence = last_sequence;
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO outbox (sequence, event_type, correlation_id, timestamp, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?;
     for event in changes {
         sequence += 1;
         let stamp = Stamp { sequence, at, correlation_id: Uuid::new_v4() };
-        let outgoing = encoder.encode(event, &stamp);
-        statement.execute(params![
-            outgoing.sequence.cast_signed(),
-            outgoing.event_type,
-            outgoing.correlation_id,
-            outgoing.timestamp.cast_signed(),
-            outgoing.body,
-        ])?;
+        insert(connection, &encoder.encode(event, &stamp))?;
     }
     Ok(sequence)
+}
+
+/// Puts a message into the outbox.
+pub(super) fn insert(connection: &Connection, message: &Outgoing) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO outbox (sequence, event_type, correlation_id, timestamp, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            message.sequence.cast_signed(),
+            message.event_type,
+            message.correlation_id,
+            message.timestamp.cast_signed(),
+            message.body,
+        ])?;
+    Ok(())
 }
 
 /// The messages after `after`, in order, at most `limit` of them.

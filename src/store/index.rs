@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
-use super::{StoreError, schema};
+use super::{Damage, StoreError, schema};
 use crate::model::{FileStat, Fingerprint, Index, LibraryPath, Metadata, Row, Track};
 
 /// The columns of a whole row, in the order that [`row_from`] reads.
@@ -17,17 +17,19 @@ pub(super) const COLUMNS: &str = "path, device, inode, size, mtime_ns, ctime_ns,
 pub struct IndexReader {
     file: Arc<Path>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    damage: Damage,
 }
 
 impl IndexReader {
-    pub(super) fn open(file: &Path) -> Result<Self, StoreError> {
-        Ok(Self { file: Arc::from(file), idle: Arc::new(Mutex::new(vec![schema::open_reader(file)?])) })
+    pub(super) fn open(file: &Path, damage: Damage) -> Result<Self, StoreError> {
+        let idle = Arc::new(Mutex::new(vec![schema::open_reader(file)?]));
+        Ok(Self { file: Arc::from(file), idle, damage })
     }
 
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, rusqlite::Error> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = idle.map_or_else(|| schema::open_reader(&self.file), Ok)?;
-        let result = read(&connection);
+        let result = read(&connection).inspect_err(|error| self.damage.note(error));
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         result
     }
@@ -133,7 +135,7 @@ pub(super) fn count_under(connection: &Connection, under: &LibraryPath) -> Resul
 }
 
 /// Paths beneath a directory begin with `name/`, and the byte after `/` ends their range.
-fn range_beneath(directory: &LibraryPath) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn range_beneath(directory: &LibraryPath) -> (Vec<u8>, Vec<u8>) {
     if directory.is_root() {
         // No path begins with as many of the highest byte as a name can have bytes.
         return (Vec::new(), vec![0xff; 256]);

@@ -2,35 +2,50 @@
 //!
 //! Its promises: what a commit says to consumers and what the index believes they know change
 //! together or not at all; sequence numbers rise without gaps, whatever is killed when; a message
-//! leaves the outbox only when it is told that the message was delivered.
+//! leaves the outbox only when it is told that the message was delivered. A file that is damaged, or not
+//! ours, is never written to.
 //!
 //! Paths are kept as bytes relative to the root, so that their order is the walk's. The file can be
 //! opened with `sqlite3`; its tables are described in `schema.rs`.
 
 mod commit;
+mod damage;
 mod index;
+mod mark;
+mod rebuild;
 mod schema;
 mod state_dir;
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use futures::Stream;
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::message::Encoder;
 use crate::model::{LibraryPath, Observation, Outgoing};
 
 pub use commit::Committed;
+pub use damage::Damage;
 pub use index::IndexReader;
+pub use rebuild::{Rebuilt, rebuild};
 pub use state_dir::{StateDir, StateDirError};
 
 use commit::Writer;
+use mark::Mark;
 
 /// Messages read from the outbox at once.
 const OUTBOX_PAGE: usize = 500;
+
+/// How soon reading the outbox is tried again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -38,25 +53,96 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("the store refused: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// SQLite refused when the file was to be opened, for a reason that may go away.
+    #[error("STATE_DIR: the store {file:?} cannot be opened ({error}); see that its disk has room and can be read")]
+    Unopened {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: rusqlite::Error,
+    },
+    /// The file, or a part of it, is not what was written.
+    #[error(
+        "STATE_DIR: the store {file:?} is damaged ({problem}) and was left as it is; put a backup in its place, or \
+         run once with --rebuild-index, which keeps it aside and makes a new one"
+    )]
+    Damaged {
+        /// Which.
+        file: PathBuf,
+        /// What was found.
+        problem: String,
+    },
     /// The file was written by a newer program.
-    #[error("the store has format {found}, and this program knows formats up to {known}; use the newer program")]
+    #[error(
+        "STATE_DIR: the store {file:?} has format {found}, and this program knows formats up to {known}; use the newer \
+         program, or run once with --rebuild-index, which keeps the store aside and makes a new one"
+    )]
     Newer {
+        /// Which.
+        file: PathBuf,
         /// Its `user_version`.
         found: i64,
         /// The newest that is known here.
         known: i64,
     },
     /// The file belongs to another library.
-    #[error("the store holds the index of {found}, not of {wanted}; give each library a STATE_DIR of its own")]
+    #[error(
+        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {wanted:?}; give each library a STATE_DIR \
+         of its own"
+    )]
     OtherLibrary {
+        /// Which.
+        file: PathBuf,
         /// The root in the store.
         found: String,
         /// The root that was asked for.
         wanted: String,
     },
+    /// The file, or its folder, may be read and not written.
+    #[error("STATE_DIR: the store {file:?} may not be written; give this user leave to write to it and to its folder")]
+    ReadOnly {
+        /// Which.
+        file: PathBuf,
+    },
+    /// A file beside the store could not be read or written.
+    #[error("STATE_DIR: {file:?} cannot be used: {source}")]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The writer has stopped, which only a bug brings about.
     #[error("the store's writer has stopped")]
     Stopped,
+}
+
+impl StoreError {
+    /// Whether nothing failed, and what was given as STATE_DIR is not for this program, library or user.
+    pub fn asks_for_another(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self {
+            Self::Newer { .. } | Self::OtherLibrary { .. } | Self::ReadOnly { .. } => true,
+            Self::File { source, .. } => matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem),
+            _ => false,
+        }
+    }
+
+    /// What an error that came of opening `file` says of it.
+    fn at(self, file: &Path) -> Self {
+        let Self::Sqlite(source) = self else { return self };
+        let file = file.to_path_buf();
+        if let Some(problem) = damage::problem_of(&source) {
+            return Self::Damaged { file, problem };
+        }
+        match source.sqlite_error_code() {
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => Self::ReadOnly { file },
+            // The tables are not ours.
+            Some(ErrorCode::Unknown) => Self::Damaged { file, problem: source.to_string() },
+            _ => Self::Unopened { file, error: source },
+        }
+    }
 }
 
 type Job = Box<dyn FnOnce(&mut Writer) + Send>;
@@ -64,11 +150,13 @@ type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 /// A handle on the store; clones share it. The writer stops when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
-    jobs: mpsc::UnboundedSender<Job>,
     reader: IndexReader,
     outbox_reader: Arc<Mutex<Connection>>,
     last_sequence: watch::Receiver<u64>,
     waiting: watch::Receiver<u64>,
+    damage: Damage,
+    /// The last to go, for with it goes the writer, who tidies up if nobody else has the file open.
+    jobs: mpsc::UnboundedSender<Job>,
 }
 
 impl Store {
@@ -76,21 +164,43 @@ impl Store {
     ///
     /// `library` is what the store says it belongs to: the root's path, whose bytes must be the same next time.
     pub fn open(file: &Path, library: &[u8], encoder: Encoder) -> Result<Self, StoreError> {
+        rebuild::finish(file)?;
+        damage::inspect(file, library)?;
+        Self::open_sound(file, library, encoder).map_err(|error| error.at(file))
+    }
+
+    fn open_sound(file: &Path, library: &[u8], encoder: Encoder) -> Result<Self, StoreError> {
         let connection = schema::open(file, library)?;
+        let last = last_sequence(&connection, file)?;
+        let mark = Mark::open(file, last)?;
         let (waiting_now, waiting) = watch::channel(commit::outbox_length(&connection)?);
-        let (announce, last_sequence) = watch::channel(commit::last_sequence(&connection)?);
-        let mut writer = Writer::new(connection, encoder, announce, waiting_now)?;
+        let (announce, last_sequence) = watch::channel(last);
+        let damage = Damage::none_yet(file);
+        let mut writer = Writer { connection, encoder, mark, last_sequence: last, announce, waiting: waiting_now };
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
-        let spawned = thread::Builder::new().name("store".into()).spawn(move || {
-            while let Some(job) = queue.blocking_recv() {
-                job(&mut writer);
+        let spawned = thread::Builder::new().name("store".into()).spawn({
+            let damage = damage.clone();
+            move || {
+                while let Some(job) = queue.blocking_recv() {
+                    job(&mut writer);
+                }
+                if damage.found().is_some() {
+                    // Closing it would move the log into the file.
+                    let _ = writer.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+                }
             }
         });
         if spawned.is_err() {
             return Err(StoreError::Stopped);
         }
         let outbox_reader = Arc::new(Mutex::new(schema::open_reader(file)?));
-        Ok(Self { jobs, reader: IndexReader::open(file)?, outbox_reader, last_sequence, waiting })
+        let reader = IndexReader::open(file, damage.clone())?;
+        Ok(Self { reader, outbox_reader, last_sequence, waiting, damage, jobs })
+    }
+
+    /// Whether the store was found damaged since it was opened: then nothing will succeed any more.
+    pub fn damage(&self) -> &Damage {
+        &self.damage
     }
 
     /// Classifies a batch against the index and commits what it comes to: rows and messages together.
@@ -124,17 +234,26 @@ impl Store {
     /// committed; it ends with the store. Reading forgets nothing.
     pub fn outbox(&self) -> impl Stream<Item = Result<Outgoing, StoreError>> + use<> {
         let mut newest = self.last_sequence.clone();
-        let reader = Arc::clone(&self.outbox_reader);
+        let (reader, damage) = (Arc::clone(&self.outbox_reader), self.damage.clone());
         async_stream::try_stream! {
             let mut after = 0;
             loop {
                 newest.mark_unchanged();
-                let connection = Arc::clone(&reader);
+                let (connection, noted) = (Arc::clone(&reader), damage.clone());
                 let page = run_blocking(move || {
                     let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                    commit::outbox_after(&connection, after, OUTBOX_PAGE)
+                    told(&noted, commit::outbox_after(&connection, after, OUTBOX_PAGE))
                 })
-                .await?;
+                .await;
+                let page = match page {
+                    Err(StoreError::Sqlite(error)) if damage.found().is_none() => {
+                        // Such as a disk that has no room even for reading: what waits can wait.
+                        tracing::warn!(%error, "the outbox cannot be read; that is tried again");
+                        tokio::time::sleep(READ_AGAIN).await;
+                        continue;
+                    }
+                    page => page?,
+                };
                 let read_all = page.len() < OUTBOX_PAGE;
                 for outgoing in page {
                     after = outgoing.sequence;
@@ -148,7 +267,8 @@ impl Store {
     }
 
     /// Begins to publish everything at or beneath `under` again, and says how many files that are now.
-    /// [`Store::replay_some`] does it, now or after a restart.
+    /// [`Store::replay_some`] does it, now or after a restart. An older replay of all or some of that is
+    /// dropped, however far it came: whoever asks again may have lost what it told.
     pub async fn begin_replay(&self, under: LibraryPath) -> Result<u64, StoreError> {
         self.on_writer(move |writer| writer.begin_replay(&under)).await
     }
@@ -175,10 +295,54 @@ impl Store {
         job: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |writer| drop(reply.send(job(writer))));
+        let damage = self.damage.clone();
+        let job: Job = Box::new(move |writer| {
+            // What is damaged is left as it is.
+            let done = damage.found().map_or_else(|| told(&damage, job(writer)), Err);
+            drop(reply.send(done));
+        });
         self.jobs.send(job).map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
     }
+}
+
+/// `outcome`, of which `damage` is told where it is an error.
+fn told<T>(damage: &Damage, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+    if let Err(StoreError::Sqlite(error)) = &outcome {
+        damage.note(error);
+    }
+    outcome
+}
+
+/// The number after which the next message is numbered.
+fn last_sequence(connection: &Connection, file: &Path) -> Result<u64, StoreError> {
+    let known = commit::last_sequence(connection)?;
+    match Mark::read(file) {
+        Some(mark) if known < mark.committed => {
+            tracing::error!(
+                store = %file.display(),
+                known_to_it = known,
+                was_given_out = mark.committed,
+                goes_on_after = mark.reserved,
+                "the store is older than what was published from it, or new: its log was lost, or another file is in \
+                 its place; sequence numbers go on after a gap, so that none comes twice"
+            );
+            Ok(mark.reserved)
+        }
+        _ => Ok(known),
+    }
+}
+
+/// The path of a file that SQLite, or we, keep beside the store under its name.
+fn beside(store: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(store);
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes the names in the directory of `file` durable.
+fn sync_directory(file: &Path) -> io::Result<()> {
+    file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 async fn run_blocking<T: Send + 'static>(

@@ -49,21 +49,33 @@ const MIGRATIONS: [&str; 2] = [
 /// Opens the file for the writer: makes it, brings it up to date, and makes sure whose it is.
 pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(file)?;
+    if connection.is_readonly("main")? {
+        // SQLite makes do with reading where it may not write.
+        return Err(StoreError::ReadOnly { file: file.to_path_buf() });
+    }
     configure(&connection)?;
     // A commit must survive a power cut: consumers will have been told of it.
     connection.pragma_update(None, "synchronous", "FULL")?;
     // 16 MiB hold the upper pages of an index of a million files.
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
-    migrate(&mut connection)?;
-    claim(&connection, library)?;
+    migrate(&mut connection, file)?;
+    claim(&connection, file, library)?;
     Ok(connection)
 }
 
 /// Opens the file for reading only, beside the writer.
-pub(super) fn open_reader(file: &Path) -> Result<Connection, rusqlite::Error> {
+pub(super) fn open_to_read(file: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(file, flags)?;
     configure(&connection)?;
+    Ok(connection)
+}
+
+/// Opens the file for one of many readers beside the writer.
+pub(super) fn open_reader(file: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = open_to_read(file)?;
+    // Each forgets what it has at the next commit; the system's cache serves them all.
+    connection.pragma_update(None, "cache_size", -256)?;
     Ok(connection)
 }
 
@@ -79,35 +91,62 @@ fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     Ok(())
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+/// How many steps were taken.
+pub(super) fn version(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Refuses a format that is not known here.
+pub(super) fn check_version(found: i64, file: &Path) -> Result<(), StoreError> {
+    let known = newest_version();
+    if (0..=known).contains(&found) {
+        return Ok(());
+    }
+    Err(StoreError::Newer { file: file.to_path_buf(), found, known })
+}
+
+fn newest_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+fn migrate(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    if found > known || found < 0 {
-        return Err(StoreError::Newer { found, known });
+    let found = version(&transaction)?;
+    check_version(found, file)?;
+    if found == newest_version() {
+        return Ok(());
     }
     for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         transaction.execute_batch(step)?;
     }
-    transaction.pragma_update(None, "user_version", known)?;
+    transaction.pragma_update(None, "user_version", newest_version())?;
     transaction.commit()?;
     Ok(())
 }
 
-fn claim(connection: &Connection, library: &[u8]) -> Result<(), StoreError> {
-    let found: Option<Vec<u8>> =
-        connection.query_row("SELECT value FROM meta WHERE name = 'library'", [], |row| row.get(0)).optional()?;
-    match found {
-        Some(found) if found != library => Err(StoreError::OtherLibrary {
-            found: String::from_utf8_lossy(&found).into_owned(),
-            wanted: String::from_utf8_lossy(library).into_owned(),
-        }),
-        Some(_) => Ok(()),
-        None => {
-            connection.execute("INSERT INTO meta (name, value) VALUES ('library', ?1)", params![library])?;
-            Ok(())
-        }
+fn claim(connection: &Connection, file: &Path, library: &[u8]) -> Result<(), StoreError> {
+    if let Some(found) = library_of(connection)? {
+        return check_library(&found, file, library);
     }
+    connection.execute("INSERT INTO meta (name, value) VALUES ('library', ?1)", params![library])?;
+    Ok(())
+}
+
+/// Whose index a store is.
+pub(super) fn library_of(connection: &Connection) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+    connection.query_row("SELECT value FROM meta WHERE name = 'library'", [], |row| row.get(0)).optional()
+}
+
+/// Refuses the index of another library.
+pub(super) fn check_library(found: &[u8], file: &Path, wanted: &[u8]) -> Result<(), StoreError> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(StoreError::OtherLibrary {
+        file: file.to_path_buf(),
+        found: String::from_utf8_lossy(found).into_owned(),
+        wanted: String::from_utf8_lossy(wanted).into_owned(),
+    })
 }
 
 #[cfg(test)]

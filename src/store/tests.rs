@@ -4,9 +4,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Content, FileStat, Fingerprint, Index, LibraryPath, Metadata, MetadataStyle, Origin, Seen, Track};
 
-fn open(folder: &Path) -> Store {
+pub(super) fn store_file(folder: &Path) -> PathBuf {
+    folder.join("index.sqlite")
+}
+
+pub(super) fn open(folder: &Path) -> Store {
     let encoder = Encoder::new("test", Path::new("/music"), MetadataStyle::Nested);
-    Store::open(&folder.join("index.sqlite"), b"/music", encoder).unwrap()
+    Store::open(&store_file(folder), b"/music", encoder).unwrap()
 }
 
 fn stat(inode: u64) -> FileStat {
@@ -18,17 +22,17 @@ fn track(content: u8) -> Track {
     Track { fingerprint: Fingerprint { sha256: [content; 32], xxh128: u128::from(content) << 120 }, metadata }
 }
 
-fn file(path: &LibraryPath, content: u8) -> Observation {
+pub(super) fn file(path: &LibraryPath, content: u8) -> Observation {
     let seen = Seen::File { stat: stat(u64::MAX - 3), content: Content::Read(track(content)), candidates: vec![] };
     Observation { path: path.clone(), origin: Origin::Scan, seen }
 }
 
-fn missing(path: &LibraryPath) -> Observation {
+pub(super) fn missing(path: &LibraryPath) -> Observation {
     Observation { path: path.clone(), origin: Origin::Watch, seen: Seen::Missing }
 }
 
 /// Every message that waits now, without waiting for more.
-async fn waiting(store: &Store) -> Vec<Outgoing> {
+pub(super) async fn waiting(store: &Store) -> Vec<Outgoing> {
     let count = usize::try_from(store.outbox_length()).unwrap();
     store.outbox().take(count).map(Result::unwrap).collect().await
 }
@@ -89,6 +93,36 @@ async fn a_file_that_changed_under_one_name_is_to_be_looked_at_under_its_others(
 }
 
 #[tokio::test]
+async fn a_file_whose_name_another_one_took_is_to_be_looked_at_under_its_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (one, other) = (LibraryPath::from("one.mp3"), LibraryPath::from("other.mp3"));
+    store.commit([file(&one, 1), file(&other, 1)].into()).await.unwrap();
+    let content = Content::Read(track(2));
+    let seen = Seen::File { stat: stat(5), content, candidates: vec![] };
+    let taken = Observation { path: one, origin: Origin::Watch, seen };
+    assert_eq!(store.commit([taken].into()).await.unwrap().other_names, [other]);
+}
+
+/// SQLite makes a file with a journal of the other kind, and only then begins to keep a log.
+#[tokio::test]
+async fn a_store_whose_maker_was_killed_is_made_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let half_made = folder.path().join("half made");
+    let maker = Connection::open(&half_made).unwrap();
+    maker.execute_batch("PRAGMA cache_size = 1; BEGIN; CREATE TABLE part (content)").unwrap();
+    for _ in 0..20 {
+        maker.execute("INSERT INTO part VALUES (zeroblob(4000))", []).unwrap();
+    }
+    for part in ["", "-journal"] {
+        std::fs::copy(beside(&half_made, part), beside(&store_file(folder.path()), part)).unwrap();
+    }
+    let store = open(folder.path());
+    store.commit([file(&"a.mp3".into(), 1)].into()).await.unwrap();
+    assert_eq!(waiting(&store).await.len(), 1);
+}
+
+#[tokio::test]
 async fn the_outbox_goes_on_with_what_is_committed_later() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
@@ -103,6 +137,38 @@ async fn the_outbox_goes_on_with_what_is_committed_later() {
         assert_eq!(outbox.next().await.unwrap().unwrap().sequence, expected);
     }
     writing.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replay_that_is_asked_for_again_takes_the_place_of_what_is_left_of_older_ones_beneath_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let paths = ["a/1.mp3", "a/2.mp3", "ab/1.mp3", "b/1.mp3"].map(LibraryPath::from);
+    store.commit(paths.iter().map(|path| file(path, 1)).collect()).await.unwrap();
+    store.forget(4).await.unwrap();
+    assert_eq!(store.begin_replay("x".into()).await.unwrap(), 0);
+    assert!(!store.replay_some(9).await.unwrap(), "there is nothing to do");
+
+    assert_eq!(store.begin_replay("a".into()).await.unwrap(), 2);
+    assert!(store.replay_some(1).await.unwrap());
+    assert_eq!(store.begin_replay("ab".into()).await.unwrap(), 1);
+    assert_eq!(store.begin_replay("a".into()).await.unwrap(), 2);
+    while store.replay_some(9).await.unwrap() {}
+    assert_eq!(told_from_then_on(&store, 4).await, ["a/1.mp3", "ab/1.mp3", "a/1.mp3", "a/2.mp3"]);
+
+    store.begin_replay("b".into()).await.unwrap();
+    store.begin_replay(LibraryPath::root()).await.unwrap();
+    while store.replay_some(9).await.unwrap() {}
+    assert_eq!(told_from_then_on(&store, 8).await, ["a/1.mp3", "a/2.mp3", "ab/1.mp3", "b/1.mp3"]);
+}
+
+/// The paths beneath the root of the messages after `sequence`.
+async fn told_from_then_on(store: &Store, sequence: u64) -> Vec<String> {
+    let path = |message: &Outgoing| {
+        let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
+        body["file_path"].as_str().unwrap().trim_start_matches("/music/").to_owned()
+    };
+    waiting(store).await.iter().filter(|message| message.sequence > sequence).map(path).collect()
 }
 
 proptest! {

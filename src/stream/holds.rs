@@ -46,6 +46,15 @@ impl<K: Clone + Eq + Hash> Holds<K> {
     }
 }
 
+impl Holds {
+    /// Whether anybody holds `path` or a directory above it.
+    pub fn cover(&self, path: &LibraryPath) -> bool {
+        let held = self.lock();
+        !held.is_empty()
+            && std::iter::successors(Some(path.clone()), LibraryPath::parent).any(|path| held.contains_key(&path))
+    }
+}
+
 impl<K: Clone + Eq + Hash> Drop for Hold<K> {
     fn drop(&mut self) {
         if let Entry::Occupied(mut count) = self.holds.lock().entry(self.key.clone()) {
@@ -96,5 +105,17 @@ mod tests {
         assert!(!holds.is_held(&'a') && holds.is_held(&'b'));
         drop(other);
         assert_eq!(holds.held(), 0);
+    }
+
+    #[test]
+    fn a_hold_on_a_directory_covers_what_is_beneath_it() {
+        let holds = Holds::new();
+        assert!(!holds.cover(&"a/b/x.mp3".into()));
+        let directory = holds.hold("a".into());
+        assert!(holds.cover(&"a/b/x.mp3".into()) && holds.cover(&"a".into()));
+        assert!(!holds.cover(&"a.mp3".into()) && !holds.cover(&"b/a".into()));
+        drop(directory);
+        let _everything = holds.hold(LibraryPath::root());
+        assert!(holds.cover(&"a/b/x.mp3".into()));
     }
 }

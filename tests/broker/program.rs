@@ -54,9 +54,21 @@ impl Program {
     }
 
     fn start(&self, verb: &str) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_file-watcher"))
-            .arg(verb)
+        self.spawn(Command::new(env!("CARGO_BIN_EXE_file-watcher")).arg(verb))
+    }
+
+    /// Starts it where the names of hosts are read from `hosts`.
+    fn start_with_hosts(&self, verb: &str, hosts: &Path) -> Child {
+        let script = "mount --bind \"$1\" /etc/hosts && exec \"$2\" \"$3\"";
+        let mut command = Command::new("/usr/bin/unshare");
+        command.args(["--mount", "/bin/sh", "-c", script, "sh"]).arg(hosts);
+        self.spawn(command.args([env!("CARGO_BIN_EXE_file-watcher"), verb]))
+    }
+
+    fn spawn(&self, command: &mut Command) -> Child {
+        command
             .env_clear()
+            .env("PATH", "/usr/bin:/bin")
             .env("DATA_DIR", self.folder.path().join("music"))
             .env("STATE_DIR", self.folder.path().join("state"))
             .env("RABBITMQ_URL", &self.url)
@@ -286,4 +298,23 @@ async fn a_replay_tells_everything_again_alone_or_by_the_running_service() {
     replay(&mut rebuilt, &consumer.expect(2, LIMIT).await);
     assert_eq!(rebuilt, program.disk());
     assert_eq!(stop(watching).await.code, Some(0));
+}
+
+/// Needs to be root, for a table of hosts of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_gets_its_address_later_is_found() {
+    let node = Node::shared();
+    let vhost = node.vhost();
+    let mut consumer = Consumer::of_all_keys(&node.url(&vhost)).await;
+    let program = Program::new(&format!("amqp://guest:guest@broker.test:{}/{vhost}", node.port()));
+    program.add("mp3/tagged-cover.mp3", "a.mp3");
+    let hosts = program.folder.path().join("hosts");
+    fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+    let scanning = program.start_with_hosts("scan", &hosts);
+    assert!(consumer.drain_until_quiet(Duration::from_secs(2)).await.is_empty(), "it has no address yet");
+    fs::write(&hosts, "127.0.0.1 localhost broker.test\n").unwrap();
+    consumer.expect(1, LIMIT).await;
+    let ended = ended(scanning).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("no connection"), "{ended:?}");
 }

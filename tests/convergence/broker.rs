@@ -238,7 +238,8 @@ async fn read(
     while let Some(delivery) = timeout(SILENCE, consumer.next()).await? {
         let delivery = delivery?;
         replay.lock().unwrap_or_else(PoisonError::into_inner).take(&delivery.data);
-        delivery.ack(BasicAckOptions::default()).await?;
+        // Also this waits for ever where the broker froze or died at the wrong moment.
+        timeout(SILENCE, delivery.ack(BasicAckOptions::default())).await??;
     }
     Ok(())
 }

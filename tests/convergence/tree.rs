@@ -346,6 +346,7 @@ impl Tree {
         if from == to || fs::rename(self.folder.join(from), self.folder.join(to)).is_err() {
             return false;
         }
+        self.keep_what_lasted();
         self.note(format!("renamed {from:?} to {to:?}"));
         if !is_directory && self.names.contains_key(to) && self.names.get(from) == self.names.get(to) {
             // POSIX: nothing happens between two names of one file.
@@ -407,6 +408,7 @@ impl Tree {
         self.keep_what_lasted();
         self.note(format!("removing {path:?}"));
         let _ = fs::remove_dir_all(self.folder.join(path));
+        self.keep_what_lasted();
         let gone: Vec<PathBuf> = self.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
         for name in gone {
             self.forget(&name);
@@ -429,6 +431,8 @@ impl Tree {
     }
 
     pub(crate) fn link_symbolically(&mut self, to: &Path, at: &Path) {
+        // Never under the name of a directory, or what is written beneath that would go elsewhere.
+        let at = if at.extension().is_some() { at } else { &at.with_file_name("link.mp3") };
         let _ = std::os::unix::fs::symlink(self.folder.join(to), self.folder.join(at));
     }
 
@@ -512,7 +516,8 @@ impl Tree {
         }
     }
 
-    /// To be called before names go: what was there long enough may have been seen.
+    /// To be called before names go, and again before they are forgotten, for that may take a while too: what
+    /// was there long enough may have been seen.
     fn keep_what_lasted(&mut self) {
         let writes = std::mem::take(&mut self.slow);
         for write in &writes {

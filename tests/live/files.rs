@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{Timespec, Timestamps};
 
 use crate::library::{Library, SETTLE, run, sha256};
+use crate::special::Openings;
 
 /// How steadily a test writes: where the machine has other work for so long that a file did rest,
 /// nothing follows from its being told of.
@@ -337,4 +338,29 @@ fn a_move_onto_a_file_is_a_delete_and_a_move() {
     fs::rename(library.path("a/x.mp3"), library.path("b/x.mp3")).unwrap();
     library.wait_until_settled();
     assert_eq!(library.told_since(mark), ["deleted b/x.mp3", "moved a/x.mp3 -> b/x.mp3"]);
+}
+
+#[test]
+fn a_file_that_is_only_renamed_is_not_read_again() {
+    let library = Library::watched();
+    library.write("a/x.mp3", "content");
+    library.write("b/y.mp3", "beside");
+    library.wait_until_settled();
+    let mark = library.mark();
+    let openings = Openings::of(&library.path("a/x.mp3"));
+    // Whoever waits until the messages agree with the disk reads the file, too.
+    let wait_for = |messages: usize| {
+        library.wait_for("the rename", |consumer| consumer.messages.len() == messages);
+        library.stay_silent(SETTLE);
+    };
+    let before = library.told().len();
+    fs::rename(library.path("a/x.mp3"), library.path("a/y.mp3")).unwrap();
+    wait_for(before + 1);
+    fs::rename(library.path("a/y.mp3"), library.path("b/x.mp3")).unwrap();
+    wait_for(before + 2);
+    assert_eq!(library.told_since(mark), ["renamed a/x.mp3 -> a/y.mp3", "moved a/y.mp3 -> b/x.mp3"]);
+    assert_eq!(openings.count(), 0);
+    drop(File::open(library.path("b/x.mp3")).unwrap());
+    library.stay_silent(SETTLE);
+    assert_eq!(openings.count(), 1, "the test itself would notice");
 }

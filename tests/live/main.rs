@@ -6,11 +6,15 @@
 #[path = "../support/library.rs"]
 mod library;
 
+mod brake;
 mod files;
+mod links;
 mod names;
 mod offline;
 mod roots;
 
+mod space;
 mod special;
+mod store;
 mod trees;
 mod trouble;

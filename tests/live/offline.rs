@@ -1,8 +1,8 @@
 //! Changes made while the program was not running, or was killed in the middle.
 
-use std::fs;
+use std::fs::{self, File};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::files::retag;
 use crate::library::{Library, SETTLE};
@@ -65,6 +65,20 @@ fn a_directory_that_was_moved_meanwhile_is_told_as_moves_and_nothing_is_read_aga
     assert_eq!(told.len(), 50);
     assert!(told.iter().all(|message| message.event_type == "moved"));
     library.wait_until_converged();
+}
+
+#[test]
+fn no_file_is_called_deleted_while_one_that_may_be_it_is_not_finished() {
+    let mut library = Library::new();
+    library.write("a/x.mp3", "content");
+    library.scan();
+    let mark = library.mark();
+    fs::rename(library.path("a"), library.path("b")).unwrap();
+    // As young as this it must be left alone for a while before it is looked at.
+    File::options().write(true).open(library.path("b/x.mp3")).unwrap().set_modified(SystemTime::now()).unwrap();
+    library.start();
+    library.wait_until_converged();
+    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
 }
 
 #[test]

@@ -17,14 +17,24 @@ fn fill(at: &Path) {
 }
 
 /// Something mounted on a directory, for as long as this lives at most.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
     fn tmpfs(at: &Path) -> Self {
+        Self::tmpfs_of("50%", at)
+    }
+
+    /// One that has room for so many bytes.
+    pub(crate) fn tmpfs_of(size: &str, at: &Path) -> Self {
         require_root();
         fs::create_dir_all(at).unwrap();
-        run("mount", &[&"-t", &"tmpfs", &"test", &at]);
+        run("mount", &[&"-t", &"tmpfs", &"-o", &format!("size={size}"), &"test", &at]);
         Self(at.to_path_buf())
+    }
+
+    /// Lets nobody write there any more, or lets them again.
+    pub(crate) fn make_writable(&self, writable: bool) {
+        run("mount", &[&"-o", &(if writable { "remount,rw" } else { "remount,ro" }), &self.0]);
     }
 
     fn bind(from: &Path, at: &Path) -> Self {

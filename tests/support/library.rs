@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -128,6 +128,7 @@ pub(crate) struct Consumer {
     pub(crate) messages: Vec<Message>,
     /// Messages that came again.
     pub(crate) repeated: usize,
+    is_told_again: bool,
     identities: HashMap<String, u64>,
 }
 
@@ -212,6 +213,11 @@ impl Library {
         self.folder.path().join("outside").join(below.as_ref())
     }
 
+    /// A path in the program's state.
+    pub(crate) fn state(&self, below: impl AsRef<OsStr>) -> PathBuf {
+        self.folder.path().join("state").join(below.as_ref())
+    }
+
     /// Writes a file of the library, and the directories that lead to it.
     pub(crate) fn write(&self, below: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
         write(&self.path(below), content);
@@ -226,26 +232,56 @@ impl Library {
 
     /// Starts `watch` and waits for nothing.
     pub(crate) fn spawn(&mut self) {
-        let child = self.command("watch").spawn().unwrap();
+        self.spawn_with(&["watch"]);
+    }
+
+    /// Starts it with these arguments and waits for nothing.
+    pub(crate) fn spawn_with(&mut self, arguments: &[&str]) {
+        let child = self.command(arguments).spawn().unwrap();
         self.run(child);
     }
 
     /// Runs `scan` to its end.
     pub(crate) fn scan(&mut self) -> Summary {
-        let (_, before) = self.log();
-        let child = self.command("scan").spawn().unwrap();
-        self.run(child);
-        let status = self.ended();
-        let (log, _) = self.log();
-        let text = log[before..].join("\n");
+        self.until_it_ends("scan")
+    }
+
+    /// Runs a command to its end that looks at everything and says what it did.
+    pub(crate) fn until_it_ends(&mut self, verb: &str) -> Summary {
+        let (status, text) = self.try_to(&[verb]);
         assert!(status.success(), "{text}");
         Summary { text }
     }
 
-    fn command(&self, verb: &str) -> Command {
-        assert!(self.running.is_none(), "it runs already");
+    /// Runs it with these arguments until it ends by itself, however; returns also what it logged.
+    pub(crate) fn try_to(&mut self, arguments: &[&str]) -> (ExitStatus, String) {
+        let (_, before) = self.log();
+        self.spawn_with(arguments);
+        let status = self.ended();
+        let (log, _) = self.log();
+        (status, log[before..].join("\n"))
+    }
+
+    /// Runs it a second time, beside the one that runs, until that ends.
+    pub(crate) fn try_beside(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// From now on what is known already may be told as created again.
+    pub(crate) fn expect_everything_again(&self) {
+        self.heard.lock().consumer.is_told_again = true;
+    }
+
+    /// Runs a command beside the service, to its end: its exit code, and what it said.
+    pub(crate) fn ask(&self, verb: &str) -> (Option<i32>, String) {
+        let output = self.command(&[verb]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let binary = self.binary.path.clone().into_os_string();
-        let mut words = self.runner.iter().cloned().chain([binary, verb.into()]);
+        let arguments = arguments.iter().map(OsString::from);
+        let mut words = self.runner.iter().cloned().chain([binary]).chain(arguments);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).env_clear().envs(&self.variables).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -256,6 +292,7 @@ impl Library {
     }
 
     fn run(&mut self, mut child: Child) {
+        assert!(self.running.is_none(), "it runs already");
         let (messages, log) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let root = self.root();
         let heard = Arc::clone(&self.heard);
@@ -300,7 +337,8 @@ impl Library {
         self.ended();
     }
 
-    fn ended(&mut self) -> ExitStatus {
+    /// Waits until it has ended.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let Running { mut child, threads } = self.running.take().expect("it runs");
         let begun = Instant::now();
         let status = loop {
@@ -352,6 +390,11 @@ impl Library {
         self.wait(words, |said| said.log[mark.log..].iter().any(|line| line.contains(words)));
     }
 
+    /// Waits until so many lines of the log have had these words.
+    pub(crate) fn wait_for_logged(&self, words: &str, lines: usize) {
+        self.wait(words, |said| said.logged(words) >= lines);
+    }
+
     fn wait(&self, what: &str, holds: impl Fn(&Said) -> bool) {
         let begun = Instant::now();
         let mut said = self.said();
@@ -398,6 +441,11 @@ impl Library {
     /// All messages.
     pub(crate) fn messages(&self) -> Vec<Message> {
         self.messages_since(Mark::default())
+    }
+
+    /// How many messages came again.
+    pub(crate) fn repeated(&self) -> usize {
+        self.said().consumer.repeated
     }
 
     /// What the library holds by what was said.
@@ -580,7 +628,7 @@ impl Consumer {
         let known = self.files.get(&message.path).cloned();
         match (message.event_type.as_str(), &message.sha256, &message.old_path) {
             ("created", Some(sha256), None) => {
-                if known.is_some() {
+                if known.is_some() && !self.is_told_again {
                     return Err("created what was there".into());
                 }
                 self.files.insert(message.path.clone(), sha256.clone());

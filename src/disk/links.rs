@@ -1,0 +1,143 @@
+//! Symbolic links, where they are to be followed.
+//!
+//! On the way to a path one link is followed, and only to what is inside the library. A link that is
+//! come by behind another one, that leads out, or that leads to a directory which holds it, is a name
+//! and nothing more. So every file has a finite number of paths, whatever leads to whatever, and what
+//! a path is does not depend on how it was come by.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::model::LibraryPath;
+
+/// The links that were followed so far: each as where it leads and where it is.
+#[derive(Debug, Default)]
+pub(super) struct Links(Mutex<BTreeSet<(LibraryPath, LibraryPath)>>);
+
+impl Links {
+    /// Where `path` really is, if the first link on the way to it may be followed.
+    pub(super) fn resolve(&self, root: &Path, path: &LibraryPath) -> io::Result<Option<LibraryPath>> {
+        let mut way = LibraryPath::root();
+        let mut names = path.names();
+        while let Some(name) = names.next() {
+            way = way.join(name);
+            match way.under(root).symlink_metadata() {
+                Ok(found) if found.is_symlink() => {
+                    let target = self.target(root, &way)?;
+                    return Ok(target.map(|target| names.fold(target, |real, name| real.join(name))));
+                }
+                Ok(_) => {}
+                Err(error) if is_absence(&error) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a link leads, if it may be followed.
+    fn target(&self, root: &Path, link: &LibraryPath) -> io::Result<Option<LibraryPath>> {
+        let target = match link.under(root).canonicalize() {
+            Ok(target) => LibraryPath::beneath(&root.canonicalize()?, &target),
+            Err(error) if is_absence(&error) => None,
+            Err(error) => return Err(error),
+        };
+        let target = target.filter(|target| !link.is_at_or_under(target));
+        if let Some(target) = &target {
+            self.known().insert((target.clone(), link.clone()));
+        }
+        Ok(target)
+    }
+
+    /// The other paths of what is at `path`.
+    pub(super) fn other_paths(&self, path: &LibraryPath) -> Vec<LibraryPath> {
+        let known = self.known();
+        let mut paths = Vec::new();
+        let mut target = Some(path.clone());
+        while let Some(at) = target {
+            let depth = at.names().count();
+            let behind = |link: &LibraryPath| path.names().skip(depth).fold(link.clone(), |path, name| path.join(name));
+            let links = known.range((Bound::Included((at.clone(), LibraryPath::root())), Bound::Unbounded));
+            paths.extend(links.take_while(|(target, _)| *target == at).map(|(_, link)| behind(link)));
+            target = at.parent();
+        }
+        paths
+    }
+
+    /// The links that lead to somewhere beneath `directory`.
+    pub(super) fn beneath(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
+        let first = (directory.join(b""), LibraryPath::root());
+        let known = self.known();
+        let links = known.range((Bound::Included(first), Bound::Unbounded));
+        links.take_while(|(target, _)| target.is_at_or_under(directory)).map(|(_, link)| link.clone()).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeSet<(LibraryPath, LibraryPath)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error proves that a name leads nowhere. A circle of links does.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn paths(paths: &[&str]) -> Vec<LibraryPath> {
+        paths.iter().map(|path| LibraryPath::from(*path)).collect()
+    }
+
+    #[test]
+    fn a_link_is_followed_once_and_never_out_or_to_a_directory_that_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("music");
+        for directory in ["music/real/deep", "music/b", "outside"] {
+            fs::create_dir_all(folder.path().join(directory)).unwrap();
+        }
+        fs::write(root.join("real/x.mp3"), "").unwrap();
+        symlink("../real", root.join("b/relative")).unwrap();
+        symlink(root.join("real"), root.join("absolute")).unwrap();
+        symlink("absolute", root.join("to a link")).unwrap();
+        symlink("../x.mp3", root.join("real/deep/x.mp3")).unwrap();
+        symlink("..", root.join("real/deep/up")).unwrap();
+        symlink("..", root.join("b/all")).unwrap();
+        symlink("../outside", root.join("out")).unwrap();
+        symlink("around", root.join("around")).unwrap();
+        symlink("nothing", root.join("dangling")).unwrap();
+
+        let links = Links::default();
+        let real = |path: &str| links.resolve(&root, &path.into()).unwrap();
+        assert_eq!(real("b/relative/x.mp3"), Some("real/x.mp3".into()));
+        assert_eq!(real("absolute/new/x.mp3"), Some("real/new/x.mp3".into()));
+        assert_eq!(real("to a link"), Some("real".into()));
+        assert_eq!(real("real/deep/x.mp3"), Some("real/x.mp3".into()));
+        // The rest of the way is taken as it is: a second link is left alone by whoever goes there.
+        assert_eq!(real("absolute/deep/x.mp3"), Some("real/deep/x.mp3".into()));
+        let names = ["real/x.mp3", "real/deep/up/x.mp3", "b/all/x.mp3", "out/x.mp3", "around", "dangling", "nothing/x"];
+        for path in names {
+            assert_eq!(real(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_one_of_every_path_that_leads_there() {
+        let links = Links::default();
+        let known = [("real", "one"), ("real", "two"), ("real/deep", "three"), ("real.mp3", "four"), ("b", "five")];
+        links.known().extend(known.iter().map(|(target, link)| (LibraryPath::from(*target), LibraryPath::from(*link))));
+        assert_eq!(links.other_paths(&"real/deep/x".into()), paths(&["three/x", "one/deep/x", "two/deep/x"]));
+        assert_eq!(links.other_paths(&"real.mp3".into()), paths(&["four"]));
+        assert!(links.other_paths(&"a/x".into()).is_empty());
+        assert_eq!(links.beneath(&"real".into()), paths(&["three"]));
+        assert_eq!(links.beneath(&LibraryPath::root()).len(), 5);
+    }
+}

@@ -1,0 +1,317 @@
+//! A new store in the place of one that is damaged, or not believed any more.
+//!
+//! What is kept: every undelivered message that can be read, as it was, and delivered before anything
+//! else; every path that can be read, as one that consumers may know of; and the sequence, which goes on
+//! above whatever was given out. What is not believed is what the old index says of the files: each is read
+//! again and told as created, and a path at which nothing is any more is told as deleted. So consumers agree
+//! with the disk afterwards, except about files that were deleted meanwhile and whose rows could not be read.
+//!
+//! The old files are only ever renamed, to a name that is free. The new store is made beside them and takes
+//! their place when it is whole; [`finish`] does the rest where the process was killed in between.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row as SqlRow, params};
+use serde::Deserialize;
+
+use super::mark::{Mark, Marked};
+use super::{StoreError, beside, commit, damage, index, schema, sync_directory};
+use crate::failpoint::failpoint;
+use crate::model::{LibraryPath, Outgoing, Row};
+
+/// What SQLite keeps under the name of a store.
+const PARTS: [&str; 3] = ["", "-wal", "-shm"];
+
+/// What it keeps beside a file that is not a store yet. Beside one that is, it is somebody else's.
+const JOURNAL: &str = "-journal";
+
+/// The new store until it is whole, and from then on.
+const UNFINISHED: &str = ".unfinished";
+const REBUILT: &str = ".rebuilt";
+
+/// Keys that are tried one after another where nothing can be read: one lost page holds far fewer.
+const MOST_MISSES: u32 = 20_000;
+
+/// Beyond this a number is not one of ours: consumers in JavaScript could not tell it from its neighbours.
+const HIGHEST: u64 = 1 << 53;
+
+/// What became of an old store.
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// Where it is now.
+    pub aside: PathBuf,
+    /// Undelivered messages that were taken over.
+    pub messages: u64,
+    /// Paths that were taken over.
+    pub paths: u64,
+    /// Whether all of both could be read.
+    pub whole: bool,
+    /// The number after which the sequence goes on.
+    pub last_sequence: u64,
+}
+
+/// Moves the store at `file` aside and makes a new one for `library`; nothing where there is none.
+///
+/// The store of another library is refused: its paths and messages say nothing of this one.
+pub fn rebuild(file: &Path, library: &[u8]) -> Result<Option<Rebuilt>, StoreError> {
+    finish(file)?;
+    if !is_any_there(file)? {
+        return Ok(None);
+    }
+    let unfinished = beside(file, UNFINISHED);
+    for part in PARTS {
+        let leftover = beside(&unfinished, part);
+        match fs::remove_file(&leftover) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::File { file: leftover, source: error });
+            }
+            _ => {}
+        }
+    }
+    // Nothing could be read before that was undone which it says, and it would be undone in the new store as well.
+    let journal = beside(file, JOURNAL);
+    if journal.exists() {
+        let moved = free_name(file).and_then(|aside| fs::rename(&journal, beside(&aside, JOURNAL)));
+        moved.map_err(|source| StoreError::File { file: journal, source })?;
+    }
+    let mut rebuilt = make(&unfinished, file, library).map_err(|error| error.at(&unfinished))?;
+    failpoint!("rebuild::made");
+    let ready = beside(file, REBUILT);
+    let in_place = File::open(&unfinished)
+        .and_then(|whole| whole.sync_all())
+        .and_then(|()| fs::rename(&unfinished, &ready))
+        .and_then(|()| sync_directory(&ready));
+    in_place.map_err(|source| StoreError::File { file: unfinished, source })?;
+    rebuilt.aside = finish(file)?.unwrap_or_default();
+    Ok(Some(rebuilt))
+}
+
+/// Puts a new store that is whole in the place of the old one, which is moved aside; says where to.
+pub(super) fn finish(file: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let ready = beside(file, REBUILT);
+    let failed = |file: &Path| {
+        let file = file.to_path_buf();
+        move |source| StoreError::File { file, source }
+    };
+    if !ready.try_exists().map_err(failed(&ready))? {
+        return Ok(None);
+    }
+    let aside = free_name(file).map_err(failed(file))?;
+    for part in PARTS {
+        failpoint!("rebuild::move");
+        let old = beside(file, part);
+        match fs::rename(&old, beside(&aside, part)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&old)(error)),
+            _ => {}
+        }
+    }
+    fs::rename(&ready, file).and_then(|()| sync_directory(file)).map_err(failed(&ready))?;
+    Ok(Some(aside))
+}
+
+fn is_any_there(file: &Path) -> Result<bool, StoreError> {
+    for part in &PARTS[..2] {
+        let file = beside(file, part);
+        if file.try_exists().map_err(|source| StoreError::File { file, source })? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A name with the date, which nothing has.
+fn free_name(file: &Path) -> io::Result<PathBuf> {
+    let date = Timestamp::now().strftime("%Y-%m-%dT%H%M%SZ").to_string();
+    let mut number = 1_u32;
+    loop {
+        let more = if number == 1 { String::new() } else { format!("-{number}") };
+        let name = file.with_extension(format!("{date}{more}.sqlite"));
+        let mut is_free = true;
+        for part in PARTS.iter().chain(&[JOURNAL]) {
+            is_free &= !beside(&name, part).try_exists()?;
+        }
+        if is_free {
+            return Ok(name);
+        }
+        number += 1;
+    }
+}
+
+/// Makes the new store at `unfinished` from what can be read of the old one.
+fn make(unfinished: &Path, file: &Path, library: &[u8]) -> Result<Rebuilt, StoreError> {
+    // One that may not be read is not damaged: there may be messages in it.
+    let opened = file.exists().then(|| damage::open_untouched(file)).transpose();
+    let old = opened.map_err(|error| StoreError::from(error).at(file))?;
+    if let Some(Ok(Some(found))) = old.as_ref().map(schema::library_of) {
+        schema::check_library(&found, file, library)?;
+    }
+    let mut new = schema::open(unfinished, library)?;
+    let transaction = new.transaction()?;
+    let mut whole = false;
+    if let Some(old) = &old {
+        whole = take_messages(old, &transaction)?;
+        whole &= take_paths(old, &transaction)?;
+    }
+    let last_sequence = sequence_after(old.as_ref(), Mark::read(file), commit::last_sequence(&transaction)?);
+    transaction.execute("DELETE FROM sqlite_sequence WHERE name = 'outbox'", [])?;
+    let sequence = params![last_sequence.cast_signed()];
+    transaction.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('outbox', ?1)", sequence)?;
+    let count = |query| transaction.query_row(query, [], |row| row.get::<_, i64>(0));
+    let paths = count("SELECT count(*) FROM files")?.cast_unsigned();
+    let messages = commit::outbox_length(&transaction)?;
+    transaction.commit()?;
+    new.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(Rebuilt { aside: PathBuf::new(), messages, paths, whole, last_sequence })
+}
+
+/// Takes over the undelivered messages; returns whether every one could be read.
+fn take_messages(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
+    let query = "SELECT sequence, event_type, correlation_id, timestamp, body FROM outbox
+                 WHERE sequence > ?1 ORDER BY sequence";
+    let mut last = None;
+    let mut gaps = false;
+    let whole = salvage(old, query, message_from, |message| {
+        gaps |= last.is_some_and(|last| last + 1 != message.sequence);
+        last = Some(message.sequence);
+        let is_new = commit::outbox_after(new, message.sequence - 1, 1)?
+            .first()
+            .is_none_or(|it| it.sequence != message.sequence);
+        if is_new { commit::insert(new, &message) } else { Ok(()) }
+    })?;
+    let ends_early = last.is_some() && last != commit::last_sequence(old).ok();
+    Ok(whole && !gaps && !ends_early)
+}
+
+/// Takes over the paths; returns whether every one could be read.
+fn take_paths(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
+    let query = "SELECT rowid, path, device FROM files NOT INDEXED WHERE rowid > ?1 ORDER BY rowid";
+    let read = |row: &SqlRow<'_>| Ok(path_from(row, 1)?.zip(Some(row.get::<_, i64>(2)?.cast_unsigned())));
+    let mut whole = salvage(old, query, read, |(path, device)| commit::put(new, &Row::forgotten(path, device)))?;
+    // The index of paths has them all a second time, and can be read from both ends.
+    for query in ["SELECT path FROM files ORDER BY path", "SELECT path FROM files ORDER BY path DESC"] {
+        let (more, ended) = take_paths_of_index(old, query, new)?;
+        whole &= ended && more == 0;
+        if ended {
+            break;
+        }
+    }
+    Ok(whole)
+}
+
+/// Takes over the paths that were not yet; returns how many those were, and whether all could be read.
+fn take_paths_of_index(old: &Connection, query: &str, new: &Connection) -> Result<(u64, bool), StoreError> {
+    let mut more = 0;
+    let Ok(mut statement) = old.prepare(query) else { return Ok((more, false)) };
+    let Ok(mut rows) = statement.query([]) else { return Ok((more, false)) };
+    loop {
+        let path = match rows.next() {
+            Ok(Some(row)) => path_from(row, 0),
+            Ok(None) => return Ok((more, true)),
+            Err(_) => return Ok((more, false)),
+        };
+        if let Ok(Some(path)) = path
+            && index::row(new, &path)?.is_none()
+        {
+            commit::put(new, &Row::forgotten(path, 0))?;
+            more += 1;
+        }
+    }
+}
+
+/// Reads on behind every row that cannot be read, and takes the others; returns whether all could be.
+///
+/// The first column of `query` is the key by which it is ordered, and its parameter the key to go on after.
+fn salvage<T>(
+    old: &Connection,
+    query: &str,
+    read: impl Fn(&SqlRow<'_>) -> Result<Option<T>, rusqlite::Error>,
+    mut take: impl FnMut(T) -> Result<(), StoreError>,
+) -> Result<bool, StoreError> {
+    let Ok(mut statement) = old.prepare(query) else { return Ok(false) };
+    let mut after = 0_i64;
+    let mut misses = 0;
+    let mut whole = true;
+    while misses < MOST_MISSES {
+        let Ok(mut rows) = statement.query([after]) else { break };
+        loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(whole),
+                Err(_) => break,
+            };
+            let Ok(key) = row.get::<_, i64>(0) else { break };
+            match read(row) {
+                Ok(Some(row)) => {
+                    // A page that stands in another one's place brings rows out of their order, or twice.
+                    whole &= key > after;
+                    after = after.max(key);
+                    misses = 0;
+                    take(row)?;
+                }
+                Ok(None) | Err(_) => whole = false,
+            }
+        }
+        whole = false;
+        misses += 1;
+        after = after.saturating_add(1);
+    }
+    Ok(false)
+}
+
+/// A message, where it is what was once put there: a page of something else may look like a row.
+fn message_from(row: &SqlRow<'_>) -> Result<Option<Outgoing>, rusqlite::Error> {
+    #[derive(Deserialize)]
+    struct Body {
+        sequence: u64,
+        event_type: String,
+        correlation_id: String,
+    }
+    let message = Outgoing {
+        sequence: row.get::<_, i64>(0)?.cast_unsigned(),
+        event_type: row.get(1)?,
+        correlation_id: row.get(2)?,
+        timestamp: row.get::<_, i64>(3)?.cast_unsigned(),
+        body: row.get(4)?,
+    };
+    let is_itself = serde_json::from_slice(&message.body).is_ok_and(|body: Body| {
+        (body.sequence, body.event_type, body.correlation_id)
+            == (message.sequence, message.event_type.clone(), message.correlation_id.clone())
+    });
+    Ok(is_itself.then_some(message))
+}
+
+/// A path, where it looks like one of an audio file: a page of something else may look like a row.
+fn path_from(row: &SqlRow<'_>, column: usize) -> Result<Option<LibraryPath>, rusqlite::Error> {
+    let bytes = row.get_ref(column)?.as_blob()?;
+    let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&0);
+    let is_path = bytes.split(|&byte| byte == b'/').all(is_name);
+    let mut after_dots = bytes.rsplit(|&byte| byte == b'.');
+    let extension = after_dots.next().filter(|_| after_dots.next().is_some());
+    let has_extension = extension
+        .is_some_and(|it| !it.is_empty() && it.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+    Ok((is_path && has_extension).then(|| LibraryPath::from_bytes(bytes)))
+}
+
+/// The number above which nothing was ever given out, as far as anything of the old store can tell.
+fn sequence_after(old: Option<&Connection>, mark: Option<Marked>, highest_message: u64) -> u64 {
+    let known = old.and_then(|old| commit::last_sequence(old).ok()).filter(|known| *known < HIGHEST);
+    let last = match (known, mark) {
+        (Some(known), Some(mark)) if known < mark.committed => mark.reserved,
+        (Some(known), _) => known,
+        (None, Some(mark)) => mark.reserved,
+        // A clock counts microseconds faster than anybody counts files.
+        (None, None) => SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| u64::try_from(since.as_micros()).ok())
+            .unwrap_or(HIGHEST),
+    };
+    last.max(highest_message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Links that are followed, where that was asked for: inside the library, once, and never in a circle.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::library::{Files, Library, SETTLE, sha256, write};
+
+fn following() -> Library {
+    let mut library = Library::new();
+    library.set("FOLLOW_SYMLINKS", "true");
+    library
+}
+
+/// Waits until the messages say that these files are there, and no others.
+fn wait_until_told(library: &Library, files: &[(&str, &str)]) {
+    let expected: Files = files.iter().map(|(path, content)| (path.as_bytes().to_vec(), sha256(content))).collect();
+    library.wait_for(&format!("{files:?}"), |consumer| consumer.files == expected);
+}
+
+/// Every way that leads out, nowhere, or round and round.
+fn lead_astray(library: &Library) {
+    write(&library.outside("tree/x.mp3"), "outside");
+    for (target, link) in [
+        (library.outside("tree"), "tree out"),
+        (library.outside("tree/x.mp3"), "out.mp3"),
+        (library.root(), "artist/circle"),
+        (library.path("artist"), "artist/self.mp3"),
+        (library.path("nothing"), "dangling.mp3"),
+    ] {
+        symlink(target, library.path(link)).unwrap();
+    }
+}
+
+#[test]
+fn what_links_lead_to_is_told_at_every_path_that_leads_there() {
+    let mut library = following();
+    library.write("artist/album/x.mp3", "one");
+    library.write("blob", "no name of an audio file");
+    fs::create_dir(library.path("genre")).unwrap();
+    lead_astray(&library);
+    symlink("../artist", library.path("genre/jazz")).unwrap();
+    symlink("../blob", library.path("genre/song.mp3")).unwrap();
+    symlink("../../genre", library.path("artist/album/genre")).unwrap();
+    let told = [
+        ("artist/album/x.mp3", "one"),
+        ("genre/jazz/album/x.mp3", "one"),
+        ("genre/song.mp3", "no name of an audio file"),
+    ];
+    // `artist/album/genre` leads to nothing but links, and behind a link no other one is followed.
+    library.scan();
+    wait_until_told(&library, &told);
+    let summary = library.scan();
+    assert!(summary.hashed_nothing(), "{}", summary.text);
+    wait_until_told(&library, &told);
+}
+
+#[test]
+fn what_happens_behind_a_link_is_told_at_every_path_while_it_happens() {
+    let mut library = following();
+    library.write("artist/x.mp3", "one");
+    library.write("blob", "first");
+    lead_astray(&library);
+    library.start();
+    symlink(library.path("artist"), library.path("jazz")).unwrap();
+    symlink("blob", library.path("song.mp3")).unwrap();
+    wait_until_told(&library, &[("artist/x.mp3", "one"), ("jazz/x.mp3", "one"), ("song.mp3", "first")]);
+
+    // Contents, names and whole directories.
+    library.write("artist/x.mp3", "two");
+    library.write("blob", "second");
+    library.write("artist/album/y.mp3", "new");
+    let told = [
+        ("artist/album/y.mp3", "new"),
+        ("artist/x.mp3", "two"),
+        ("jazz/album/y.mp3", "new"),
+        ("jazz/x.mp3", "two"),
+        ("song.mp3", "second"),
+    ];
+    wait_until_told(&library, &told);
+    fs::rename(library.path("artist/album"), library.path("artist/renamed")).unwrap();
+    fs::remove_file(library.path("artist/x.mp3")).unwrap();
+    let told = [("artist/renamed/y.mp3", "new"), ("jazz/renamed/y.mp3", "new"), ("song.mp3", "second")];
+    wait_until_told(&library, &told);
+
+    let mark = library.mark();
+    fs::rename(library.path("artist/renamed/y.mp3"), library.path("artist/renamed/z.mp3")).unwrap();
+    let told = [("artist/renamed/z.mp3", "new"), ("jazz/renamed/z.mp3", "new"), ("song.mp3", "second")];
+    wait_until_told(&library, &told);
+    let mut renamed = library.told_since(mark);
+    renamed.sort();
+    assert_eq!(
+        renamed,
+        ["renamed artist/renamed/y.mp3 -> artist/renamed/z.mp3", "renamed jazz/renamed/y.mp3 -> jazz/renamed/z.mp3"]
+    );
+
+    // The links themselves.
+    write(&library.path("other/z.mp3"), "other");
+    symlink("other", library.path("new link")).unwrap();
+    fs::rename(library.path("new link"), library.path("jazz")).unwrap();
+    let told =
+        [("artist/renamed/z.mp3", "new"), ("jazz/z.mp3", "other"), ("other/z.mp3", "other"), ("song.mp3", "second")];
+    wait_until_told(&library, &told);
+    fs::remove_file(library.path("jazz")).unwrap();
+    fs::remove_file(library.path("song.mp3")).unwrap();
+    wait_until_told(&library, &[("artist/renamed/z.mp3", "new"), ("other/z.mp3", "other")]);
+
+    // What a link leads to goes, and comes back.
+    symlink("other", library.path("jazz")).unwrap();
+    let told = [("artist/renamed/z.mp3", "new"), ("jazz/z.mp3", "other"), ("other/z.mp3", "other")];
+    wait_until_told(&library, &told);
+    fs::rename(library.path("other"), library.outside("other")).unwrap();
+    wait_until_told(&library, &[("artist/renamed/z.mp3", "new")]);
+    fs::rename(library.outside("other"), library.path("other")).unwrap();
+    wait_until_told(&library, &told);
+    library.stay_silent(SETTLE * 2);
+}

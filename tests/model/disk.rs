@@ -1,0 +1,565 @@
+//! A disk in memory: names, directories, inodes and a clock, with what people do to them.
+//!
+//! It keeps to what the kernel does as far as a look can tell: which times an operation changes, that
+//! inode numbers are used again once nobody has the file, that a file which is open lives on without
+//! a name. What the kernel tells a watcher of each operation is told too, as [`Told`].
+//!
+//! Two things are kinder than life. Every change of content has a time of its own: two within one tick
+//! of a coarse clock, with a look between them, cannot be told apart by anybody. And a name that a file
+//! has outside of the library stays: were it gone again, nothing about the file would tell that
+//! somebody could have written to it unheard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use file_watcher::disk::Entry;
+use file_watcher::library::Walked;
+use file_watcher::model::{Extensions, FileStat, LibraryPath};
+
+use crate::operation::{ContentId, DIRECTORIES, FILES, Mtime, New, Old, Op, Told};
+
+/// Where another filesystem can be mounted, and the number of that.
+pub(crate) const MOUNT: &str = "m";
+const MOUNTED_DEVICE: u64 = 7;
+
+/// A time that lies ahead of every clock, as copied files may have: such a file is never old enough by its time.
+const FUTURE: i64 = i64::MAX / 2;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Inode {
+    pub(crate) device: u64,
+    pub(crate) number: u64,
+    pub(crate) content: ContentId,
+    pub(crate) size: u64,
+    pub(crate) mtime: i64,
+    pub(crate) ctime: i64,
+    /// Written through a memory map without any time having changed yet.
+    lazily_written: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    names: BTreeMap<LibraryPath, usize>,
+    directories: BTreeSet<LibraryPath>,
+    unreadable: BTreeSet<LibraryPath>,
+    inodes: Vec<Inode>,
+    /// What is on the filesystem that is not mounted now, or under the one that is.
+    hidden_names: BTreeMap<LibraryPath, usize>,
+    mounted: bool,
+    clock: i64,
+    renames: u32,
+    /// The directory that was moved to where nobody watches.
+    outside: Option<Tree>,
+    /// Files with a second name where nobody watches.
+    linked_outside: BTreeSet<usize>,
+    /// Files that somebody has open.
+    pub(crate) open: Vec<usize>,
+}
+
+/// A directory without a place: all that is in it, by the ends of the paths.
+#[derive(Clone, Debug, Default)]
+struct Tree {
+    directories: BTreeSet<Vec<u8>>,
+    names: BTreeMap<Vec<u8>, usize>,
+}
+
+impl Inode {
+    fn rewrite(&mut self, content: ContentId, mtime: Mtime, now: i64) {
+        (self.content, self.ctime) = (content, now);
+        match mtime {
+            Mtime::Now => self.mtime = now,
+            Mtime::Restored => {}
+            Mtime::Future => self.mtime = FUTURE + now,
+        }
+    }
+}
+
+fn new_file(index: New) -> LibraryPath {
+    LibraryPath::from(FILES[index])
+}
+
+fn new_directory(index: New) -> LibraryPath {
+    LibraryPath::from(DIRECTORIES[index])
+}
+
+impl Disk {
+    pub(crate) fn new() -> Self {
+        let mut disk = Self { mounted: true, ..Self::default() };
+        disk.directories.insert(MOUNT.into());
+        disk
+    }
+
+    /// Does `op`, if the disk as it is allows it, and says what the kernel tells of it.
+    pub(crate) fn apply(&mut self, op: Op) -> Vec<Told> {
+        let mut told = Vec::new();
+        // Other operations may come within the tick of the one before them.
+        let ticks = match op {
+            Op::Touch(_) | Op::Chmod(_) | Op::Link(..) | Op::LinkOutside(_) => false,
+            Op::Rename(..) => self.renames.is_multiple_of(2),
+            _ => true,
+        };
+        self.clock += i64::from(ticks);
+        self.try_apply(op, &mut told);
+        told
+    }
+
+    fn try_apply(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+        match op {
+            Op::Create(..) | Op::Rewrite(..) | Op::Replace(..) | Op::MapAndWrite(..) | Op::RewriteOutside(..) => {
+                self.write(op, told)
+            }
+            Op::MakeDirectory(_)
+            | Op::RemoveTree(_)
+            | Op::RenameDirectory(..)
+            | Op::ToggleReadable(_)
+            | Op::ToggleMount
+            | Op::MoveOut(_)
+            | Op::MoveIn(_) => self.change_tree(op, told),
+            Op::Touch(_) | Op::Chmod(_) | Op::Remove(_) | Op::Rename(..) | Op::Link(..) | Op::LinkOutside(_) => {
+                self.change_file(op, told)
+            }
+        }
+    }
+
+    /// Operations that change content.
+    fn write(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+        match op {
+            Op::Create(at, content, mtime) => {
+                let path = new_file(at);
+                self.is_free(&path).then_some(())?;
+                self.make_parents(&path, told)?;
+                self.create(&path, content, mtime);
+                told.extend([Told::Created(path.clone()), Told::Closed(path)]);
+            }
+            Op::Rewrite(at, content, other_size, mtime) => {
+                let path = self.old_file(at)?;
+                let now = self.clock;
+                let inode = self.inode_mut(&path)?;
+                inode.rewrite(content, mtime, now);
+                inode.size += u64::from(other_size);
+                told.push(Told::Closed(path.clone()));
+                if mtime != Mtime::Now {
+                    told.push(Told::Attributes(path));
+                }
+            }
+            Op::Replace(at, content) => {
+                let path = self.old_file(at)?;
+                self.names.contains_key(&path).then_some(())?;
+                self.reach(&path)?;
+                let temporary = path.parent()?.join(b".new");
+                self.create(&temporary, content, Mtime::Now);
+                told.extend([Told::Created(temporary.clone()), Told::Closed(temporary.clone())]);
+                self.rename(&temporary, &path, told);
+            }
+            Op::MapAndWrite(at, content) => {
+                let path = self.old_file(at)?;
+                // While it is read nothing could tell; the hint that follows makes up for it in life.
+                self.open.is_empty().then_some(())?;
+                let inode = self.inode_mut(&path)?;
+                inode.content = content;
+                inode.lazily_written = true;
+                told.push(Told::Closed(path));
+            }
+            Op::RewriteOutside(at, content, mtime) => {
+                let moved = self.outside.iter().flat_map(|tree| tree.names.values());
+                let outside: Vec<usize> = moved.chain(&self.linked_outside).copied().collect();
+                let inode = *outside.get(usize::from(at) % outside.len().max(1))?;
+                self.inodes[inode].rewrite(content, mtime, self.clock);
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// Operations that change names or attributes of a file.
+    fn change_file(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+        match op {
+            Op::Touch(at) => {
+                let path = self.old_file(at)?;
+                let now = self.clock;
+                let inode = self.inode_mut(&path)?;
+                (inode.mtime, inode.ctime) = (now, now);
+                told.push(Told::Attributes(path));
+            }
+            Op::Chmod(at) => {
+                let path = self.old_file(at)?;
+                self.inode_mut(&path)?.ctime = self.clock;
+                told.push(Told::Attributes(path));
+            }
+            Op::Remove(at) => {
+                let path = self.old_file(at)?;
+                self.inode_mut(&path)?.ctime = self.clock;
+                self.names.remove(&path);
+                told.push(Told::Removed(path));
+            }
+            Op::Rename(from, to) => self.rename_file(&self.old_file(from)?, &new_file(to), told)?,
+            Op::Link(from, to) => {
+                let (from, to) = (self.old_file(from)?, new_file(to));
+                (self.is_free(&to) && self.device_at(&from) == self.device_at(&to)).then_some(())?;
+                self.reach(&from)?;
+                let source = *self.names.get(&from)?;
+                self.make_parents(&to, told)?;
+                self.inodes[source].ctime = self.clock;
+                self.names.insert(to.clone(), source);
+                told.push(Told::Created(to));
+            }
+            Op::LinkOutside(at) => {
+                let path = self.old_file(at)?;
+                self.inode_mut(&path)?.ctime = self.clock;
+                self.linked_outside.extend(self.names.get(&path));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// Operations on directories.
+    fn change_tree(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+        match op {
+            Op::MakeDirectory(at) => {
+                let path = new_directory(at);
+                self.is_free(&path).then_some(())?;
+                self.make_parents(&path.join(b"x"), told)?;
+            }
+            Op::RemoveTree(at) => {
+                let path = self.old_directory(at)?;
+                self.directories.contains(&path).then_some(())?;
+                self.reach(&path)?;
+                (!self.unreadable.iter().any(|unreadable| unreadable.is_at_or_under(&path))).then_some(())?;
+                let beneath: Vec<LibraryPath> =
+                    self.names.keys().filter(|name| name.is_at_or_under(&path)).cloned().collect();
+                for name in beneath {
+                    self.inode_mut(&name)?.ctime = self.clock;
+                    self.names.remove(&name);
+                    told.push(Told::Removed(name));
+                }
+                let directories: Vec<LibraryPath> =
+                    self.directories.iter().rev().filter(|name| name.is_at_or_under(&path)).cloned().collect();
+                for name in directories {
+                    self.directories.remove(&name);
+                    told.push(Told::DirectoryRemoved(name));
+                }
+            }
+            Op::RenameDirectory(from, to) => {
+                self.rename_directory(&self.old_directory(from)?, &new_directory(to), told)?;
+            }
+            Op::ToggleReadable(at) => {
+                let path = self.old_directory(at)?;
+                self.directories.contains(&path).then_some(())?;
+                if !self.unreadable.remove(&path) {
+                    self.unreadable.insert(path.clone());
+                }
+                told.push(Told::DirectoryAttributes(path));
+            }
+            Op::ToggleMount => {
+                self.toggle_mount();
+                told.push(Told::Unmounted);
+            }
+            Op::MoveOut(at) => {
+                let path = self.old_directory(at)?;
+                (self.outside.is_none() && self.directories.contains(&path)).then_some(())?;
+                self.reach(&path)?;
+                let sealed = self.unreadable.iter().any(|unreadable| unreadable.is_at_or_under(&path));
+                (!sealed).then_some(())?;
+                self.outside = Some(self.take_tree(&path));
+                self.renames += 1;
+                told.push(Told::Went(path, self.renames));
+            }
+            Op::MoveIn(at) => {
+                let path = new_directory(at);
+                (self.outside.is_some() && self.is_free(&path)).then_some(())?;
+                self.make_parents(&path, told)?;
+                let Tree { directories, names } = self.outside.take()?;
+                let inside = |end: Vec<u8>| LibraryPath::from_bytes(&[path.as_bytes(), &end].concat());
+                self.directories.extend(directories.into_iter().map(inside));
+                self.names.extend(names.into_iter().map(|(end, inode)| (inside(end), inode)));
+                self.renames += 1;
+                told.push(Told::Came(path, self.renames));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// Takes away all that is at or beneath `path`, by the ends of its paths.
+    fn take_tree(&mut self, path: &LibraryPath) -> Tree {
+        let end = |beneath: &LibraryPath| beneath.as_bytes()[path.as_bytes().len()..].to_vec();
+        let directories = self.directories.extract_if(.., |directory| directory.is_at_or_under(path));
+        let directories = directories.map(|directory| end(&directory)).collect();
+        let names = self.names.extract_if(.., |name, _| name.is_at_or_under(path));
+        Tree { directories, names: names.map(|(name, inode)| (end(&name), inode)).collect() }
+    }
+
+    /// Gives one of the files a name that was never used, in one of the directories.
+    pub(crate) fn rename_to_new(&mut self, from: Old, to: Old, number: usize) -> Vec<Told> {
+        self.clock += 1;
+        let mut told = Vec::new();
+        if let (Some(from), Some(to)) = (self.old_file(from), self.old_directory(to)) {
+            self.rename_file(&from, &to.join(format!("new{number}.mp3").as_bytes()), &mut told);
+        }
+        told
+    }
+
+    /// Gives one of the directories a name that was never used, in the root or in another of them.
+    pub(crate) fn rename_directory_to_new(&mut self, from: Old, to: Old, number: usize) -> Vec<Told> {
+        self.clock += 1;
+        let mut told = Vec::new();
+        let to = if to < 64 { Some(LibraryPath::root()) } else { self.old_directory(to) };
+        if let (Some(from), Some(to)) = (self.old_directory(from), to) {
+            self.rename_directory(&from, &to.join(format!("d{number}").as_bytes()), &mut told);
+        }
+        told
+    }
+
+    pub(crate) fn rename_file(&mut self, from: &LibraryPath, to: &LibraryPath, told: &mut Vec<Told>) -> Option<()> {
+        self.reach(from)?;
+        let source = *self.names.get(from)?;
+        (from != to && !self.directories.contains(to)).then_some(())?;
+        self.make_parents(to, told)?;
+        if self.device_at(from) == self.device_at(to) {
+            // Two names of one file: the kernel does nothing.
+            (self.names.get(to) != Some(&source)).then_some(())?;
+            self.rename(from, to, told);
+        } else {
+            // What mv does then: copy, set the time, remove.
+            self.clock += 1;
+            let Inode { content, mtime, size, .. } = self.inodes[source];
+            self.names.remove(to);
+            let copy = self.create(to, content, Mtime::Now);
+            (self.inodes[copy].mtime, self.inodes[copy].size) = (mtime, size);
+            self.names.remove(from);
+            let copied = [Told::Created(to.clone()), Told::Closed(to.clone()), Told::Attributes(to.clone())];
+            told.extend(copied.into_iter().chain([Told::Removed(from.clone())]));
+        }
+        Some(())
+    }
+
+    pub(crate) fn rename_directory(
+        &mut self,
+        from: &LibraryPath,
+        to: &LibraryPath,
+        told: &mut Vec<Told>,
+    ) -> Option<()> {
+        self.directories.contains(from).then_some(())?;
+        self.reach(from)?;
+        (self.is_free(to) && !to.is_at_or_under(from)).then_some(())?;
+        self.make_parents(to, told)?;
+        let moved = |path: LibraryPath| {
+            if !path.is_at_or_under(from) {
+                return path;
+            }
+            let below = &path.as_bytes()[from.as_bytes().len()..];
+            LibraryPath::from_bytes(&[to.as_bytes(), below].concat())
+        };
+        self.directories = std::mem::take(&mut self.directories).into_iter().map(moved).collect();
+        self.unreadable = std::mem::take(&mut self.unreadable).into_iter().map(moved).collect();
+        self.names = std::mem::take(&mut self.names).into_iter().map(|(path, inode)| (moved(path), inode)).collect();
+        self.tell_rename(from, to, told);
+        Some(())
+    }
+
+    fn toggle_mount(&mut self) {
+        let mount = LibraryPath::from(MOUNT);
+        let shown: Vec<LibraryPath> = self.names.keys().filter(|name| name.is_at_or_under(&mount)).cloned().collect();
+        let shown = shown.into_iter().filter_map(|name| self.names.remove_entry(&name)).collect();
+        let hidden = std::mem::replace(&mut self.hidden_names, shown);
+        self.names.extend(hidden);
+        self.mounted = !self.mounted;
+    }
+
+    fn rename(&mut self, from: &LibraryPath, to: &LibraryPath, told: &mut Vec<Told>) {
+        let Some(inode) = self.names.remove(from) else { return };
+        if let Some(overwritten) = self.names.insert(to.clone(), inode) {
+            self.inodes[overwritten].ctime = self.clock;
+        }
+        self.inodes[inode].ctime = self.clock;
+        self.tell_rename(from, to, told);
+    }
+
+    fn tell_rename(&mut self, from: &LibraryPath, to: &LibraryPath, told: &mut Vec<Told>) {
+        self.renames += 1;
+        told.extend([Told::Went(from.clone(), self.renames), Told::Came(to.clone(), self.renames)]);
+    }
+
+    fn create(&mut self, path: &LibraryPath, content: ContentId, mtime: Mtime) -> usize {
+        let device = self.device_at(path);
+        let now = self.clock;
+        let mtime = if mtime == Mtime::Future { FUTURE + now } else { now };
+        // The lowest number that nobody has: deleted files give theirs to the next one.
+        let in_use: BTreeSet<u64> = self
+            .names
+            .values()
+            .chain(self.hidden_names.values())
+            .chain(self.outside.iter().flat_map(|tree| tree.names.values()))
+            .chain(&self.linked_outside)
+            .chain(&self.open)
+            .map(|&inode| &self.inodes[inode])
+            .filter(|inode| inode.device == device)
+            .map(|inode| inode.number)
+            .collect();
+        let number = (1..1000).find(|number| !in_use.contains(number)).unwrap_or_default();
+        self.inodes.push(Inode { device, number, content, size: 100, mtime, ctime: now, lazily_written: false });
+        self.names.insert(path.clone(), self.inodes.len() - 1);
+        self.inodes.len() - 1
+    }
+
+    fn old_file(&self, at: Old) -> Option<LibraryPath> {
+        self.names.keys().nth(usize::from(at) % self.names.len().max(1)).cloned()
+    }
+
+    /// A directory that is no place for a mount.
+    fn old_directory(&self, at: Old) -> Option<LibraryPath> {
+        let others = self.directories.len() - 1;
+        let mut old = self.directories.iter().filter(|path| path.as_bytes() != MOUNT.as_bytes());
+        old.nth(usize::from(at) % others.max(1)).cloned()
+    }
+
+    /// Makes the directories above `path`; nothing where a file or a lack of rights is in the way.
+    fn make_parents(&mut self, path: &LibraryPath, told: &mut Vec<Told>) -> Option<()> {
+        let mut parents = Vec::new();
+        let mut parent = path.parent()?;
+        while !parent.is_root() {
+            (!self.names.contains_key(&parent) && !self.unreadable.contains(&parent)).then_some(())?;
+            parents.push(parent.clone());
+            parent = parent.parent()?;
+        }
+        for parent in parents.into_iter().rev() {
+            if self.directories.insert(parent.clone()) {
+                told.push(Told::DirectoryMade(parent));
+            }
+        }
+        Some(())
+    }
+
+    fn is_free(&self, path: &LibraryPath) -> bool {
+        !self.names.contains_key(path) && !self.directories.contains(path)
+    }
+
+    /// Nothing where a directory above `path` cannot be searched.
+    fn reach(&self, path: &LibraryPath) -> Option<()> {
+        (!self.is_sealed(path)).then_some(())
+    }
+
+    fn is_sealed(&self, path: &LibraryPath) -> bool {
+        self.unreadable.iter().any(|directory| path != directory && path.is_at_or_under(directory))
+    }
+
+    fn inode_mut(&mut self, path: &LibraryPath) -> Option<&mut Inode> {
+        self.reach(path)?;
+        let inode = *self.names.get(path)?;
+        self.inodes.get_mut(inode)
+    }
+
+    fn device_at(&self, path: &LibraryPath) -> u64 {
+        let beneath_mount = self.mounted && path.is_at_or_under(&MOUNT.into());
+        if beneath_mount { MOUNTED_DEVICE } else { 0 }
+    }
+
+    // What a look sees.
+
+    pub(crate) fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
+        if self.is_sealed(path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if path.is_root() || self.directories.contains(path) {
+            return Ok(Entry::Directory);
+        }
+        if let Some(&inode) = self.names.get(path) {
+            return Ok(Entry::File(self.stat(inode)));
+        }
+        let mut nearest = path.parent().unwrap_or_else(LibraryPath::root);
+        while !nearest.is_root() && !self.directories.contains(&nearest) {
+            nearest = nearest.parent().unwrap_or_else(LibraryPath::root);
+        }
+        Ok(Entry::Missing { nearest_device: self.device_at(&nearest) })
+    }
+
+    pub(crate) fn open(&mut self, path: &LibraryPath) -> io::Result<Option<usize>> {
+        if self.is_sealed(path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let opened = self.names.get(path).copied();
+        self.open.extend(opened);
+        Ok(opened)
+    }
+
+    pub(crate) fn stat(&self, inode: usize) -> FileStat {
+        let Inode { device, number, size, mtime, ctime, .. } = self.inodes[inode];
+        FileStat { device, inode: number, size, mtime_ns: mtime, ctime_ns: ctime }
+    }
+
+    pub(crate) fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool> {
+        if self.is_sealed(path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let Some(inode) = self.names.get(path) else { return Err(io::ErrorKind::NotFound.into()) };
+        let names = self.names.values().chain(self.hidden_names.values()).filter(|named| *named == inode);
+        Ok(names.count() == 1 && !self.linked_outside.contains(inode))
+    }
+
+    pub(crate) fn content(&self, inode: usize) -> ContentId {
+        self.inodes[inode].content
+    }
+
+    /// What the file at `path` holds, whether or not anybody may see it.
+    pub(crate) fn content_at(&self, path: &LibraryPath) -> Option<ContentId> {
+        self.names.get(path).map(|&inode| self.content(inode))
+    }
+
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (LibraryPath, ContentId)> {
+        self.names.iter().map(|(path, &inode)| (path.clone(), self.content(inode)))
+    }
+
+    /// What a walk of `start` comes by, in the order of paths.
+    pub(crate) fn walk(&self, start: &LibraryPath, extensions: &Extensions) -> Vec<Walked> {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        if self.is_sealed(start) {
+            return vec![Walked::Unreadable(start.clone(), denied())];
+        }
+        let mut walked: Vec<(LibraryPath, Walked)> = self
+            .names
+            .iter()
+            .filter(|(path, _)| path.is_at_or_under(start) && !self.is_sealed(path) && extensions.matches(path))
+            .map(|(path, &inode)| (path.clone(), Walked::File(path.clone(), self.stat(inode))))
+            .collect();
+        let sealed = self.unreadable.iter().filter(|path| path.is_at_or_under(start) && !self.is_sealed(path));
+        walked.extend(sealed.map(|path| (path.join(b""), Walked::Unreadable(path.clone(), denied()))));
+        walked.sort_by(|one, other| one.0.cmp(&other.0));
+        walked.into_iter().map(|(_, walked)| walked).collect()
+    }
+
+    // What the tests ask for.
+
+    /// Every audio file that can be seen.
+    pub(crate) fn library(&self, extensions: &Extensions) -> BTreeMap<LibraryPath, (FileStat, ContentId)> {
+        self.names
+            .iter()
+            .filter(|(path, _)| extensions.matches(path) && !self.is_sealed(path))
+            .map(|(path, &inode)| (path.clone(), (self.stat(inode), self.content(inode))))
+            .collect()
+    }
+
+    /// Whether nothing can be said now of a file that was at `path` with this stat.
+    pub(crate) fn is_out_of_sight(&self, path: &LibraryPath, stat: &FileStat) -> bool {
+        self.is_sealed(path)
+            || (stat.device != 0
+                && matches!(self.entry(path), Ok(Entry::Missing { nearest_device }) if nearest_device != stat.device))
+    }
+
+    /// Makes everything visible again.
+    pub(crate) fn heal(&mut self) -> Vec<Told> {
+        self.unreadable.clear();
+        if !self.mounted {
+            self.toggle_mount();
+        }
+        Vec::new()
+    }
+
+    /// The kernel writes mapped pages back sooner or later, and then the times change.
+    pub(crate) fn write_back(&mut self) {
+        self.clock += 1;
+        for inode in self.inodes.iter_mut().filter(|inode| inode.lazily_written) {
+            (inode.mtime, inode.ctime, inode.lazily_written) = (self.clock, self.clock, false);
+        }
+    }
+}

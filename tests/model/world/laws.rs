@@ -1,0 +1,96 @@
+//! What must hold of what consumers are told, and of the index.
+
+use std::collections::BTreeMap;
+
+use file_watcher::library::{Difference, Reconcile};
+use file_watcher::model::{Change, FileEvent, FileStat, Index, LibraryPath, Row};
+
+use super::World;
+use crate::operation::ContentId;
+
+impl World {
+    /// What a consumer has who trusts nothing: every message must fit what came before.
+    pub(crate) fn replay(&self) -> BTreeMap<LibraryPath, ContentId> {
+        let mut known: BTreeMap<LibraryPath, ContentId> = BTreeMap::new();
+        let content_of = |row: &Row| row.track.fingerprint.sha256[0];
+        for FileEvent { change, .. } in self.memory.outbox() {
+            let fits = match &change {
+                Change::Created(row) => known.insert(row.path.clone(), content_of(row)).is_none(),
+                Change::Modified(row) => {
+                    known.insert(row.path.clone(), content_of(row)).is_some_and(|old| old != content_of(row))
+                }
+                Change::Deleted(path) => known.remove(path).is_some(),
+                Change::Moved { from, row } => {
+                    known.remove(from) == Some(content_of(row))
+                        && known.insert(row.path.clone(), content_of(row)).is_none()
+                }
+            };
+            if !fits {
+                self.fault(format!("a message does not fit what came before: {}", words(&change)));
+            }
+            if let Change::Created(row) | Change::Modified(row) = &change
+                && !self.held.borrow().contains(&(row.path.clone(), content_of(row)))
+            {
+                self.fault(format!("{} never held {}", row.path, content_of(row)));
+            }
+        }
+        known
+    }
+
+    /// All messages, in order and in short.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.memory.outbox().iter().map(|event| words(&event.change)).collect()
+    }
+
+    /// Consumers know exactly what is on disk, but for what nobody can see now.
+    pub(crate) fn check_consumers(&self) {
+        let known = self.replay();
+        let disk = self.disk.borrow();
+        let library = disk.library(&self.extensions);
+        let index = &self.memory;
+        for (path, (_, content)) in &library {
+            if known.get(path) != Some(content) {
+                self.fault(format!("{path} holds {content}, consumers know {:?}", known.get(path)));
+            }
+        }
+        for path in known.keys().filter(|path| !library.contains_key(*path)) {
+            let row = index.row(path).unwrap();
+            if !row.is_some_and(|row| disk.is_out_of_sight(path, &row.stat)) {
+                self.fault(format!("{path} is not there, and consumers know of it"));
+            }
+        }
+    }
+
+    /// The index has exactly what is on disk, and so a further walk finds nothing to look at.
+    pub(crate) fn check_index(&self) {
+        let disk = self.disk.borrow();
+        let library = disk.library(&self.extensions);
+        let index = &self.memory;
+        let indexed: BTreeMap<LibraryPath, (FileStat, ContentId)> = self
+            .memory
+            .rows()
+            .into_values()
+            .map(|row| (row.path, (row.stat, row.track.fingerprint.sha256[0])))
+            .collect();
+        if indexed != library {
+            self.fault(format!("the index has {indexed:?}, the disk {library:?}"));
+        }
+        let walked = disk.walk(&LibraryPath::root(), &self.extensions);
+        for difference in Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false) {
+            if !matches!(difference, Ok(Difference::Same)) {
+                self.fault(format!("a further walk finds {difference:?}"));
+            }
+        }
+    }
+}
+
+fn words(change: &Change) -> String {
+    let word = change.event_type();
+    match change {
+        Change::Created(row) | Change::Modified(row) => {
+            format!("{word} {} with {}", row.path, row.track.fingerprint.sha256[0])
+        }
+        Change::Deleted(path) => format!("{word} {path}"),
+        Change::Moved { from, row } => format!("{word} {from} -> {}", row.path),
+    }
+}

@@ -1,0 +1,313 @@
+//! Publishing what is known again: to the end, beside what happens meanwhile, and never out of turn.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use crate::library::Known;
+use crate::program::{Program, Running, tail};
+use crate::support::consumer::Consumer;
+use crate::support::eventually;
+use crate::support::proxy::Weather;
+use crate::{LIMIT, QUIET};
+
+/// Ten chunks and more than a replay lets wait.
+const FILES: usize = 2_000;
+
+/// A library that is known and delivered, and what a consumer knows of it.
+async fn known_library() -> (Program, Consumer, Known) {
+    let program = Program::new().await;
+    program.library.fill(FILES);
+    program.scan().await;
+    let mut consumer = program.consumer().await;
+    let mut known = Known::default();
+    for message in consumer.expect(FILES, LIMIT).await {
+        known.take(&message);
+    }
+    assert_eq!(known.files, program.library.files());
+    (program, consumer, known)
+}
+
+/// Takes messages until everything was published again.
+async fn until_all_is_replayed(consumer: &mut Consumer, known: &mut Known) {
+    while known.replayed.len() < FILES {
+        let message = consumer.next(LIMIT).await.unwrap_or_else(|| panic!("{} published again", known.replayed.len()));
+        known.take(&message);
+    }
+}
+
+/// Waits until a replay has put as much into the outbox as it lets wait.
+async fn until_the_replay_waits(program: &Program) {
+    eventually("the replay fills the outbox", LIMIT, || program.waiting() >= 1_000).await;
+}
+
+fn each_path_once(known: &Known) {
+    let paths: BTreeSet<&String> = known.replayed.iter().collect();
+    assert_eq!(paths, known.files.keys().collect());
+    assert_eq!(known.replayed.len(), paths.len(), "some were published again twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_by_the_service_goes_on_where_it_was_after_every_kind_of_end() {
+    let (mut program, mut consumer, mut known) = known_library().await;
+    program.set("SHUTDOWN_GRACE_SECS", "1");
+    program.proxy.set(Weather::Down);
+    let watching = program.watch().await;
+    let asked = program.run(&["replay"]).await;
+    assert_eq!(asked.code, Some(0), "{}", asked.log);
+    assert!(asked.log.contains("2000 files will be published again"), "{}", asked.log);
+    until_the_replay_waits(&program).await;
+    watching.kill().await;
+
+    // Killed once more while messages are on their way.
+    program.proxy.set(Weather::Slow(100_000));
+    let watching = program.start(&["watch"]);
+    for message in consumer.expect(150, LIMIT).await {
+        known.take(&message);
+    }
+    watching.kill().await;
+
+    // And ended in peace, though nobody listens.
+    program.proxy.set(Weather::Silent);
+    let watching = program.watch().await;
+    watching.stop().await;
+    assert!(program.count("replays") == 1 && known.replayed.len() < FILES);
+
+    program.proxy.set(Weather::Fine);
+    let watching = program.watch().await;
+    until_all_is_replayed(&mut consumer, &mut known).await;
+    each_path_once(&known);
+    eventually("it is known to be done", LIMIT, || program.count("replays") == 0).await;
+    for message in consumer.drain_until_quiet(QUIET).await {
+        assert!(!known.take(&message), "{message:?}");
+    }
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_without_a_service_is_gone_on_with_by_the_next_service() {
+    let (program, mut consumer, mut known) = known_library().await;
+    program.proxy.set(Weather::Slow(100_000));
+    let replaying = program.start(&["replay"]);
+    for message in consumer.expect(150, LIMIT).await {
+        known.take(&message);
+    }
+    replaying.kill().await;
+    assert_eq!(program.count("replays"), 1);
+    program.proxy.set(Weather::Fine);
+    let watching = program.watch().await;
+    until_all_is_replayed(&mut consumer, &mut known).await;
+    each_path_once(&known);
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_is_asked_for_again_begins_anew_and_is_not_done_twice() {
+    let (program, mut consumer, mut known) = known_library().await;
+    program.proxy.set(Weather::Down);
+    let replaying = program.start(&["replay"]);
+    until_the_replay_waits(&program).await;
+    replaying.kill().await;
+    let first = program.waiting();
+    assert!(first < FILES);
+
+    // Whoever asks again may have lost what came of the first.
+    program.proxy.set(Weather::Fine);
+    let replayed = program.run(&["replay"]).await;
+    assert_eq!(replayed.code, Some(0), "{}", tail(&replayed.log));
+    for message in consumer.expect_different(first + FILES, LIMIT, QUIET).await {
+        known.take(&message);
+    }
+    assert_eq!(known.replayed.len(), first + FILES);
+    known.replayed.drain(..first);
+    each_path_once(&known);
+    assert_eq!((program.count("replays"), program.waiting()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_no_reason_to_end_late() {
+    let (program, mut consumer, mut known) = known_library().await;
+    // What may wait takes some two seconds, all of it more than four.
+    program.proxy.set(Weather::Slow(400_000));
+    let watching = program.watch().await;
+    program.run(&["replay"]).await;
+    for message in consumer.expect(50, LIMIT).await {
+        known.take(&message);
+    }
+    let ended = watching.stop().await;
+    assert!(!ended.log.contains("the grace time is over"), "{}", tail(&ended.log));
+    assert_eq!((program.waiting(), program.count("replays")), (0, 1));
+
+    program.proxy.set(Weather::Fine);
+    let watching = program.watch().await;
+    until_all_is_replayed(&mut consumer, &mut known).await;
+    each_path_once(&known);
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_without_a_service_that_is_interrupted_ends_with_one() {
+    use rustix::process::Signal;
+
+    let (mut program, mut consumer, mut known) = known_library().await;
+    for (signals, grace) in [(1, "1"), (2, "3600")] {
+        program.set("SHUTDOWN_GRACE_SECS", grace);
+        program.proxy.set(Weather::Down);
+        let mut replaying = program.start(&["replay"]);
+        until_the_replay_waits(&program).await;
+        replaying.signal(Signal::INT);
+        replaying.says("stopping").await;
+        if signals == 2 {
+            replaying.signal(Signal::TERM);
+        }
+        let ended = replaying.ended().await;
+        assert_eq!(ended.code, Some(1), "{}", tail(&ended.log));
+        assert!(ended.took < Duration::from_secs(6) && ended.log.contains("interrupted"), "{}", tail(&ended.log));
+
+        program.proxy.set(Weather::Fine);
+        let watching = program.watch().await;
+        until_all_is_replayed(&mut consumer, &mut known).await;
+        watching.stop().await;
+        each_path_once(&known);
+        known.replayed.clear();
+    }
+}
+
+/// Waits until a change is in the outbox, where it has its place for good.
+async fn committed(watching: &mut Running, name: &str) {
+    watching.says(&format!(r#""path":"{name}""#)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_changes_pass_between_the_chunks_of_a_replay() {
+    // Also where little may wait at all: the replay must leave room.
+    for most in ["1000000", "300"] {
+        let (mut program, mut consumer, mut known) = known_library().await;
+        program.set("OUTBOX_MAX_EVENTS", most);
+        program.proxy.set(Weather::Down);
+        let mut watching = program.watch().await;
+        program.run(&["replay"]).await;
+        let enough = if most == "300" { 50 } else { 1_000 };
+        eventually("the replay fills its share", LIMIT, || program.waiting() >= enough).await;
+        program.library.write("new.mp3", "new");
+        committed(&mut watching, "new.mp3").await;
+        let ahead = program.waiting();
+        assert!(ahead < FILES - 500, "{ahead} messages wait, and the replay is not to have told all of them");
+
+        program.proxy.set(Weather::Fine);
+        until_all_is_replayed(&mut consumer, &mut known).await;
+        let told = known.sequence;
+        assert_eq!(known.files, program.library.files());
+        assert_eq!(told, 2 * FILES as u64 + 1);
+        watching.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_change_is_overtaken_by_its_older_replay() {
+    let (program, mut consumer, mut known) = known_library().await;
+    program.proxy.set(Weather::Slow(300_000));
+    let watching = program.watch().await;
+    program.run(&["replay"]).await;
+    let library = &program.library;
+    let mut round = 0;
+    // Everywhere before, at and behind the place where the replay is.
+    while known.replayed.len() < FILES - 500 {
+        for directory in (0..20).filter(|directory| (directory + round) % 3 == 0) {
+            let name = |file: usize| format!("{directory:04}/{file:02}.mp3");
+            library.write(&name(10), &format!("changed in round {round}"));
+            library.write(&name(11), &format!("changed in round {round}"));
+            let elsewhere = library.path(&format!("{:04}/moved-{directory}-{round}.mp3", 19 - directory));
+            let _ = fs::rename(library.path(&name(20 + round % 60)), elsewhere);
+            let _ = fs::remove_file(library.path(&name(30 + round % 60)));
+            library.write(&name(99), &format!("for round {round} only"));
+        }
+        round += 1;
+        for message in consumer.expect(100, LIMIT).await {
+            known.take(&message);
+        }
+    }
+    program.proxy.set(Weather::Fine);
+    let disk = library.files();
+    // Each message that was published again was as the ones before it had told: `Known` sees to that.
+    while known.files != disk || program.count("replays") > 0 {
+        let message = consumer.next(LIMIT).await.expect("more messages, until all is told");
+        known.take(&message);
+    }
+    assert!(round > 3 && known.replayed.len() >= FILES - 500);
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_is_a_path_and_not_the_begin_of_one() {
+    let program = Program::new().await;
+    let inside = ["prefix/a.mp3", "prefix/sub/b.mp3", "prefix/sub/c.mp3"];
+    let outside = ["prefix.mp3", "prefix2/a.mp3", "prefix-/a.mp3", "prefix0.mp3", "a/prefix/a.mp3"];
+    for name in inside.iter().chain(&outside) {
+        program.library.write(name, name);
+    }
+    program.scan().await;
+    let mut consumer = program.consumer().await;
+    let mut known = Known::default();
+    let take = async |known: &mut Known, consumer: &mut Consumer, messages: usize| {
+        known.replayed.clear();
+        for message in consumer.expect_different(messages, LIMIT, QUIET).await {
+            known.take(&message);
+        }
+    };
+    take(&mut known, &mut consumer, inside.len() + outside.len()).await;
+
+    let absolute = program.library.path("prefix").to_str().unwrap().to_owned();
+    let nothing_there = program.library.path("prefi").to_str().unwrap().to_owned();
+    for by_service in [false, true] {
+        let watching = if by_service { Some(program.watch().await) } else { None };
+        for (prefix, told) in [
+            ("prefix", &inside[..]),
+            ("prefix/", &inside),
+            (absolute.as_str(), &inside),
+            ("./prefix/sub", &inside[1..]),
+            ("prefix.mp3", &outside[..1]),
+        ] {
+            let replayed = program.run(&["replay", "--path", prefix]).await;
+            assert_eq!(replayed.code, Some(0), "{}", tail(&replayed.log));
+            take(&mut known, &mut consumer, told.len()).await;
+            assert_eq!(known.replayed, told, "{prefix}");
+        }
+        // Asked for something that cannot be, and told so.
+        for (prefix, why) in [
+            ("prefi", "nothing is known at or beneath"),
+            ("prefix/sub/b", "nothing is known at or beneath"),
+            (nothing_there.as_str(), "nothing is known at or beneath"),
+            ("/elsewhere", "is not in the library"),
+            ("../music2", "is not in the library"),
+        ] {
+            let refused = program.run(&["replay", "--path", prefix]).await;
+            assert_eq!(refused.code, Some(2), "{prefix}: {}", tail(&refused.log));
+            assert!(refused.log.contains(why), "{prefix}: {}", tail(&refused.log));
+            assert_eq!(program.count("replays"), 0);
+        }
+        assert_eq!(consumer.drain_until_quiet(QUIET).await.len(), 0);
+        if let Some(watching) = watching {
+            watching.stop().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_of_which_nothing_is_known_is_replayed_at_once() {
+    let program = Program::new().await;
+    let replayed = program.run(&["replay"]).await;
+    assert_eq!(replayed.code, Some(0), "{}", tail(&replayed.log));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_the_broker_refuses_says_so_and_ends_with_two() {
+    let mut program = Program::new().await;
+    program.library.write("a.mp3", "a");
+    program.scan().await;
+    let wrong = format!("amqp://guest:wrong-secret@127.0.0.1:{}/%2f", program.proxy.port());
+    program.set("RABBITMQ_URL", &wrong);
+    let refused = program.run(&["replay"]).await;
+    assert_eq!(refused.code, Some(2), "{}", tail(&refused.log));
+    assert!(refused.log.contains("RABBITMQ_PASS") && !refused.log.contains("wrong-secret"), "{}", tail(&refused.log));
+}

@@ -1,0 +1,146 @@
+//! The end: asked for once, twice, or not waited for.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use crate::library::Known;
+use crate::program::{Program, tail};
+use crate::support::eventually;
+use crate::support::proxy::Weather;
+use crate::{LIMIT, QUIET};
+
+/// Enough for several batches.
+const FILES: usize = 450;
+
+/// What a process needs to come to its end, on a busy machine, beyond what it is given.
+const SLACK: Duration = Duration::from_secs(4);
+
+/// Everything that the queue has and that still comes to it, which must be these messages.
+async fn everything_is_delivered(program: &Program) {
+    let mut consumer = program.consumer().await;
+    let mut known = Known::default();
+    for message in consumer.expect_different(FILES, LIMIT, QUIET).await {
+        known.take(&message);
+    }
+    assert_eq!(known.files, program.library.files());
+    assert_eq!(known.sequence, FILES as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_flight_is_delivered_within_the_grace_and_the_end_is_zero() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let program = Program::new().await;
+        program.library.fill(FILES);
+        // About two seconds for all of them.
+        program.proxy.set(Weather::Slow(200_000));
+        let mut watching = program.watch().await;
+        assert!(program.waiting() > 0, "nothing is in flight");
+        watching.signal(signal);
+        watching.says("stopping").await;
+        let ended = watching.ended().await;
+        assert_eq!(ended.code, Some(0), "{}", tail(&ended.log));
+        assert!(ended.took < Duration::from_secs(10) && !ended.log.contains("the grace time is over"), "{ended:?}");
+        assert_eq!(program.waiting(), 0);
+        everything_is_delivered(&program).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_grace_ends_it_with_zero_and_the_next_start_delivers_what_it_left() {
+    for (signal, weather) in [(Signal::TERM, Weather::Down), (Signal::INT, Weather::Silent)] {
+        let mut program = Program::new().await;
+        program.set("SHUTDOWN_GRACE_SECS", "1").library.fill(FILES);
+        program.proxy.set(weather);
+        let watching = program.watch().await;
+        watching.signal(signal);
+        let ended = watching.ended().await;
+        assert_eq!(ended.code, Some(0), "{}", tail(&ended.log));
+        assert!(ended.log.contains("the grace time is over"), "{}", tail(&ended.log));
+        assert!(ended.took > Duration::from_millis(900) && ended.took < Duration::from_secs(1) + SLACK, "{ended:?}");
+        assert_eq!((program.waiting(), program.count("files")), (FILES, FILES));
+
+        program.proxy.set(Weather::Fine);
+        let watching = program.watch().await;
+        everything_is_delivered(&program).await;
+        watching.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
+    let cases = [
+        (Signal::TERM, Signal::TERM, Weather::Down),
+        (Signal::INT, Signal::INT, Weather::Silent),
+        (Signal::TERM, Signal::INT, Weather::Slow(20_000)),
+    ];
+    for (first, second, weather) in cases {
+        let mut program = Program::new().await;
+        program.set("SHUTDOWN_GRACE_SECS", "3600");
+        let mut watching = program.watch().await;
+        watching.says("connected to RabbitMQ").await;
+        program.proxy.set(weather);
+        program.library.fill(FILES);
+        eventually("everything is indexed", LIMIT, || program.count("files") == FILES).await;
+        watching.signal(first);
+        watching.says("stopping").await;
+        sleep(Duration::from_millis(300)).await;
+        assert!(watching.is_running(), "there is much to deliver, and an hour for it");
+        watching.signal(second);
+        let ended = watching.ended().await;
+        assert_eq!(ended.code, Some(0), "{}", tail(&ended.log));
+        assert!(ended.took < SLACK, "{ended:?}");
+        assert!(program.waiting() > 0);
+
+        program.proxy.set(Weather::Fine);
+        let watching = program.watch().await;
+        everything_is_delivered(&program).await;
+        watching.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_that_is_interrupted_ends_with_one_and_the_next_goes_on_where_it_stopped() {
+    // Once: the grace is waited for. Twice: it is not.
+    for (signals, grace) in [(1, "1"), (2, "3600")] {
+        let mut program = Program::new().await;
+        program.set("SHUTDOWN_GRACE_SECS", grace).library.fill(FILES);
+        program.proxy.set(Weather::Down);
+        let mut scanning = program.start(&["scan"]);
+        scanning.says("everything is indexed; delivering").await;
+        scanning.signal(Signal::INT);
+        scanning.says("stopping").await;
+        assert!(scanning.is_running());
+        if signals == 2 {
+            scanning.signal(Signal::INT);
+        }
+        let ended = scanning.ended().await;
+        assert_eq!(ended.code, Some(1), "{}", tail(&ended.log));
+        assert!(ended.took < Duration::from_secs(1) + SLACK, "{ended:?}");
+        assert!(ended.log.contains("interrupted"), "{}", tail(&ended.log));
+
+        program.proxy.set(Weather::Fine);
+        let scanned = program.run(&["scan"]).await;
+        assert_eq!(scanned.code, Some(0), "{}", tail(&scanned.log));
+        assert!(scanned.log.contains("hashed        0 B"), "{}", tail(&scanned.log));
+        everything_is_delivered(&program).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_that_is_interrupted_while_it_looks_commits_what_it_has_and_ends_with_one() {
+    let mut program = Program::new().await;
+    program.set("MAX_FILES_PER_SECOND", "100").library.fill(FILES);
+    let mut scanning = program.start(&["scan"]);
+    scanning.says(r#""committed""#).await;
+    scanning.signal(Signal::TERM);
+    let ended = scanning.ended().await;
+    assert_eq!(ended.code, Some(1), "{}", tail(&ended.log));
+    let known = program.count("files");
+    assert!((1..FILES).contains(&known) && program.waiting() == 0, "{known} of {FILES}\n{}", tail(&ended.log));
+
+    program.set("MAX_FILES_PER_SECOND", "unlimited");
+    program.scan().await;
+    everything_is_delivered(&program).await;
+}
