@@ -1,5 +1,5 @@
-//! Points between two writes at which a test may end the process, as a kill would. Only tests have them: without the
-//! feature `failpoints` none of this is compiled.
+//! Points between two writes at which a test may end the process, as a kill would, and one at which it may end the
+//! watcher's thread, as a bug would. Only tests have them: without the feature `failpoints` none of this is compiled.
 //!
 //! `FILE_WATCHER_ABORT_AT=store::commit:3` ends the process when it comes by that point for the third time.
 
@@ -19,7 +19,10 @@ pub const POINTS: [&str; 12] = [
     "rebuild::move",
 ];
 
-/// A point at which a test may end the process.
+/// The point at which not the process ends but the thread that handles what the kernel tells.
+pub const WATCHER: &str = "watch::handle";
+
+/// A point at which a test may end something.
 macro_rules! failpoint {
     ($name:literal) => {
         #[cfg(feature = "failpoints")]
@@ -40,10 +43,12 @@ pub fn arm() {
     let Ok(value) = std::env::var(VARIABLE) else { return };
     let (point, hits) = value.rsplit_once(':').expect("POINT:HITS");
     let hits: u32 = hits.parse().expect("a number of hits");
-    assert!(POINTS.contains(&point), "there is no failpoint {point}");
+    let is_watcher = point == WATCHER;
+    assert!(is_watcher || POINTS.contains(&point), "there is no failpoint {point}");
     let left = AtomicU32::new(hits);
     fail::cfg_callback(point, move || {
         if left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            assert!(!is_watcher, "the watcher's thread ends here, as it was asked to");
             // Nothing is flushed, closed or dropped.
             std::process::abort();
         }

@@ -6,7 +6,7 @@
 //! | floor | module | what it is | what it never does |
 //! |---|---|---|---|
 //! | 0 | [`model`] | the nouns: hints, observations, rows, file events | IO |
-//! | 0 | [`failpoint`] | where a test may end the process between two writes | anything else |
+//! | 0 | [`failpoint`] | where a test may end the process or the watcher | anything else |
 //! | 1 | [`classify`] | rows and observations in, file events and row updates out | IO, clocks |
 //! | 1 | [`message`] | a file event as the bytes that consumers read | decide anything |
 //! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | IO |

@@ -13,6 +13,7 @@ use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatch
 
 use super::Inbox;
 use crate::disk::Root;
+use crate::failpoint::failpoint;
 use crate::model::{Extensions, FsEvent, LibraryPath, Origin, Quiet};
 
 /// How long a directory that went away is left alone, so that its other name is walked first and
@@ -155,6 +156,7 @@ struct Went {
 
 impl Translator {
     fn handle(&mut self, event: notify::Result<Event>) {
+        failpoint!("watch::handle");
         match event {
             Ok(event) if event.need_rescan() => self.trouble(WatchTrouble::Overflow),
             Ok(event) => self.translate(&event),

@@ -38,6 +38,18 @@ async fn a_full_queue_that_rejects_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_alarm_is_waited_out() {
+    let limit = "set_vm_memory_high_watermark";
+    an_alarm_is_waited_out("memory", &[limit, "0"], &[limit, "0.9"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_alarm_is_waited_out() {
+    let limit = "set_disk_free_limit";
+    an_alarm_is_waited_out("disk", &[limit, "1000000GB"], &[limit, "1MB"]).await;
+}
+
+/// `begin` and `end` are what `rabbitmqctl` is told.
+async fn an_alarm_is_waited_out(what: &str, begin: &[&str], end: &[&str]) {
     let node = Node::start();
     let url = node.url(&node.vhost());
     let mut consumer = Consumer::of_all_keys(&url).await;
@@ -49,15 +61,15 @@ async fn a_memory_alarm_is_waited_out() {
     let status = sink.status();
     sink.deliver(&created(1..=10)).await.unwrap();
 
-    node.ctl(&["set_vm_memory_high_watermark", "0"]);
+    node.ctl(begin);
     let batch = created(11..=110);
     let mut delivery = Box::pin(sink.deliver(&batch));
     assert!(time::timeout(Duration::from_secs(4), &mut delivery).await.is_err());
     let state = status.state().borrow().clone();
     let BrokerState::Blocked { reason, .. } = &state else { panic!("{state:?}") };
-    assert!(reason.contains("memory"), "{reason}");
+    assert!(reason.contains(what), "{reason}");
 
-    node.ctl(&["set_vm_memory_high_watermark", "0.9"]);
+    node.ctl(end);
     time::timeout(LIMIT, delivery).await.expect("all delivered").unwrap();
     assert_eq!(first_seen(&consumer.expect_different(110, LIMIT, QUIET).await), (1..=110).collect::<Vec<_>>());
     assert_eq!(status.connections(), 1, "an alarm is no reason to leave");

@@ -62,7 +62,10 @@ struct SlowWrite {
     last: Instant,
     /// Somebody renamed it, by which it counts as complete.
     excused: bool,
-    /// It was begun soon after the last one was closed.
+    /// What the kernel calls it when it is closed: the last name that it had, whatever has that name then.
+    name: PathBuf,
+    /// The program may have heard that it was closed, if it was begun soon after the last one was, or if another
+    /// file is closed that the kernel calls the same.
     hurried: bool,
 }
 
@@ -188,15 +191,9 @@ impl Tree {
             let names = self.names_of(write.id);
             self.note(format!("part of {names:?}, {} to come", write.parts.len()));
         }
-        for write in writes {
-            let id = write.id;
-            if write.parts.is_empty() {
-                drop(write);
-                self.changed(id);
-            } else {
-                self.slow.push(write);
-            }
-        }
+        let (finished, going_on) = writes.into_iter().partition(|write| write.parts.is_empty());
+        self.slow = going_on;
+        self.close(finished);
         self.slow.iter().map(|write| write.last + write.pause).min()
     }
 
@@ -217,7 +214,8 @@ impl Tree {
         }
         let hurried = self.touched.get(&id).is_some_and(|touched| touched.elapsed() < LATE);
         self.note(format!("begin {path:?}, cut {cut}, {} parts every {pause:?}", parts.len()));
-        self.slow.push(SlowWrite { id, file, parts: parts.into(), offset: 0, pause, last, excused: false, hurried });
+        let (name, parts) = (path.to_path_buf(), parts.into());
+        self.slow.push(SlowWrite { id, file, parts, offset: 0, pause, last, excused: false, name, hurried });
     }
 
     /// Writes `bytes` at `offset` and closes the file; made, and cut first, as asked for.
@@ -360,10 +358,17 @@ impl Tree {
             // A link or a pipe took its place.
             self.forget(to);
         }
+        for write in &mut self.slow {
+            if is_directory || self.names.get(from) == Some(&write.id) {
+                if let Ok(relative) = write.name.strip_prefix(from) {
+                    write.name = joined(to, relative);
+                }
+            }
+        }
         for path in moved {
             let id = self.names.remove(&path).unwrap();
             let relative = path.strip_prefix(from).unwrap();
-            let new = if relative.as_os_str().is_empty() { to.to_path_buf() } else { to.join(relative) };
+            let new = joined(to, relative);
             let counts = self.audio(&path).is_some() || self.audio(&new).is_some();
             self.effects += u64::from(counts);
             self.names.insert(new, id);
@@ -535,10 +540,19 @@ impl Tree {
     /// Ends a slow write whose file is about to be written by somebody else.
     fn stop_writing(&mut self, path: &Path) {
         if let Some(&id) = self.names.get(path) {
-            let before = self.slow.len();
-            self.slow.retain(|write| write.id != id);
-            if self.slow.len() < before {
-                self.changed(id);
+            let (stopped, going_on) = std::mem::take(&mut self.slow).into_iter().partition(|write| write.id == id);
+            self.slow = going_on;
+            self.close(stopped);
+        }
+    }
+
+    fn close(&mut self, writes: Vec<SlowWrite>) {
+        for SlowWrite { id, file, name, .. } in writes {
+            drop(file);
+            self.changed(id);
+            if let Some(&other) = self.names.get(&name).filter(|other| **other != id) {
+                self.touched.insert(other, Instant::now());
+                self.slow.iter_mut().filter(|write| write.id == other).for_each(|write| write.hurried = true);
             }
         }
     }
@@ -555,6 +569,11 @@ pub(crate) enum How {
     InPlaceAndCut,
     /// Behind what is there.
     Append,
+}
+
+/// `relative` beneath `to`, or `to` itself where nothing is beneath it.
+fn joined(to: &Path, relative: &Path) -> PathBuf {
+    if relative.as_os_str().is_empty() { to.to_path_buf() } else { to.join(relative) }
 }
 
 fn overlay(bytes: &mut Vec<u8>, offset: u64, part: &[u8]) {

@@ -3,8 +3,11 @@
 //! Wherever it ends, the next start goes on: a consumer that drops the sequence numbers which it has seen
 //! gets every event once, in order and without a gap, and what comes again is the same to the last byte.
 
+#[path = "../support/library.rs"]
+mod library;
 #[path = "../support/mod.rs"]
 mod support;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
