@@ -103,7 +103,7 @@ pub fn classify(rows: &Rows, observations: &[Observation]) -> Decision {
             decision.again.push(path.clone());
             continue;
         };
-        let row = Row { path: path.clone(), stat: *stat, track };
+        let row = Row { path: path.clone(), stat: stat_of(*stat, content, moved_here), track };
         match known.insert(path.clone(), row.clone()) {
             None => created.push((Change::Created(row), observation.origin)),
             Some(old) if old.is_forgotten() => created.push((Change::Created(row), observation.origin)),
@@ -195,6 +195,16 @@ fn track_of(content: &Content, moved_here: Option<&Row>) -> Option<Track> {
     match content {
         Content::Read(track) => Some(track.clone()),
         Content::MovedFrom(_) => moved_here.map(|row| row.track.clone()),
+    }
+}
+
+/// The stat that belongs to that content. Of a file that was not read it is not known whether somebody wrote to it
+/// before it was moved and has yet to close it, for then the kernel has yet to tell. So the ctime stays the one at
+/// which it was read, and the next walk of everything reads a file that was renamed by itself.
+fn stat_of(found: FileStat, content: &Content, moved_here: Option<&Row>) -> FileStat {
+    match (content, moved_here) {
+        (Content::MovedFrom(_), Some(row)) => FileStat { ctime_ns: row.stat.ctime_ns, ..found },
+        _ => found,
     }
 }
 

@@ -166,11 +166,13 @@ impl Service {
         let Leased { item, lease } = look;
         let examiner = Arc::clone(&self.examiner);
         let path = item.path.clone();
+        let (why, attempt) = (item.quiet, item.attempt);
         let _reading = self.readers.acquire().await;
         let item = tokio::task::spawn_blocking(move || examiner.examine(item)).await.unwrap_or_else(|panic| {
             let error = std::io::Error::other(format!("the look failed: {panic}"));
             Examined { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new() }
         });
+        tracing::trace!(path = %item.path, ?why, attempt, outcome = item.outcome.as_str(), "looked at");
         Leased { item, lease }
     }
 

@@ -92,6 +92,22 @@ pub enum Outcome {
     Failed(io::Error),
 }
 
+impl Outcome {
+    /// A word or two for the log.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::New(_) => "new",
+            Self::Observed(Observation { seen: Seen::Missing, .. }, _) => "gone",
+            Self::Observed(..) => "changed",
+            Self::Trusted(..) => "only renamed",
+            Self::Unchanged => "unchanged",
+            Self::Again(_) => "to be looked at again",
+            Self::LeftToWalk => "left to the next walk",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Looks at a path. Blocks for as long as reading the file takes.
     pub fn examine(&self, look: FsEvent) -> Examined {

@@ -196,6 +196,7 @@ impl Translator {
     fn translate(&mut self, event: &Event) {
         let Some(path) = event.paths.first() else { return };
         let Some(here) = LibraryPath::beneath(self.handler.root.path(), path) else { return };
+        tracing::trace!(path = %here, kind = ?event.kind, rename = event.tracker(), "the kernel tells");
         // What has no name of an audio file may have one by a link.
         let is_audio = self.handler.extensions.matches(&here) || !self.handler.root.other_paths(&here).is_empty();
         match event.kind {

@@ -183,6 +183,7 @@ pub enum Seen {
 pub enum Content {
     /// It was read.
     Read(Track),
-    /// Nothing was read: it is what the row of this vanished path says, for it is that very file.
+    /// Nothing was read: it is what the row of this vanished path says, for it is that very file. The new row keeps
+    /// that row's ctime.
     MovedFrom(LibraryPath),
 }

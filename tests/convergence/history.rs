@@ -486,7 +486,7 @@ impl History {
     /// Everything that may explain a failure.
     fn story(&self, what: &str) -> String {
         let replay = self.replay();
-        let expected = self.tree.library();
+        let (expected, on_disk) = (self.tree.library(), self.tree.on_disk());
         let mut story = String::new();
         let mut wrong: Vec<PathBuf> = differences(&replay.library, &expected);
         wrong.extend(
@@ -495,7 +495,8 @@ impl History {
         wrong.sort();
         wrong.dedup();
         for path in &wrong {
-            let _ = writeln!(story, "{path:?}: told {:?}, is {:?}", replay.library.get(path), expected.get(path));
+            let (told, is, found) = (replay.library.get(path), expected.get(path), on_disk.get(path));
+            let _ = writeln!(story, "{path:?}: told {told:?}, is {is:?}, and the disk says {found:?}");
         }
         let _ = writeln!(story, "messages:");
         for told in &replay.told {

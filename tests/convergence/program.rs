@@ -80,7 +80,7 @@ impl Program {
             ("MASS_DELETE_PERCENT", "100".into()),
             // While the broker is away an orderly end takes this long.
             ("SHUTDOWN_GRACE_SECS", if matches!(self.target, Target::Pipe) { "10".into() } else { "2".into() }),
-            ("LOG_LEVEL", "file_watcher=debug,warn".into()),
+            ("LOG_LEVEL", "file_watcher=trace,warn".into()),
             ("LOG_FORMAT", "json".into()),
         ];
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(settings);

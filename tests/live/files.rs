@@ -85,6 +85,14 @@ fn hard_links_are_files_of_their_own() {
     library.wait_until_settled();
     assert_eq!(library.told_since(mark), ["created y.mp3"]);
 
+    // Of what is written by one name nothing is told of the other.
+    let mark = library.mark();
+    library.write("x.mp3", "two");
+    library.wait_until_settled();
+    let mut told = library.told_since(mark);
+    told.sort();
+    assert_eq!(told, ["modified x.mp3", "modified y.mp3"]);
+
     let mark = library.mark();
     fs::remove_file(library.path("x.mp3")).unwrap();
     library.wait_until_settled();

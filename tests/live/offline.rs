@@ -1,6 +1,7 @@
 //! Changes made while the program was not running, or was killed in the middle.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -45,6 +46,28 @@ fn all_five_kinds_of_change_are_found_at_the_next_start() {
     let mark = library.mark();
     assert!(library.scan().hashed_nothing());
     assert_eq!(library.told_since(mark), Vec::<String>::new());
+}
+
+#[test]
+fn a_renamed_file_whose_writer_closed_it_while_nobody_listened_is_read_by_the_next_start() {
+    let mut library = Library::watched();
+    library.write("a.mp3", "old content");
+    library.wait_until_settled();
+    // Of the write the kernel tells when the file is closed, and of the time nothing.
+    let file = File::options().write(true).open(library.path("a.mp3")).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_at(b"new", 0).unwrap();
+    file.set_modified(modified).unwrap();
+    fs::rename(library.path("a.mp3"), library.path("b.mp3")).unwrap();
+    library.wait_for("the rename", |consumer| consumer.messages.len() == 2);
+    library.stop();
+    drop(file);
+    let mark = library.mark();
+    library.start();
+    library.wait_until_settled();
+    assert_eq!(library.told_since(mark), ["modified b.mp3"]);
+    library.stop();
+    assert!(library.scan().hashed_nothing());
 }
 
 #[test]

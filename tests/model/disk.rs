@@ -52,6 +52,8 @@ pub(crate) struct Disk {
     outside: Option<Tree>,
     /// Files with a second name where nobody watches.
     linked_outside: BTreeSet<usize>,
+    /// Files that somebody has written to and not closed yet.
+    unclosed: Vec<usize>,
     /// Files that somebody has open.
     pub(crate) open: Vec<usize>,
 }
@@ -105,9 +107,13 @@ impl Disk {
 
     fn try_apply(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
         match op {
-            Op::Create(..) | Op::Rewrite(..) | Op::Replace(..) | Op::MapAndWrite(..) | Op::RewriteOutside(..) => {
-                self.write(op, told)
-            }
+            Op::Create(..)
+            | Op::Rewrite(..)
+            | Op::RewriteAndKeepOpen(..)
+            | Op::CloseAll
+            | Op::Replace(..)
+            | Op::MapAndWrite(..)
+            | Op::RewriteOutside(..) => self.write(op, told),
             Op::MakeDirectory(_)
             | Op::RemoveTree(_)
             | Op::RenameDirectory(..)
@@ -140,6 +146,19 @@ impl Disk {
                 told.push(Told::Closed(path.clone()));
                 if mtime != Mtime::Now {
                     told.push(Told::Attributes(path));
+                }
+            }
+            Op::RewriteAndKeepOpen(at, content) => {
+                let path = self.old_file(at)?;
+                let now = self.clock;
+                // That only the modification time was set is not told of.
+                self.inode_mut(&path)?.rewrite(content, Mtime::Restored, now);
+                self.unclosed.extend(self.names.get(&path));
+            }
+            Op::CloseAll => {
+                for inode in std::mem::take(&mut self.unclosed) {
+                    let name = self.names.iter().find(|(_, other)| **other == inode);
+                    told.extend(name.map(|(path, _)| Told::Closed(path.clone())));
                 }
             }
             Op::Replace(at, content) => {

@@ -279,6 +279,17 @@ fn a_rename_is_not_believed_where_a_rewrite_after_it_is_never_heard_of() {
 }
 
 #[test]
+fn a_rename_is_not_believed_for_ever_where_whoever_wrote_before_it_closes_after_the_end() {
+    let history = with_a_file([
+        vec![Step::Do(Op::RewriteAndKeepOpen(0, 2)), Step::Do(Op::Rename(0, THERE))],
+        hear(3),
+        looked_at_and_committed(),
+        vec![Step::Crash, Step::Do(Op::CloseAll)],
+    ]);
+    one_walk_of_the_root_brings_consumers_in_step(&history).unwrap();
+}
+
+#[test]
 fn a_rename_is_not_believed_for_ever_where_the_hint_of_a_rewrite_before_it_was_lost() {
     let history = with_a_file([
         vec![Step::Do(Op::Rewrite(0, 2, false, Mtime::Restored))],

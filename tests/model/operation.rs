@@ -40,6 +40,10 @@ pub(crate) enum Op {
     Create(New, ContentId, Mtime),
     /// In place; the size changes or not.
     Rewrite(Old, ContentId, bool, Mtime),
+    /// In place, with its modification time set back; the kernel tells of it when it is closed.
+    RewriteAndKeepOpen(Old, ContentId),
+    /// Whoever still has a file open that was written to closes it.
+    CloseAll,
     /// Written elsewhere and renamed into place.
     Replace(Old, ContentId),
     MapAndWrite(Old, ContentId),
@@ -112,6 +116,8 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         30 => op_that_is_told(),
         1 => (old(), content()).prop_map(|(at, content)| Op::MapAndWrite(at, content)),
+        2 => (old(), content()).prop_map(|(at, content)| Op::RewriteAndKeepOpen(at, content)),
+        1 => Just(Op::CloseAll),
         1 => (old(), file()).prop_map(|(from, to)| Op::Link(from, to)),
         1 => old().prop_map(Op::LinkOutside),
         1 => (old(), content(), mtime()).prop_map(|(at, content, mtime)| Op::RewriteOutside(at, content, mtime)),
