@@ -359,10 +359,10 @@ impl Tree {
             self.forget(to);
         }
         for write in &mut self.slow {
-            if is_directory || self.names.get(from) == Some(&write.id) {
-                if let Ok(relative) = write.name.strip_prefix(from) {
-                    write.name = joined(to, relative);
-                }
+            if (is_directory || self.names.get(from) == Some(&write.id))
+                && let Ok(relative) = write.name.strip_prefix(from)
+            {
+                write.name = joined(to, relative);
             }
         }
         for path in moved {
