@@ -124,6 +124,7 @@ impl Service {
             },
             claimed: Holds::new(),
             doubts: inbox.doubts().clone(),
+            replaced: inbox.replaced().clone(),
             unwatched: unwatched.clone(),
         };
         let scanner = Scanner {

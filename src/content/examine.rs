@@ -56,6 +56,8 @@ pub struct Examiner<D, C, I> {
     pub claimed: Holds,
     /// Paths and subtrees whose content may have changed since it was looked at: no rename of them is trusted.
     pub doubts: Holds,
+    /// Subtrees that went away: what was told of a name there may have been told of another file.
+    pub replaced: Holds,
     /// Subtrees of which nobody tells what happens there: only walks call deleted what is gone from them.
     pub unwatched: Holds,
 }
@@ -295,7 +297,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     fn unsettled_for(&self, look: &FsEvent, stat: &FileStat, may_be_cut: bool) -> Option<Duration> {
         let modified = u64::try_from(stat.mtime_ns).map(Duration::from_nanos).unwrap_or_default();
         // What was written since then is not complete yet.
-        let is_complete = look.complete_at.is_none_or(|complete| modified <= since_epoch(complete));
+        let is_complete = look.complete_at.is_none_or(|complete| modified <= since_epoch(complete))
+            && !self.replaced.cover(&look.path);
         let needed = match look.quiet {
             _ if may_be_cut => self.patience.settle,
             Quiet::Renamed if is_complete => return None,
@@ -515,6 +518,7 @@ mod tests {
             patience: Patience { debounce: Duration::from_millis(50), settle: SETTLE, ignore_ctime: false },
             claimed: Holds::new(),
             doubts: Holds::new(),
+            replaced: Holds::new(),
             unwatched: Holds::new(),
         }
     }
@@ -684,6 +688,11 @@ mod tests {
             };
             assert!(is_read(&look(a_second_ago, None, complete(Duration::from_millis(900)))));
             assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(1100))), Outcome::Again(_)));
+            // Nor of a file in a directory that took the place of the one that was told of.
+            let examiner = examiner(a_second_ago, None);
+            let _replaced = examiner.replaced.hold(LibraryPath::root());
+            let look = examiner.examine(complete(Duration::from_millis(900)));
+            assert!(matches!(look.outcome, Outcome::Again(_)));
         }
     }
 }

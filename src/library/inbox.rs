@@ -1,7 +1,8 @@
 //! Where hints wait until the chain takes them: at most one a path, and never more than a bound.
 //!
 //! It also keeps the register of doubt: whoever pushes or marks says with that where content may have
-//! changed, and a rename is trusted only where nobody doubts.
+//! changed, and a rename is trusted only where nobody doubts. And it remembers from where directories went
+//! away: what was told of a name beneath one may have been told of a file that went with it.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -36,6 +37,7 @@ struct Shared {
     state: Mutex<State>,
     subtree_marked: Notify,
     doubts: Holds,
+    replaced: Holds,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +53,8 @@ struct State {
 struct Mark {
     due: Instant,
     doubt: Hold,
+    /// Where a directory went away.
+    replaced: Option<Hold>,
 }
 
 /// A subtree to walk. What is beneath it stays in doubt until this is dropped, which is to be done when
@@ -59,7 +63,8 @@ struct Mark {
 pub struct Subtree {
     /// Where to walk.
     pub path: LibraryPath,
-    _doubt: Hold,
+    /// Its own, and those of subtrees that lie in it.
+    holds: Vec<Hold>,
 }
 
 impl Inbox {
@@ -74,6 +79,12 @@ impl Inbox {
         &self.0.doubts
     }
 
+    /// Subtrees that went away and were not walked since: who closed a file there, or renamed it into its place,
+    /// may have done so to another one.
+    pub fn replaced(&self) -> &Holds {
+        &self.0.replaced
+    }
+
     /// This hint, and with it the doubt whether what is at its path is as it was.
     #[must_use]
     pub fn doubting(&self, mut hint: FsEvent) -> FsEvent {
@@ -86,7 +97,7 @@ impl Inbox {
         let mut state = self.state();
         if state.hints.len() >= MOST_HINTS && !state.hints.contains_key(&hint.path) {
             // First, for with the hints their doubts go.
-            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts);
+            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced));
             state.hints.clear();
             state.order.clear();
             state.overflows += 1;
@@ -110,13 +121,22 @@ impl Inbox {
     /// Asks for a walk of everything at or beneath `subtree`, not before `wait` has passed. Says
     /// whether that was not asked for already.
     pub fn mark(&self, subtree: LibraryPath, wait: Duration) -> bool {
+        self.mark_as(subtree, wait, None)
+    }
+
+    /// The same, where the directory of this name went away, whatever has its name now.
+    pub fn mark_gone(&self, subtree: LibraryPath, wait: Duration) -> bool {
+        self.mark_as(subtree, wait, Some(&self.0.replaced))
+    }
+
+    fn mark_as(&self, subtree: LibraryPath, wait: Duration, replaced: Option<&Holds>) -> bool {
         let due = Instant::now() + wait;
         let mut state = self.state();
         if state.subtrees.len() >= MOST_SUBTREES {
-            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts);
+            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced));
             state.subtrees.retain(|path, _| path.is_root());
         }
-        let is_new = state.mark(subtree, due, &self.0.doubts);
+        let is_new = state.mark(subtree, due, &self.0.doubts, replaced);
         drop(state);
         self.0.subtree_marked.notify_one();
         is_new
@@ -188,16 +208,19 @@ impl Inbox {
 
 impl State {
     /// Marks a subtree, and says whether it was not marked before.
-    fn mark(&mut self, subtree: LibraryPath, due: Instant, doubts: &Holds) -> bool {
+    fn mark(&mut self, subtree: LibraryPath, due: Instant, doubts: &Holds, replaced: Option<&Holds>) -> bool {
+        let replaced = replaced.map(|replaced| replaced.hold(subtree.clone()));
         match self.subtrees.entry(subtree) {
             Entry::Vacant(entry) => {
                 let doubt = doubts.hold(entry.key().clone());
-                entry.insert(Mark { due, doubt });
+                entry.insert(Mark { due, doubt, replaced });
                 true
             }
             // What was asked for sooner is not put off by asking again.
             Entry::Occupied(mut entry) => {
-                entry.get_mut().due = due.min(entry.get().due);
+                let mark = entry.get_mut();
+                mark.due = due.min(mark.due);
+                mark.replaced = mark.replaced.take().or(replaced);
                 false
             }
         }
@@ -206,9 +229,11 @@ impl State {
     fn take_due(&mut self, now: Instant) -> (Vec<Subtree>, Option<Instant>) {
         let mut due: Vec<Subtree> = Vec::new();
         for (path, mark) in self.subtrees.extract_if(.., |_, mark| mark.due <= now) {
+            let holds = std::iter::once(mark.doubt).chain(mark.replaced);
             // In byte order a directory comes before what is in it.
-            if !due.iter().rev().any(|above| path.is_at_or_under(&above.path)) {
-                due.push(Subtree { path, _doubt: mark.doubt });
+            match due.iter_mut().rev().find(|above| path.is_at_or_under(&above.path)) {
+                Some(above) => above.holds.extend(holds),
+                None => due.push(Subtree { path, holds: holds.collect() }),
             }
         }
         (due, self.subtrees.values().map(|mark| mark.due).min())
@@ -304,6 +329,18 @@ mod tests {
         assert!(in_doubt("a/b/x.mp3"));
         drop(walked);
         assert!(!in_doubt("a/b/x.mp3"));
+
+        let is_replaced = |path: &str| inbox.replaced().cover(&path.into());
+        inbox.mark("a".into(), Duration::ZERO);
+        inbox.mark("a/b".into(), Duration::ZERO);
+        inbox.mark_gone("a/b".into(), Duration::ZERO);
+        inbox.mark_gone("c".into(), Duration::ZERO);
+        inbox.unmark(&"c".into());
+        assert!(is_replaced("a/b/x.mp3") && !is_replaced("a/x.mp3") && !is_replaced("c/x.mp3"));
+        let walked = inbox.due_subtrees().await;
+        assert!(walked.len() == 1 && is_replaced("a/b/x.mp3"), "by the walk of what it lies in");
+        drop(walked);
+        assert!(!is_replaced("a/b/x.mp3"));
         // With the hints that are given up for a walk of everything, their own doubts go.
         for index in 0..=MOST_HINTS {
             inbox.push(inbox.doubting(hint(&index.to_string(), Quiet::Closed)));

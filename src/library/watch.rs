@@ -220,12 +220,10 @@ impl Translator {
             EventKind::Remove(RemoveKind::File) if is_audio => self.push(self.hint(here, Quiet::Gone)),
             // It may have been a link to a directory.
             EventKind::Remove(RemoveKind::File) if self.handler.root.follows_links() => {
-                self.mark(here, GONE_DIRECTORY_WAIT);
+                self.mark_gone(here);
             }
             EventKind::Remove(RemoveKind::File) => {}
-            EventKind::Remove(RemoveKind::Folder) if !here.is_root() => {
-                self.mark(here, GONE_DIRECTORY_WAIT);
-            }
+            EventKind::Remove(RemoveKind::Folder) if !here.is_root() => drop(self.mark_gone(here)),
             EventKind::Remove(_) if here.is_root() => self.trouble(WatchTrouble::RootGone),
             _ => {}
         }
@@ -250,11 +248,20 @@ impl Translator {
 
     /// Asks for a walk of a subtree, and of what links make of it elsewhere; says whether nobody had yet.
     fn mark(&self, subtree: LibraryPath, wait: Duration) -> bool {
+        self.mark_by(subtree, |inbox, path| inbox.mark(path, wait))
+    }
+
+    /// The same, where the directory went away.
+    fn mark_gone(&self, subtree: LibraryPath) -> bool {
+        self.mark_by(subtree, |inbox, path| inbox.mark_gone(path, GONE_DIRECTORY_WAIT))
+    }
+
+    fn mark_by(&self, subtree: LibraryPath, mark: impl Fn(&Inbox, LibraryPath) -> bool) -> bool {
         let Handler { root, inbox, .. } = &self.handler;
         for path in root.other_paths(&subtree).into_iter().chain(root.links_to_beneath(&subtree)) {
-            inbox.mark(path, wait);
+            mark(inbox, path);
         }
-        inbox.mark(subtree, wait)
+        mark(inbox, subtree)
     }
 
     /// Whether there may be something beneath the name that tells nothing of its own.
@@ -273,7 +280,7 @@ impl Translator {
             self.push(self.hint(path.clone(), Quiet::Gone));
         } else {
             // It may have been a directory, of which only its own name is told.
-            marked = self.mark(path.clone(), GONE_DIRECTORY_WAIT);
+            marked = self.mark_gone(path.clone());
         }
         if let Some(tracker) = tracker {
             self.rename_order.push_back(tracker);

@@ -207,6 +207,8 @@ impl Eyes {
                     // A directory may have been made, or have got another name, that the watcher never heard of.
                     WatchTrouble::Overflow => {
                         signs.open_again = true;
+                        // Any of them may have said that a directory is another one now.
+                        inbox.mark_gone(LibraryPath::root(), AFTER_TROUBLE);
                         tracing::warn!("the kernel lost events; everything is watched anew and walked");
                     }
                     WatchTrouble::RootGone => signs.root_gone = true,

@@ -1,11 +1,15 @@
 //! Directories that come, go and change their names, with everything in them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::library::{Library, run, write};
+use rustix::process::Signal;
+
+use crate::files::Pace;
+use crate::library::{Library, SETTLE, run, write};
 
 /// Writes one file of the library and one that is not audio in a tight loop while `work` is done.
 fn while_others_write(library: &Library, work: impl FnOnce()) {
@@ -121,6 +125,31 @@ fn a_directory_that_is_renamed_away_and_replaced_at_once_is_another_one() {
         write(&library.path("album/other.mp3"), format!("other {number}"));
     }
     library.wait_until_converged();
+}
+
+#[test]
+fn what_was_told_of_a_file_is_not_believed_of_another_one_in_a_directory_of_the_same_name() {
+    let library = Library::watched();
+    library.write("a/x.part", "renamed into place");
+    library.wait_until_settled();
+    // Nothing of all this is heard before the other file is half there.
+    library.signal(Signal::STOP);
+    fs::rename(library.path("a/x.part"), library.path("a/x.mp3")).unwrap();
+    fs::rename(library.path("a"), library.path("b")).unwrap();
+    fs::create_dir(library.path("a")).unwrap();
+    let mut file = File::create(library.path("a/x.mp3")).unwrap();
+    file.write_all(b"one half").unwrap();
+    library.signal(Signal::CONT);
+    let mut pace = Pace::new();
+    library.wait_for("the renamed file", |consumer| consumer.files.contains_key(b"b/x.mp3".as_slice()));
+    thread::sleep(SETTLE / 2);
+    pace.step();
+    file.write_all(b" and the other").unwrap();
+    drop(file);
+    library.wait_until_settled();
+    let mut told = library.told();
+    told.sort();
+    assert!(told == ["created a/x.mp3", "created b/x.mp3"] || !pace.was_steady(), "{told:?}");
 }
 
 #[test]

@@ -297,6 +297,7 @@ impl World {
             patience,
             claimed: process.claimed.clone(),
             doubts: process.inbox.doubts().clone(),
+            replaced: process.inbox.replaced().clone(),
             unwatched: self.unwatched.clone(),
         }
     }
