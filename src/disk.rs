@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, StatxFlags, openat2};
 use rustix::io::Errno;
 
 use crate::model::{Extensions, FileStat, LibraryPath};
@@ -24,6 +24,9 @@ use links::Links;
 
 /// Bytes of directory entries read at once.
 const LISTING_BUFFER: usize = 32 * 1024;
+
+/// No way out, and no link on the way.
+const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,14 @@ pub trait Disk {
     /// What is at `path`. An error means that this could not be found out.
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry>;
 
+    /// What is at each of `paths`, one after the other; cheapest where those of one directory stand together.
+    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+        paths.iter().map(|path| self.entry(path)).collect()
+    }
+
     /// Opens the regular file at `path` and says what it is now; `None` where there is none.
+    ///
+    /// That the file is one of this root is for the caller to know, by [`Disk::entry`] after it was read.
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(Self::File, FileStat)>>;
 
     /// The stat of an open file, now.
@@ -263,8 +273,7 @@ impl Root {
             return Ok(Ok(directory));
         }
         // All of the way in one call, where the kernel knows it and nothing is in the way.
-        let whole_way = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        if let Ok(found) = rustix::fs::openat2(&directory, path.as_bytes(), flags, Mode::empty(), whole_way) {
+        if let Ok(found) = openat2(&directory, path.as_bytes(), flags, Mode::empty(), WITHIN) {
             return Ok(Ok(found));
         }
         // Name by name: for paths that are too long for it, and to tell how far down there is something.
@@ -281,34 +290,46 @@ impl Root {
 
     fn real_entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         let Some(parent) = path.parent() else { return Ok(Entry::Directory) };
+        self.entry_in(self.descend(&parent)?.as_ref(), path.name())
+    }
+
+    /// What has a name in a directory, or in one that would be below the nearest that there is.
+    fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, name: &[u8]) -> io::Result<Entry> {
         let missing = |nearest: &OwnedFd| {
             let nearest_device = self.relative_device(rustix::fs::fstat(nearest)?.st_dev);
             Ok(Entry::Missing { nearest_device })
         };
-        let directory = match self.descend(&parent)? {
+        let directory = match directory {
             Ok(directory) => directory,
-            Err(nearest) => return missing(&nearest),
+            Err(nearest) => return missing(nearest),
         };
-        match rustix::fs::statat(&directory, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => Entry::File(self.file_stat(&stat)),
                 FileType::Directory => Entry::Directory,
                 _ => Entry::Other,
             }),
-            Err(Errno::NOENT) => missing(&directory),
+            Err(Errno::NOENT) => missing(directory),
             Err(error) => Err(error.into()),
         }
     }
 
     fn open_real(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
         let Some(parent) = path.parent() else { return Ok(None) };
-        let Some(directory) = self.open_directory(&parent)? else { return Ok(None) };
         // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&directory, path.name(), flags, Mode::empty()) {
+        let opened = openat2(self.open_unchecked()?, path.as_bytes(), flags, Mode::empty(), WITHIN).or_else(|_| {
+            // Where the path is too long for that, or to tell more of why not.
+            let directory = self.open_directory(&parent)?.ok_or(io::ErrorKind::NotFound)?;
+            Ok::<_, io::Error>(rustix::fs::openat(&directory, path.name(), flags, Mode::empty())?)
+        });
+        let file = match opened {
             Ok(file) => file,
-            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+                None if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                _ => return Err(error),
+            },
         };
         let stat = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -352,6 +373,20 @@ impl Disk for Root {
         Ok(entry)
     }
 
+    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+        let mut opened: Option<(LibraryPath, Result<OwnedFd, OwnedFd>)> = None;
+        let mut entry = |path: &LibraryPath| {
+            let Some(parent) = path.parent().filter(|_| !self.follows_links()) else { return self.entry(path) };
+            let directory = match opened.take() {
+                Some((at, directory)) if at == parent => directory,
+                _ => self.descend(&parent)?,
+            };
+            let (_, directory) = opened.insert((parent, directory));
+            self.entry_in(directory.as_ref(), path.name())
+        };
+        paths.iter().map(|path| entry(path)).collect()
+    }
+
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
         match self.open_real(path)? {
             None => match self.behind_link(path)? {
@@ -384,6 +419,10 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         (**self).entry(path)
+    }
+
+    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+        (**self).entries(paths)
     }
 
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(D::File, FileStat)>> {

@@ -14,7 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
-use tokio::sync::{Notify, Semaphore};
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Settings, SinkKind};
@@ -55,6 +56,9 @@ pub enum ServiceError {
     /// Messages cannot be delivered, now or later.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// The threads that read could not be started.
+    #[error("the threads that read files cannot be started: {0}")]
+    Threads(#[from] ThreadPoolBuildError),
     /// Other invocations could not reach this one.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -86,9 +90,9 @@ pub struct Service {
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
     counters: Counters,
-    /// Threads that read at once: enough to keep the processors and the disk busy, and few enough
-    /// not to fight over them. The other files in flight wait their turn.
-    readers: Semaphore,
+    /// Threads that look at files: enough to keep the processors and the disk busy, and few enough not to fight over
+    /// them. The other files in flight wait their turn.
+    readers: ThreadPool,
     replay_begun: Notify,
     /// Paths that could not be looked at, in doubt until they can be.
     failures: Mutex<HashMap<LibraryPath, Hold>>,
@@ -155,7 +159,7 @@ impl Service {
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
-            readers: Semaphore::new(thread::available_parallelism().map_or(8, |cores| readers_for(cores.get()))),
+            readers: readers()?,
             replay_begun: Notify::new(),
             failures: Mutex::default(),
             full_said: Mutex::default(),
@@ -163,14 +167,20 @@ impl Service {
     }
 
     /// Looks at one path on a thread that may block. A panic there is an outcome of that path.
+    ///
+    /// Not on tokio's threads for that, which sleep and are woken for every file.
     async fn examine(&self, look: Leased<FsEvent>) -> Leased<Examined> {
         let Leased { item, lease } = look;
         let examiner = Arc::clone(&self.examiner);
         let path = item.path.clone();
         let (why, attempt) = (item.quiet, item.attempt);
-        let _reading = self.readers.acquire().await;
-        let item = tokio::task::spawn_blocking(move || examiner.examine(item)).await.unwrap_or_else(|panic| {
-            let error = std::io::Error::other(format!("the look failed: {panic}"));
+        let (tell, told) = oneshot::channel();
+        self.readers.spawn_fifo(move || {
+            // Where nobody waits any more, the program is about to end.
+            let _ = tell.send(examiner.examine(item));
+        });
+        let item = told.await.unwrap_or_else(|_| {
+            let error = std::io::Error::other("the look panicked");
             Examined { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new() }
         });
         tracing::trace!(path = %item.path, ?why, attempt, outcome = item.outcome.as_str(), "looked at");
@@ -396,6 +406,15 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
             Sink::Amqp(Box::new(Amqp::new(amqp)))
         }
     }
+}
+
+fn readers() -> Result<ThreadPool, ThreadPoolBuildError> {
+    ThreadPoolBuilder::new()
+        .num_threads(thread::available_parallelism().map_or(8, |cores| readers_for(cores.get())))
+        .thread_name(|number| format!("reader {number}"))
+        // Who waits for the look hears of it by that no answer comes.
+        .panic_handler(|_| {})
+        .build()
 }
 
 /// Each reader has its buffer and its view of the index, so there are not as many as there could be files:

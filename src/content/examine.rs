@@ -149,7 +149,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                     looks.push(instead);
                 }
                 Outcome::Observed(observation, mut instead) | Outcome::Trusted(observation, mut instead)
-                    if self.is_overtaken(&observation.path, found_by(&observation)) =>
+                    if is_overtaken(found_by(&observation), &self.disk.entry(&observation.path)) =>
                 {
                     // What it found new is in no row, so a rename of the file cannot be trusted yet.
                     instead.holds.push(Token::new(self.doubts.hold(observation.path)));
@@ -176,20 +176,12 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             Change::Moved { from, .. } => Some((from, None)),
             _ => None,
         });
-        looked_at
-            .chain(sources)
-            .filter(|(path, found)| self.is_overtaken(path, *found))
-            .map(|(path, _)| path.clone())
-            .collect()
-    }
-
-    fn is_overtaken(&self, path: &LibraryPath, found: Option<FileStat>) -> bool {
-        match self.disk.entry(path) {
-            Ok(Entry::File(stat)) => found != Some(stat),
-            Ok(_) => found.is_some(),
-            // Nothing can be said of it now; that which can no longer be read is walked again anyway.
-            Err(_) => false,
-        }
+        let mut found: Vec<(&LibraryPath, Option<FileStat>)> = looked_at.chain(sources).collect();
+        found.sort_unstable_by_key(|(path, _)| *path);
+        let paths: Vec<&LibraryPath> = found.iter().map(|(path, _)| *path).collect();
+        let now = self.disk.entries(&paths);
+        let overtaken = found.into_iter().zip(&now).filter(|((_, found), now)| is_overtaken(*found, now));
+        overtaken.map(|((path, _), _)| path.clone()).collect()
     }
 
     /// Whether the content may have changed of a file that is said to be only renamed, under either name.
@@ -386,6 +378,16 @@ fn found_by(observation: &Observation) -> Option<FileStat> {
     match &observation.seen {
         Seen::File { stat, .. } => Some(*stat),
         Seen::Missing => None,
+    }
+}
+
+/// Whether a path is no longer as it was found.
+fn is_overtaken(found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
+    match now {
+        Ok(Entry::File(stat)) => found != Some(*stat),
+        Ok(_) => found.is_some(),
+        // Nothing can be said of it now; that which can no longer be read is walked again anyway.
+        Err(_) => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,17 +69,19 @@ impl Reader {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
-    fn hash(&self, mut file: &File, path: &LibraryPath) -> io::Result<(Fingerprint, Option<adts::Summary>)> {
+    fn hash(&self, mut file: &File, path: &LibraryPath) -> io::Result<Hashed> {
         let is_aac = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(b"aac"));
         let mut frames = is_aac.then(adts::Counter::new);
         let mut sha256 = Sha256::new();
         let mut xxh128 = Xxh3Default::new();
-        let mut size = 0;
-        // A file that grows while it is read is looked at again anyway: no need to race its writer.
+        let (mut size, mut reads) = (0, 0);
+        let mut in_buffer = 0;
+        // A file that grows while it is read is looked at again anyway: no need to race its writer, nor to read on
+        // until there is nothing more.
         let enough = file.metadata()?.len();
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(CHUNK, 0);
-            while size <= enough {
+            while size < enough {
                 let length = match file.read(buffer) {
                     Ok(0) => break,
                     Ok(length) => length,
@@ -93,6 +95,7 @@ impl Reader {
                     frames.update(chunk);
                 }
                 size += length as u64;
+                (reads, in_buffer) = (reads + 1, length);
                 self.bytes_read.fetch_add(length as u64, Ordering::Relaxed);
                 if let Some(limit) = &self.limit {
                     limit.wait_for(length);
@@ -101,15 +104,25 @@ impl Reader {
             Ok(())
         })?;
         let fingerprint = Fingerprint { sha256: sha256.finalize().into(), xxh128: xxh128.digest128() };
-        Ok((fingerprint, frames.map(|frames| frames.finish(size))))
+        let frames = frames.map(|frames| frames.finish(size));
+        Ok(Hashed { fingerprint, frames, in_buffer: (reads == 1).then_some(in_buffer) })
     }
+}
+
+/// What reading a whole file came to.
+struct Hashed {
+    fingerprint: Fingerprint,
+    frames: Option<adts::Summary>,
+    /// The file's length, where it is so small that all of it is in the buffer still.
+    in_buffer: Option<usize>,
 }
 
 impl Contents<File> for Reader {
     fn read(&self, file: &File, path: &LibraryPath, known: Option<&Track>) -> io::Result<Track> {
-        let (fingerprint, frames) = self.hash(file, path)?;
-        let metadata = match known {
-            Some(known) if known.fingerprint == fingerprint => known.metadata.clone(),
+        let Hashed { fingerprint, frames, in_buffer } = self.hash(file, path)?;
+        let metadata = match (known, in_buffer) {
+            (Some(known), _) if known.fingerprint == fingerprint => known.metadata.clone(),
+            (_, Some(length)) => BUFFER.with_borrow(|buffer| tags::read(Cursor::new(&buffer[..length]), path, frames)),
             _ => tags::read(file, path, frames),
         };
         Ok(Track { fingerprint, metadata })

@@ -9,7 +9,6 @@
 //! Most formats are read by lofty, in `container`; `asf`, `adts` and `oggflac` read those that it does
 //! not.
 
-use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
 
 use lofty::file::FileType as Container;
@@ -42,11 +41,7 @@ const UNKNOWN_FORMAT: &str = "it is of no audio format that is known";
 ///
 /// `adts` is what an [`adts::Counter`] saw while all of the file was read; without it a raw AAC file
 /// is read once more.
-pub fn read(file: &File, path: &LibraryPath, adts: Option<adts::Summary>) -> Metadata {
-    read_from(file, path, adts)
-}
-
-fn read_from<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::Summary>) -> Metadata {
+pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::Summary>) -> Metadata {
     let mut metadata = Metadata::default();
     let outcome = guarded(|| {
         let kind = Kind::of(&mut file, path).map_err(|error| explain(&error))?;
@@ -249,7 +244,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(bytes: &[u8], name: &str) -> Metadata {
-        let metadata = read_from(Cursor::new(bytes), &LibraryPath::from(name), None);
+        let metadata = read(Cursor::new(bytes), &LibraryPath::from(name), None);
         assert_ne!(metadata.error.as_deref(), Some(PANICKED), "{bytes:?}");
         metadata
     }
@@ -371,7 +366,7 @@ mod tests {
         let mut counter = adts::Counter::new();
         counter.update(&bytes);
         let summary = counter.finish(bytes.len() as u64);
-        assert_eq!(read_from(Cursor::new(&bytes), &LibraryPath::from("a.aac"), Some(summary)), metadata);
+        assert_eq!(read(Cursor::new(&bytes), &LibraryPath::from("a.aac"), Some(summary)), metadata);
     }
 
     #[test]
