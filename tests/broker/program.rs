@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use lapin::ExchangeKind;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::support::consumer::{Consumer, Received, declare_exchange};
+use crate::support::files_on_disk;
 use crate::support::rabbit::Node;
 use crate::{LIMIT, QUIET};
 
@@ -89,20 +89,7 @@ impl Program {
 
     /// What is on disk: path to SHA-256.
     fn disk(&self) -> BTreeMap<String, String> {
-        let mut files = BTreeMap::new();
-        let mut directories = vec![self.folder.path().join("music")];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    directories.push(path);
-                } else {
-                    let sha256 = Sha256::digest(fs::read(&path).unwrap());
-                    files.insert(path.to_str().unwrap().to_owned(), data_encoding::HEXLOWER.encode(&sha256));
-                }
-            }
-        }
-        files
+        files_on_disk(&self.folder.path().join("music"))
     }
 }
 

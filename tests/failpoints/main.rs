@@ -12,15 +12,15 @@ mod watcher;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use file_watcher::failpoint::POINTS;
 use lapin::types::FieldTable;
 use rusqlite::Connection;
-use sha2::{Digest, Sha256};
 use support::consumer::{Consumer, KEYS, Received, declare};
+use support::files_on_disk;
 use support::rabbit::Node;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -131,24 +131,8 @@ impl Program {
     }
 
     fn disk(&self) -> Files {
-        let mut files = Files::new();
-        let mut directories = vec![self.folder.path().join("music")];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    directories.push(path);
-                } else {
-                    files.insert(path.to_str().unwrap().to_owned(), sha256_of(&path));
-                }
-            }
-        }
-        files
+        files_on_disk(&self.folder.path().join("music"))
     }
-}
-
-fn sha256_of(path: &Path) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(fs::read(path).unwrap()))
 }
 
 fn log_of(output: &Output) -> String {

@@ -5,9 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
-
 use crate::support::consumer::Received;
+use crate::support::files_on_disk;
 
 /// Path beneath the root to SHA-256.
 pub(crate) type Files = BTreeMap<String, String>;
@@ -45,20 +44,8 @@ impl Library {
 
     /// What is on disk.
     pub(crate) fn files(&self) -> Files {
-        let mut files = Files::new();
-        let mut directories = vec![self.root.clone()];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    directories.push(path);
-                } else {
-                    let name = path.strip_prefix(&self.root).unwrap().to_str().unwrap().to_owned();
-                    files.insert(name, data_encoding::HEXLOWER.encode(&Sha256::digest(fs::read(&path).unwrap())));
-                }
-            }
-        }
-        files
+        let below = |path: String| path[self.root.as_os_str().len() + 1..].to_owned();
+        files_on_disk(&self.root).into_iter().map(|(path, sha256)| (below(path), sha256)).collect()
     }
 }
 

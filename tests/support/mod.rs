@@ -7,9 +7,13 @@ pub(crate) mod consumer;
 pub(crate) mod proxy;
 pub(crate) mod rabbit;
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use file_watcher::model::Outgoing;
+use sha2::{Digest, Sha256};
 
 /// A message as the outbox would hand it out.
 pub(crate) fn outgoing(sequence: u64, event_type: &str) -> Outgoing {
@@ -34,6 +38,24 @@ pub(crate) fn outgoing(sequence: u64, event_type: &str) -> Outgoing {
 /// `created` messages with these sequence numbers.
 pub(crate) fn created(sequences: impl IntoIterator<Item = u64>) -> Vec<Outgoing> {
     sequences.into_iter().map(|sequence| outgoing(sequence, "created")).collect()
+}
+
+/// What is on disk beneath `root`: absolute paths, each with the SHA-256 of its file.
+pub(crate) fn files_on_disk(root: &Path) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    let mut directories = vec![root.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let sha256 = Sha256::digest(fs::read(&path).unwrap());
+                files.insert(path.to_str().unwrap().to_owned(), data_encoding::HEXLOWER.encode(&sha256));
+            }
+        }
+    }
+    files
 }
 
 /// Waits until `holds` says yes; panics with `what` after `limit`.
