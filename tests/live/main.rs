@@ -12,7 +12,7 @@ mod links;
 mod names;
 mod offline;
 mod roots;
-
+mod silent;
 mod space;
 mod special;
 mod store;
