@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, Event, ExchangeKind};
@@ -32,6 +32,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a broker may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long the reason for an end may take to come after the end.
+const REASON: Duration = Duration::from_millis(500);
+
 /// A connection that lived this long was good, even if it carried no message.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 
@@ -41,6 +44,31 @@ pub(super) struct Keeper {
     pub(super) status: Arc<DeliveryStatus>,
     pub(super) links: watch::Sender<Option<Arc<Link>>>,
     pub(super) closing: CancellationToken,
+}
+
+/// A time without a broker. That a person must put something right is said even where it was said just before that
+/// there is no connection.
+#[derive(Debug, Default)]
+struct Outage {
+    any: Rarely,
+    refused: Rarely,
+}
+
+impl Outage {
+    /// There is this trouble at `now`: how long already, where that is to be said.
+    fn again(&mut self, trouble: &Trouble, now: Instant) -> Option<Duration> {
+        let any = self.any.again(now);
+        match trouble {
+            Trouble::Passing(_) => any,
+            Trouble::Refused(_) => self.refused.again(now),
+        }
+    }
+
+    /// It is over: how long it lasted, where it ever began.
+    fn over(&mut self, now: Instant) -> Option<Duration> {
+        self.refused.over(now);
+        self.any.over(now)
+    }
 }
 
 /// One connection with all that belongs to it. Dropped in this order: the socket first.
@@ -57,7 +85,7 @@ impl Keeper {
     /// Keeps the connection until `closing`, which closes it politely.
     pub(super) async fn run(self) {
         let mut pauses = pauses();
-        let mut outage = Rarely::default();
+        let mut outage = Outage::default();
         // Whether the last connection was of no use: then the next is not yet good news.
         let mut doubtful = false;
         loop {
@@ -120,7 +148,7 @@ impl Keeper {
 
     /// Hands the connection out for as long as it is good; then says why it no longer is and whether
     /// it ever was. `None` after `closing`.
-    async fn attend(&self, mut session: Session, outage: &mut Rarely, doubtful: bool) -> Option<(LinkError, bool)> {
+    async fn attend(&self, mut session: Session, outage: &mut Outage, doubtful: bool) -> Option<(LinkError, bool)> {
         let link = Arc::clone(&session.link);
         self.status.connected();
         self.links.send_replace(Some(Arc::clone(&link)));
@@ -169,8 +197,8 @@ impl Keeper {
     }
 
     /// Notes and rarely says the trouble; returns how long to wait before the next attempt.
-    fn complain(&self, trouble: &Trouble, outage: &mut Rarely, pauses: &mut ExponentialBackoff) -> Duration {
-        let said = outage.again(Instant::now()).map(|lasted| lasted.as_secs());
+    fn complain(&self, trouble: &Trouble, outage: &mut Outage, pauses: &mut ExponentialBackoff) -> Duration {
+        let said = outage.again(trouble, Instant::now()).map(|lasted| lasted.as_secs());
         match trouble {
             Trouble::Passing(error) => {
                 self.status.failed(error.clone());
@@ -221,14 +249,30 @@ impl Session {
                 Some(error) = self.given_up.recv() => return error,
                 _ = looks.tick() => {
                     if !self.connection.status().connected() || !self.link.is_open() {
-                        return match self.events.next().now_or_never() {
-                            Some(Some(Event::Error(error))) => error.into(),
-                            _ => LinkError::Ended,
-                        };
+                        return self.reason().await;
                     }
                 }
             }
         }
+    }
+
+    /// Why the connection or its channel ended. lapin notes first that it did, and tells why a moment later: whoever
+    /// looks in between must not take the broker's refusal for a lost connection.
+    async fn reason(&mut self) -> LinkError {
+        let told = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    event = self.events.next() => match event {
+                        Some(Event::Error(error)) => return error.into(),
+                        Some(_) => {}
+                        None => return LinkError::Ended,
+                    },
+                    Some(error) = self.given_up.recv() => return error,
+                }
+            }
+        };
+        time::timeout(REASON, told).await.unwrap_or(LinkError::Ended)
     }
 }
 
@@ -241,4 +285,21 @@ pub(super) fn pauses() -> ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_said_though_a_lost_connection_was_said_just_before() {
+        let (lost, refused) = (Trouble::Passing("lost".into()), Trouble::Refused("who are you?".into()));
+        let mut outage = Outage::default();
+        let now = Instant::now();
+        assert!(outage.again(&lost, now).is_some() && outage.again(&lost, now).is_none());
+        assert!(outage.again(&refused, now).is_some() && outage.again(&refused, now).is_none());
+        assert!(outage.again(&lost, now).is_none());
+        assert!(outage.over(now).is_some());
+        assert!(outage.again(&refused, now).is_some() && outage.again(&lost, now).is_none());
+    }
 }
