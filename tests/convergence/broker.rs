@@ -25,7 +25,7 @@ use crate::operation::Operation;
 use crate::program::Target;
 use crate::random::Random;
 use crate::replay::Replay;
-use crate::support::consumer::declare;
+use crate::support::consumer::{declare, declare_on};
 use crate::support::proxy::{Proxy, Weather};
 use crate::support::rabbit::Node;
 
@@ -230,6 +230,8 @@ async fn read(
     let connection = timeout(SILENCE, Connection::connect(url, ConnectionProperties::default())).await??;
     let connection = link.insert(connection);
     let channel = timeout(SILENCE, connection.create_channel()).await??;
+    // As every consumer does: a node that is killed soon after it was told of a queue forgets it.
+    timeout(SILENCE, declare_on(&channel, QUEUE, &["file.#"], FieldTable::default())).await??;
     timeout(SILENCE, channel.basic_qos(200, BasicQosOptions::default())).await??;
     // Nobody else may still hold messages that come before those that are read now.
     let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };

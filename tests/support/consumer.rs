@@ -64,18 +64,26 @@ pub(crate) async fn channel(url: &str) -> (Connection, Channel) {
 /// Declares the exchange and a durable queue with these arguments, bound to these keys; nobody reads it yet.
 pub(crate) async fn declare(url: &str, queue: &str, keys: &[&str], arguments: FieldTable) {
     let (connection, channel) = channel(url).await;
+    declare_on(&channel, queue, keys, arguments).await.expect("the exchange and the queue as they are wanted");
+    let _ = connection.close(200, "done".into()).await;
+}
+
+/// The same, on a channel that is there.
+pub(crate) async fn declare_on(
+    channel: &Channel,
+    queue: &str,
+    keys: &[&str],
+    arguments: FieldTable,
+) -> Result<(), lapin::Error> {
     let exchange = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel
-        .exchange_declare(EXCHANGE.into(), ExchangeKind::Topic, exchange, FieldTable::default())
-        .await
-        .expect("the exchange as the contract has it");
+    channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Topic, exchange, FieldTable::default()).await?;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(queue.into(), durable, arguments).await.unwrap();
+    channel.queue_declare(queue.into(), durable, arguments).await?;
     for key in keys {
         let bind = QueueBindOptions::default();
-        channel.queue_bind(queue.into(), EXCHANGE.into(), (*key).into(), bind, FieldTable::default()).await.unwrap();
+        channel.queue_bind(queue.into(), EXCHANGE.into(), (*key).into(), bind, FieldTable::default()).await?;
     }
-    let _ = connection.close(200, "done".into()).await;
+    Ok(())
 }
 
 /// Declares the exchange with this type, whatever the contract says.
