@@ -22,8 +22,8 @@ pub(crate) fn batches(criterion: &mut Criterion) {
         ("all moved", known(), moved(seen()), BATCH),
     ];
     for (name, rows, observations, changes) in cases {
-        assert_eq!(classify(&rows, &observations).changes.len(), changes, "{name}");
-        group.bench_function(name, |bencher| bencher.iter(|| classify(black_box(&rows), black_box(&observations))));
+        assert_eq!(classify(&rows, &observations, 0).changes.len(), changes, "{name}");
+        group.bench_function(name, |bencher| bencher.iter(|| classify(black_box(&rows), black_box(&observations), 0)));
     }
     group.bench_function("neighbour: copy the rows", |bencher| {
         let rows = known();

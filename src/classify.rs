@@ -60,8 +60,9 @@ pub fn paths_touched(observations: &[Observation]) -> BTreeSet<&LibraryPath> {
         .collect()
 }
 
-/// Decides about one batch. `rows` holds the row of each of [`paths_touched`] that has one.
-pub fn classify(rows: &Rows, observations: &[Observation]) -> Decision {
+/// Decides about one batch. `rows` holds the row of each of [`paths_touched`] that has one; `now` is the time of
+/// the commit in seconds since the epoch.
+pub fn classify(rows: &Rows, observations: &[Observation], now: i64) -> Decision {
     // Of two looks at one path the later counts.
     let seen: BTreeMap<_, _> = observations.iter().map(|observation| (&observation.path, observation)).collect();
     let mut decision = Decision::default();
@@ -103,7 +104,9 @@ pub fn classify(rows: &Rows, observations: &[Observation]) -> Decision {
             decision.again.push(path.clone());
             continue;
         };
-        let row = Row { path: path.clone(), stat: stat_of(*stat, content, moved_here), track };
+        let first_published = known.get(path).filter(|row| !row.is_forgotten()).map_or(now, |row| row.first_published);
+        let stat = stat_of(*stat, content, moved_here);
+        let row = Row { path: path.clone(), stat, track, first_published };
         match known.insert(path.clone(), row.clone()) {
             None => created.push((Change::Created(row), observation.origin)),
             Some(old) if old.is_forgotten() => created.push((Change::Created(row), observation.origin)),

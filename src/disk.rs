@@ -5,7 +5,12 @@
 //! the library, paths longer than the kernel takes at once are reached, no descriptor is held that
 //! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
 
+mod identity;
 mod links;
+mod mountinfo;
+mod mounts;
+mod names;
+mod stat;
 
 use std::fs::File;
 use std::io;
@@ -15,12 +20,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, StatxFlags, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use crate::model::{Extensions, FileStat, LibraryPath};
+use crate::model::{Extensions, FileStat, InodeTrust, LibraryPath, MountId};
+
+pub use identity::Identity;
+pub use mountinfo::{MountEntry, mounts_beneath};
+pub use mounts::{KnownMount, Mounts};
 
 use links::Links;
+use names::ExactNames;
+use stat::RawStat;
 
 /// Bytes of directory entries read at once.
 const LISTING_BUFFER: usize = 32 * 1024;
@@ -39,8 +50,8 @@ pub enum Entry {
     Other,
     /// Nothing has this name, and the directory that would hold it could be asked.
     Missing {
-        /// The device of the nearest directory that is there, as in [`FileStat::device`].
-        nearest_device: u64,
+        /// The mount of the nearest directory that is there.
+        nearest_mount: MountId,
     },
 }
 
@@ -103,18 +114,8 @@ pub struct Root {
     generation: AtomicU64,
     /// Those that are followed, where any are.
     links: Option<Links>,
-}
-
-/// What tells this directory from another one of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The filesystem it is on.
-    pub device: u64,
-    /// Its inode number there.
-    pub inode: u64,
-    /// When it was made, in nanoseconds since the epoch, where the filesystem remembers that: a directory
-    /// that is made again often gets the inode number of the one that was removed.
-    pub born_ns: Option<i64>,
+    mounts: Arc<Mounts>,
+    exact_names: ExactNames,
 }
 
 /// The error inside the [`io::Error`] of every look after the root was replaced.
@@ -127,12 +128,25 @@ impl Root {
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = Self {
             path: path.to_path_buf(),
-            identity: RwLock::new(Identity { device: 0, inode: 0, born_ns: None }),
+            identity: RwLock::new(Identity::of(&open_directory_at(path)?)?),
             generation: AtomicU64::new(0),
             links: None,
+            mounts: Arc::new(Mounts::new(path)?),
+            exact_names: ExactNames::default(),
         };
         root.adopt()?;
         Ok(root)
+    }
+
+    /// Trusts inode numbers as this says. To be called before anything is looked at.
+    pub fn trusting_inodes(self, inode_trust: InodeTrust) -> io::Result<Self> {
+        let mounts = Arc::new(Mounts::new(&self.path)?.with_inode_trust(inode_trust));
+        Ok(Self { mounts, ..self })
+    }
+
+    /// The mounts that the library consists of.
+    pub fn mounts(&self) -> &Arc<Mounts> {
+        &self.mounts
     }
 
     /// Follows symbolic links to what is inside the library: once on the way to a path, and never to a
@@ -169,7 +183,7 @@ impl Root {
 
     /// The identity of the directory that is at the root's path now.
     pub fn current_identity(&self) -> io::Result<Identity> {
-        Identity::of(&self.open_unchecked()?)
+        Ok(Identity::of(&self.open_unchecked()?)?)
     }
 
     /// Takes the directory that is at the root's path now as the root.
@@ -229,15 +243,21 @@ impl Root {
         wanted: &Extensions,
         follow: Option<&LibraryPath>,
     ) -> Option<ListedKind> {
-        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+        let unreadable = |error: &io::Error| match Errno::from_io_error(error) {
+            Some(Errno::NOENT) => None,
+            error => Some(ListedKind::Unreadable(error.unwrap_or(Errno::IO))),
+        };
+        match RawStat::at(directory, name) {
+            Ok(found) => match found.kind {
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if wanted.matches_name(name) => Some(ListedKind::File(self.file_stat(&stat))),
+                FileType::RegularFile if wanted.matches_name(name) => match self.file_stat(&found, directory, name) {
+                    Ok(stat) => Some(ListedKind::File(stat)),
+                    Err(error) => unreadable(&error),
+                },
                 FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name), wanted)),
                 _ => None,
             },
-            Err(Errno::NOENT) => None,
-            Err(error) => Some(ListedKind::Unreadable(error)),
+            Err(error) => unreadable(&error),
         }
     }
 
@@ -256,8 +276,7 @@ impl Root {
     }
 
     fn open_unchecked(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(CWD, &self.path, flags, Mode::empty())?)
+        open_directory_at(&self.path)
     }
 
     fn open_checked(&self) -> io::Result<OwnedFd> {
@@ -290,28 +309,54 @@ impl Root {
 
     fn real_entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         let Some(parent) = path.parent() else { return Ok(Entry::Directory) };
-        self.entry_in(self.descend(&parent)?.as_ref(), path.name())
+        self.entry_in(self.descend(&parent)?.as_ref(), path)
     }
 
-    /// What has a name in a directory, or in one that would be below the nearest that there is.
-    fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, name: &[u8]) -> io::Result<Entry> {
+    /// What is at a path, whose directory is open, or the nearest directory above it that there is.
+    fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, path: &LibraryPath) -> io::Result<Entry> {
         let missing = |nearest: &OwnedFd| {
-            let nearest_device = self.relative_device(rustix::fs::fstat(nearest)?.st_dev);
-            Ok(Entry::Missing { nearest_device })
+            let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
+            Ok(Entry::Missing { nearest_mount: present.id })
         };
         let directory = match directory {
             Ok(directory) => directory,
             Err(nearest) => return missing(nearest),
         };
-        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => Entry::File(self.file_stat(&stat)),
-                FileType::Directory => Entry::Directory,
-                _ => Entry::Other,
-            }),
-            Err(Errno::NOENT) => missing(directory),
-            Err(error) => Err(error.into()),
+        let found = match RawStat::at(directory, path.name()) {
+            Ok(found) => found,
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return missing(directory),
+            Err(error) => return Err(error),
+        };
+        let entry = match found.kind {
+            FileType::RegularFile => Entry::File(self.file_stat(&found, directory.as_fd(), path.name())?),
+            FileType::Directory => Entry::Directory,
+            _ => return Ok(Entry::Other),
+        };
+        if self.is_exact(directory, &found, path)? { Ok(entry) } else { missing(directory) }
+    }
+
+    /// Whether the directories on the way list every name of `path` as it is spelt there.
+    ///
+    /// Where the last directory distinguishes case, the ones above it are taken to do so too:
+    /// whether a directory does is inherited from the one that it was made in.
+    fn is_exact(&self, directory: &OwnedFd, found: &RawStat, path: &LibraryPath) -> io::Result<bool> {
+        let may_normalise = self.mounts.of(found, directory.as_fd(), Some(path.name()))?.may_normalise;
+        if !names::may_be_folded(directory, path.name(), may_normalise)? {
+            return Ok(true);
         }
+        if !self.exact_names.lists(directory, path.name())? {
+            return Ok(false);
+        }
+        let mut way = path.parent();
+        while let Some(directory) = way.filter(|directory| !directory.is_root()) {
+            let above = directory.parent().unwrap_or_else(LibraryPath::root);
+            let Ok(opened) = self.descend(&above)? else { return Ok(false) };
+            if !self.exact_names.lists(&opened, directory.name())? {
+                return Ok(false);
+            }
+            way = Some(above);
+        }
+        Ok(true)
     }
 
     fn open_real(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
@@ -331,31 +376,26 @@ impl Root {
                 _ => return Err(error),
             },
         };
-        let stat = rustix::fs::fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let found = RawStat::of(&file)?;
+        if found.kind != FileType::RegularFile {
             return Ok(None);
         }
-        Ok(Some((File::from(file), self.file_stat(&stat))))
+        let stat = self.mounts.of(&found, file.as_fd(), None)?.file_stat(&found);
+        Ok(Some((File::from(file), stat)))
     }
 
     fn open_directory(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
         Ok(self.descend(path)?.ok())
     }
 
-    fn relative_device(&self, device: u64) -> u64 {
-        if device == self.identity().device { 0 } else { device }
+    fn file_stat(&self, found: &RawStat, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<FileStat> {
+        Ok(self.mounts.of(found, directory, Some(name))?.file_stat(found))
     }
+}
 
-    #[expect(clippy::cast_sign_loss, reason = "a file's size is never negative")]
-    fn file_stat(&self, stat: &Stat) -> FileStat {
-        FileStat {
-            device: self.relative_device(stat.st_dev),
-            inode: stat.st_ino,
-            size: stat.st_size as u64,
-            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
-            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
-        }
-    }
+fn open_directory_at(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
 impl Disk for Root {
@@ -382,7 +422,7 @@ impl Disk for Root {
                 _ => self.descend(&parent)?,
             };
             let (_, directory) = opened.insert((parent, directory));
-            self.entry_in(directory.as_ref(), path.name())
+            self.entry_in(directory.as_ref(), path)
         };
         paths.iter().map(|path| entry(path)).collect()
     }
@@ -398,15 +438,16 @@ impl Disk for Root {
     }
 
     fn stat(&self, file: &File) -> io::Result<FileStat> {
-        Ok(self.file_stat(&rustix::fs::fstat(file)?))
+        let found = RawStat::of(file)?;
+        Ok(self.mounts.of(&found, file.as_fd(), None)?.file_stat(&found))
     }
 
     fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool> {
         let Some(parent) = path.parent() else { return Ok(false) };
         let Some(directory) = self.open_directory(&parent)? else { return Ok(false) };
-        let stat = rustix::fs::statat(&directory, path.name(), AtFlags::SYMLINK_NOFOLLOW)?;
+        let found = RawStat::at(&directory, path.name())?;
         // What is found behind a link has another name.
-        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1)
+        Ok(found.kind == FileType::RegularFile && found.links == 1)
     }
 
     fn generation(&self) -> u64 {
@@ -442,38 +483,12 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
     }
 }
 
-impl Identity {
-    fn of(directory: &OwnedFd) -> io::Result<Self> {
-        let wanted = StatxFlags::INO | StatxFlags::BTIME;
-        match rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, wanted) {
-            Ok(stat) => Ok(Self {
-                device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-                inode: stat.stx_ino,
-                born_ns: StatxFlags::from_bits_retain(stat.stx_mask)
-                    .contains(StatxFlags::BTIME)
-                    .then(|| nanoseconds(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
-            }),
-            // A kernel or a sandbox without this call.
-            Err(Errno::NOSYS | Errno::PERM) => {
-                let stat = rustix::fs::fstat(directory)?;
-                Ok(Self { device: stat.st_dev, inode: stat.st_ino, born_ns: None })
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
 impl Listed {
     /// The bytes by which whole paths beneath this entry compare.
     fn sort_key(&self) -> impl Iterator<Item = u8> + '_ {
         let slash = (!matches!(self.kind, ListedKind::File(_))).then_some(b'/');
         self.name.iter().copied().chain(slash)
     }
-}
-
-/// Seconds and nanoseconds as nanoseconds since the epoch; a time that does not fit is the nearest that does.
-fn nanoseconds(seconds: i64, nanoseconds: impl TryInto<i64>) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.try_into().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -497,7 +512,7 @@ mod tests {
         fs::create_dir(root.path().join("a")).unwrap();
         fs::write(root.path().join("a/x.mp3"), b"12345").unwrap();
         let Entry::File(stat) = root.entry(&"a/x.mp3".into()).unwrap() else { panic!("no file") };
-        assert_eq!((stat.device, stat.size), (0, 5));
+        assert_eq!((stat.mount, stat.size), (MountId(0), 5));
         let (file, opened) = root.open(&"a/x.mp3".into()).unwrap().unwrap();
         assert_eq!((opened, root.stat(&file).unwrap()), (stat, stat));
         assert!(root.has_one_name(&"a/x.mp3".into()).unwrap());
@@ -512,7 +527,7 @@ mod tests {
         let (_folder, root) = library();
         fs::write(root.path().join("file.mp3"), b"").unwrap();
         for path in ["x.mp3", "a/b/c.mp3", "file.mp3/x.mp3"] {
-            assert_eq!(root.entry(&path.into()).unwrap(), Entry::Missing { nearest_device: 0 }, "{path}");
+            assert_eq!(root.entry(&path.into()).unwrap(), Entry::Missing { nearest_mount: MountId(0) }, "{path}");
             assert!(root.open(&path.into()).unwrap().is_none(), "{path}");
         }
     }
@@ -526,7 +541,7 @@ mod tests {
         symlink(&outside, root.path().join("link")).unwrap();
         symlink(outside.join("x.mp3"), root.path().join("link.mp3")).unwrap();
         rustix::fs::mknodat(CWD, root.path().join("pipe.mp3"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Missing { nearest_device: 0 });
+        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Missing { nearest_mount: MountId(0) });
         assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Other);
         assert_eq!(root.entry(&"pipe.mp3".into()).unwrap(), Entry::Other);
         for path in ["link/x.mp3", "link.mp3", "pipe.mp3"] {
@@ -546,7 +561,7 @@ mod tests {
         let error = root.entry(&"x.mp3".into()).expect_err("another directory has the root's name");
         assert!(error.get_ref().unwrap().is::<RootReplaced>());
         root.adopt().unwrap();
-        assert_eq!(root.entry(&"x.mp3".into()).unwrap(), Entry::Missing { nearest_device: 0 });
+        assert_eq!(root.entry(&"x.mp3".into()).unwrap(), Entry::Missing { nearest_mount: MountId(0) });
     }
 
     #[test]
@@ -562,7 +577,7 @@ mod tests {
             fs::create_dir(root.path()).unwrap();
             let now = root.current_identity().unwrap();
             assert_ne!(now, before);
-            same_inode += u32::from((now.device, now.inode) == (before.device, before.inode));
+            same_inode += u32::from(now.inode == before.inode);
         }
         // Whether a filesystem gives a number to the next directory is its own affair; most do.
         println!("{same_inode} of 20 got the inode number of the first");

@@ -131,7 +131,8 @@ struct ContentFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<MetadataField<'a>>,
     size_bytes: u64,
-    modified_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modified_time: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -152,15 +153,18 @@ impl<'a> ContentFields<'a> {
                 MetadataStyle::Off => None,
             },
             size_bytes: row.stat.size,
-            modified_time: format!("{:.9}", time_of(row.stat.mtime_ns)),
+            modified_time: modified_time(row.stat.mtime_ns),
         }
     }
 }
 
-fn time_of(nanoseconds: i64) -> Timestamp {
-    // All of i64's nanoseconds, 1677 to 2262, are within what a timestamp holds.
-    Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+/// RFC 3339 with nanoseconds; nothing for a time beyond the year 9999, which that cannot express.
+fn modified_time(nanoseconds: i128) -> Option<String> {
+    Some(format!("{:.9}", Timestamp::from_nanosecond(nanoseconds).ok().filter(|time| time.as_second() >= YEAR_ZERO)?))
 }
+
+/// The first second of the year 0, before which RFC 3339 has no dates.
+const YEAR_ZERO: i64 = -62_167_219_200;
 
 /// One level of text: what consumers can put into a table of keys and values.
 fn flat(metadata: &Metadata) -> BTreeMap<&'static str, String> {
@@ -195,8 +199,9 @@ mod tests {
         };
         Row {
             path,
-            stat: FileStat { device: 0, inode: 1, size: 42, mtime_ns: 1_700_000_000_000_000_007, ctime_ns: 0 },
+            stat: FileStat { inode: 1, size: 42, mtime_ns: 1_700_000_000_000_000_007, ..FileStat::default() },
             track: Track { fingerprint: Fingerprint { sha256: [0xab; 32], xxh128: 0x0f }, metadata },
+            first_published: 0,
         }
     }
 
@@ -275,11 +280,17 @@ mod tests {
     #[test]
     fn times_before_the_epoch_and_beyond_sense_are_still_times() {
         let mut strange = row("x.mp3".into());
-        for nanoseconds in [-1, i64::MIN, i64::MAX] {
+        let year = 31_556_952_i128 * 1_000_000_000;
+        for nanoseconds in [-1, i128::from(i64::MIN) - 1, i128::from(i64::MAX) + 1, 400 * year, -1900 * year] {
             strange.stat.mtime_ns = nanoseconds;
             let (_, body) = encode(Change::Created(strange.clone()), MetadataStyle::Nested);
             let parsed: Timestamp = body["modified_time"].as_str().unwrap().parse().unwrap();
-            assert_eq!(parsed.as_nanosecond(), i128::from(nanoseconds));
+            assert_eq!(parsed.as_nanosecond(), nanoseconds);
+        }
+        for nanoseconds in [i128::MAX, i128::MIN, 9_000_000 * year, -3_000 * year] {
+            strange.stat.mtime_ns = nanoseconds;
+            let (_, body) = encode(Change::Created(strange.clone()), MetadataStyle::Nested);
+            assert_eq!(body.get("modified_time"), None);
         }
     }
 }

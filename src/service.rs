@@ -115,6 +115,7 @@ impl Service {
             rebuild(&file, settings.root.as_os_str().as_bytes())?;
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
+        store.keep_mounts(root.mounts())?;
         let inbox = Inbox::new();
         let unwatched = Holds::new();
         let examiner = Examiner {

@@ -13,7 +13,7 @@ use super::library::{noise, path};
 
 /// The row of the file with this number.
 pub(crate) fn row(number: usize) -> Row {
-    Row { path: path(number), stat: stat(number), track: track(number) }
+    Row { path: path(number), stat: stat(number), track: track(number), first_published: 0 }
 }
 
 /// A look that found the file with this number.
@@ -30,7 +30,13 @@ pub(crate) fn found(path: LibraryPath, stat: FileStat, number: usize) -> Observa
 fn stat(number: usize) -> FileStat {
     let number = number as u64;
     let time = 1_700_000_000_000_000_000 + (number * 1_000_003).cast_signed();
-    FileStat { device: 0, inode: 1_000_000 + number, size: 30_000_000 + number, mtime_ns: time, ctime_ns: time }
+    FileStat {
+        inode: 1_000_000 + number,
+        size: 30_000_000 + number,
+        mtime_ns: time.into(),
+        ctime_ns: time.into(),
+        ..FileStat::default()
+    }
 }
 
 /// What is in the file with this number.

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{FileStat, Fingerprint, Metadata};
+use crate::model::{FileStat, Fingerprint, Metadata, MountId};
 
 /// A file of the model's disk. Sizes are all alike, so that an inode that is used again may well
 /// come with the size and time of the file before it.
@@ -12,6 +12,9 @@ struct File {
     mtime: i64,
     ctime: i64,
 }
+
+/// The time of every commit: long after the rows were first published.
+const NOW: i64 = 1_000_000;
 
 type Disk = BTreeMap<LibraryPath, File>;
 type Library = BTreeMap<LibraryPath, [u8; 32]>;
@@ -24,12 +27,18 @@ fn track(content: u8) -> Track {
 }
 
 fn stat(file: &File) -> FileStat {
-    FileStat { device: 0, inode: file.inode, size: 100, mtime_ns: file.mtime, ctime_ns: file.ctime }
+    FileStat {
+        inode: file.inode,
+        size: 100,
+        mtime_ns: file.mtime.into(),
+        ctime_ns: file.ctime.into(),
+        ..FileStat::default()
+    }
 }
 
 fn rows_of(disk: &Disk) -> Rows {
     let row = |(path, file): (&LibraryPath, &File)| {
-        (path.clone(), Row { path: path.clone(), stat: stat(file), track: track(file.content) })
+        (path.clone(), Row { path: path.clone(), stat: stat(file), track: track(file.content), first_published: NOW })
     };
     disk.iter().map(row).collect()
 }
@@ -183,18 +192,18 @@ fn of_a_forgotten_path_a_file_is_created_nothing_is_deleted_and_a_move_onto_it_i
     let file = File { inode: 1, content: 1, mtime: 1, ctime: 1 };
     let read = |candidates| Seen::File { stat: stat(&file), content: Content::Read(track(1)), candidates };
     let mut rows: Rows = ["here.mp3", "gone.mp3", "onto.mp3"]
-        .map(|path| (path.into(), Row::forgotten(path.into(), 0)))
+        .map(|path| (path.into(), Row::forgotten(path.into(), MountId::default())))
         .into_iter()
         .collect();
     let from = LibraryPath::from("from.mp3");
-    rows.insert(from.clone(), Row { path: from.clone(), stat: stat(&file), track: track(1) });
+    rows.insert(from.clone(), Row { path: from.clone(), stat: stat(&file), track: track(1), first_published: 0 });
     let looks = [
         at("here.mp3", read(vec![])),
         at("gone.mp3", Seen::Missing),
         at("onto.mp3", read(vec![from.clone()])),
         at("from.mp3", Seen::Missing),
     ];
-    let decision = classify(&rows, &looks);
+    let decision = classify(&rows, &looks, NOW);
     let told: Vec<_> =
         decision.changes.iter().map(|it| (it.change.event_type(), it.change.path().to_string())).collect();
     let told: Vec<_> = told.iter().map(|(event_type, path)| (*event_type, path.as_str())).collect();
@@ -228,7 +237,7 @@ proptest! {
                 .drain(..batch_size.min(pending.len()))
                 .map(|(path, may_trust)| look(&after, &rows, &path, may_trust))
                 .collect();
-            let decision = classify(&touched(&rows, &batch), &batch);
+            let decision = classify(&touched(&rows, &batch), &batch, NOW);
             prop_assert!(decision.changes.is_sorted_by_key(|event| rank(&event.change)));
             replay(&mut library, &decision.changes);
             apply(&mut rows, decision.updates);
@@ -245,7 +254,7 @@ proptest! {
         let rows = rows_of(&disk);
         let batch: Vec<Observation> =
             PATHS.iter().map(|path| look(&disk, &rows, &LibraryPath::from(*path), true)).collect();
-        prop_assert_eq!(classify(&rows, &batch), Decision::default());
+        prop_assert_eq!(classify(&rows, &batch, NOW), Decision::default());
     }
 }
 
@@ -266,7 +275,7 @@ fn told(before: &Disk, after: &Disk) -> Vec<String> {
         Change::Moved { from, row } => format!("{} {from} -> {}", event.change.event_type(), row.path),
         change => format!("{} {}", change.event_type(), change.path()),
     };
-    classify(&rows, &batch).changes.into_iter().map(word).collect()
+    classify(&rows, &batch, NOW).changes.into_iter().map(word).collect()
 }
 
 #[test]
@@ -297,7 +306,8 @@ fn a_file_whose_source_has_moved_on_since_it_was_looked_at_is_looked_at_again() 
     let (before, after) = (disk([("a/1", file(1, 1))]), disk([("c/1", file(1, 1))]));
     let seen = look(&after, &rows_of(&before), &"c/1".into(), false);
     // Another look, which was in flight with this one, found the file on its way here.
-    let decision = classify(&touched(&rows_of(&disk([("b/1", file(1, 1))])), std::slice::from_ref(&seen)), &[seen]);
+    let decision =
+        classify(&touched(&rows_of(&disk([("b/1", file(1, 1))])), std::slice::from_ref(&seen)), &[seen], NOW);
     assert_eq!((decision.changes.len(), decision.again), (0, vec!["c/1".into()]));
 }
 

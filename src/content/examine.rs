@@ -326,8 +326,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         {
             return Ok(false);
         }
-        let FileStat { device, inode, .. } = source.stat;
-        let others = self.index.rows_by_inode(device, inode, 2).map_err(io::Error::other)?;
+        let FileStat { mount, inode, .. } = source.stat;
+        let others = self.index.rows_by_inode(mount, inode, 2).map_err(io::Error::other)?;
         Ok(others.len() == 1 && self.disk.has_one_name(&look.path)?)
     }
 
@@ -343,7 +343,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     fn vanished_with_inode(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<Vec<Row>> {
-        let mut rows = self.index.rows_by_inode(stat.device, stat.inode, CANDIDATES).map_err(io::Error::other)?;
+        if stat.passing_inode {
+            return Ok(Vec::new());
+        }
+        let mut rows = self.index.rows_by_inode(stat.mount, stat.inode, CANDIDATES).map_err(io::Error::other)?;
         rows.retain(|row| row.path != *path && row.stat.same_size_and_mtime(stat) && self.is_vanished(row));
         Ok(rows)
     }
@@ -393,7 +396,7 @@ fn is_overtaken(found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
 
 /// Whether a row's file may be out of sight only because its filesystem is not mounted.
 fn is_hidden(row: &Row, entry: Entry) -> bool {
-    matches!(entry, Entry::Missing { nearest_device } if row.stat.device != 0 && row.stat.device != nearest_device)
+    matches!(entry, Entry::Missing { nearest_mount } if row.stat.mount != nearest_mount)
 }
 
 /// Whether somebody may just be cutting the file: the kernel changes the size first and the times when
@@ -427,7 +430,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Fingerprint, Metadata};
+    use crate::model::{Fingerprint, Metadata, MountId};
 
     const SETTLE: Duration = Duration::from_secs(2);
 
@@ -443,7 +446,11 @@ mod tests {
         type File = ();
 
         fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-            Ok(if *path == HERE.into() { Entry::File(self.stat) } else { Entry::Missing { nearest_device: 0 } })
+            Ok(if *path == HERE.into() {
+                Entry::File(self.stat)
+            } else {
+                Entry::Missing { nearest_mount: MountId::default() }
+            })
         }
 
         fn open(&self, _: &LibraryPath) -> io::Result<Option<((), FileStat)>> {
@@ -476,7 +483,7 @@ mod tests {
             Ok(self.0.clone().filter(|row| row.path == *path))
         }
 
-        fn rows_by_inode(&self, _: u64, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
+        fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
             Ok(self.0.iter().cloned().collect())
         }
 
@@ -503,20 +510,20 @@ mod tests {
         Track { fingerprint: Fingerprint { sha256: [1; 32], xxh128: 1 }, metadata: Metadata::default() }
     }
 
-    fn age(length: Duration) -> i64 {
-        i64::try_from(since_epoch(SystemTime::now() - length).as_nanos()).unwrap()
+    fn age(length: Duration) -> i128 {
+        i128::try_from(since_epoch(SystemTime::now() - length).as_nanos()).unwrap()
     }
 
     fn old(size: u64) -> FileStat {
         let an_hour_ago = age(Duration::from_hours(1));
-        FileStat { device: 0, inode: 7, size, mtime_ns: an_hour_ago, ctime_ns: an_hour_ago }
+        FileStat { inode: 7, size, mtime_ns: an_hour_ago, ctime_ns: an_hour_ago, ..FileStat::default() }
     }
 
     fn examiner(found: FileStat, row: Option<(&str, FileStat)>) -> Examiner<OneFile, SomeContent, OneRow> {
         Examiner {
             disk: OneFile { stat: found, has_one_name: true },
             contents: SomeContent,
-            index: OneRow(row.map(|(path, stat)| Row { path: path.into(), stat, track: track() })),
+            index: OneRow(row.map(|(path, stat)| Row { path: path.into(), stat, track: track(), first_published: 0 })),
             patience: Patience { debounce: Duration::from_millis(50), settle: SETTLE, ignore_ctime: false },
             claimed: Holds::new(),
             doubts: Holds::new(),

@@ -1,8 +1,9 @@
-//! Which filesystems tell of changes that are made elsewhere, and which are mounted where.
+//! Filesystems that do not report the changes that are made elsewhere.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use crate::disk::MountEntry;
 
 /// The filesystems, by the number that statfs(2) gives them, on which the kernel tells only of what
 /// this machine does itself: everything else about them happens on a server or in another process.
@@ -39,14 +40,13 @@ pub fn silent_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     Ok(name_of_silent(kind))
 }
 
-/// The mounts on directories beneath `root`, as [`mounts_beneath`] gives them, whose changes have to be
-/// found by walking.
+/// The places of those mounts whose changes have to be found by walking.
 ///
 /// By the name that the kernel's table has for the filesystem, and not by statfs(2): that would wait
 /// for a server that is gone.
-pub fn silent_mounts(mounts: &[String]) -> Vec<&str> {
-    let is_silent = |mount: &&String| mount.rsplit(' ').next().is_some_and(is_silent_type);
-    mounts.iter().filter(is_silent).filter_map(|mount| mount.split(' ').nth(4)).collect()
+pub fn silent_mounts(mounts: &[MountEntry]) -> Vec<String> {
+    let silent = mounts.iter().filter(|mount| is_silent_type(&mount.kind));
+    silent.map(|mount| mount.point.display().to_string()).collect()
 }
 
 fn is_silent_type(name: &str) -> bool {
@@ -57,39 +57,6 @@ fn is_silent_type(name: &str) -> bool {
 
 fn name_of_silent(kind: u32) -> Option<&'static str> {
     SILENT.iter().find(|(silent, _)| *silent == kind).map(|(_, name)| *name)
-}
-
-/// The mounts on directories beneath `root`, each in the kernel's words: they differ where something
-/// was mounted or unmounted.
-pub fn mounts_beneath(root: &Path) -> io::Result<Vec<String>> {
-    let root = std::fs::canonicalize(root)?;
-    let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(lines_beneath(&String::from_utf8_lossy(&table), &escaped(root.as_os_str().as_bytes())))
-}
-
-fn lines_beneath(table: &str, root: &str) -> Vec<String> {
-    let is_beneath = |line: &&str| {
-        let mount_point = line.split(' ').nth(4).and_then(|mount_point| mount_point.strip_prefix(root));
-        mount_point.is_some_and(|below| below.starts_with('/'))
-    };
-    // The options may change without a mount; what follows them is the filesystem's type.
-    let essence = |line: &str| {
-        let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("none");
-        line.split(' ').take(5).chain([kind]).collect::<Vec<_>>().join(" ")
-    };
-    table.lines().filter(is_beneath).map(essence).collect()
-}
-
-/// A path as the kernel's table has it.
-fn escaped(path: &[u8]) -> String {
-    let mut text = Vec::with_capacity(path.len());
-    for &byte in path {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => text.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
-            _ => text.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[cfg(test)]
@@ -108,27 +75,15 @@ mod tests {
     }
 
     #[test]
+    fn a_type_with_a_subtype_is_silent_as_its_family_is() {
+        for (kind, is_silent) in [("nfs4", true), ("fuse.rclone", true), ("fuseblk", true), ("vfat", false)] {
+            assert_eq!(is_silent_type(kind), is_silent, "{kind}");
+        }
+    }
+
+    #[test]
     fn the_filesystem_of_a_path_is_asked() {
         assert_eq!(silent_filesystem(Path::new("/proc")).unwrap(), None);
         silent_filesystem(Path::new("/nowhere")).expect_err("there is nothing");
-    }
-
-    #[test]
-    fn only_what_is_mounted_beneath_the_root_counts_and_no_option_of_it() {
-        let table = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
-                     30 22 8:2 / /my\\040music rw - ext4 /dev/sdb1 rw\n\
-                     31 30 8:3 / /my\\040music/usb rw - vfat /dev/sdc1 rw\n\
-                     32 22 8:4 / /my\\040music2/usb rw - vfat /dev/sdd1 rw\n";
-        assert_eq!(lines_beneath(table, &escaped(b"/my music")), ["31 30 8:3 / /my\\040music/usb vfat"]);
-    }
-
-    #[test]
-    fn network_filesystems_beneath_the_root_are_told_from_local_ones() {
-        let table = "31 30 8:3 / /music/usb rw shared:1 - vfat /dev/sdc1 rw\n\
-                     32 30 0:50 / /music/nas rw - nfs4 nas:/music rw\n\
-                     33 30 0:51 / /music/cloud rw,relatime shared:2 master:1 - fuse.rclone cloud: rw\n\
-                     34 30 0:52 / /music/ram rw - tmpfs tmpfs rw\n";
-        let mounts = lines_beneath(table, "/music");
-        assert_eq!(silent_mounts(&mounts), ["/music/nas", "/music/cloud"]);
     }
 }

@@ -13,7 +13,7 @@ mod walk;
 mod watch;
 
 pub use brake::{Brake, Verdict};
-pub use filesystem::{mounts_beneath, silent_filesystem, silent_mounts};
+pub use filesystem::{silent_filesystem, silent_mounts};
 pub use inbox::{Hints, Inbox, Subtree};
 pub use missing::Missing;
 pub use reconcile::{Difference, Reconcile};

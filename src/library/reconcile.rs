@@ -137,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Row;
+    use crate::model::{MountId, Row};
 
     /// An index that gives its rows a few at a time, whatever page was asked for.
     struct Rows(BTreeMap<LibraryPath, FileStat>);
@@ -148,7 +148,7 @@ mod tests {
         fn row(&self, _: &LibraryPath) -> Result<Option<Row>, Infallible> {
             unreachable!("a merge-join reads in order")
         }
-        fn rows_by_inode(&self, _: u64, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
+        fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
             unreachable!("a merge-join reads in order")
         }
         fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn stat(version: u64) -> FileStat {
-        FileStat { device: 0, inode: version, size: 1, mtime_ns: 1, ctime_ns: 1 }
+        FileStat { inode: version, size: 1, mtime_ns: 1, ctime_ns: 1, ..FileStat::default() }
     }
 
     fn any_files() -> impl Strategy<Value = BTreeMap<LibraryPath, FileStat>> {

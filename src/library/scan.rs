@@ -340,7 +340,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::model::{FileStat, Row};
+    use crate::model::{FileStat, MountId, Row};
 
     #[derive(Clone)]
     struct NoRows;
@@ -352,7 +352,7 @@ mod tests {
             Ok(None)
         }
 
-        fn rows_by_inode(&self, _: u64, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
+        fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
             Ok(Vec::new())
         }
 

@@ -11,8 +11,8 @@ pub use event::{Change, FileEvent, Outgoing};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
-pub use settings::{LogFormat, MetadataStyle, Unroutable, WatchMode};
-pub use track::{Content, FileStat, Fingerprint, Metadata, Observation, Row, Seen, Tags, Track};
+pub use settings::{InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
+pub use track::{Content, FileStat, Fingerprint, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 
 /// What was last committed, read by path, by inode and by content.
 ///
@@ -24,8 +24,8 @@ pub trait Index {
     /// The row of one path.
     fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Self::Error>;
 
-    /// The rows whose file had this device and inode, at most `limit` of them.
-    fn rows_by_inode(&self, device: u64, inode: u64, limit: usize) -> Result<Vec<Row>, Self::Error>;
+    /// The rows whose file had this inode number on this mount, at most `limit` of them.
+    fn rows_by_inode(&self, mount: MountId, inode: u64, limit: usize) -> Result<Vec<Row>, Self::Error>;
 
     /// The rows whose file had this SHA-256, at most `limit` of them.
     fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Self::Error>;

@@ -44,3 +44,15 @@ pub enum LogFormat {
     /// Short lines for people.
     Pretty,
 }
+
+/// Whether the inode numbers of a filesystem tell files apart from one mount to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InodeTrust {
+    /// Decided by the filesystem's type, else by what is noticed after a remount.
+    #[default]
+    Auto,
+    /// They never do: size and modification time alone say whether a file is unchanged.
+    Ignored,
+    /// They always do.
+    Trusted,
+}

@@ -4,31 +4,60 @@ use serde::{Deserialize, Serialize};
 
 use super::{LibraryPath, Origin};
 
+/// One of the mounts of the library, by a number that stays the same across restarts and remounts.
+///
+/// The kernel's own numbers (device, mount id) change with a reboot, so rows never keep them.
+/// `disk::Mounts` decides which mount has which number, and the store remembers it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MountId(pub u32);
+
+impl MountId {
+    /// The mount of a row that an older version wrote, when it is not known which one that was.
+    pub const UNKNOWN: Self = Self(u32::MAX);
+}
+
 /// The part of a stat by which two looks at a file are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileStat {
-    /// The device, or 0 for the library root's own: that number changes when the library is mounted
-    /// again, and nothing in the library changed then.
-    pub device: u64,
-    /// The inode number on that device.
+    /// The mount that the file is on.
+    pub mount: MountId,
+    /// The inode number there; 0 if it says nothing.
     pub inode: u64,
-    /// Bytes.
+    /// Whether the filesystem may give a file another inode number at the next mount or look.
+    pub passing_inode: bool,
+    /// When the inode was made, in nanoseconds since the epoch, on filesystems that keep this.
+    pub born_ns: Option<i64>,
+    /// Size in bytes.
     pub size: u64,
-    /// Last change of the content, in nanoseconds since the epoch.
-    pub mtime_ns: i64,
+    /// Last change of the content, in nanoseconds since the epoch. Filesystems keep times that do not fit 64 bits.
+    pub mtime_ns: i128,
     /// Last change of content or attributes, in nanoseconds since the epoch.
-    pub ctime_ns: i64,
+    pub ctime_ns: i128,
 }
 
 impl FileStat {
-    /// Whether both are the same inode.
+    /// Whether both are the same file: the same inode, and not another file that was given its number.
+    ///
+    /// The birth time decides that on filesystems that keep it. On the others the number may have been
+    /// given to another file, so callers that need more compare size and modification time as well.
     pub fn same_file(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+        !self.passing_inode
+            && !other.passing_inode
+            && (self.mount, self.inode) == (other.mount, other.inode)
+            && (self.born_ns == other.born_ns || self.born_ns.is_none() || other.born_ns.is_none())
     }
 
-    /// Whether a file with this stat need not be read again: nothing of `now` differs, the ctime only
-    /// where the filesystem does not lie about it.
+    /// Whether both are the same file for certain, however much its content changed in between.
+    pub fn is_surely_same_file(&self, other: &Self) -> bool {
+        self.same_file(other) && self.born_ns.is_some() && other.born_ns.is_some()
+    }
+
+    /// Whether a file with this stat need not be read again: nothing of `now` differs, except for the
+    /// ctime if `ignore_ctime`, and for all but size and modification time where inode numbers do not last.
     pub fn is_unchanged(&self, now: &Self, ignore_ctime: bool) -> bool {
+        if now.passing_inode {
+            return self.mount == now.mount && self.same_size_and_mtime(now);
+        }
         self.same_file(now) && self.same_size_and_mtime(now) && (ignore_ctime || self.ctime_ns == now.ctime_ns)
     }
 
@@ -132,6 +161,8 @@ pub struct Row {
     pub stat: FileStat,
     /// The content.
     pub track: Track,
+    /// When the first message about this file was committed, in seconds since the epoch.
+    pub first_published: i64,
 }
 
 impl Row {
@@ -139,17 +170,20 @@ impl Row {
     ///
     /// It differs from every file, so the next walk looks at it: a file there is told as created, whatever
     /// consumers knew before; and where there is none any more, they are told that it was deleted.
-    pub fn forgotten(path: LibraryPath, device: u64) -> Self {
-        let stat = FileStat { device, inode: 0, size: 0, mtime_ns: i64::MIN, ctime_ns: i64::MIN };
+    pub fn forgotten(path: LibraryPath, mount: MountId) -> Self {
+        let stat = FileStat { mount, mtime_ns: FORGOTTEN_TIME, ctime_ns: FORGOTTEN_TIME, ..FileStat::default() };
         let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
-        Self { path, stat, track: Track { fingerprint, metadata: Metadata::default() } }
+        Self { path, stat, track: Track { fingerprint, metadata: Metadata::default() }, first_published: 0 }
     }
 
     /// Whether it is such a row.
     pub fn is_forgotten(&self) -> bool {
-        (self.stat.inode, self.stat.mtime_ns) == (0, i64::MIN) && self.track.fingerprint.sha256 == [0; 32]
+        (self.stat.inode, self.stat.mtime_ns) == (0, FORGOTTEN_TIME) && self.track.fingerprint.sha256 == [0; 32]
     }
 }
+
+/// A time that no file has.
+const FORGOTTEN_TIME: i128 = i64::MIN as i128;
 
 /// What one look found.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError};
 use crate::control::{Control, Refusal, Request};
-use crate::disk::{Disk as _, Root};
-use crate::library::{Barrier, Handler, WatchTrouble, Watcher, mounts_beneath, silent_filesystem, silent_mounts};
+use crate::disk::{Disk as _, MountEntry, Root, mounts_beneath};
+use crate::library::{Barrier, Handler, WatchTrouble, Watcher, silent_filesystem, silent_mounts};
 use crate::model::{LibraryPath, WatchMode};
 use crate::sink::Sink;
 use crate::status::Summary;
@@ -265,6 +265,7 @@ impl Eyes {
             let were_mounted = std::mem::replace(&mut mounted, mounts(&self.service.root));
             let is_mounted_anew = were_mounted != mounted;
             if is_mounted_anew {
+                self.service.root.mounts().forget_kernel_ids();
                 untold = self.silent_mounts(&mounted);
             }
             if sight == Sight::Whole {
@@ -293,7 +294,7 @@ impl Eyes {
 
     /// What is to be doubted while some of what is mounted beneath the root has to be walked to be followed;
     /// says so. Of what is done there elsewhere nothing is told, and of what is done here all.
-    fn silent_mounts(&self, mounts: &[String]) -> Option<Hold> {
+    fn silent_mounts(&self, mounts: &[MountEntry]) -> Option<Hold> {
         let settings = &self.service.settings;
         let silent = match settings.watch_mode {
             WatchMode::Auto => silent_mounts(mounts),
@@ -352,7 +353,7 @@ impl Eyes {
 }
 
 /// What is mounted beneath the root. Of mounts the kernel tells those who watch nothing at all.
-fn mounts(root: &Root) -> Vec<String> {
+fn mounts(root: &Root) -> Vec<MountEntry> {
     mounts_beneath(root.path()).unwrap_or_default()
 }
 

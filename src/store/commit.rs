@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::mark::Mark;
+use super::mounts::KeptMounts;
 use super::{StoreError, index};
 use crate::classify::{self, RowUpdate, Rows};
 use crate::failpoint::failpoint;
@@ -32,6 +33,7 @@ pub(super) struct Writer {
     pub(super) last_sequence: u64,
     pub(super) announce: watch::Sender<u64>,
     pub(super) waiting: watch::Sender<u64>,
+    pub(super) mounts: Option<KeptMounts>,
 }
 
 impl Writer {
@@ -42,7 +44,7 @@ impl Writer {
         for path in classify::paths_touched(batch) {
             rows.extend(index::row(&transaction, path)?.map(|row| (path.clone(), row)));
         }
-        let decision = classify::classify(&rows, batch);
+        let decision = classify::classify(&rows, batch, Timestamp::now().as_second());
 
         for update in &decision.updates {
             match update {
@@ -67,8 +69,9 @@ impl Writer {
         other_names.retain(|name| !decision.updates.iter().any(|update| update.path() == name));
         failpoint!("store::enqueue");
         let sequence = enqueue(&transaction, &self.encoder, &decision.changes, self.last_sequence)?;
+        let mounts = self.mounts.as_ref().map(|mounts| mounts.write(&transaction)).transpose()?.flatten();
         // A batch that changes nothing needs no disk.
-        if decision.updates.is_empty() && decision.changes.is_empty() {
+        if decision.updates.is_empty() && decision.changes.is_empty() && mounts.is_none() {
             transaction.rollback()?;
         } else {
             failpoint!("store::reserve");
@@ -76,6 +79,9 @@ impl Writer {
             failpoint!("store::commit");
             transaction.commit()?;
             failpoint!("store::committed");
+        }
+        if let Some((kept, version)) = self.mounts.as_mut().zip(mounts) {
+            kept.committed(version);
         }
         self.enqueued(sequence);
         Ok(Committed { changes: decision.changes, again: decision.again, other_names })
@@ -161,23 +167,31 @@ impl Writer {
 /// Puts a row into the index.
 pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> {
     let metadata = serde_json::to_string(&row.track.metadata).expect("strings and finite numbers are always JSON");
+    let (mtime_s, mtime_ns) = index::seconds_of(row.stat.mtime_ns);
+    let (ctime_s, ctime_ns) = index::seconds_of(row.stat.ctime_ns);
     connection
         .prepare_cached(
-            "INSERT INTO files (path, device, inode, size, mtime_ns, ctime_ns, sha256, xxh128, metadata)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT (path) DO UPDATE SET device = ?2, inode = ?3, size = ?4, mtime_ns = ?5, ctime_ns = ?6,
-                 sha256 = ?7, xxh128 = ?8, metadata = ?9",
+            "INSERT INTO files (path, mount, inode, born_ns, size, mtime_s, mtime_ns, ctime_s, ctime_ns, sha256, xxh128,
+                 metadata, first_published)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             ON CONFLICT (path) DO UPDATE SET mount = ?2, inode = ?3, born_ns = ?4, size = ?5, mtime_s = ?6,
+                 mtime_ns = ?7, ctime_s = ?8, ctime_ns = ?9, sha256 = ?10, xxh128 = ?11, metadata = ?12,
+                 first_published = ?13",
         )?
         .execute(params![
             row.path.as_bytes(),
-            row.stat.device.cast_signed(),
-            row.stat.inode.cast_signed(),
+            row.stat.mount.0,
+            index::inode_of(&row.stat),
+            row.stat.born_ns,
             row.stat.size.cast_signed(),
-            row.stat.mtime_ns,
-            row.stat.ctime_ns,
+            mtime_s,
+            mtime_ns,
+            ctime_s,
+            ctime_ns,
             &row.track.fingerprint.sha256[..],
             &row.track.fingerprint.xxh128.to_be_bytes()[..],
             metadata,
+            row.first_published,
         ])?;
     Ok(())
 }

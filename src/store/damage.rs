@@ -27,12 +27,12 @@ const LOG_HEADER: u64 = 32;
 
 /// Both ends of each table and of each index.
 const ENDS: [&str; 10] = [
-    "SELECT path, device, inode, size, mtime_ns, ctime_ns, sha256, xxh128, metadata FROM files ORDER BY rowid",
-    "SELECT path, device, inode, size, mtime_ns, ctime_ns, sha256, xxh128, metadata FROM files ORDER BY rowid DESC",
+    "SELECT * FROM files ORDER BY rowid",
+    "SELECT * FROM files ORDER BY rowid DESC",
     "SELECT path FROM files ORDER BY path",
     "SELECT path FROM files ORDER BY path DESC",
-    "SELECT inode, device FROM files ORDER BY inode, device",
-    "SELECT inode, device FROM files ORDER BY inode DESC, device DESC",
+    "SELECT inode FROM files ORDER BY inode",
+    "SELECT inode FROM files ORDER BY inode DESC",
     "SELECT sha256 FROM files ORDER BY sha256",
     "SELECT sha256 FROM files ORDER BY sha256 DESC",
     "SELECT sequence, event_type, correlation_id, timestamp, body FROM outbox ORDER BY sequence",

@@ -5,11 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
-use super::{Damage, StoreError, schema};
-use crate::model::{FileStat, Fingerprint, Index, LibraryPath, Metadata, Row, Track};
+use super::{Damage, StoreError, mounts, schema};
+use crate::disk::KnownMount;
+use crate::model::{FileStat, Fingerprint, Index, LibraryPath, Metadata, MountId, Row, Track};
 
 /// The columns of a whole row, in the order that [`row_from`] reads.
-pub(super) const COLUMNS: &str = "path, device, inode, size, mtime_ns, ctime_ns, sha256, xxh128, metadata";
+pub(super) const COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_s, mtime_ns, ctime_s, ctime_ns, sha256, \
+                                  xxh128, metadata, first_published";
+
+/// The first of them, in the order that [`path_and_stat_from`] reads.
+const STAT_COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_s, mtime_ns, ctime_s, ctime_ns";
 
 /// Reads the index as last committed. Clones share their connections, one for each thread that
 /// reads at the same time.
@@ -35,6 +40,13 @@ impl IndexReader {
     }
 }
 
+impl IndexReader {
+    /// The mounts that rows name.
+    pub(super) fn mounts(&self) -> Result<Vec<KnownMount>, rusqlite::Error> {
+        self.with(mounts::read)
+    }
+}
+
 impl Index for IndexReader {
     type Error = rusqlite::Error;
 
@@ -42,12 +54,11 @@ impl Index for IndexReader {
         self.with(|connection| row(connection, path))
     }
 
-    fn rows_by_inode(&self, device: u64, inode: u64, limit: usize) -> Result<Vec<Row>, rusqlite::Error> {
+    fn rows_by_inode(&self, mount: MountId, inode: u64, limit: usize) -> Result<Vec<Row>, rusqlite::Error> {
         self.with(|connection| {
-            let query = format!("SELECT {COLUMNS} FROM files WHERE inode = ?1 AND device = ?2 LIMIT ?3");
+            let query = format!("SELECT {COLUMNS} FROM files WHERE inode = ?1 AND mount = ?2 LIMIT ?3");
             let mut statement = connection.prepare_cached(&query)?;
-            let arguments =
-                params![inode.cast_signed(), device.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)];
+            let arguments = params![inode.cast_signed(), mount.0, i64::try_from(limit).unwrap_or(i64::MAX)];
             statement.query_map(arguments, row_from)?.collect()
         })
     }
@@ -84,16 +95,15 @@ pub(super) fn rows_after(
     after: Option<&LibraryPath>,
     limit: usize,
 ) -> Result<Vec<(LibraryPath, FileStat)>, rusqlite::Error> {
-    const FIELDS: &str = "path, device, inode, size, mtime_ns, ctime_ns";
     let mut rows = Vec::new();
     // The path itself comes before what is beneath it, with names such as `name.mp3` between the two.
     if after.is_none() && !under.is_root() {
-        let mut statement = connection.prepare_cached(&format!("SELECT {FIELDS} FROM files WHERE path = ?1"))?;
+        let mut statement = connection.prepare_cached(&format!("SELECT {STAT_COLUMNS} FROM files WHERE path = ?1"))?;
         rows.extend(statement.query_row(params![under.as_bytes()], path_and_stat_from).optional()?);
     }
     let (start, end) = range_beneath(under);
     let start = after.map_or(&start[..], |after| after.as_bytes().max(&start));
-    let query = format!("SELECT {FIELDS} FROM files WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT ?3");
+    let query = format!("SELECT {STAT_COLUMNS} FROM files WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT ?3");
     let mut statement = connection.prepare_cached(&query)?;
     let limit = i64::try_from(limit.saturating_sub(rows.len())).unwrap_or(i64::MAX);
     for row in statement.query_map(params![start, end, limit], path_and_stat_from)? {
@@ -106,19 +116,21 @@ pub(super) fn rows_after(
 pub(super) fn names_in_another_state(connection: &Connection, row: &Row) -> Result<Vec<LibraryPath>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
         "SELECT path FROM files
-         WHERE inode = ?1 AND device = ?2 AND path <> ?3 AND (size, mtime_ns, ctime_ns) <> (?4, ?5, ?6)",
+         WHERE inode = ?1 AND mount = ?2 AND path <> ?3
+             AND (size, mtime_s, mtime_ns, ctime_s, ctime_ns) <> (?4, ?5, ?6, ?7, ?8)",
     )?;
-    let FileStat { device, inode, size, mtime_ns, ctime_ns } = row.stat;
-    let (device, inode, size) = (device.cast_signed(), inode.cast_signed(), size.cast_signed());
-    let arguments = params![inode, device, row.path.as_bytes(), size, mtime_ns, ctime_ns];
+    let FileStat { mount, size, mtime_ns, ctime_ns, .. } = row.stat;
+    let ((mtime_s, mtime_ns), (ctime_s, ctime_ns)) = (seconds_of(mtime_ns), seconds_of(ctime_ns));
+    let (inode, size) = (inode_of(&row.stat), size.cast_signed());
+    let arguments = params![inode, mount.0, row.path.as_bytes(), size, mtime_s, mtime_ns, ctime_s, ctime_ns];
     let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
     paths.collect()
 }
 
 /// The paths of the rows that have this inode, in whatever state.
 pub(super) fn names_of_inode(connection: &Connection, stat: &FileStat) -> Result<Vec<LibraryPath>, rusqlite::Error> {
-    let mut statement = connection.prepare_cached("SELECT path FROM files WHERE inode = ?1 AND device = ?2")?;
-    let arguments = params![stat.inode.cast_signed(), stat.device.cast_signed()];
+    let mut statement = connection.prepare_cached("SELECT path FROM files WHERE inode = ?1 AND mount = ?2")?;
+    let arguments = params![inode_of(stat), stat.mount.0];
     let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
     paths.collect()
 }
@@ -153,20 +165,39 @@ pub(super) fn row(connection: &Connection, path: &LibraryPath) -> Result<Option<
 }
 
 fn path_and_stat_from(row: &SqlRow<'_>) -> Result<(LibraryPath, FileStat), rusqlite::Error> {
+    let inode: Option<i64> = row.get(2)?;
     let stat = FileStat {
-        device: row.get::<_, i64>(1)?.cast_unsigned(),
-        inode: row.get::<_, i64>(2)?.cast_unsigned(),
-        size: row.get::<_, i64>(3)?.cast_unsigned(),
-        mtime_ns: row.get(4)?,
-        ctime_ns: row.get(5)?,
+        mount: MountId(row.get(1)?),
+        inode: inode.unwrap_or_default().cast_unsigned(),
+        passing_inode: inode.is_none(),
+        born_ns: row.get(3)?,
+        size: row.get::<_, i64>(4)?.cast_unsigned(),
+        mtime_ns: nanoseconds_of(row.get(5)?, row.get(6)?),
+        ctime_ns: nanoseconds_of(row.get(7)?, row.get(8)?),
     };
     Ok((LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?), stat))
 }
 
 fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
     let (path, stat) = path_and_stat_from(row)?;
-    let fingerprint = Fingerprint { sha256: row.get(6)?, xxh128: u128::from_be_bytes(row.get(7)?) };
+    let fingerprint = Fingerprint { sha256: row.get(9)?, xxh128: u128::from_be_bytes(row.get(10)?) };
     // Metadata that no longer parses is metadata that is not known; the next read of the file brings it back.
-    let metadata: Metadata = serde_json::from_str(row.get_ref(8)?.as_str()?).unwrap_or_default();
-    Ok(Row { path, stat, track: Track { fingerprint, metadata } })
+    let metadata: Metadata = serde_json::from_str(row.get_ref(11)?.as_str()?).unwrap_or_default();
+    Ok(Row { path, stat, track: Track { fingerprint, metadata }, first_published: row.get(12)? })
+}
+
+/// The inode number as the column has it: NULL where it says nothing.
+pub(super) fn inode_of(stat: &FileStat) -> Option<i64> {
+    (!stat.passing_inode).then_some(stat.inode.cast_signed())
+}
+
+/// A time as two columns have it: seconds, rounded down, and the nanoseconds beyond them.
+pub(super) fn seconds_of(nanoseconds: i128) -> (i64, i64) {
+    let second = 1_000_000_000;
+    let clamped = |number: i128| i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX });
+    (clamped(nanoseconds.div_euclid(second)), clamped(nanoseconds.rem_euclid(second)))
+}
+
+fn nanoseconds_of(seconds: i64, nanoseconds: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
 }

@@ -12,6 +12,7 @@ mod commit;
 mod damage;
 mod index;
 mod mark;
+mod mounts;
 mod rebuild;
 mod schema;
 mod state_dir;
@@ -176,7 +177,8 @@ impl Store {
         let (waiting_now, waiting) = watch::channel(commit::outbox_length(&connection)?);
         let (announce, last_sequence) = watch::channel(last);
         let damage = Damage::none_yet(file);
-        let mut writer = Writer { connection, encoder, mark, last_sequence: last, announce, waiting: waiting_now };
+        let mut writer =
+            Writer { connection, encoder, mark, last_sequence: last, announce, waiting: waiting_now, mounts: None };
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let spawned = thread::Builder::new().name("store".into()).spawn({
             let damage = damage.clone();

@@ -19,9 +19,9 @@ use rusqlite::{Connection, Row as SqlRow, params};
 use serde::Deserialize;
 
 use super::mark::{Mark, Marked};
-use super::{StoreError, beside, commit, damage, index, schema, sync_directory};
+use super::{StoreError, beside, commit, damage, index, mounts, schema, sync_directory};
 use crate::failpoint::failpoint;
-use crate::model::{LibraryPath, Outgoing, Row};
+use crate::model::{LibraryPath, MountId, Outgoing, Row};
 
 /// What SQLite keeps under the name of a store.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
@@ -188,9 +188,20 @@ fn take_messages(old: &Connection, new: &Connection) -> Result<bool, StoreError>
 
 /// Takes over the paths; returns whether every one could be read.
 fn take_paths(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
-    let query = "SELECT rowid, path, device FROM files NOT INDEXED WHERE rowid > ?1 ORDER BY rowid";
-    let read = |row: &SqlRow<'_>| Ok(path_from(row, 1)?.zip(Some(row.get::<_, i64>(2)?.cast_unsigned())));
-    let mut whole = salvage(old, query, read, |(path, device)| commit::put(new, &Row::forgotten(path, device)))?;
+    let has_mounts = schema::version(old).is_ok_and(|version| version >= schema::FIRST_WITH_MOUNTS);
+    let mut known = Vec::new();
+    if has_mounts && let Ok(mounts) = mounts::read(old) {
+        for mount in &mounts {
+            mounts::put(new, mount)?;
+        }
+        known = mounts;
+    }
+    // Of a row whose mount is not known any more, it is taken that it was on the root's own.
+    let mount_of = |id: u32| known.iter().map(|mount| mount.id).find(|known| known.0 == id).unwrap_or_default();
+    let column = if has_mounts { "mount" } else { "0" };
+    let query = format!("SELECT rowid, path, {column} FROM files NOT INDEXED WHERE rowid > ?1 ORDER BY rowid");
+    let read = |row: &SqlRow<'_>| Ok(path_from(row, 1)?.zip(Some(mount_of(row.get(2)?))));
+    let mut whole = salvage(old, &query, read, |(path, mount)| commit::put(new, &Row::forgotten(path, mount)))?;
     // The index of paths has them all a second time, and can be read from both ends.
     for query in ["SELECT path FROM files ORDER BY path", "SELECT path FROM files ORDER BY path DESC"] {
         let (more, ended) = take_paths_of_index(old, query, new)?;
@@ -216,7 +227,7 @@ fn take_paths_of_index(old: &Connection, query: &str, new: &Connection) -> Resul
         if let Ok(Some(path)) = path
             && index::row(new, &path)?.is_none()
         {
-            commit::put(new, &Row::forgotten(path, 0))?;
+            commit::put(new, &Row::forgotten(path, MountId::default()))?;
             more += 1;
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! | table | a row is |
 //! |---|---|
+//! | `mounts` | a mount that rows of `files` name by its number |
 //! | `files` | what consumers were last told of one path: its stat, hashes and metadata |
 //! | `outbox` | a message that is not delivered yet, its body ready to send |
 //! | `replays` | a subtree that is being published again, and how far that has come |
@@ -16,7 +17,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::StoreError;
 
 /// Steps from each format to the next; append only. `user_version` counts the steps that were taken.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE files (
@@ -44,7 +45,50 @@ const MIGRATIONS: [&str; 2] = [
     "
     CREATE TABLE replays (id INTEGER PRIMARY KEY, under BLOB NOT NULL, after BLOB);
     ",
+    // Mounts in place of device numbers, which change with a reboot: of a row that was not on the root's own
+    // device it is not known which mount that was. `inode` is NULL where inode numbers do not last. Times are
+    // seconds and nanoseconds, rounded down.
+    "
+    CREATE TABLE mounts (
+        id INTEGER PRIMARY KEY,
+        place BLOB NOT NULL,
+        kind TEXT NOT NULL,
+        source TEXT NOT NULL,
+        filesystem TEXT,
+        root_inode INTEGER NOT NULL,
+        root_born_ns INTEGER,
+        has_passing_inodes INTEGER NOT NULL
+    );
+    ALTER TABLE files RENAME TO old_files;
+    CREATE TABLE files (
+        path BLOB PRIMARY KEY NOT NULL,
+        mount INTEGER NOT NULL,
+        inode INTEGER,
+        born_ns INTEGER,
+        size INTEGER NOT NULL,
+        mtime_s INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        ctime_s INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL,
+        sha256 BLOB NOT NULL,
+        xxh128 BLOB NOT NULL,
+        metadata TEXT NOT NULL,
+        first_published INTEGER NOT NULL
+    );
+    INSERT INTO files
+        SELECT path, CASE device WHEN 0 THEN 0 ELSE 4294967295 END, inode, NULL, size,
+            mtime_ns / 1000000000 - (mtime_ns % 1000000000 < 0), (mtime_ns % 1000000000 + 1000000000) % 1000000000,
+            ctime_ns / 1000000000 - (ctime_ns % 1000000000 < 0), (ctime_ns % 1000000000 + 1000000000) % 1000000000,
+            sha256, xxh128, metadata, 0
+        FROM old_files ORDER BY path;
+    DROP TABLE old_files;
+    CREATE INDEX files_by_inode ON files (inode, mount);
+    CREATE INDEX files_by_sha256 ON files (sha256);
+    ",
 ];
+
+/// The first format whose rows name mounts.
+pub(super) const FIRST_WITH_MOUNTS: i64 = 3;
 
 /// Opens the file for the writer: makes it, brings it up to date, and makes sure whose it is.
 pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError> {

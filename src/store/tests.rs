@@ -2,7 +2,9 @@ use futures::StreamExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Content, FileStat, Fingerprint, Index, LibraryPath, Metadata, MetadataStyle, Origin, Seen, Track};
+use crate::model::{
+    Content, FileStat, Fingerprint, Index, LibraryPath, Metadata, MetadataStyle, MountId, Origin, Seen, Track,
+};
 
 pub(super) fn store_file(folder: &Path) -> PathBuf {
     folder.join("index.sqlite")
@@ -14,7 +16,7 @@ pub(super) fn open(folder: &Path) -> Store {
 }
 
 fn stat(inode: u64) -> FileStat {
-    FileStat { device: 0, inode, size: 9, mtime_ns: 1, ctime_ns: 2 }
+    FileStat { inode, size: 9, mtime_ns: 1, ctime_ns: 2, ..FileStat::default() }
 }
 
 fn track(content: u8) -> Track {
@@ -52,7 +54,7 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     let store = open(folder.path());
     let row = store.index().row(&path).unwrap().unwrap();
     assert_eq!((row.stat, row.track), (stat(u64::MAX - 3), track(1)));
-    assert_eq!(store.index().rows_by_inode(0, u64::MAX - 3, 9).unwrap().len(), 1);
+    assert_eq!(store.index().rows_by_inode(MountId(0), u64::MAX - 3, 9).unwrap().len(), 1);
     assert_eq!(store.index().rows_by_sha256(&[1; 32], 9).unwrap().len(), 1);
     store.commit([missing(&path)].into()).await.unwrap();
     let messages = waiting(&store).await;

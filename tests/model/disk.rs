@@ -14,20 +14,20 @@ use std::io;
 
 use file_watcher::disk::Entry;
 use file_watcher::library::Walked;
-use file_watcher::model::{Extensions, FileStat, LibraryPath};
+use file_watcher::model::{Extensions, FileStat, LibraryPath, MountId};
 
 use crate::operation::{ContentId, DIRECTORIES, FILES, Mtime, New, Old, Op, Told};
 
 /// Where another filesystem can be mounted, and the number of that.
 pub(crate) const MOUNT: &str = "m";
-const MOUNTED_DEVICE: u64 = 7;
+const MOUNTED: MountId = MountId(7);
 
 /// A time that lies ahead of every clock, as copied files may have: such a file is never old enough by its time.
 const FUTURE: i64 = i64::MAX / 2;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Inode {
-    pub(crate) device: u64,
+    pub(crate) mount: MountId,
     pub(crate) number: u64,
     pub(crate) content: ContentId,
     pub(crate) size: u64,
@@ -214,7 +214,7 @@ impl Disk {
             Op::Rename(from, to) => self.rename_file(&self.old_file(from)?, &new_file(to), told)?,
             Op::Link(from, to) => {
                 let (from, to) = (self.old_file(from)?, new_file(to));
-                (self.is_free(&to) && self.device_at(&from) == self.device_at(&to)).then_some(())?;
+                (self.is_free(&to) && self.mount_at(&from) == self.mount_at(&to)).then_some(())?;
                 self.reach(&from)?;
                 let source = *self.names.get(&from)?;
                 self.make_parents(&to, told)?;
@@ -335,7 +335,7 @@ impl Disk {
         let source = *self.names.get(from)?;
         (from != to && !self.directories.contains(to)).then_some(())?;
         self.make_parents(to, told)?;
-        if self.device_at(from) == self.device_at(to) {
+        if self.mount_at(from) == self.mount_at(to) {
             // Two names of one file: the kernel does nothing.
             (self.names.get(to) != Some(&source)).then_some(())?;
             self.rename(from, to, told);
@@ -401,7 +401,7 @@ impl Disk {
     }
 
     fn create(&mut self, path: &LibraryPath, content: ContentId, mtime: Mtime) -> usize {
-        let device = self.device_at(path);
+        let mount = self.mount_at(path);
         let now = self.clock;
         let mtime = if mtime == Mtime::Future { FUTURE + now } else { now };
         // The lowest number that nobody has: deleted files give theirs to the next one.
@@ -413,11 +413,11 @@ impl Disk {
             .chain(&self.linked_outside)
             .chain(&self.open)
             .map(|&inode| &self.inodes[inode])
-            .filter(|inode| inode.device == device)
+            .filter(|inode| inode.mount == mount)
             .map(|inode| inode.number)
             .collect();
         let number = (1..1000).find(|number| !in_use.contains(number)).unwrap_or_default();
-        self.inodes.push(Inode { device, number, content, size: 100, mtime, ctime: now, lazily_written: false });
+        self.inodes.push(Inode { mount, number, content, size: 100, mtime, ctime: now, lazily_written: false });
         self.names.insert(path.clone(), self.inodes.len() - 1);
         self.inodes.len() - 1
     }
@@ -469,9 +469,9 @@ impl Disk {
         self.inodes.get_mut(inode)
     }
 
-    fn device_at(&self, path: &LibraryPath) -> u64 {
+    fn mount_at(&self, path: &LibraryPath) -> MountId {
         let beneath_mount = self.mounted && path.is_at_or_under(&MOUNT.into());
-        if beneath_mount { MOUNTED_DEVICE } else { 0 }
+        if beneath_mount { MOUNTED } else { MountId(0) }
     }
 
     // What a look sees.
@@ -490,7 +490,7 @@ impl Disk {
         while !nearest.is_root() && !self.directories.contains(&nearest) {
             nearest = nearest.parent().unwrap_or_else(LibraryPath::root);
         }
-        Ok(Entry::Missing { nearest_device: self.device_at(&nearest) })
+        Ok(Entry::Missing { nearest_mount: self.mount_at(&nearest) })
     }
 
     pub(crate) fn open(&mut self, path: &LibraryPath) -> io::Result<Option<usize>> {
@@ -503,8 +503,9 @@ impl Disk {
     }
 
     pub(crate) fn stat(&self, inode: usize) -> FileStat {
-        let Inode { device, number, size, mtime, ctime, .. } = self.inodes[inode];
-        FileStat { device, inode: number, size, mtime_ns: mtime, ctime_ns: ctime }
+        let Inode { mount, number, size, mtime, ctime, .. } = self.inodes[inode];
+        let (mtime_ns, ctime_ns) = (mtime.into(), ctime.into());
+        FileStat { mount, inode: number, size, mtime_ns, ctime_ns, ..FileStat::default() }
     }
 
     pub(crate) fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool> {
@@ -561,8 +562,7 @@ impl Disk {
     /// Whether nothing can be said now of a file that was at `path` with this stat.
     pub(crate) fn is_out_of_sight(&self, path: &LibraryPath, stat: &FileStat) -> bool {
         self.is_sealed(path)
-            || (stat.device != 0
-                && matches!(self.entry(path), Ok(Entry::Missing { nearest_device }) if nearest_device != stat.device))
+            || matches!(self.entry(path), Ok(Entry::Missing { nearest_mount }) if nearest_mount != stat.mount)
     }
 
     /// Makes everything visible again.

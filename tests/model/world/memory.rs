@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use file_watcher::classify::{self, RowUpdate, Rows};
-use file_watcher::model::{FileEvent, FileStat, Index, LibraryPath, Observation, Row};
+use file_watcher::model::{FileEvent, FileStat, Index, LibraryPath, MountId, Observation, Row};
 use file_watcher::store::Committed;
 
 /// Rows and messages, changed together as `src/store/commit.rs` does.
@@ -22,7 +22,7 @@ impl Memory {
         let touched = classify::paths_touched(batch);
         let before: Rows =
             touched.into_iter().filter_map(|path| Some((path.clone(), rows.get(path)?.clone()))).collect();
-        let decision = classify::classify(&before, batch);
+        let decision = classify::classify(&before, batch, 0);
         for update in &decision.updates {
             match update {
                 RowUpdate::Put(row) => drop(rows.insert(row.path.clone(), row.clone())),
@@ -64,8 +64,8 @@ impl Index for &Memory {
         Ok(self.rows.borrow().get(path).cloned())
     }
 
-    fn rows_by_inode(&self, device: u64, inode: u64, limit: usize) -> Result<Vec<Row>, Infallible> {
-        Ok(self.some_rows(|row| (row.stat.device, row.stat.inode) == (device, inode), limit))
+    fn rows_by_inode(&self, mount: MountId, inode: u64, limit: usize) -> Result<Vec<Row>, Infallible> {
+        Ok(self.some_rows(|row| (row.stat.mount, row.stat.inode) == (mount, inode), limit))
     }
 
     fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Infallible> {

@@ -1,0 +1,125 @@
+//! The kernel's table of mounts, `/proc/self/mountinfo`; proc_pid_mountinfo(5) describes its format.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// One line of the table: what is mounted, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    /// The kernel's number of the mount, which another mount may get after this one is gone.
+    pub number: u64,
+    /// Major and minor number of the filesystem's device, as text.
+    pub device: String,
+    /// The directory of the filesystem that is mounted; not `/` for a bind mount of a subdirectory.
+    pub root: PathBuf,
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// The filesystem's type, such as `ext4` or `fuse.sshfs`.
+    pub kind: String,
+    /// What the filesystem calls its source: a device, a server, or any other text.
+    pub source: String,
+}
+
+/// All mounts of this process, in the order in which they cover each other.
+pub(super) fn mount_table() -> io::Result<Vec<MountEntry>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// The mounts on directories beneath `root`.
+pub fn mounts_beneath(root: &Path) -> io::Result<Vec<MountEntry>> {
+    let root = std::fs::canonicalize(root)?;
+    let is_beneath = |entry: &MountEntry| entry.point != root && entry.point.starts_with(&root);
+    Ok(mount_table()?.into_iter().filter(is_beneath).collect())
+}
+
+/// The mount of `table` that `path`, which is canonical, is on.
+pub(super) fn mount_of<'a>(table: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
+    let covering = table.iter().filter(|entry| path.starts_with(&entry.point));
+    // Of several mounts on one directory, the last one of the table covers the others.
+    covering.max_by_key(|entry| entry.point.as_os_str().len())
+}
+
+fn parse(table: &[u8]) -> Vec<MountEntry> {
+    table.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<MountEntry> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut fields = line.split(|&byte| byte == b' ');
+    let number = text(fields.next()?).parse().ok()?;
+    let device = text(fields.nth(1)?);
+    let root = unescaped(fields.next()?);
+    let point = unescaped(fields.next()?);
+    // Optional fields come between the options and a lone hyphen.
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = text(rest.next()?);
+    let source = unescaped(rest.next().unwrap_or_default()).to_string_lossy().into_owned();
+    Some(MountEntry { number, device, root, point, kind, source })
+}
+
+/// A path of the table, in which space, tab, line feed and backslash stand as `\` and three octal digits.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, behind)) = rest.split_first() {
+        let octal = behind.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = octal.filter(|_| first == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(byte.unwrap_or(first));
+        rest = if byte.is_some() { &behind[3..] } else { behind };
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+impl MountEntry {
+    /// The UUID of the filesystem on a block device, if udev lists it.
+    pub(super) fn uuid(&self) -> Option<String> {
+        let device = std::fs::canonicalize(Path::new(&self.source)).ok().filter(|_| self.source.starts_with('/'))?;
+        for entry in std::fs::read_dir("/dev/disk/by-uuid").ok()?.flatten() {
+            if std::fs::canonicalize(entry.path()).is_ok_and(|target| target == device) {
+                return Some(String::from_utf8_lossy(entry.file_name().as_bytes()).into_owned());
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+        30 22 8:2 / /my\\040music rw - ext4 /dev/sdb1 rw\n\
+        31 30 8:3 /sub /my\\040music/usb rw master:2 shared:3 - vfat /dev/sdc1 rw\n\
+        32 22 0:50 / /my\\040music2 rw - fuse.sshfs host:/m\\040x rw\n\
+        33 30 0:51 / /my\\040music/usb rw - tmpfs tmpfs rw\n\
+        a broken line\n";
+
+    #[test]
+    fn each_line_of_the_table_is_understood() {
+        let table = parse(TABLE);
+        assert_eq!(table.len(), 5);
+        let usb = &table[2];
+        assert_eq!((usb.number, usb.device.as_str()), (31, "8:3"));
+        assert_eq!((usb.root.as_path(), usb.point.as_path()), (Path::new("/sub"), Path::new("/my music/usb")));
+        assert_eq!((usb.kind.as_str(), usb.source.as_str()), ("vfat", "/dev/sdc1"));
+        assert_eq!((table[3].kind.as_str(), table[3].source.as_str()), ("fuse.sshfs", "host:/m x"));
+    }
+
+    #[test]
+    fn a_path_is_on_the_nearest_mount_above_it_and_the_last_one_there() {
+        let table = parse(TABLE);
+        let number = |path: &str| mount_of(&table, Path::new(path)).map(|entry| entry.number);
+        assert_eq!(number("/my music/a"), Some(30));
+        assert_eq!(number("/my music/usb/a"), Some(33));
+        assert_eq!(number("/my music/usb2"), Some(30));
+        assert_eq!(number("/my music2"), Some(32));
+        assert_eq!(number("/my"), Some(22));
+    }
+
+    #[test]
+    fn the_table_of_this_process_has_a_root() {
+        assert!(mount_of(&mount_table().unwrap(), Path::new("/")).is_some());
+    }
+}

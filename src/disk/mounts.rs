@@ -1,0 +1,325 @@
+//! The mounts that the library consists of, each with a number that outlives remounts and reboots.
+//!
+//! A row of the index names its mount by that number. Device numbers and the kernel's mount ids change
+//! with a reboot, and inode numbers mean something only within one filesystem. So a mount is known again
+//! by the most stable identity that it has: see [`KnownMount::is`].
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::mountinfo::{self, MountEntry};
+use super::stat::{KernelMount, RawStat};
+use crate::model::{FileStat, InodeTrust, LibraryPath, MountId};
+
+/// Filesystems whose inode numbers are made up at each mount or each look-up.
+const PASSING_INODES: &[&str] = &[
+    "vfat",
+    "msdos",
+    "exfat",
+    "fuse.exfat",
+    "fuse.sshfs",
+    "fuse.rclone",
+    "fuse.s3fs",
+    "fuse.goofys",
+    "fuse.gcsfuse",
+    "fuse.gvfsd-fuse",
+    "fuse.mtpfs",
+    "fuse.jmtpfs",
+    "fuse.ifuse",
+    "fuse.curlftpfs",
+    "fuse.davfs2",
+    "fuse.simple-mtpfs",
+];
+
+/// Filesystems that may find a name under another spelling of its characters than the one that they list.
+const NORMALISING: &[&str] = &[
+    "hfs",
+    "hfsplus",
+    "apfs",
+    "fuse.apfs",
+    "zfs",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "nfs",
+    "nfs4",
+    "9p",
+    "virtiofs",
+    "vboxsf",
+    "vmhgfs",
+    "fuse",
+    "fuseblk",
+    "ntfs",
+    "ntfs3",
+    "exfat",
+    "vfat",
+];
+
+/// A mount of the library, now or earlier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownMount {
+    /// The number that rows have.
+    pub id: MountId,
+    /// Where it was last, below the library's root; the root itself for the mount that the root is on,
+    /// and an absolute path for a mount outside the library, to which a link leads.
+    pub place: LibraryPath,
+    /// The filesystem's type, such as `ext4` or `fuse.sshfs`.
+    pub kind: String,
+    /// What the filesystem calls its source: a device, a server, or any other text.
+    pub source: String,
+    /// The filesystem's UUID or its `f_fsid`, where that does not come from the device number.
+    pub filesystem: Option<String>,
+    /// The inode number of the directory that is mounted.
+    pub root_inode: u64,
+    /// When that directory was made, in nanoseconds since the epoch, on filesystems that keep this.
+    pub root_born_ns: Option<i64>,
+    /// Whether it was noticed that inode numbers change from mount to mount.
+    pub has_passing_inodes: bool,
+}
+
+impl KnownMount {
+    /// Whether `found`, which is mounted now, is this mount.
+    ///
+    /// The identity of the filesystem decides if both have one, then the birth time of the mounted directory.
+    /// Without either, the same type at the same place counts as the same mount, and on network
+    /// filesystems and FUSE also the same source.
+    fn is(&self, found: &Self) -> bool {
+        if self.kind != found.kind {
+            return false;
+        }
+        let same_directory = self.root_inode == found.root_inode
+            && (self.root_born_ns == found.root_born_ns || self.root_born_ns.is_none() || found.root_born_ns.is_none());
+        match (&self.filesystem, &found.filesystem) {
+            (Some(one), Some(other)) => one == other && same_directory,
+            _ if self.root_born_ns.is_some() && found.root_born_ns.is_some() => same_directory,
+            _ => {
+                let is_device = |source: &str| source.starts_with("/dev/");
+                let same_source = self.source == found.source || (is_device(&self.source) && is_device(&found.source));
+                self.place == found.place && same_source
+            }
+        }
+    }
+}
+
+/// What is known of a mount that is there now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Present {
+    pub(super) id: MountId,
+    passing_inodes: bool,
+    pub(super) may_normalise: bool,
+}
+
+impl Present {
+    /// The stat that is compared and kept.
+    pub(super) fn file_stat(self, raw: &RawStat) -> FileStat {
+        FileStat {
+            mount: self.id,
+            // Two looks at one file may see two numbers.
+            inode: if self.passing_inodes { 0 } else { raw.inode },
+            passing_inode: self.passing_inodes,
+            born_ns: raw.born_ns.filter(|_| !self.passing_inodes),
+            size: raw.size,
+            mtime_ns: raw.mtime_ns,
+            ctime_ns: raw.ctime_ns,
+        }
+    }
+}
+
+/// The register of mounts. It reads the kernel's table only for a mount that it does not know yet.
+#[derive(Debug)]
+pub struct Mounts {
+    /// The library's root, canonical.
+    root: PathBuf,
+    inode_trust: InodeTrust,
+    state: RwLock<State>,
+    /// Held while a mount is identified, which asks its filesystem and may take long.
+    identifying: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    present: HashMap<KernelMount, Present>,
+    known: Vec<KnownMount>,
+    version: u64,
+}
+
+impl Mounts {
+    /// A register for the library at `root`, which may be a link.
+    pub(super) fn new(root: &Path) -> io::Result<Self> {
+        Ok(Self {
+            root: std::fs::canonicalize(root)?,
+            inode_trust: InodeTrust::Auto,
+            state: RwLock::default(),
+            identifying: Mutex::default(),
+        })
+    }
+
+    pub(super) fn with_inode_trust(self, inode_trust: InodeTrust) -> Self {
+        Self { inode_trust, ..self }
+    }
+
+    /// Takes over the mounts that were known at an earlier start.
+    pub fn remember(&self, known: Vec<KnownMount>) {
+        let mut state = self.write();
+        state.known = known;
+        state.present.clear();
+    }
+
+    /// All mounts that rows may name, and a version that rises with each change of them.
+    pub fn known(&self) -> (Vec<KnownMount>, u64) {
+        let state = self.read();
+        (state.known.clone(), state.version)
+    }
+
+    /// The version of [`Mounts::known`].
+    pub fn version(&self) -> u64 {
+        self.read().version
+    }
+
+    /// What is known of a mount.
+    pub fn get(&self, id: MountId) -> Option<KnownMount> {
+        self.read().known.iter().find(|known| known.id == id).cloned()
+    }
+
+    /// Notes that the inode numbers of this mount do not last. Returns whether that is news.
+    pub fn note_passing_inodes(&self, id: MountId) -> bool {
+        let mut state = self.write();
+        if self.inode_trust != InodeTrust::Auto || state.present.values().any(|it| it.id == id && it.passing_inodes) {
+            return false;
+        }
+        if let Some(known) = state.known.iter_mut().find(|known| known.id == id) {
+            known.has_passing_inodes = true;
+        }
+        for present in state.present.values_mut().filter(|present| present.id == id) {
+            present.passing_inodes = true;
+        }
+        state.version += 1;
+        true
+    }
+
+    /// Forgets which kernel id is which mount: something was mounted or unmounted, and ids may be given again.
+    pub fn forget_kernel_ids(&self) {
+        self.write().present.clear();
+    }
+
+    /// The mount of what was found at `name` in an open directory, or of the open file itself without a name.
+    pub(super) fn of(&self, raw: &RawStat, open: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<Present> {
+        if let Some(present) = self.read().present.get(&raw.mount) {
+            return Ok(*present);
+        }
+        let _alone = self.identifying.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(present) = self.read().present.get(&raw.mount) {
+            return Ok(*present);
+        }
+        let table = mountinfo::mount_table()?;
+        let found = match path_of(open) {
+            Ok(mut path) => {
+                path.extend(name.map(std::ffi::OsStr::from_bytes));
+                let entry = mountinfo::mount_of(&table, &path)
+                    .ok_or_else(|| io::Error::other(format!("no mount holds {}", path.display())))?;
+                self.identify(raw.mount, entry)?
+            }
+            // The kernel does not give paths that are longer than it takes.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) => {
+                let near =
+                    |entry: &&MountEntry| self.root.starts_with(&entry.point) || entry.point.starts_with(&self.root);
+                table
+                    .iter()
+                    .filter(near)
+                    .find_map(|entry| self.identify(raw.mount, entry).ok())
+                    .ok_or_else(|| io::Error::other("no mount of the library is the one of this path"))?
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(self.admit(raw.mount, found))
+    }
+
+    /// The identity of a mount, if it is the one that the kernel calls so.
+    fn identify(&self, kernel: KernelMount, entry: &MountEntry) -> io::Result<KnownMount> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, &entry.point, flags, Mode::empty())?;
+        let raw = RawStat::of(&directory)?;
+        // What was mounted over it meanwhile has another identity.
+        if matches!(kernel, KernelMount::Id(_)) && raw.mount != kernel {
+            return Err(io::Error::other(format!("the mount at {} has just changed", entry.point.display())));
+        }
+        let place = match LibraryPath::beneath(&self.root, &entry.point) {
+            Some(place) => place,
+            None if self.root.starts_with(&entry.point) => LibraryPath::root(),
+            // Outside the library, where a link may lead.
+            None => LibraryPath::from_bytes(entry.point.as_os_str().as_bytes()),
+        };
+        let fsid = rustix::fs::fstatvfs(&directory).map_or(0, |found| found.f_fsid);
+        let has_fsid = fsid != 0 && fsid != encoded_device(raw.device) && !is_of_device(&entry.kind);
+        let fsid = has_fsid.then(|| format!("{fsid:016x}"));
+        Ok(KnownMount {
+            id: MountId::UNKNOWN,
+            place,
+            kind: entry.kind.clone(),
+            source: entry.source.clone(),
+            filesystem: fsid.or_else(|| MountEntry::uuid(entry)),
+            root_inode: raw.inode,
+            root_born_ns: raw.born_ns,
+            has_passing_inodes: false,
+        })
+    }
+
+    /// Gives the mount its number: the one that it had, or the next one.
+    fn admit(&self, kernel: KernelMount, found: KnownMount) -> Present {
+        let mut state = self.write();
+        let place = state.known.iter().position(|known| known.is(&found)).unwrap_or_else(|| {
+            let next = state.known.iter().map(|known| known.id.0 + 1).max().unwrap_or(0);
+            state.known.push(KnownMount { id: MountId(next), ..found.clone() });
+            state.version += 1;
+            state.known.len() - 1
+        });
+        let known = &mut state.known[place];
+        let now = KnownMount { id: known.id, has_passing_inodes: known.has_passing_inodes, ..found };
+        let is_changed = *known != now;
+        *known = now;
+        let present = Present {
+            id: known.id,
+            passing_inodes: match self.inode_trust {
+                InodeTrust::Ignored => true,
+                InodeTrust::Trusted => false,
+                InodeTrust::Auto => known.has_passing_inodes || PASSING_INODES.contains(&known.kind.as_str()),
+            },
+            may_normalise: NORMALISING.contains(&known.kind.as_str()) || known.kind.starts_with("fuse."),
+        };
+        state.version += u64::from(is_changed);
+        state.present.insert(kernel, present);
+        present
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The path of something that is open, as the kernel knows it.
+fn path_of(open: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    use std::os::fd::AsRawFd;
+    std::fs::read_link(format!("/proc/self/fd/{}", open.as_raw_fd()))
+}
+
+/// A device number as the kernel puts it into `f_fsid`, on filesystems that have nothing better.
+fn encoded_device(device: u64) -> u64 {
+    let (major, minor) = (u64::from(rustix::fs::major(device)), u64::from(rustix::fs::minor(device)));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+/// Whether `f_fsid` of this type always comes from the device number.
+fn is_of_device(kind: &str) -> bool {
+    matches!(kind, "xfs" | "vfat" | "msdos" | "exfat" | "ntfs3" | "iso9660" | "udf" | "squashfs" | "hfs" | "hfsplus")
+}
