@@ -182,7 +182,7 @@ impl Service {
         });
         let item = told.await.unwrap_or_else(|_| {
             let error = std::io::Error::other("the look panicked");
-            Examined { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new() }
+            Examined::failed(path, error)
         });
         tracing::trace!(path = %item.path, ?why, attempt, outcome = item.outcome.as_str(), "looked at");
         Leased { item, lease }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::iter::Peekable;
 
-use super::Walked;
+use super::{Replaced, Walked};
 use crate::model::{FileStat, Index, LibraryPath};
 
 /// Rows read from the index at once: few enough to hold, many enough to make a query worth its while.
@@ -13,10 +13,12 @@ const PAGE: usize = 2048;
 /// Where the disk and the index agree or differ.
 #[derive(Debug)]
 pub enum Difference {
-    /// The file is as it was committed.
-    Same,
+    /// The file is as it was committed; its stat in the index and now.
+    Same(FileStat, FileStat),
     /// The file is new or changed: look at it.
     Look(LibraryPath),
+    /// Another file is there than the one in the index, as far as inode numbers can tell.
+    Replaced(Replaced),
     /// The index has a row and the walk came by nothing: look whether it is gone.
     Gone(LibraryPath),
     /// Nothing can be said of this path and what is beneath it.
@@ -26,8 +28,9 @@ pub enum Difference {
 impl PartialEq for Difference {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Same, Self::Same) => true,
+            (Self::Same(..), Self::Same(..)) => true,
             (Self::Look(one), Self::Look(other))
+            | (Self::Replaced(Replaced { path: one, .. }), Self::Replaced(Replaced { path: other, .. }))
             | (Self::Gone(one), Self::Gone(other))
             | (Self::Unreadable(one, _), Self::Unreadable(other, _)) => one == other,
             _ => false,
@@ -96,17 +99,17 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
                 self.page.pop_front();
                 return Ok(row.map(|(path, _)| Difference::Gone(path)));
             }
-            let same = match (found, &row) {
-                (Walked::File(_, stat), Some((_, row))) if order.is_eq() => row.is_unchanged(stat, ignore_ctime),
-                _ => false,
-            };
+            let was = row.filter(|_| order.is_eq()).map(|(_, was)| was);
             if order.is_eq() {
                 self.page.pop_front();
             }
-            return Ok(self.walked.next().map(|found| match found {
-                Walked::File(..) if same => Difference::Same,
-                Walked::File(path, _) => Difference::Look(path),
-                Walked::Unreadable(path, error) => Difference::Unreadable(path, error),
+            return Ok(self.walked.next().map(|found| match (found, was) {
+                (Walked::File(_, now), Some(was)) if was.is_unchanged(&now, ignore_ctime) => Difference::Same(was, now),
+                (Walked::File(path, now), Some(was)) if !was.same_file(&now) => {
+                    Difference::Replaced(Replaced { path, was, now })
+                }
+                (Walked::File(path, _), _) => Difference::Look(path),
+                (Walked::Unreadable(path, error), _) => Difference::Unreadable(path, error),
             }));
         }
     }
@@ -227,8 +230,8 @@ mod tests {
             let index = Rows(rows.clone());
             let mut said: Vec<String> = Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false)
                 .filter_map(|difference| match difference.unwrap() {
-                    Difference::Same => Some("same".to_owned()),
-                    Difference::Look(path) => Some(format!("look {path}")),
+                    Difference::Same(..) => Some("same".to_owned()),
+                    Difference::Look(path) | Difference::Replaced(Replaced { path, .. }) => Some(format!("look {path}")),
                     Difference::Gone(path) => Some(format!("gone {path}")),
                     Difference::Unreadable(..) => None,
                 })
@@ -246,7 +249,7 @@ mod tests {
         let index = Rows(files);
         let mut same = 0;
         for difference in Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false) {
-            assert_eq!(difference.unwrap(), Difference::Same);
+            assert!(matches!(difference.unwrap(), Difference::Same(..)));
             same += 1;
         }
         assert_eq!(same, PAGE * 2 + 7);

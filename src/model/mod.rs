@@ -4,6 +4,7 @@ mod event;
 mod extensions;
 mod hint;
 mod path;
+mod renames;
 mod settings;
 mod track;
 
@@ -11,6 +12,7 @@ pub use event::{Change, FileEvent, Outgoing};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
+pub use renames::{Member, RenameGroup, Ties};
 pub use settings::{InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
 pub use track::{Content, FileStat, Fingerprint, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 

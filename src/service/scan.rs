@@ -86,7 +86,9 @@ impl Service {
             let (hints, report) = self.scanner.walk(subtrees, Origin::Scan);
             self.index(hints, shutdown).await;
             self.finish_looks(shutdown).await;
-            let Ok(report) = report.await else { return Ok(()) };
+            let Ok(mut report) = report.await else { return Ok(()) };
+            self.index(futures::stream::iter(report.replaced_hints(Origin::Scan)), shutdown).await;
+            self.finish_looks(shutdown).await;
             found.append(report);
             subtrees = self.inbox.take_subtrees().into_iter().map(|subtree| subtree.path).collect();
         }
