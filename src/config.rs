@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
+use crate::model::{Extensions, InodeTrust, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
 use crate::sink::{BrokerUrl, Tls};
 
 use arguments::{Arguments, Verb};
@@ -83,6 +83,8 @@ pub struct Settings {
     pub follow_symlinks: bool,
     /// Whether the ctime is left out of comparisons.
     pub ignore_ctime: bool,
+    /// Whether inode numbers are left out of comparisons.
+    pub inode_trust: InodeTrust,
     /// How many undelivered messages are kept before intake pauses.
     pub outbox_max_events: u64,
     /// What to tell the user once, as soon as there is a log.
@@ -252,6 +254,10 @@ impl Settings {
             extensions: given!(audio_extensions).parsed()?,
             follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
+            inode_trust: given!(ignore_inode).choice(
+                "a way with inode numbers",
+                &[("auto", InodeTrust::Auto), ("true", InodeTrust::Ignored), ("false", InodeTrust::Trusted)],
+            )?,
             watch_mode: given!(watch_mode).choice(
                 "a watch mode",
                 &[("auto", WatchMode::Auto), ("native", WatchMode::Native), ("poll", WatchMode::Poll)],
@@ -399,6 +405,7 @@ mod tests {
         assert_eq!(settings.watch_mode, WatchMode::Auto);
         assert_eq!(settings.mass_delete_percent, 50);
         assert!(!settings.ignore_ctime && !settings.follow_symlinks);
+        assert_eq!(settings.inode_trust, InodeTrust::Auto);
         assert_eq!(settings.outbox_max_events, 1_000_000);
         assert!(settings.warnings.is_empty());
     }

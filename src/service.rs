@@ -106,6 +106,7 @@ impl Service {
         use std::os::unix::ffi::OsStrExt;
 
         let root = Root::open(&settings.root)
+            .and_then(|root| root.trusting_inodes(settings.inode_trust))
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
@@ -131,6 +132,7 @@ impl Service {
             doubts: inbox.doubts().clone(),
             replaced: inbox.replaced().clone(),
             unwatched: unwatched.clone(),
+            verified_bytes: Arc::default(),
         };
         let scanner = Scanner {
             root: Arc::clone(&root),

@@ -121,6 +121,15 @@ pub(super) struct Flags {
     )]
     pub(super) ignore_ctime: OsString,
 
+    /// Whether to leave inode numbers out of comparisons: auto, true or false.
+    ///
+    /// Some file systems (FAT, exFAT, many FUSE and some network ones) give every file another inode
+    /// number at each mount. There size and modification time alone say whether a file is unchanged,
+    /// and moves are found by content. auto decides by the file system's type, else by what a walk
+    /// notices after a remount.
+    #[arg(long, global = true, env = "IGNORE_INODE", value_name = "WHEN", default_value = "auto")]
+    pub(super) ignore_inode: OsString,
+
     /// How changes are noticed: auto, native or poll.
     ///
     /// native is by the kernel's events, poll is by walking the library; auto polls where events

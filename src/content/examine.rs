@@ -2,6 +2,8 @@
 
 use std::cell::LazyCell;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Disk, Entry};
@@ -60,6 +62,8 @@ pub struct Examiner<D, C, I> {
     pub replaced: Holds,
     /// Subtrees of which nobody tells what happens there: only walks call deleted what is gone from them.
     pub unwatched: Holds,
+    /// Bytes of files that were read only to make sure that nothing but their names had changed.
+    pub verified_bytes: Arc<AtomicU64>,
 }
 
 /// What came of a look.
@@ -271,9 +275,6 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             if self.is_only_renamed(&look, source)? {
                 return Ok(Outcome::Trusted(moved(), look_instead(look)));
             }
-            if self.was_renamed_unseen(&look, source, &stat)? {
-                return Ok(Outcome::Observed(moved(), look_instead(look)));
-            }
         }
 
         let known = row.as_ref().or(same_inode.first()).map(|row| &row.track);
@@ -281,6 +282,11 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             let wait = backoff(look.attempt);
             return Ok(Outcome::Again(look_again(look, wait, None)));
         };
+        let is_as_it_was =
+            |row: &&Row| row.stat.is_surely_same_file(&stat) && row.track.fingerprint == track.fingerprint;
+        if same_inode.iter().any(|row| is_as_it_was(&row)) {
+            self.verified_bytes.fetch_add(stat.size, Ordering::Relaxed);
+        }
         let mut candidates: Vec<LibraryPath> = same_inode.into_iter().map(|row| row.path).collect();
         if !was_here {
             let same_content = self.row_with_content(&look.path, &track)?;
@@ -363,16 +369,6 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok(false);
         }
         self.has_no_other_name(&look.path, source)
-    }
-
-    /// Whether a walk found the file of `source` under another name, with its content as far as the times say.
-    ///
-    /// A rename changes the ctime, so it cannot be seen whether somebody wrote to the file before that and
-    /// restored its mtime. The row keeps the ctime of its last read, so the next walk of everything reads the file.
-    fn was_renamed_unseen(&self, look: &FsEvent, source: &Row, stat: &FileStat) -> io::Result<bool> {
-        Ok(look.origin == Origin::Scan
-            && source.stat.is_surely_same_file(stat)
-            && self.has_no_other_name(&look.path, source)?)
     }
 
     /// Whether the file has one name, and the index knows it by one.
@@ -488,7 +484,6 @@ fn backoff(attempt: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::Arc;
 
     use super::*;
     use crate::model::{Fingerprint, Metadata, MountId};
@@ -590,6 +585,7 @@ mod tests {
             doubts: Holds::new(),
             replaced: Holds::new(),
             unwatched: Holds::new(),
+            verified_bytes: Arc::default(),
         }
     }
 

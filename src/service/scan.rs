@@ -141,13 +141,15 @@ impl Service {
         let events = self.counters.events.now();
         let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
         let unchanged_on_walk = self.scanner.tally.unchanged.load(Ordering::Relaxed);
+        let verified = self.examiner.verified_bytes.load(Ordering::Relaxed);
         Summary {
             seen,
             unchanged: unchanged_on_walk + self.counters.unchanged.load(Ordering::Relaxed),
             events,
             failed: self.counters.failed.load(Ordering::Relaxed),
             held: self.scanner.brake.held(),
-            bytes: self.examiner.contents.bytes_read(),
+            bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
+            verified,
             took: begun.elapsed(),
         }
     }

@@ -81,11 +81,6 @@ fn one_walk_of_the_root_brings_consumers_in_step(history: &[Step], keeps_births:
     world.hints_stop();
     world.look_at_the_root();
     world.settle();
-    if keeps_births {
-        // A file that only changed its name, as far as its times say, is read by the next walk.
-        world.look_at_the_root();
-        world.settle();
-    }
     world.check_consumers();
     // What was out of sight comes back.
     world.happen(Disk::heal);

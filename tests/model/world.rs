@@ -299,6 +299,7 @@ impl World {
             doubts: process.inbox.doubts().clone(),
             replaced: process.inbox.replaced().clone(),
             unwatched: self.unwatched.clone(),
+            verified_bytes: Arc::default(),
         }
     }
 
