@@ -144,6 +144,12 @@ impl Root {
         Ok(Self { mounts, ..self })
     }
 
+    /// The mount that the root itself is on. To be asked before others: rows of older stores name it by the first number.
+    pub fn own_mount(&self) -> io::Result<MountId> {
+        let root = self.open_checked()?;
+        Ok(self.mounts.of(&RawStat::of(&root)?, root.as_fd(), None)?.id)
+    }
+
     /// The mounts that the library consists of.
     pub fn mounts(&self) -> &Arc<Mounts> {
         &self.mounts

@@ -117,6 +117,8 @@ impl Service {
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
         store.keep_mounts(root.mounts())?;
+        root.own_mount()
+            .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let inbox = Inbox::new();
         let unwatched = Holds::new();
         let examiner = Examiner {

@@ -196,6 +196,8 @@ pub(super) fn check_library(found: &[u8], file: &Path, wanted: &[u8]) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{LibraryPath, MountId};
+    use crate::store::index;
 
     #[test]
     fn opening_twice_takes_every_step_once() {
@@ -205,6 +207,36 @@ mod tests {
             let connection = open(&file, b"/music").unwrap();
             let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
             assert_eq!(usize::try_from(version).unwrap(), MIGRATIONS.len());
+        }
+    }
+
+    #[test]
+    fn rows_with_device_numbers_become_rows_with_mounts() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.sqlite");
+        let old = Connection::open(&file).unwrap();
+        for step in &MIGRATIONS[..2] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", 2).unwrap();
+        let times = [1_700_000_000_123_456_789, -1, -2_000_000_000, i64::MIN, i64::MAX];
+        for (number, time) in times.iter().enumerate() {
+            let path = format!("{number}.mp3").into_bytes();
+            let device = i64::from(number > 0);
+            old.execute(
+                "INSERT INTO files VALUES (?1, ?2, 7, 9, ?3, ?3, zeroblob(32), zeroblob(16), '{}')",
+                params![path, device, time],
+            )
+            .unwrap();
+        }
+        drop(old);
+        drop(open(&file, b"/music").unwrap());
+        let new = open_reader(&file).unwrap();
+        for (number, time) in times.iter().enumerate() {
+            let row = index::row(&new, &LibraryPath::from(format!("{number}.mp3").as_str())).unwrap().unwrap();
+            let mount = if number > 0 { MountId::UNKNOWN } else { MountId(0) };
+            assert_eq!((row.stat.mount, row.stat.inode, row.stat.born_ns, row.stat.size), (mount, 7, None, 9));
+            assert_eq!((row.stat.mtime_ns, row.stat.ctime_ns), (i128::from(*time), i128::from(*time)));
         }
     }
 
