@@ -178,7 +178,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                     looks.push(instead);
                 }
                 Outcome::Observed(observation, mut instead) | Outcome::Trusted(observation, mut instead)
-                    if is_overtaken(found_by(&observation), &self.disk.entry(&observation.path)) =>
+                    if self.is_overtaken_now(&observation) =>
                 {
                     // What it found new is in no row, so a rename of the file cannot be trusted yet.
                     instead.holds.push(Token::new(self.doubts.hold(observation.path)));
@@ -208,9 +208,26 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let mut found: Vec<(&LibraryPath, Option<FileStat>)> = looked_at.chain(sources).collect();
         found.sort_unstable_by_key(|(path, _)| *path);
         let paths: Vec<&LibraryPath> = found.iter().map(|(path, _)| *path).collect();
-        let now = self.disk.entries(&paths);
-        let overtaken = found.into_iter().zip(&now).filter(|((_, found), now)| is_overtaken(*found, now));
+        let now = self.disk.look_up(&paths);
+        let overtaken = found.into_iter().zip(now).filter(|((path, found), now)| self.is_overtaken(path, *found, now));
         overtaken.map(|((path, _), _)| path.clone()).collect()
+    }
+
+    fn is_overtaken_now(&self, observation: &Observation) -> bool {
+        let now = self.disk.look_up(&[&observation.path]);
+        now.iter().any(|now| self.is_overtaken(&observation.path, found_by(observation), now))
+    }
+
+    /// Whether a path is no longer as it was found, where a look-up finds this now.
+    fn is_overtaken(&self, path: &LibraryPath, found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
+        match now {
+            // What is there under another spelling of the name is not at this path.
+            Ok(Entry::File(_)) if found.is_none() => !matches!(self.disk.entry(path), Ok(Entry::Missing { .. })),
+            Ok(Entry::File(stat)) => found != Some(*stat),
+            Ok(_) => found.is_some(),
+            // Nothing can be said of it now; that which can no longer be read is walked again anyway.
+            Err(_) => false,
+        }
     }
 
     /// Whether the content may have changed of a file that is said to be only renamed, under either name.
@@ -385,8 +402,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok(None);
         }
         let track = self.contents.read(&file, path, known)?;
-        let unchanged = self.disk.stat(&file)? == *stat && self.disk.entry(path)? == Entry::File(*stat);
-        Ok(unchanged.then_some(track))
+        let has_its_name =
+            || self.disk.look_up(&[path]).iter().any(|now| matches!(now, Ok(Entry::File(now)) if now == stat));
+        Ok((self.disk.stat(&file)? == *stat && has_its_name()).then_some(track))
     }
 
     /// The rows of the file with this stat that had other paths, which it has left.
@@ -438,16 +456,6 @@ fn found_by(observation: &Observation) -> Option<FileStat> {
     match &observation.seen {
         Seen::File { stat, .. } => Some(*stat),
         Seen::Missing => None,
-    }
-}
-
-/// Whether a path is no longer as it was found.
-fn is_overtaken(found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
-    match now {
-        Ok(Entry::File(stat)) => found != Some(*stat),
-        Ok(_) => found.is_some(),
-        // Nothing can be said of it now; that which can no longer be read is walked again anyway.
-        Err(_) => false,
     }
 }
 

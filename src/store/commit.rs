@@ -167,16 +167,13 @@ impl Writer {
 /// Puts a row into the index.
 pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> {
     let metadata = serde_json::to_string(&row.track.metadata).expect("strings and finite numbers are always JSON");
-    let (mtime_s, mtime_ns) = index::seconds_of(row.stat.mtime_ns);
-    let (ctime_s, ctime_ns) = index::seconds_of(row.stat.ctime_ns);
     connection
         .prepare_cached(
-            "INSERT INTO files (path, mount, inode, born_ns, size, mtime_s, mtime_ns, ctime_s, ctime_ns, sha256, xxh128,
-                 metadata, first_published)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-             ON CONFLICT (path) DO UPDATE SET mount = ?2, inode = ?3, born_ns = ?4, size = ?5, mtime_s = ?6,
-                 mtime_ns = ?7, ctime_s = ?8, ctime_ns = ?9, sha256 = ?10, xxh128 = ?11, metadata = ?12,
-                 first_published = ?13",
+            "INSERT INTO files (path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata,
+                 first_published)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT (path) DO UPDATE SET mount = ?2, inode = ?3, born_ns = ?4, size = ?5, mtime_ns = ?6,
+                 ctime_ns = ?7, sha256 = ?8, xxh128 = ?9, metadata = ?10, first_published = ?11",
         )?
         .execute(params![
             row.path.as_bytes(),
@@ -184,10 +181,8 @@ pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> 
             index::inode_of(&row.stat),
             row.stat.born_ns,
             row.stat.size.cast_signed(),
-            mtime_s,
-            mtime_ns,
-            ctime_s,
-            ctime_ns,
+            index::Time(row.stat.mtime_ns),
+            index::Time(row.stat.ctime_ns),
             &row.track.fingerprint.sha256[..],
             &row.track.fingerprint.xxh128.to_be_bytes()[..],
             metadata,

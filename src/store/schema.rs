@@ -47,7 +47,7 @@ const MIGRATIONS: [&str; 3] = [
     ",
     // Mounts in place of device numbers, which change with a reboot: of a row that was not on the root's own
     // device it is not known which mount that was. `inode` is NULL where inode numbers do not last. Times are
-    // seconds and nanoseconds, rounded down.
+    // nanoseconds since the epoch, as decimal text if they do not fit an integer.
     "
     CREATE TABLE mounts (
         id INTEGER PRIMARY KEY,
@@ -66,19 +66,15 @@ const MIGRATIONS: [&str; 3] = [
         inode INTEGER,
         born_ns INTEGER,
         size INTEGER NOT NULL,
-        mtime_s INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL,
-        ctime_s INTEGER NOT NULL,
-        ctime_ns INTEGER NOT NULL,
+        mtime_ns NOT NULL,
+        ctime_ns NOT NULL,
         sha256 BLOB NOT NULL,
         xxh128 BLOB NOT NULL,
         metadata TEXT NOT NULL,
         first_published INTEGER NOT NULL
     );
     INSERT INTO files
-        SELECT path, CASE device WHEN 0 THEN 0 ELSE 4294967295 END, inode, NULL, size,
-            mtime_ns / 1000000000 - (mtime_ns % 1000000000 < 0), (mtime_ns % 1000000000 + 1000000000) % 1000000000,
-            ctime_ns / 1000000000 - (ctime_ns % 1000000000 < 0), (ctime_ns % 1000000000 + 1000000000) % 1000000000,
+        SELECT path, CASE device WHEN 0 THEN 0 ELSE 4294967295 END, inode, NULL, size, mtime_ns, ctime_ns,
             sha256, xxh128, metadata, 0
         FROM old_files ORDER BY path;
     DROP TABLE old_files;

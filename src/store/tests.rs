@@ -54,11 +54,17 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     let store = open(folder.path());
     let row = store.index().row(&path).unwrap().unwrap();
     assert_eq!((row.stat, row.track), (stat(u64::MAX - 3), track(1)));
+    let distant = FileStat { mtime_ns: i128::from(i64::MAX) * 3, ctime_ns: i128::from(i64::MIN) * 2, ..stat(1) };
+    let seen = Seen::File { stat: distant, content: Content::Read(track(2)), candidates: vec![] };
+    store.commit([Observation { seen, ..file(&"b.mp3".into(), 2) }].into()).await.unwrap();
+    assert_eq!(store.index().row(&"b.mp3".into()).unwrap().unwrap().stat, distant);
+    store.commit([missing(&"b.mp3".into())].into()).await.unwrap();
+    store.forget(3).await.unwrap();
     assert_eq!(store.index().rows_by_inode(MountId(0), u64::MAX - 3, 9).unwrap().len(), 1);
     assert_eq!(store.index().rows_by_sha256(&[1; 32], 9).unwrap().len(), 1);
     store.commit([missing(&path)].into()).await.unwrap();
     let messages = waiting(&store).await;
-    assert_eq!((messages[0].sequence, messages[0].event_type.as_str()), (2, "deleted"));
+    assert_eq!((messages[0].sequence, messages[0].event_type.as_str()), (4, "deleted"));
     assert!(store.index().is_empty().unwrap());
 }
 
