@@ -5,6 +5,7 @@
 //!   AAC has no magic number, and a file that is nothing at all is called what its name says.
 //! - A panic of a parser is an error of that file.
 //! - A damaged file costs a bounded amount of reading and memory.
+//! - A text is kept up to [`Metadata::LONGEST_TEXT`] bytes.
 //!
 //! Most formats are read by lofty, in `container`; `asf`, `adts` and `oggflac` read those that it does
 //! not.
@@ -63,6 +64,7 @@ pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::
     if metadata.format.is_none() {
         metadata.format = format_of_name(path).map(str::to_owned);
     }
+    metadata.cut_long_texts();
     metadata
 }
 
