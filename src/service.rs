@@ -376,13 +376,13 @@ impl Service {
 fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
     match crate::store::rebuild(file, library)? {
         None => tracing::info!("there is no index to rebuild; a new one is made"),
-        Some(Rebuilt { aside, messages, paths, whole, last_sequence }) => {
+        Some(Rebuilt { aside, messages, parked, paths, whole, last_sequence }) => {
             let aside = aside.display();
             if whole {
-                tracing::warn!(%aside, messages, paths, last_sequence, "a new index takes the place of the old one");
+                tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index takes the place of the old one");
             } else {
                 tracing::error!(
-                    %aside, messages, paths, last_sequence,
+                    %aside, messages, parked, paths, last_sequence,
                     "a new index takes the place of the old one, which could not be read in full: undelivered \
                      messages may be missing, and so may deletes of files that went while nobody watched"
                 );
