@@ -8,6 +8,7 @@ mod arguments;
 mod broker;
 mod environment;
 mod given;
+mod parked;
 mod places;
 
 use std::ffi::OsString;
@@ -19,8 +20,8 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
-use crate::sink::{BrokerUrl, Tls};
+use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Unroutable, WatchMode};
+use crate::sink::{BrokerUrl, Reread, Tls};
 
 use arguments::{Arguments, Verb};
 use broker::Broker;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub broker: BrokerUrl,
     /// What TLS with it takes beyond the authorities that the system trusts.
     pub tls: Tls,
+    /// Reads both again, if any of it comes from files.
+    pub reread: Option<Reread>,
     /// Which files are audio.
     pub extensions: Extensions,
     /// How long a closed file must be quiet.
@@ -100,6 +103,8 @@ pub enum Command {
     Approve,
     /// Publish what is known at or beneath a path again.
     Replay(LibraryPath),
+    /// Show or change what is parked.
+    Parked(ParkedRequest),
 }
 
 /// Where messages go.
@@ -212,6 +217,7 @@ impl Settings {
             Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
             Some(Verb::Approve { dir }) => (Verb::Approve { dir: None }, dir),
             Some(Verb::Replay { dir, path }) => (Verb::Replay { dir: None, path }, dir),
+            Some(Verb::Parked(flags)) => parked::library_of(flags),
             None => (Verb::Watch { dir: None }, None),
         };
         let mut warnings = Vec::new();
@@ -230,6 +236,7 @@ impl Settings {
             Verb::Scan { .. } => Command::Scan,
             Verb::Watch { .. } => Command::Watch,
             Verb::Approve { .. } => Command::Approve,
+            Verb::Parked(flags) => Command::Parked(parked::request(flags)?),
             Verb::Replay { path: None, .. } => Command::Replay(LibraryPath::root()),
             Verb::Replay { path: Some(path), .. } => {
                 let path = Given { label: "--path".to_owned(), value: path, by_default: false };
@@ -243,7 +250,8 @@ impl Settings {
                 SettingsError::Value { setting: "--rebuild-index".to_owned(), problem: problem.to_owned() }.into()
             );
         }
-        let (broker, tls) = Broker::given(&sources, &flags).read(environment)?;
+        let given_broker = Broker::given(&sources, &flags);
+        let (broker, tls) = given_broker.read()?;
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
@@ -282,6 +290,7 @@ impl Settings {
             shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
             broker,
             tls,
+            reread: given_broker.reread(),
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
                 "a log format",
