@@ -506,6 +506,29 @@ mod tests {
         assert!(!format!("{settings:#?}").contains("hunter2"));
     }
 
+    #[tokio::test]
+    async fn what_stands_in_files_is_read_again_and_an_error_then_names_the_setting() {
+        assert!(Case::new(&[("RABBITMQ_URL", "amqps://me:hunter2@host")]).read("").unwrap().reread.is_none());
+        for (variable, contents, wrong) in [
+            ("RABBITMQ_PASS_FILE", ["old", "new"], ""),
+            ("RABBITMQ_URL_FILE", ["amqp://guest:old@host", "amqp://guest:new@host"], "amqp://guest:hun#ter2@host"),
+        ] {
+            let case = Case::new(&[(variable, "secret")]);
+            let file = case.temporary.path().join("secret");
+            std::fs::write(&file, contents[0]).unwrap();
+            let reread = case.read("").unwrap().reread.unwrap();
+            std::fs::write(&file, contents[1]).unwrap();
+            let (broker, _) = reread.read().await.unwrap();
+            assert_eq!(broker.uri().authority.userinfo.password, "new");
+            std::fs::write(&file, wrong).unwrap();
+            let error = reread.read().await.unwrap_err();
+            assert!(error.starts_with(variable) && !error.contains("ter2"), "{error}");
+            std::fs::remove_file(&file).unwrap();
+            let error = reread.read().await.unwrap_err();
+            assert!(error.starts_with(variable) && error.contains("does not exist"), "{error}");
+        }
+    }
+
     #[test]
     fn settings_never_show_the_password() {
         let case = Case::new(&[("RABBITMQ_PASS", "hunter2")]);

@@ -18,8 +18,8 @@ impl Reread {
         Self(Arc::new(read))
     }
 
-    /// Reads them now.
-    pub(super) async fn read(&self) -> Result<(BrokerUrl, Tls), String> {
+    /// Reads them now; an error says which setting is wrong.
+    pub async fn read(&self) -> Result<(BrokerUrl, Tls), String> {
         let read = Arc::clone(&self.0);
         // A panic is a bug of the reader, and must not end the task that keeps the connection.
         let read = tokio::task::spawn_blocking(move || read()).await;
