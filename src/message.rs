@@ -60,8 +60,8 @@ impl Encoder {
         };
         let metadata = row.map(|row| &row.track.metadata);
         let message = self.encode_with(event, stamp, metadata);
-        match metadata {
-            Some(metadata) if message.is_too_large() && self.metadata_style != MetadataStyle::Off => {
+        match metadata.filter(|_| self.metadata_style != MetadataStyle::Off) {
+            Some(metadata) if message.is_too_large() || metadata.has_long_texts() => {
                 bounds::fit(metadata, |metadata| self.encode_with(event, stamp, Some(metadata)))
             }
             _ => message,

@@ -146,11 +146,13 @@ mod tests {
 
     #[test]
     fn the_texts_of_an_older_index_are_bounded_too() {
-        let (message, body) =
-            created("a.mp3".into(), Tags { title: Some(text(3000)), ..Tags::default() }, MetadataStyle::Nested);
-        assert!(!message.is_too_large());
-        assert_eq!(body["metadata"]["tags"]["title"].as_str().unwrap().len(), Metadata::LONGEST_TEXT);
-        assert_eq!(body["metadata"]["error"], "title is cut to 64 KiB");
+        for kibibytes in [65, 3000] {
+            let tags = Tags { title: Some(text(kibibytes)), ..Tags::default() };
+            let (message, body) = created("a.mp3".into(), tags, MetadataStyle::Nested);
+            assert!(!message.is_too_large());
+            assert_eq!(body["metadata"]["tags"]["title"].as_str().unwrap().len(), Metadata::LONGEST_TEXT);
+            assert_eq!(body["metadata"]["error"], "title is cut to 64 KiB");
+        }
     }
 
     #[test]

@@ -90,6 +90,12 @@ impl Metadata {
         }
     }
 
+    /// Whether a text is longer than [`Self::LONGEST_TEXT`].
+    pub fn has_long_texts(&self) -> bool {
+        let others = [&self.format, &self.error].into_iter().flatten().map(String::as_str);
+        self.tags.present().map(|(_, text)| text).chain(others).any(|text| text.len() > Self::LONGEST_TEXT)
+    }
+
     /// Cuts every text that is longer than [`Self::LONGEST_TEXT`], at the end of a character, and adds to the error
     /// which those were.
     pub fn cut_long_texts(&mut self) {
@@ -252,7 +258,9 @@ mod tests {
         let mut metadata = Metadata { error: Some("it ends too early".to_owned()), ..Metadata::default() };
         metadata.tags.title = Some("x".repeat(Metadata::LONGEST_TEXT + 1));
         metadata.tags.artist = Some("y".repeat(Metadata::LONGEST_TEXT));
+        assert!(metadata.has_long_texts());
         metadata.cut_long_texts();
+        assert!(!metadata.has_long_texts());
         assert_eq!(metadata.tags.title.unwrap().len(), Metadata::LONGEST_TEXT);
         assert_eq!(metadata.tags.artist.unwrap().len(), Metadata::LONGEST_TEXT);
         assert_eq!(metadata.error.as_deref(), Some("it ends too early; title is cut to 64 KiB"));
