@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{Command, Exit, Settings, SettingsError};
 use crate::control::{self, ControlError, Request};
+use crate::model::ParkedRequest;
 use crate::service::{self, Service, ServiceError};
 use crate::store::{StateDir, StateDirError};
 use crate::telemetry;
@@ -53,7 +54,9 @@ impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
         match error {
             ServiceError::Store(ref refused) if refused.asks_for_another() => Self::Usage(error.to_string()),
-            ServiceError::Refused(_) | ServiceError::NothingKnown(_) => Self::Usage(error.to_string()),
+            ServiceError::Refused(_) | ServiceError::NothingKnown(_) | ServiceError::NotParked(_) => {
+                Self::Usage(error.to_string())
+            }
             error => Self::run(error),
         }
     }
@@ -111,7 +114,7 @@ fn work(settings: Settings) -> Result<(), Failure> {
         // The service that has it does what is asked.
         (Err(StateDirError::InUse(path)), Some(request)) => {
             let answer = control::ask(&path, &request)?;
-            let _ = writeln!(io::stderr(), "{answer}");
+            tell(&settings.command, &answer);
             return Ok(());
         }
         (opened, _) => opened?,
@@ -126,10 +129,26 @@ fn work(settings: Settings) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::run)?;
+    if let Command::Parked(request) = settings.command.clone() {
+        let command = settings.command.clone();
+        let answer = runtime.block_on(service::parked_at_rest(&settings, &state_dir, &instance_id, request))?;
+        tell(&command, &answer);
+        return Ok(());
+    }
     let outcome = runtime.block_on(start(settings, state_dir, instance_id));
     // A file that is being hashed is hashed again at the next start: no need to wait for its end.
     runtime.shutdown_background();
     outcome
+}
+
+/// Gives the answer to a command: what was asked to be listed to standard output, all else to people.
+fn tell(command: &Command, answer: &str) {
+    // Whoever closed the other end has read enough.
+    let _ = match command {
+        Command::Parked(ParkedRequest::List { .. }) if answer.is_empty() => Ok(()),
+        Command::Parked(ParkedRequest::List { .. }) => writeln!(io::stdout(), "{answer}"),
+        _ => writeln!(io::stderr(), "{answer}"),
+    };
 }
 
 /// The failure and what caused it, each cause once: some errors already say what theirs was.
@@ -165,6 +184,7 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
             }
             Command::Replay(under) => service::replay(&service, under, &mut sink, shutdown).await,
             Command::Watch => service::watch(Arc::new(service), &state_dir, &mut sink, shutdown).await,
+            Command::Parked(_) => Ok(None),
         }
     };
     let done = Service::unless_damaged(&damage, Box::pin(work)).await;
@@ -181,6 +201,7 @@ fn request_of(command: &Command) -> Option<Request> {
     match command {
         Command::Approve => Some(Request::Approve),
         Command::Replay(under) => Some(Request::Replay(under.clone())),
+        Command::Parked(request) => Some(Request::Parked(request.clone())),
         Command::Scan | Command::Watch => None,
     }
 }

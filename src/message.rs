@@ -3,6 +3,8 @@
 //! This is a public interface: existing consumers of the exchange parse these bodies. Fields may be
 //! added, never renamed or left out; the order of fields is that of the contract.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::model::{Change, FileEvent, FileType, LibraryPath, Metadata, MetadataStyle, Outgoing, Row};
+
+pub use bounds::{file_path, without_metadata};
 
 /// What is the same in every message of one process.
 #[derive(Clone, Debug)]
@@ -46,7 +50,26 @@ impl Encoder {
     }
 
     /// The message that tells of `event`.
+    ///
+    /// Its tags are left out, largest first, and at last all of its metadata, until its body is no larger than
+    /// [`Outgoing::LONGEST_BODY`]; `error` in the metadata says so. Only paths that are absurdly long make it larger.
     pub fn encode(&self, event: &FileEvent, stamp: &Stamp) -> Outgoing {
+        let row = match &event.change {
+            Change::Created(row) | Change::Modified(row) | Change::Moved { row, .. } => Some(row),
+            Change::Deleted(_) => None,
+        };
+        let metadata = row.map(|row| &row.track.metadata);
+        let message = self.encode_with(event, stamp, metadata);
+        match metadata.filter(|_| self.metadata_style != MetadataStyle::Off) {
+            Some(metadata) if message.is_too_large() || metadata.has_long_texts() => {
+                bounds::fit(metadata, |metadata| self.encode_with(event, stamp, Some(metadata)))
+            }
+            _ => message,
+        }
+    }
+
+    /// The message with this metadata in place of the event's own.
+    fn encode_with(&self, event: &FileEvent, stamp: &Stamp, metadata: Option<&Metadata>) -> Outgoing {
         let change = &event.change;
         let (row, from) = match change {
             Change::Created(row) | Change::Modified(row) => (Some(row), None),
@@ -62,7 +85,7 @@ impl Encoder {
             file_path: path.text,
             timestamp: format!("{:.6}", stamp.at),
             instance_id: &self.instance_id,
-            content: row.map(|row| ContentFields::of(row, self.metadata_style)),
+            content: row.zip(metadata).map(|(row, metadata)| ContentFields::of(row, metadata, self.metadata_style)),
             old_path: old_path.as_ref().map(|path| path.text.as_str()),
             correlation_id: &correlation_id,
             sequence: stamp.sequence,
@@ -143,13 +166,13 @@ enum MetadataField<'a> {
 }
 
 impl<'a> ContentFields<'a> {
-    fn of(row: &'a Row, style: MetadataStyle) -> Self {
+    fn of(row: &Row, metadata: &'a Metadata, style: MetadataStyle) -> Self {
         Self {
             sha256_hash: HEXLOWER.encode(&row.track.fingerprint.sha256),
             xxh128_hash: format!("{:032x}", row.track.fingerprint.xxh128),
             metadata: match style {
-                MetadataStyle::Nested => Some(MetadataField::Nested(&row.track.metadata)),
-                MetadataStyle::Flat => Some(MetadataField::Flat(flat(&row.track.metadata))),
+                MetadataStyle::Nested => Some(MetadataField::Nested(metadata)),
+                MetadataStyle::Flat => Some(MetadataField::Flat(flat(metadata))),
                 MetadataStyle::Off => None,
             },
             size_bytes: row.stat.size,

@@ -1,6 +1,7 @@
 //! The service: everything assembled from the settings, run once (`scan`) or for good (`watch`).
 
 mod delivery;
+mod parked;
 mod replay;
 mod scan;
 mod watch;
@@ -31,6 +32,7 @@ use crate::status::{Counters, Progress};
 use crate::store::{Committed, Damage, IndexReader, Rebuilt, StateDir, Store, StoreError};
 use crate::stream::{Hold, Holds, Leased, Leases, Settle};
 
+pub use parked::parked_at_rest;
 pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
@@ -71,6 +73,9 @@ pub enum ServiceError {
     /// Of the path that was asked for no file is known.
     #[error("nothing is known at or beneath {0:?}; give a path of the library as its messages had it")]
     NothingKnown(PathBuf),
+    /// A sequence number was given of which no message is parked.
+    #[error("{0} is not the sequence number of a parked message; `file-watcher parked` lists them")]
+    NotParked(u64),
     /// A signal came before the work was done.
     #[error("interrupted; the next start goes on where this one stopped")]
     Interrupted,
@@ -110,8 +115,7 @@ impl Service {
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
-        // What one sink was told says nothing about what another one knows.
-        let file = state_dir.file(&format!("{}.sqlite", settings.sink.as_str()));
+        let file = store_file(&settings, state_dir);
         if settings.rebuild_index {
             rebuild(&file, settings.root.as_os_str().as_bytes())?;
         }
@@ -377,17 +381,22 @@ impl Service {
     }
 }
 
+/// The store of these settings. What one sink was told says nothing about what another one knows.
+fn store_file(settings: &Settings, state_dir: &StateDir) -> PathBuf {
+    state_dir.file(&format!("{}.sqlite", settings.sink.as_str()))
+}
+
 /// Makes a new store in the place of the one at `file`, and says what was kept of that.
 fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
     match crate::store::rebuild(file, library)? {
         None => tracing::info!("there is no index to rebuild; a new one is made"),
-        Some(Rebuilt { aside, messages, paths, whole, last_sequence }) => {
+        Some(Rebuilt { aside, messages, parked, paths, whole, last_sequence }) => {
             let aside = aside.display();
             if whole {
-                tracing::warn!(%aside, messages, paths, last_sequence, "a new index takes the place of the old one");
+                tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index takes the place of the old one");
             } else {
                 tracing::error!(
-                    %aside, messages, paths, last_sequence,
+                    %aside, messages, parked, paths, last_sequence,
                     "a new index takes the place of the old one, which could not be read in full: undelivered \
                      messages may be missing, and so may deletes of files that went while nobody watched"
                 );
@@ -405,6 +414,7 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
             let watched_directory = settings.root.to_string_lossy();
             let amqp = AmqpSettings {
                 tls: settings.tls.clone(),
+                reread: settings.reread.clone(),
                 unroutable: settings.unroutable,
                 ..AmqpSettings::new(settings.broker.clone(), instance_id, &watched_directory)
             };

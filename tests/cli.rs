@@ -223,6 +223,11 @@ fn every_slip_of_the_command_line_is_one_line() {
         &["scan", "--state-dir", ""],
         &["scan", "--state-dir", "library"],
         &["scan", "--state-dir", "library/../library/a/b"],
+        &["parked", "--retry", "seven", "8"],
+        &["parked", "--retry", "7", "--drop", "8"],
+        &["parked", "--json", "--drop"],
+        &["parked", "--drop", "7", "nowhere"],
+        &["parked", "--rebuild-index"],
     ];
     let lines: Vec<String> = cases
         .iter()

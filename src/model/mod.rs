@@ -8,7 +8,7 @@ mod renames;
 mod settings;
 mod track;
 
-pub use event::{Change, FileEvent, Outgoing};
+pub use event::{Change, FileEvent, Outgoing, ParkedRequest, Refused};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;

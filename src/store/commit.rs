@@ -1,12 +1,13 @@
 //! The writer: what happens inside a transaction.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, TransactionBehavior, params};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::mark::Mark;
 use super::mounts::KeptMounts;
+use super::parked::Retries;
 use super::{StoreError, index};
 use crate::classify::{self, RowUpdate, Rows};
 use crate::failpoint::failpoint;
@@ -34,6 +35,9 @@ pub(super) struct Writer {
     pub(super) announce: watch::Sender<u64>,
     pub(super) waiting: watch::Sender<u64>,
     pub(super) mounts: Option<KeptMounts>,
+    pub(super) parked: watch::Sender<u64>,
+    pub(super) last_retry: watch::Sender<i64>,
+    pub(super) retries: Retries,
 }
 
 impl Writer {
@@ -152,15 +156,18 @@ impl Writer {
         // Were this lost with the power, the messages would only be delivered once more: no need to
         // wait for the disk, which the next commit makes up for.
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let forgotten = self
-            .connection
-            .prepare_cached("DELETE FROM outbox WHERE sequence <= ?1")
-            .and_then(|mut statement| statement.execute(params![sequence.cast_signed()]));
+        let forgotten =
+            if self.has_to_park() { self.forget_and_park(sequence) } else { self.forget_delivered(sequence) };
         self.connection.pragma_update(None, "synchronous", "FULL")?;
-        let forgotten = u64::try_from(forgotten?).unwrap_or(0);
+        let forgotten = forgotten?;
         failpoint!("store::forgotten");
         self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(forgotten));
         Ok(())
+    }
+
+    fn forget_delivered(&self, sequence: u64) -> Result<u64, StoreError> {
+        let mut statement = self.connection.prepare_cached("DELETE FROM outbox WHERE sequence <= ?1")?;
+        Ok(u64::try_from(statement.execute(params![sequence.cast_signed()])?).unwrap_or(0))
     }
 }
 
@@ -231,16 +238,19 @@ pub(super) fn outbox_after(connection: &Connection, after: u64, limit: usize) ->
          WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![after.cast_signed(), limit], |row| {
-        Ok(Outgoing {
-            sequence: row.get::<_, i64>(0)?.cast_unsigned(),
-            event_type: row.get(1)?,
-            correlation_id: row.get(2)?,
-            timestamp: row.get::<_, i64>(3)?.cast_unsigned(),
-            body: row.get(4)?,
-        })
-    })?;
+    let rows = statement.query_map(params![after.cast_signed(), limit], outgoing_from)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The message of a row that begins with its columns, in the order of the outbox.
+pub(super) fn outgoing_from(row: &SqlRow<'_>) -> Result<Outgoing, rusqlite::Error> {
+    Ok(Outgoing {
+        sequence: row.get::<_, i64>(0)?.cast_unsigned(),
+        event_type: row.get(1)?,
+        correlation_id: row.get(2)?,
+        timestamp: row.get::<_, i64>(3)?.cast_unsigned(),
+        body: row.get(4)?,
+    })
 }
 
 pub(super) fn outbox_length(connection: &Connection) -> Result<u64, StoreError> {

@@ -39,6 +39,16 @@ const ENDS: [&str; 10] = [
     "SELECT sequence, event_type, correlation_id, timestamp, body FROM outbox ORDER BY sequence DESC",
 ];
 
+/// The same of the table that older formats do not have.
+const PARKED_ENDS: [&str; 4] = [
+    "SELECT sequence, event_type, correlation_id, timestamp, path, reason, parked_at, retry, body FROM parked
+     ORDER BY sequence",
+    "SELECT sequence, event_type, correlation_id, timestamp, path, reason, parked_at, retry, body FROM parked
+     ORDER BY sequence DESC",
+    "SELECT retry FROM parked WHERE retry IS NOT NULL ORDER BY retry",
+    "SELECT retry FROM parked WHERE retry IS NOT NULL ORDER BY retry DESC",
+];
+
 /// Looks at a store before it is opened for writing, and changes nothing in it.
 pub(super) fn inspect(file: &Path, library: &[u8]) -> Result<(), StoreError> {
     let damaged = |problem: &str| StoreError::Damaged { file: file.to_path_buf(), problem: problem.to_owned() };
@@ -83,7 +93,10 @@ fn read(connection: &Connection, file: &Path, library: &[u8]) -> Result<(), Stor
     if let Some(found) = schema::library_of(connection)? {
         schema::check_library(&found, file, library)?;
     }
-    for end in ENDS {
+    let has_parked: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'parked'", [], |row| row.get(0))?;
+    let parked_ends = if has_parked > 0 || version == schema::newest_version() { &PARKED_ENDS[..] } else { &[] };
+    for end in ENDS.iter().chain(parked_ends) {
         connection.query_row(&format!("{end} LIMIT 1"), [], |_| Ok(())).optional()?;
     }
     Ok(())

@@ -19,7 +19,7 @@ use rusqlite::{Connection, Row as SqlRow, params};
 use serde::Deserialize;
 
 use super::mark::{Mark, Marked};
-use super::{StoreError, beside, commit, damage, index, mounts, schema, sync_directory};
+use super::{StoreError, beside, commit, damage, index, mounts, parked, schema, sync_directory};
 use crate::failpoint::failpoint;
 use crate::model::{LibraryPath, MountId, Outgoing, Row};
 
@@ -46,6 +46,8 @@ pub struct Rebuilt {
     pub aside: PathBuf,
     /// Undelivered messages that were taken over.
     pub messages: u64,
+    /// Parked messages that were taken over.
+    pub parked: u64,
     /// Paths that were taken over.
     pub paths: u64,
     /// Whether all of both could be read.
@@ -154,18 +156,23 @@ fn make(unfinished: &Path, file: &Path, library: &[u8]) -> Result<Rebuilt, Store
     let mut whole = false;
     if let Some(old) = &old {
         whole = take_messages(old, &transaction)?;
+        whole &= take_parked(old, &transaction)?;
         whole &= take_paths(old, &transaction)?;
     }
-    let last_sequence = sequence_after(old.as_ref(), Mark::read(file), commit::last_sequence(&transaction)?);
+    let last_parked: i64 =
+        transaction.query_row("SELECT coalesce(max(sequence), 0) FROM parked", [], |row| row.get(0))?;
+    let highest_message = commit::last_sequence(&transaction)?.max(last_parked.cast_unsigned());
+    let last_sequence = sequence_after(old.as_ref(), Mark::read(file), highest_message);
     transaction.execute("DELETE FROM sqlite_sequence WHERE name = 'outbox'", [])?;
     let sequence = params![last_sequence.cast_signed()];
     transaction.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('outbox', ?1)", sequence)?;
     let count = |query| transaction.query_row(query, [], |row| row.get::<_, i64>(0));
     let paths = count("SELECT count(*) FROM files")?.cast_unsigned();
+    let parked = count("SELECT count(*) FROM parked")?.cast_unsigned();
     let messages = commit::outbox_length(&transaction)?;
     transaction.commit()?;
     new.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    Ok(Rebuilt { aside: PathBuf::new(), messages, paths, whole, last_sequence })
+    Ok(Rebuilt { aside: PathBuf::new(), messages, parked, paths, whole, last_sequence })
 }
 
 /// Takes over the undelivered messages; returns whether every one could be read.
@@ -184,6 +191,25 @@ fn take_messages(old: &Connection, new: &Connection) -> Result<bool, StoreError>
     })?;
     let ends_early = last.is_some() && last != commit::last_sequence(old).ok();
     Ok(whole && !gaps && !ends_early)
+}
+
+/// Takes over the parked messages; returns whether every one could be read.
+fn take_parked(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
+    let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'parked'";
+    match old.query_row(table, [], |row| row.get::<_, i64>(0)) {
+        // An older format, unless there is no telling which it is.
+        Ok(0) => return Ok(schema::version(old).is_ok_and(|version| version < schema::newest_version())),
+        Ok(_) => {}
+        Err(_) => return Ok(false),
+    }
+    let query = "SELECT sequence, event_type, correlation_id, timestamp, body, reason, parked_at, retry FROM parked
+                 WHERE sequence > ?1 ORDER BY sequence";
+    let read = |row: &SqlRow<'_>| {
+        let message = message_from(row)?;
+        let rest: (String, i64, Option<i64>) = (row.get(5)?, row.get(6)?, row.get(7)?);
+        Ok(message.zip(Some(rest)))
+    };
+    salvage(old, query, read, |(message, (reason, since, retry))| parked::insert(new, &message, &reason, since, retry))
 }
 
 /// Takes over the paths; returns whether every one could be read.

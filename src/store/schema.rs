@@ -5,6 +5,7 @@
 //! | `mounts` | a mount that rows of `files` name by its number |
 //! | `files` | what consumers were last told of one path: its stat, hashes and metadata |
 //! | `outbox` | a message that is not delivered yet, its body ready to send |
+//! | `parked` | a message that cannot be delivered, and why |
 //! | `replays` | a subtree that is being published again, and how far that has come |
 //! | `meta` | a fact about the file itself, by name |
 
@@ -17,7 +18,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::StoreError;
 
 /// Steps from each format to the next; append only. `user_version` counts the steps that were taken.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE files (
@@ -80,6 +81,21 @@ const MIGRATIONS: [&str; 3] = [
     DROP TABLE old_files;
     CREATE INDEX files_by_inode ON files (inode, mount);
     CREATE INDEX files_by_sha256 ON files (sha256);
+    ",
+    // `retry` is the place in the line of those that are delivered again; NULL while nobody wants that.
+    "
+    CREATE TABLE parked (
+        sequence INTEGER PRIMARY KEY NOT NULL,
+        event_type TEXT NOT NULL,
+        correlation_id TEXT NOT NULL,
+        timestamp INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        parked_at INTEGER NOT NULL,
+        retry INTEGER,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX parked_by_retry ON parked (retry) WHERE retry IS NOT NULL;
     ",
 ];
 
@@ -145,7 +161,8 @@ pub(super) fn check_version(found: i64, file: &Path) -> Result<(), StoreError> {
     Err(StoreError::Newer { file: file.to_path_buf(), found, known })
 }
 
-fn newest_version() -> i64 {
+/// How many steps there are.
+pub(super) fn newest_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
@@ -203,6 +220,23 @@ mod tests {
             let connection = open(&file, b"/music").unwrap();
             let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
             assert_eq!(usize::try_from(version).unwrap(), MIGRATIONS.len());
+        }
+    }
+
+    /// Formats that were written before a step was taken.
+    #[test]
+    fn an_older_format_is_no_damage_and_is_brought_up_to_date() {
+        for steps in 0..MIGRATIONS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("x.sqlite");
+            let connection = Connection::open(&file).unwrap();
+            for step in &MIGRATIONS[..steps] {
+                connection.execute_batch(step).unwrap();
+            }
+            connection.pragma_update(None, "user_version", i64::try_from(steps).unwrap()).unwrap();
+            drop(connection);
+            super::super::damage::inspect(&file, b"/music").unwrap();
+            assert_eq!(version(&open(&file, b"/music").unwrap()).unwrap(), newest_version());
         }
     }
 
