@@ -12,12 +12,13 @@ mod mounts;
 mod names;
 mod stat;
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat2};
@@ -208,7 +209,7 @@ impl Root {
     pub fn adopt(&self) -> io::Result<Identity> {
         let identity = self.current_identity()?;
         // First, so that nothing of the new root is ever seen under the number of the old one.
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.generation.fetch_add(1, SeqCst);
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(identity)
     }
@@ -250,7 +251,7 @@ impl Root {
             };
             listed.extend(kind.map(|kind| Listed { name: Box::from(name), kind }));
         }
-        listed.sort_unstable_by(|one, other| one.sort_key().cmp(other.sort_key()));
+        listed.sort_unstable_by(Listed::cmp_paths);
         Ok(Some(listed))
     }
 
@@ -481,7 +482,7 @@ impl Disk for Root {
     }
 
     fn generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
+        self.generation.load(SeqCst)
     }
 }
 
@@ -514,10 +515,17 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 }
 
 impl Listed {
-    /// The bytes by which whole paths beneath this entry compare.
-    fn sort_key(&self) -> impl Iterator<Item = u8> + '_ {
+    /// The order of whole paths: a directory, and what may be one, sorts as `name/`.
+    fn cmp_paths(&self, other: &Self) -> Ordering {
+        let common = self.name.len().min(other.name.len());
+        let (one, two) = (self.byte_at(common), other.byte_at(common));
+        self.name[..common].cmp(&other.name[..common]).then(one.cmp(&two)).then(self.name.len().cmp(&other.name.len()))
+    }
+
+    /// The byte of the sort key at a place within or just behind the name; nothing behind the name of a file.
+    fn byte_at(&self, place: usize) -> Option<u8> {
         let slash = (!matches!(self.kind, ListedKind::File(_))).then_some(b'/');
-        self.name.iter().copied().chain(slash)
+        self.name.get(place).copied().or(slash)
     }
 }
 

@@ -67,7 +67,8 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
         }
     }
 
-    fn next_row(&mut self) -> Result<Option<&(LibraryPath, FileStat)>, I::Error> {
+    /// Makes sure that the next row is in the page, if there is one.
+    fn fill_page(&mut self) -> Result<(), I::Error> {
         if self.page.is_empty() && !self.exhausted {
             let page = self.index.rows_after(&self.under, self.last_read.as_ref(), PAGE)?;
             self.exhausted = page.len() < PAGE;
@@ -76,33 +77,29 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
             }
             self.page = page.into();
         }
-        Ok(self.page.front())
+        Ok(())
     }
 
     fn step(&mut self) -> Result<Option<Difference>, I::Error> {
         loop {
-            let row = self.next_row()?.cloned();
+            self.fill_page()?;
             let ignore_ctime = self.ignore_ctime;
             let Some(found) = self.walked.peek() else {
-                self.page.pop_front();
-                return Ok(row.map(|(path, _)| Difference::Gone(path)));
+                return Ok(self.page.pop_front().map(|(path, _)| Difference::Gone(path)));
             };
-            if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, &row)
+            let row = self.page.front();
+            if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, row)
                 && path != unreadable
                 && path.is_at_or_under(unreadable)
             {
                 self.page.pop_front();
                 continue;
             }
-            let order = row.as_ref().map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
+            let order = row.map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
             if order.is_lt() {
-                self.page.pop_front();
-                return Ok(row.map(|(path, _)| Difference::Gone(path)));
+                return Ok(self.page.pop_front().map(|(path, _)| Difference::Gone(path)));
             }
-            let was = row.filter(|_| order.is_eq()).map(|(_, was)| was);
-            if order.is_eq() {
-                self.page.pop_front();
-            }
+            let was = if order.is_eq() { self.page.pop_front().map(|(_, was)| was) } else { None };
             return Ok(self.walked.next().map(|found| match (found, was) {
                 (Walked::File(_, now), Some(was)) if was.is_unchanged(&now, ignore_ctime) => Difference::Same(was, now),
                 (Walked::File(path, now), Some(was)) if !was.same_file(&now) => {
