@@ -7,6 +7,7 @@
 mod arguments;
 mod broker;
 mod environment;
+mod exclusions;
 mod given;
 mod places;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
+use crate::model::{LibraryPath, LogFormat, MetadataStyle, Rules, Unroutable, WatchMode};
 use crate::sink::{BrokerUrl, Tls};
 
 use arguments::{Arguments, Verb};
@@ -47,8 +48,8 @@ pub struct Settings {
     pub broker: BrokerUrl,
     /// What TLS with it takes beyond the authorities that the system trusts.
     pub tls: Tls,
-    /// Which files are audio.
-    pub extensions: Extensions,
+    /// Which files are published.
+    pub rules: Rules,
     /// How long a closed file must be quiet.
     pub debounce: Duration,
     /// How long a file that nobody was seen to close must be unchanged.
@@ -249,7 +250,7 @@ impl Settings {
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
             rebuild_index: flags.rebuild_index,
             root,
-            extensions: given!(audio_extensions).parsed()?,
+            rules: exclusions::rules(&sources, &flags, environment)?,
             follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             watch_mode: given!(watch_mode).choice(
@@ -346,6 +347,7 @@ impl Sources<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Extensions;
 
     struct Case {
         temporary: tempfile::TempDir,
@@ -385,7 +387,7 @@ mod tests {
         assert_eq!(settings.broker.to_string(), "amqp://localhost:5672/%2f");
         assert_eq!(settings.broker.uri().authority.userinfo.username, "guest");
         assert_eq!(settings.broker.uri().authority.userinfo.password, "guest");
-        assert_eq!(settings.extensions, Extensions::default());
+        assert_eq!(*settings.rules.extensions(), Extensions::default());
         assert_eq!(settings.debounce, Duration::from_millis(50));
         assert_eq!(settings.settle, Duration::from_secs(2));
         assert_eq!((settings.max_files_per_second, settings.max_bytes_per_second), (None, None));

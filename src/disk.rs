@@ -5,6 +5,7 @@
 //! the library, paths longer than the kernel takes at once are reached, no descriptor is held that
 //! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
 
+mod ignore_files;
 mod links;
 
 use std::fs::File;
@@ -18,8 +19,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, StatxFlags, openat2};
 use rustix::io::Errno;
 
-use crate::model::{Extensions, FileStat, LibraryPath};
+use crate::model::{FileStat, LibraryPath, Rules};
 
+use ignore_files::{IgnoreFiles, Judged};
 use links::Links;
 
 /// Bytes of directory entries read at once.
@@ -42,6 +44,8 @@ pub enum Entry {
         /// The device of the nearest directory that is there, as in [`FileStat::device`].
         nearest_device: u64,
     },
+    /// The rules leave this path out, whatever is there: its extension, a pattern, or a link that is not followed.
+    Excluded,
 }
 
 /// One entry of a directory, as far as a walk cares.
@@ -103,6 +107,9 @@ pub struct Root {
     generation: AtomicU64,
     /// Those that are followed, where any are.
     links: Option<Links>,
+    /// Which paths are published.
+    rules: Rules,
+    ignore_files: IgnoreFiles,
 }
 
 /// What tells this directory from another one of the same name.
@@ -130,6 +137,8 @@ impl Root {
             identity: RwLock::new(Identity { device: 0, inode: 0, born_ns: None }),
             generation: AtomicU64::new(0),
             links: None,
+            rules: Rules::default(),
+            ignore_files: IgnoreFiles::default(),
         };
         root.adopt()?;
         Ok(root)
@@ -140,6 +149,17 @@ impl Root {
     #[must_use]
     pub fn following_links(self) -> Self {
         Self { links: Some(Links::default()), ..self }
+    }
+
+    /// Obeys these rules, and the files `.ignore-music` in the library.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The rules that were given for all of the library.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Whether symbolic links are followed.
@@ -178,24 +198,32 @@ impl Root {
         // First, so that nothing of the new root is ever seen under the number of the old one.
         self.generation.fetch_add(1, Ordering::SeqCst);
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.forget_ignore_files(&LibraryPath::root());
         Ok(identity)
     }
 
-    /// The entries of a directory that a walk goes on to: directories, and files whose name is
-    /// wanted; in byte order of their paths, so a directory sorts as `name/`. `None` where there is
-    /// no directory of this name.
-    pub fn list(&self, directory: &LibraryPath, wanted: &Extensions) -> io::Result<Option<Vec<Listed>>> {
-        match self.list_real(directory, wanted, self.follows_links())? {
+    /// The entries of a directory that a walk goes on to: directories and audio files that no rule leaves out,
+    /// in byte order of their paths, so a directory sorts as `name/`. `None` where there is no directory of
+    /// this name. The directory's `.ignore-music` is read as it is now.
+    pub fn list(&self, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
+        match self.list_real(directory, directory, self.follows_links())? {
             None => match self.behind_link(directory)? {
-                Some(real) => self.list_real(&real, wanted, false),
+                Some(real) => self.list_real(&real, directory, false),
                 None => Ok(None),
             },
             listed => Ok(listed),
         }
     }
 
-    fn list_real(&self, directory: &LibraryPath, wanted: &Extensions, follow: bool) -> io::Result<Option<Vec<Listed>>> {
-        let Some(path_only) = self.open_directory(directory)? else { return Ok(None) };
+    /// The entries of what is really at `real`, under the rules for `directory`.
+    fn list_real(&self, real: &LibraryPath, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
+        let Some(path_only) = self.open_directory(real)? else { return Ok(None) };
+        let Judged::Included(ignore_file) = self.judged_now(directory, path_only.as_fd())? else {
+            return Ok(Some(Vec::new()));
+        };
+        let is_left_out =
+            |name: &[u8], is_directory| self.rules.leave_out(ignore_file.as_deref(), directory, name, is_directory);
+        let wanted = self.rules.extensions();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
         let mut listed = Vec::new();
@@ -207,33 +235,33 @@ impl Root {
             let kind = match entry.file_type() {
                 _ if name == b"." || name == b".." => continue,
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if !wanted.matches_name(name) => continue,
-                FileType::Symlink if follow => self.linked_kind(&directory.join(name), wanted),
+                FileType::RegularFile if !wanted.matches_name(name) || is_left_out(name, false) => continue,
+                FileType::Symlink if follow => self.linked_kind(&directory.join(name)),
                 FileType::RegularFile | FileType::Unknown => {
                     let follow = follow.then_some(directory);
-                    self.listed_kind(opened.as_fd(), name, wanted, follow)
+                    self.listed_kind(opened.as_fd(), name, follow)
                 }
                 _ => continue,
             };
-            listed.extend(kind.map(|kind| Listed { name: Box::from(name), kind }));
+            // A regular file was asked before its stat was read.
+            let is_asked = entry.file_type() == FileType::RegularFile;
+            let is_published =
+                |kind: &ListedKind| is_asked || !is_left_out(name, matches!(kind, ListedKind::Directory));
+            listed.extend(kind.filter(is_published).map(|kind| Listed { name: Box::from(name), kind }));
         }
         listed.sort_unstable_by(|one, other| one.sort_key().cmp(other.sort_key()));
         Ok(Some(listed))
     }
 
     /// What an entry is; links are followed where the path of their directory is given for it.
-    fn listed_kind(
-        &self,
-        directory: BorrowedFd<'_>,
-        name: &[u8],
-        wanted: &Extensions,
-        follow: Option<&LibraryPath>,
-    ) -> Option<ListedKind> {
+    fn listed_kind(&self, directory: BorrowedFd<'_>, name: &[u8], follow: Option<&LibraryPath>) -> Option<ListedKind> {
         match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if wanted.matches_name(name) => Some(ListedKind::File(self.file_stat(&stat))),
-                FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name), wanted)),
+                FileType::RegularFile if self.rules.extensions().matches_name(name) => {
+                    Some(ListedKind::File(self.file_stat(&stat)))
+                }
+                FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name))),
                 _ => None,
             },
             Err(Errno::NOENT) => None,
@@ -241,10 +269,10 @@ impl Root {
         }
     }
 
-    fn linked_kind(&self, link: &LibraryPath, wanted: &Extensions) -> Option<ListedKind> {
+    fn linked_kind(&self, link: &LibraryPath) -> Option<ListedKind> {
         match self.entry(link) {
             Ok(Entry::Directory) => Some(ListedKind::Directory),
-            Ok(Entry::File(stat)) if wanted.matches_name(link.name()) => Some(ListedKind::File(stat)),
+            Ok(Entry::File(stat)) => Some(ListedKind::File(stat)),
             Ok(_) => None,
             Err(error) => Some(ListedKind::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
         }
@@ -286,6 +314,23 @@ impl Root {
             }
         }
         Ok(Ok(directory))
+    }
+
+    /// What is at `path`, also by a link that is followed, whatever the rules say.
+    fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
+        let entry = self.real_entry(path)?;
+        if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
+            return Ok(entry);
+        }
+        if !self.follows_links() {
+            return Ok(if links::lead_to(&self.path, path) { Entry::Excluded } else { entry });
+        }
+        if let Some(real) = self.behind_link(path)?
+            && let found @ (Entry::File(_) | Entry::Directory) = self.real_entry(&real)?
+        {
+            return Ok(found);
+        }
+        Ok(entry)
     }
 
     fn real_entry(&self, path: &LibraryPath) -> io::Result<Entry> {
@@ -362,15 +407,7 @@ impl Disk for Root {
     type File = File;
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-        let entry = self.real_entry(path)?;
-        if self.follows_links()
-            && matches!(entry, Entry::Other | Entry::Missing { .. })
-            && let Some(real) = self.behind_link(path)?
-            && let found @ (Entry::File(_) | Entry::Directory) = self.real_entry(&real)?
-        {
-            return Ok(found);
-        }
-        Ok(entry)
+        self.ruled(path, self.entry_by_links(path))
     }
 
     fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
@@ -382,7 +419,7 @@ impl Disk for Root {
                 _ => self.descend(&parent)?,
             };
             let (_, directory) = opened.insert((parent, directory));
-            self.entry_in(directory.as_ref(), path.name())
+            self.ruled(path, self.entry_in(directory.as_ref(), path.name()))
         };
         paths.iter().map(|path| entry(path)).collect()
     }
@@ -526,14 +563,14 @@ mod tests {
         symlink(&outside, root.path().join("link")).unwrap();
         symlink(outside.join("x.mp3"), root.path().join("link.mp3")).unwrap();
         rustix::fs::mknodat(CWD, root.path().join("pipe.mp3"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Missing { nearest_device: 0 });
-        assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Other);
+        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Excluded);
+        assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Excluded);
         assert_eq!(root.entry(&"pipe.mp3".into()).unwrap(), Entry::Other);
         for path in ["link/x.mp3", "link.mp3", "pipe.mp3"] {
             assert!(root.open(&path.into()).unwrap().is_none(), "{path}");
         }
-        assert!(root.list(&LibraryPath::root(), &Extensions::default()).unwrap().unwrap().is_empty());
-        assert!(root.list(&"link".into(), &Extensions::default()).unwrap().is_none());
+        assert!(root.list(&LibraryPath::root()).unwrap().unwrap().is_empty());
+        assert!(root.list(&"link".into()).unwrap().is_none());
     }
 
     #[test]
@@ -577,7 +614,7 @@ mod tests {
         for file in ["a-.mp3", "a0.mp3", "a.txt", "b.MP3"] {
             fs::write(root.path().join(file), b"").unwrap();
         }
-        let listed = root.list(&LibraryPath::root(), &Extensions::default()).unwrap().unwrap();
+        let listed = root.list(&LibraryPath::root()).unwrap().unwrap();
         let names: Vec<_> = listed.iter().map(|entry| String::from_utf8_lossy(&entry.name)).collect();
         assert_eq!(names, ["a-.mp3", "a.mp3", "a", "a0.mp3", "b.MP3"]);
     }
@@ -599,6 +636,6 @@ mod tests {
         assert!(file.as_bytes().len() > 5000);
         assert!(matches!(root.entry(&file).unwrap(), Entry::File(_)));
         assert!(root.open(&file).unwrap().is_some());
-        assert_eq!(root.list(&path, &Extensions::default()).unwrap().unwrap().len(), 1);
+        assert_eq!(root.list(&path).unwrap().unwrap().len(), 1);
     }
 }

@@ -35,6 +35,10 @@ pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
 
+/// How long a file must have been empty before it is published: downloads create their file first, and may get
+/// their first byte much later.
+const EMPTY: Duration = Duration::from_mins(1);
+
 /// Paths whose failure is remembered, so that it is told once; beyond that it may be told again.
 const FAILURES_REMEMBERED: usize = 10_000;
 
@@ -107,6 +111,7 @@ impl Service {
 
         let root = Root::open(&settings.root)
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
+        let root = root.with_rules(settings.rules.clone());
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
         // What one sink was told says nothing about what another one knows.
@@ -124,6 +129,7 @@ impl Service {
             patience: Patience {
                 debounce: settings.debounce,
                 settle: settings.settle,
+                empty: EMPTY,
                 ignore_ctime: settings.ignore_ctime,
             },
             claimed: Holds::new(),
@@ -133,7 +139,6 @@ impl Service {
         };
         let scanner = Scanner {
             root: Arc::clone(&root),
-            extensions: settings.extensions.clone(),
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
             brake: Brake::new(settings.mass_delete_percent),
@@ -141,7 +146,7 @@ impl Service {
             tally: Arc::new(Tally::default()),
         };
         let chain = Chain {
-            extensions: settings.extensions.clone(),
+            extensions: settings.rules.extensions().clone(),
             settle: Settle { debounce: settings.debounce, settle: settings.settle },
             files_per_second: settings.max_files_per_second,
             leases: Leases::new(),

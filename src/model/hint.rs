@@ -24,6 +24,8 @@ pub struct FsEvent {
     pub complete_at: Option<SystemTime>,
     /// The kernel said that this name was that one until now.
     pub renamed_from: Option<LibraryPath>,
+    /// The index has a row of this path: it is looked at even if the rules leave the path out.
+    pub is_indexed: bool,
     /// Which of the directories that were the root one after the other this speaks of: what is not in
     /// another one is not gone.
     pub generation: Option<u64>,
@@ -49,6 +51,7 @@ impl FsEvent {
             written: false,
             complete_at: None,
             renamed_from: None,
+            is_indexed: false,
             generation: None,
             last_seen: None,
             seen_at: None,
@@ -71,6 +74,7 @@ impl FsEvent {
             self.renamed_from = None;
         }
         self.written |= older.written;
+        self.is_indexed |= older.is_indexed;
         self.complete_at = self.complete_at.or(older.complete_at);
         if self.last_seen.is_none() {
             (self.last_seen, self.seen_at) = (older.last_seen, older.seen_at);

@@ -4,6 +4,7 @@ mod event;
 mod extensions;
 mod hint;
 mod path;
+mod rules;
 mod settings;
 mod track;
 
@@ -11,6 +12,7 @@ pub use event::{Change, FileEvent, Outgoing};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
+pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use settings::{LogFormat, MetadataStyle, Unroutable, WatchMode};
 pub use track::{Content, FileStat, Fingerprint, Metadata, Observation, Row, Seen, Tags, Track};
 
