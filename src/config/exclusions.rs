@@ -40,7 +40,7 @@ fn patterns(given: &[Given]) -> Result<Patterns, SettingsError> {
             }
         }
     }
-    Ok(Patterns::of_lines(list.iter().map(|pattern| pattern.as_bytes())).0)
+    Ok(Patterns::of_lines(list.iter().map(String::as_bytes)).0)
 }
 
 fn patterns_in_file(given: &Given, environment: &Environment) -> Result<Patterns, SettingsError> {

@@ -236,20 +236,23 @@ fn ignore_file_in(directory: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     let opened = match rustix::fs::openat(directory, IGNORE_FILE, flags, Mode::empty()) {
         Ok(opened) => opened,
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
-        Err(error) => return Err(of_ignore_file(error.into())),
+        Err(error) => return Err(of_ignore_file(&error.into())),
     };
     if FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode) != FileType::RegularFile {
         return Ok(None);
     }
     let mut text = Vec::new();
-    std::fs::File::from(opened).take(LARGEST_FILE + 1).read_to_end(&mut text).map_err(of_ignore_file)?;
+    std::fs::File::from(opened)
+        .take(LARGEST_FILE + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| of_ignore_file(&error))?;
     if text.len() as u64 > LARGEST_FILE {
-        return Err(of_ignore_file(io::Error::other("it has more than 1 MiB")));
+        return Err(of_ignore_file(&io::Error::other("it has more than 1 MiB")));
     }
     Ok(Some(text))
 }
 
-fn of_ignore_file(error: io::Error) -> io::Error {
+fn of_ignore_file(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("its .ignore-music cannot be read: {error}"))
 }
 
