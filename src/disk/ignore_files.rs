@@ -71,13 +71,26 @@ impl Remembered {
         }
     }
 
+    /// Remembers what was asked at `version`, unless it may be old.
     fn remember(&mut self, directory: &LibraryPath, judged: &Judged, version: u64) {
         if self.directories.len() >= MOST_DIRECTORIES {
             self.forget(&LibraryPath::root());
         }
         if self.version == version {
-            self.directories.insert(directory.clone(), judged.clone());
+            self.directories.entry(directory.clone()).or_insert_with(|| judged.clone());
         }
+    }
+
+    /// The same for what was read by a listing, which is newer than what is remembered. What is in the directory
+    /// rests on that.
+    fn replace(&mut self, directory: &LibraryPath, judged: &Judged, mut version: u64) {
+        let is_other = self.directories.get(directory).is_some_and(|known| !known.is_same(judged));
+        if is_other {
+            let is_current = self.version == version;
+            self.forget(directory);
+            version = if is_current { self.version } else { version };
+        }
+        self.remember(directory, judged, version);
     }
 }
 
@@ -108,7 +121,8 @@ impl Root {
         matches!(self.entry(path), Ok(Entry::Excluded))
     }
 
-    /// Whether it is known without asking the disk that the rules leave out `path`, be it a file or a directory.
+    /// Whether it is known without asking the disk that the rules leave out `path`, be it a file, a directory or
+    /// nothing.
     pub fn is_known_to_be_left_out(&self, path: &LibraryPath) -> bool {
         let remembered = self.ignore_files.read();
         let mut child = path.clone();
@@ -118,7 +132,8 @@ impl Root {
                 Some(Judged::Included(file)) => {
                     let is_left_out =
                         |is_directory| self.rules.leave_out(file.as_deref(), &parent, child.name(), is_directory);
-                    return is_left_out(true) && (child != *path || is_left_out(false));
+                    let is_audio = || self.rules.extensions().matches(path);
+                    return is_left_out(true) && (child != *path || !is_audio() || is_left_out(false));
                 }
                 None => child = parent,
             }
@@ -160,13 +175,7 @@ impl Root {
             }
         };
         if !before.is_some_and(|before| before.is_same(&judged)) {
-            let mut remembered = self.ignore_files.write();
-            let is_current = remembered.version == version;
-            remembered.forget(directory);
-            if is_current {
-                let version = remembered.version;
-                remembered.remember(directory, &judged, version);
-            }
+            self.ignore_files.write().replace(directory, &judged, version);
         }
         Ok(judged)
     }

@@ -167,7 +167,12 @@ impl Translator {
     }
 
     fn fail(&mut self, error: &notify::Error) {
+        let root = &self.handler.root;
+        let is_left_out =
+            |path: &PathBuf| LibraryPath::beneath(root.path(), path).is_some_and(|path| root.is_left_out(&path));
         match &error.kind {
+            // Nobody misses what happens there. Errors are rare enough to ask the disk.
+            ErrorKind::Io(_) if !error.paths.is_empty() && error.paths.iter().all(is_left_out) => {}
             ErrorKind::MaxFilesWatch => self.trouble(WatchTrouble::OutOfWatches),
             ErrorKind::Io(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 let refused =
@@ -426,6 +431,69 @@ mod tests {
         for in_doubt in ["old/a.mp3", "old", ""] {
             let _doubt = inbox.doubts().hold(in_doubt.into());
             assert_eq!(rename(2), None, "{in_doubt:?}");
+        }
+    }
+
+    #[test]
+    fn what_happens_at_a_path_that_is_left_out_goes_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        for directory in ["album/@eaDir/inside", "deep/ignored"] {
+            std::fs::create_dir_all(folder.path().join(directory)).unwrap();
+        }
+        std::fs::write(folder.path().join("deep/.ignore-music"), "ignored/").unwrap();
+        let mut translator = translator(folder.path());
+        let (root, inbox) = (Arc::clone(&translator.handler.root), translator.handler.inbox.clone());
+        for directory in ["", "album", "deep"] {
+            root.list(&directory.into()).unwrap();
+        }
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        for path in ["album/@eaDir/x.mp3", "album/@eaDir", "album/@eaDir/inside", "album/._x.mp3", "deep/ignored/x.mp3"]
+        {
+            for kind in [
+                EventKind::Create(CreateKind::File),
+                EventKind::Create(CreateKind::Folder),
+                closed,
+                renamed(RenameMode::From),
+                renamed(RenameMode::To),
+                EventKind::Remove(RemoveKind::File),
+                EventKind::Remove(RemoveKind::Folder),
+            ] {
+                translator.translate(&Event::new(kind).add_path(folder.path().join(path)).set_tracker(1));
+                assert!(inbox.is_empty() && inbox.take_subtrees().is_empty(), "{path} {kind:?}");
+            }
+        }
+        assert!(translator.renames.is_empty());
+        translator.translate(&Event::new(closed).add_path(folder.path().join("album/x.mp3")));
+        assert_eq!(inbox.take_all().len(), 1);
+    }
+
+    #[test]
+    fn an_ignore_file_that_changes_has_its_directory_walked_and_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        let mut translator = translator(folder.path());
+        let (root, inbox) = (Arc::clone(&translator.handler.root), translator.handler.inbox.clone());
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        for (number, kind) in [
+            EventKind::Create(CreateKind::File),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            renamed(RenameMode::From),
+            renamed(RenameMode::To),
+            EventKind::Remove(RemoveKind::File),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let is_left_out = || root.is_left_out(&"a/x.mp3".into());
+            let before = is_left_out();
+            let pattern = if number % 2 == 0 { "*.mp3" } else { "*.flac" };
+            std::fs::write(folder.path().join("a/.ignore-music"), pattern).unwrap();
+            assert_eq!(is_left_out(), before);
+            translator.translate(&Event::new(kind).add_path(folder.path().join("a/.ignore-music")));
+            assert_eq!(is_left_out(), !before, "{kind:?}");
+            let marked: Vec<_> = inbox.take_subtrees().into_iter().map(|subtree| subtree.path.to_string()).collect();
+            assert!(marked.contains(&"a".to_owned()), "{kind:?}: {marked:?}");
         }
     }
 
