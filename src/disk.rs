@@ -19,7 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, StatxFlags, openat2};
 use rustix::io::Errno;
 
-use crate::model::{FileStat, LibraryPath, Rules};
+use crate::model::{FileStat, IGNORE_FILE, LibraryPath, Rules};
 
 use ignore_files::{IgnoreFiles, Judged};
 use links::Links;
@@ -218,36 +218,49 @@ impl Root {
     /// The entries of what is really at `real`, under the rules for `directory`.
     fn list_real(&self, real: &LibraryPath, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
         let Some(path_only) = self.open_directory(real)? else { return Ok(None) };
-        let Judged::Included(ignore_file) = self.judged_now(directory, path_only.as_fd())? else {
-            return Ok(Some(Vec::new()));
-        };
-        let is_left_out =
-            |name: &[u8], is_directory| self.rules.leave_out(ignore_file.as_deref(), directory, name, is_directory);
         let wanted = self.rules.extensions();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
-        let mut listed = Vec::new();
+        let mut found: Vec<(Box<[u8]>, FileType)> = Vec::new();
+        let mut has_ignore_file = false;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            let kind = match entry.file_type() {
-                _ if name == b"." || name == b".." => continue,
-                FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if !wanted.matches_name(name) || is_left_out(name, false) => continue,
-                FileType::Symlink if follow => self.linked_kind(&directory.join(name)),
-                FileType::RegularFile | FileType::Unknown => {
-                    let follow = follow.then_some(directory);
-                    self.listed_kind(opened.as_fd(), name, follow)
+            has_ignore_file |= name == IGNORE_FILE;
+            match entry.file_type() {
+                FileType::Directory if name == b"." || name == b".." => {}
+                FileType::RegularFile if !wanted.matches_name(name) => {}
+                FileType::Symlink if !follow => {}
+                kind @ (FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Unknown) => {
+                    found.push((Box::from(name), kind));
                 }
-                _ => continue,
+                _ => {}
+            }
+        }
+        // Only now is it known whether there is one, without asking for it in every directory.
+        let ignore_file = has_ignore_file.then_some(opened.as_fd());
+        let Judged::Included(ignore_file) = self.judged_now(directory, ignore_file)? else {
+            return Ok(Some(Vec::new()));
+        };
+        let is_left_out =
+            |name: &[u8], is_directory| self.rules.leave_out(ignore_file.as_deref(), directory, name, is_directory);
+        let mut listed = Vec::with_capacity(found.len());
+        for (name, file_type) in found {
+            let kind = match file_type {
+                FileType::Directory => Some(ListedKind::Directory),
+                FileType::RegularFile if is_left_out(&name, false) => None,
+                FileType::Symlink => self.linked_kind(&directory.join(&name)),
+                _ => self.listed_kind(opened.as_fd(), &name, follow.then_some(directory)),
             };
             // A regular file was asked before its stat was read.
-            let is_asked = entry.file_type() == FileType::RegularFile;
-            let is_published =
-                |kind: &ListedKind| is_asked || !is_left_out(name, matches!(kind, ListedKind::Directory));
-            listed.extend(kind.filter(is_published).map(|kind| Listed { name: Box::from(name), kind }));
+            let is_published = |kind: &ListedKind| {
+                file_type == FileType::RegularFile || !is_left_out(&name, matches!(kind, ListedKind::Directory))
+            };
+            if let Some(kind) = kind.filter(is_published) {
+                listed.push(Listed { name, kind });
+            }
         }
         listed.sort_unstable_by(|one, other| one.sort_key().cmp(other.sort_key()));
         Ok(Some(listed))

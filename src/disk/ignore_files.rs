@@ -158,8 +158,8 @@ impl Root {
     }
 
     /// What the rules say of a directory and everything in it, whose ignore file is read from `opened`, the
-    /// directory itself.
-    pub(super) fn judged_now(&self, directory: &LibraryPath, opened: BorrowedFd<'_>) -> io::Result<Judged> {
+    /// directory itself; `None` where a listing found no such file.
+    pub(super) fn judged_now(&self, directory: &LibraryPath, opened: Option<BorrowedFd<'_>>) -> io::Result<Judged> {
         let (before, version) = {
             let remembered = self.ignore_files.read();
             (remembered.directories.get(directory).cloned(), remembered.version)
@@ -171,7 +171,8 @@ impl Root {
                     Some(Judged::Included(known)) => known.as_ref(),
                     _ => None,
                 };
-                Judged::Included(self.with_file(directory, ignore_file_in(opened)?, above, known))
+                let text = opened.map(ignore_file_in).transpose()?.flatten();
+                Judged::Included(self.with_file(directory, text, above, known))
             }
         };
         if !before.is_some_and(|before| before.is_same(&judged)) {

@@ -107,7 +107,11 @@ pub const DEFAULT_EXCLUDES: &[&str] = &[
     ".file-watcher-*",
 ];
 
-static COMPILED: LazyLock<Defaults> = LazyLock::new(|| Defaults::new(DEFAULT_EXCLUDES));
+static PREFIXES: LazyLock<Prefixes> = LazyLock::new(|| Prefixes::new(DEFAULT_EXCLUDES));
+
+/// To compile them takes longer than to walk a thousand files, and most libraries have no name for them.
+static PATTERNS: LazyLock<Patterns> =
+    LazyLock::new(|| Patterns::of_lines(DEFAULT_EXCLUDES.iter().map(|pattern| pattern.as_bytes())).0);
 
 /// Whether a default pattern leaves out the entry `name`, whose whole path `path` gives.
 ///
@@ -117,21 +121,19 @@ pub(super) fn leave_out<'p>(
     path: impl FnOnce() -> std::borrow::Cow<'p, [u8]>,
     is_directory: bool,
 ) -> bool {
-    COMPILED.may_match(name) && COMPILED.patterns.verdict(&path(), is_directory) == Some(true)
+    PREFIXES.may_match(name) && PATTERNS.verdict(&path(), is_directory) == Some(true)
 }
 
-struct Defaults {
-    patterns: Patterns,
+struct Prefixes {
     /// What each pattern has before its first wildcard, by its first byte.
-    prefixes: BTreeMap<u8, Vec<Vec<u8>>>,
+    by_first_byte: BTreeMap<u8, Vec<Vec<u8>>>,
     /// Whether a name with this first byte can match.
     first_bytes: [bool; 256],
 }
 
-impl Defaults {
+impl Prefixes {
     fn new(list: &[&str]) -> Self {
-        let (patterns, _) = Patterns::of_text(list.join("\n").as_bytes());
-        let mut prefixes: BTreeMap<u8, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut by_first_byte: BTreeMap<u8, Vec<Vec<u8>>> = BTreeMap::new();
         let mut first_bytes = [false; 256];
         for pattern in list {
             let name = pattern.trim_start_matches('/').trim_end_matches('/').trim_start_matches('\\');
@@ -139,16 +141,19 @@ impl Defaults {
             let prefix = name.as_bytes()[..end].to_vec();
             if let Some(&first) = prefix.first() {
                 first_bytes[usize::from(first)] = true;
-                prefixes.entry(first).or_default().push(prefix);
+                by_first_byte.entry(first).or_default().push(prefix);
             }
         }
-        Self { patterns, prefixes, first_bytes }
+        Self { by_first_byte, first_bytes }
     }
 
     fn may_match(&self, name: &[u8]) -> bool {
         let Some(&first) = name.first() else { return false };
         self.first_bytes[usize::from(first)]
-            && self.prefixes.get(&first).is_some_and(|prefixes| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+            && self
+                .by_first_byte
+                .get(&first)
+                .is_some_and(|prefixes| prefixes.iter().any(|prefix| name.starts_with(prefix)))
     }
 }
 
@@ -162,7 +167,7 @@ mod tests {
     fn every_default_pattern_is_valid_and_begins_with_what_no_wildcard_stands_for() {
         let (patterns, errors) = Patterns::of_text(DEFAULT_EXCLUDES.join("\n").as_bytes());
         assert!(errors.is_empty() && !patterns.is_empty(), "{errors:?}");
-        let prefixes: usize = COMPILED.prefixes.values().map(Vec::len).sum();
+        let prefixes: usize = PREFIXES.by_first_byte.values().map(Vec::len).sum();
         assert_eq!(prefixes, DEFAULT_EXCLUDES.len());
     }
 
@@ -179,8 +184,8 @@ mod tests {
             let pattern = DEFAULT_EXCLUDES[which].trim_matches('/').trim_start_matches('\\');
             let name = pattern.replace('*', &tail).replace("[0-9a-f]", "7").replace("[0-9]", "7");
             for name in [name.clone(), name[..name.len().saturating_sub(cut)].to_owned(), format!("{name}{tail}"), tail] {
-                let matched = COMPILED.patterns.verdict(name.as_bytes(), is_directory) == Some(true);
-                prop_assert!(COMPILED.may_match(name.as_bytes()) || !matched, "{name}");
+                let matched = PATTERNS.verdict(name.as_bytes(), is_directory) == Some(true);
+                prop_assert!(PREFIXES.may_match(name.as_bytes()) || !matched, "{name}");
             }
         }
     }
