@@ -7,6 +7,7 @@
 mod arguments;
 mod broker;
 mod environment;
+mod exclusions;
 mod given;
 mod parked;
 mod places;
@@ -20,9 +21,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{
-    Extensions, InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Unroutable, WatchMode,
-};
+use crate::model::{InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Unroutable, WatchMode};
 use crate::sink::{BrokerUrl, Reread, Tls};
 
 use arguments::{Arguments, Verb};
@@ -52,8 +51,8 @@ pub struct Settings {
     pub tls: Tls,
     /// Reads both again, if any of it comes from files.
     pub reread: Option<Reread>,
-    /// Which files are audio.
-    pub extensions: Extensions,
+    /// Which files are published.
+    pub rules: Rules,
     /// How long a closed file must be quiet.
     pub debounce: Duration,
     /// How long a file that nobody was seen to close must be unchanged.
@@ -261,7 +260,7 @@ impl Settings {
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
             rebuild_index: flags.rebuild_index,
             root,
-            extensions: given!(audio_extensions).parsed()?,
+            rules: exclusions::rules(&sources, &flags, environment)?,
             follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             inode_trust: given!(ignore_inode).choice(
@@ -363,6 +362,7 @@ impl Sources<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Extensions;
 
     struct Case {
         temporary: tempfile::TempDir,
@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(settings.broker.to_string(), "amqp://localhost:5672/%2f");
         assert_eq!(settings.broker.uri().authority.userinfo.username, "guest");
         assert_eq!(settings.broker.uri().authority.userinfo.password, "guest");
-        assert_eq!(settings.extensions, Extensions::default());
+        assert_eq!(*settings.rules.extensions(), Extensions::default());
         assert_eq!(settings.debounce, Duration::from_millis(50));
         assert_eq!(settings.settle, Duration::from_secs(2));
         assert_eq!((settings.max_files_per_second, settings.max_bytes_per_second), (None, None));

@@ -6,6 +6,7 @@
 //! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
 
 mod identity;
+mod ignore_files;
 mod links;
 mod mountinfo;
 mod mounts;
@@ -24,12 +25,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use crate::model::{Extensions, FileStat, InodeTrust, LibraryPath, MountId};
+use crate::model::{FileStat, IGNORE_FILE, InodeTrust, LibraryPath, MountId, Rules};
 
 pub use identity::Identity;
 pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
 
+use ignore_files::{IgnoreFiles, Judged};
 use links::Links;
 use mounts::Present;
 use names::ExactNames;
@@ -55,6 +57,8 @@ pub enum Entry {
         /// The mount of the nearest directory that is there.
         nearest_mount: MountId,
     },
+    /// The rules leave this path out, whatever is there: its extension, a pattern, or a link that is not followed.
+    Excluded,
 }
 
 /// One entry of a directory, as far as a walk cares.
@@ -120,6 +124,9 @@ pub struct Root {
     links: Option<Links>,
     mounts: Arc<Mounts>,
     exact_names: ExactNames,
+    /// Which paths are published.
+    rules: Rules,
+    ignore_files: IgnoreFiles,
 }
 
 /// Which spellings of a name count.
@@ -146,6 +153,8 @@ impl Root {
             links: None,
             mounts: Arc::new(Mounts::new(path)?),
             exact_names: ExactNames::default(),
+            rules: Rules::default(),
+            ignore_files: IgnoreFiles::default(),
         };
         root.adopt()?;
         Ok(root)
@@ -173,6 +182,17 @@ impl Root {
     #[must_use]
     pub fn following_links(self) -> Self {
         Self { links: Some(Links::default()), ..self }
+    }
+
+    /// Obeys these rules, and the files `.ignore-music` in the library.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The rules that were given for all of the library.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Whether symbolic links are followed.
@@ -211,45 +231,70 @@ impl Root {
         // First, so that nothing of the new root is ever seen under the number of the old one.
         self.generation.fetch_add(1, SeqCst);
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.forget_ignore_files(&LibraryPath::root());
         Ok(identity)
     }
 
-    /// The entries of a directory that a walk goes on to: directories, and files whose name is
-    /// wanted; in byte order of their paths, so a directory sorts as `name/`. `None` where there is
-    /// no directory of this name.
-    pub fn list(&self, directory: &LibraryPath, wanted: &Extensions) -> io::Result<Option<Vec<Listed>>> {
-        match self.list_real(directory, wanted, self.follows_links())? {
+    /// The entries of a directory that a walk goes on to: directories and audio files that no rule leaves out,
+    /// in byte order of their paths, so a directory sorts as `name/`. `None` where there is no directory of
+    /// this name. The directory's `.ignore-music` is read as it is now.
+    pub fn list(&self, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
+        match self.list_real(directory, directory, self.follows_links())? {
             None => match self.behind_link(directory)? {
-                Some(real) => self.list_real(&real, wanted, false),
+                Some(real) => self.list_real(&real, directory, false),
                 None => Ok(None),
             },
             listed => Ok(listed),
         }
     }
 
-    fn list_real(&self, directory: &LibraryPath, wanted: &Extensions, follow: bool) -> io::Result<Option<Vec<Listed>>> {
-        let Some(path_only) = self.open_directory(directory)? else { return Ok(None) };
+    /// The entries of what is really at `real`, under the rules for `directory`.
+    fn list_real(&self, real: &LibraryPath, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
+        let Some(path_only) = self.open_directory(real)? else { return Ok(None) };
+        let wanted = self.rules.extensions();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
-        let mut listed = Vec::new();
+        let mut found: Vec<(Box<[u8]>, FileType)> = Vec::new();
+        let mut has_ignore_file = false;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
-        let mut last_mount = None;
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            let kind = match entry.file_type() {
-                _ if name == b"." || name == b".." => continue,
-                FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if !wanted.matches_name(name) => continue,
-                FileType::Symlink if follow => self.linked_kind(&directory.join(name), wanted),
-                FileType::RegularFile | FileType::Unknown => {
-                    let follow = follow.then_some(directory);
-                    self.listed_kind(opened.as_fd(), name, wanted, follow, &mut last_mount)
+            has_ignore_file |= name == IGNORE_FILE;
+            match entry.file_type() {
+                FileType::Directory if name == b"." || name == b".." => {}
+                FileType::RegularFile if !wanted.matches_name(name) => {}
+                FileType::Symlink if !follow => {}
+                kind @ (FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Unknown) => {
+                    found.push((Box::from(name), kind));
                 }
-                _ => continue,
+                _ => {}
+            }
+        }
+        // Only now is it known whether there is one, without asking for it in every directory.
+        let ignore_file = has_ignore_file.then_some(opened.as_fd());
+        let Judged::Included(ignore_file) = self.judged_now(directory, ignore_file)? else {
+            return Ok(Some(Vec::new()));
+        };
+        let is_left_out =
+            |name: &[u8], is_directory| self.rules.leave_out(ignore_file.as_deref(), directory, name, is_directory);
+        let mut last_mount = None;
+        let mut listed = Vec::with_capacity(found.len());
+        for (name, file_type) in found {
+            let kind = match file_type {
+                FileType::Directory => Some(ListedKind::Directory),
+                FileType::RegularFile if is_left_out(&name, false) => None,
+                FileType::Symlink => self.linked_kind(&directory.join(&name)),
+                _ => self.listed_kind(opened.as_fd(), &name, follow.then_some(directory), &mut last_mount),
             };
-            listed.extend(kind.map(|kind| Listed { name: Box::from(name), kind }));
+            // A regular file was asked before its stat was read.
+            let is_published = |kind: &ListedKind| {
+                file_type == FileType::RegularFile || !is_left_out(&name, matches!(kind, ListedKind::Directory))
+            };
+            if let Some(kind) = kind.filter(is_published) {
+                listed.push(Listed { name, kind });
+            }
         }
         listed.sort_unstable_by(Listed::cmp_paths);
         Ok(Some(listed))
@@ -260,7 +305,6 @@ impl Root {
         &self,
         directory: BorrowedFd<'_>,
         name: &[u8],
-        wanted: &Extensions,
         follow: Option<&LibraryPath>,
         last_mount: &mut Option<(KernelMount, Present)>,
     ) -> Option<ListedKind> {
@@ -271,7 +315,7 @@ impl Root {
         match RawStat::at(directory, name) {
             Ok(found) => match found.kind {
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if wanted.matches_name(name) => match *last_mount {
+                FileType::RegularFile if self.rules.extensions().matches_name(name) => match *last_mount {
                     Some((mount, present)) if mount == found.mount => Some(ListedKind::File(present.file_stat(&found))),
                     _ => match self.mounts.of(&found, directory, Some(name)) {
                         Ok(present) => {
@@ -281,17 +325,17 @@ impl Root {
                         Err(error) => unreadable(&error),
                     },
                 },
-                FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name), wanted)),
+                FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name))),
                 _ => None,
             },
             Err(error) => unreadable(&error),
         }
     }
 
-    fn linked_kind(&self, link: &LibraryPath, wanted: &Extensions) -> Option<ListedKind> {
+    fn linked_kind(&self, link: &LibraryPath) -> Option<ListedKind> {
         match self.entry(link) {
             Ok(Entry::Directory) => Some(ListedKind::Directory),
-            Ok(Entry::File(stat)) if wanted.matches_name(link.name()) => Some(ListedKind::File(stat)),
+            Ok(Entry::File(stat)) => Some(ListedKind::File(stat)),
             Ok(_) => None,
             Err(error) => Some(ListedKind::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
         }
@@ -332,6 +376,23 @@ impl Root {
             }
         }
         Ok(Ok(directory))
+    }
+
+    /// What is at `path`, also by a link that is followed, whatever the rules say.
+    fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
+        let entry = self.real_entry(path)?;
+        if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
+            return Ok(entry);
+        }
+        if !self.follows_links() {
+            return Ok(if links::lead_to(&self.path, path) { Entry::Excluded } else { entry });
+        }
+        if let Some(real) = self.behind_link(path)?
+            && let found @ (Entry::File(_) | Entry::Directory) = self.real_entry(&real)?
+        {
+            return Ok(found);
+        }
+        Ok(entry)
     }
 
     fn real_entry(&self, path: &LibraryPath) -> io::Result<Entry> {
@@ -433,15 +494,7 @@ impl Disk for Root {
     type File = File;
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-        let entry = self.real_entry(path)?;
-        if self.follows_links()
-            && matches!(entry, Entry::Other | Entry::Missing { .. })
-            && let Some(real) = self.behind_link(path)?
-            && let found @ (Entry::File(_) | Entry::Directory) = self.real_entry(&real)?
-        {
-            return Ok(found);
-        }
-        Ok(entry)
+        self.ruled(path, self.entry_by_links(path))
     }
 
     fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
@@ -453,7 +506,7 @@ impl Disk for Root {
                 _ => self.descend(&parent)?,
             };
             let (_, directory) = opened.insert((parent, directory));
-            self.entry_in(directory.as_ref(), path, Spelling::Any)
+            self.ruled(path, self.entry_in(directory.as_ref(), path, Spelling::Any))
         };
         paths.iter().map(|path| entry(path)).collect()
     }
@@ -579,14 +632,14 @@ mod tests {
         symlink(&outside, root.path().join("link")).unwrap();
         symlink(outside.join("x.mp3"), root.path().join("link.mp3")).unwrap();
         rustix::fs::mknodat(CWD, root.path().join("pipe.mp3"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Missing { nearest_mount: MountId(0) });
-        assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Other);
+        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Excluded);
+        assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Excluded);
         assert_eq!(root.entry(&"pipe.mp3".into()).unwrap(), Entry::Other);
         for path in ["link/x.mp3", "link.mp3", "pipe.mp3"] {
             assert!(root.open(&path.into()).unwrap().is_none(), "{path}");
         }
-        assert!(root.list(&LibraryPath::root(), &Extensions::default()).unwrap().unwrap().is_empty());
-        assert!(root.list(&"link".into(), &Extensions::default()).unwrap().is_none());
+        assert!(root.list(&LibraryPath::root()).unwrap().unwrap().is_empty());
+        assert!(root.list(&"link".into()).unwrap().is_none());
     }
 
     #[test]
@@ -630,7 +683,7 @@ mod tests {
         for file in ["a-.mp3", "a0.mp3", "a.txt", "b.MP3"] {
             fs::write(root.path().join(file), b"").unwrap();
         }
-        let listed = root.list(&LibraryPath::root(), &Extensions::default()).unwrap().unwrap();
+        let listed = root.list(&LibraryPath::root()).unwrap().unwrap();
         let names: Vec<_> = listed.iter().map(|entry| String::from_utf8_lossy(&entry.name)).collect();
         assert_eq!(names, ["a-.mp3", "a.mp3", "a", "a0.mp3", "b.MP3"]);
     }
@@ -652,6 +705,6 @@ mod tests {
         assert!(file.as_bytes().len() > 5000);
         assert!(matches!(root.entry(&file).unwrap(), Entry::File(_)));
         assert!(root.open(&file).unwrap().is_some());
-        assert_eq!(root.list(&path, &Extensions::default()).unwrap().unwrap().len(), 1);
+        assert_eq!(root.list(&path).unwrap().unwrap().len(), 1);
     }
 }

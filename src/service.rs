@@ -37,6 +37,10 @@ pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
 
+/// How long a file must have been empty before it is published: downloads create their file first, and may get
+/// their first byte much later.
+const EMPTY: Duration = Duration::from_mins(1);
+
 /// Paths whose failure is remembered, so that it is told once; beyond that it may be told again.
 const FAILURES_REMEMBERED: usize = 10_000;
 
@@ -113,6 +117,7 @@ impl Service {
         let root = Root::open(&settings.root)
             .and_then(|root| root.trusting_inodes(settings.inode_trust))
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
+        let root = root.with_rules(settings.rules.clone());
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
         let file = store_file(&settings, state_dir);
@@ -132,6 +137,7 @@ impl Service {
             patience: Patience {
                 debounce: settings.debounce,
                 settle: settings.settle,
+                empty: EMPTY,
                 ignore_ctime: settings.ignore_ctime,
             },
             claimed: Holds::new(),
@@ -142,7 +148,6 @@ impl Service {
         };
         let scanner = Scanner {
             root: Arc::clone(&root),
-            extensions: settings.extensions.clone(),
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
             brake: Brake::new(settings.mass_delete_percent),
@@ -150,7 +155,7 @@ impl Service {
             tally: Arc::new(Tally::default()),
         };
         let chain = Chain {
-            extensions: settings.extensions.clone(),
+            extensions: settings.rules.extensions().clone(),
             settle: Settle { debounce: settings.debounce, settle: settings.settle },
             files_per_second: settings.max_files_per_second,
             leases: Leases::new(),

@@ -115,6 +115,9 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("BATCH_SIZE", &[b"abc", b"0", b"-5", b"10001", b"1.5", b"\xff"]),
     ("DATA_DIR", &[b"nowhere", b"file"]),
     ("DEBOUNCE_MS", &[b"abc", b"50ms", b"3600001"]),
+    ("EXCLUDE", &[b"[z-a]", b"*.wav,{a", b"#recycle", b"\xff"]),
+    ("EXCLUDE_DEFAULTS", &[b"some"]),
+    ("EXCLUDE_FILE", &[b"nowhere", b"library", b"patterns", b"not-utf-8"]),
     ("FOLLOW_SYMLINKS", &[b"inside"]),
     ("IGNORE_CTIME", &[b"2"]),
     ("IGNORE_INODE", &[b"2"]),
@@ -171,6 +174,7 @@ fn every_setting_is_checked_whether_by_variable_or_by_flag() {
             let mut program = Program::new();
             std::fs::write(program.path("file"), "").unwrap();
             std::fs::write(program.path("not-utf-8"), b"hunter2\xff\n").unwrap();
+            std::fs::write(program.path("patterns"), "# two lines\n*.wav\n[z-a]\n").unwrap();
             std::fs::write(program.path("not-a-url"), "http://u:hunter2@rabbit/\n").unwrap();
             if *name == "RABBITMQ_PASS_FILE" {
                 program.unset("RABBITMQ_PASS");
@@ -199,6 +203,23 @@ fn no_setting_is_left_out_of_the_checks() {
     let declared: Vec<String> = settings_in_help(&help).into_keys().collect();
     let checked: Vec<&str> = WRONG.iter().map(|(name, _)| *name).collect();
     assert_eq!(checked, declared);
+}
+
+#[test]
+fn the_flag_for_patterns_may_be_given_several_times_and_replaces_the_variable() {
+    let mut program = Program::new();
+    program.set("SINK", "stdout").set("EXCLUDE", "c.mp3");
+    for name in ["a.mp3", "b, the second.mp3", "c.mp3", "d.mp3"] {
+        std::fs::write(program.path("library").join(name), name).unwrap();
+    }
+    let published = |state: &str, arguments: &[&str]| {
+        let output = program.run(&[&["scan", "--state-dir", state], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout).lines().count()
+    };
+    assert_eq!(published("one", &[]), 3);
+    assert_eq!(published("two", &["--exclude", "a.mp3", "--exclude", r"b\, the*,d.mp3"]), 1);
+    assert_eq!(published("three", &["--exclude="]), 4);
 }
 
 #[test]

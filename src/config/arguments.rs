@@ -126,6 +126,30 @@ pub(super) struct Flags {
     )]
     pub(super) audio_extensions: OsString,
 
+    /// What is left out: patterns in the syntax of .gitignore, relative to the library.
+    ///
+    /// Several are separated by commas or newlines, or given by several flags; a comma in a name is
+    /// written \, and a # or ! at the begin of one \# or \!. A pattern with ! in front includes again
+    /// what an earlier one, EXCLUDE_FILE or the defaults leave out. What no longer matches is published
+    /// as deleted. A file .ignore-music with the same syntax applies to the directory that it is in
+    /// and goes before all of these.
+    #[arg(long, global = true, env = "EXCLUDE", value_name = "PATTERNS")]
+    pub(super) exclude: Vec<OsString>,
+
+    /// A file with such patterns, one a line, which is read at start.
+    #[arg(long, global = true, env = "EXCLUDE_FILE", value_name = "FILE")]
+    pub(super) exclude_file: Option<OsString>,
+
+    /// Whether to leave out what systems, network storage and sync tools keep for themselves.
+    ///
+    /// Such as ._*, @eaDir, #recycle, .Trash-*, .snapshots, .stversions and lost+found; the README
+    /// has the list.
+    #[arg(
+        long, global = true, env = "EXCLUDE_DEFAULTS", value_name = "BOOL", default_value = "true",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true"
+    )]
+    pub(super) exclude_defaults: OsString,
+
     /// Whether to follow symbolic links to files and directories inside the library.
     ///
     /// What they lead to is then told at the link's path too. A link behind another link, out of the

@@ -39,6 +39,8 @@ pub struct Patience {
     pub debounce: Duration,
     /// Quiet that a file must have kept which nobody was seen to close.
     pub settle: Duration,
+    /// How long a file must have been empty.
+    pub empty: Duration,
     /// Whether a changed ctime alone is no reason to read a file.
     pub ignore_ctime: bool,
 }
@@ -268,11 +270,16 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         // Nothing was written since it was committed, however young that is: it only changed its name or attributes.
         let was_finished =
             row.iter().filter(|_| was_here).chain(&same_inode).any(|row| row.stat.same_size_and_mtime(&stat));
-        // An empty file is one that was cut to be written anew, more often than not.
+        // An empty file is one that was cut to be written anew, or made to be written, more often than not.
         let may_be_cut = stat.size == 0
             || row.iter().map(|row| &row.stat).chain(&look.last_seen).any(|before| may_be_cut(before, &stat));
         if !was_finished && let Some(wait) = self.unsettled_for(&look, &stat, may_be_cut) {
-            return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
+            let mut next = look_again(look, wait, Some(stat));
+            if stat.size == 0 && wait > self.patience.settle {
+                // It may be empty for a minute, and be no file's new name: deletes do not wait for it.
+                next.walks.clear();
+            }
+            return Ok(Outcome::Again(next));
         }
         tokens.extend(same_inode.iter().map(|row| self.claim(row)));
         let (path, origin) = (look.path.clone(), look.origin);
@@ -333,7 +340,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if is_hidden(row, entry) {
             return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
         }
-        if look.quiet != Quiet::Gone && self.unwatched.cover(&look.path) {
+        // What is left out by the rules is deleted whatever its file does, so no other name has to be looked for.
+        let is_excluded = entry == Entry::Excluded;
+        if look.quiet != Quiet::Gone && !is_excluded && self.unwatched.cover(&look.path) {
             return Ok(Outcome::LeftToWalk);
         }
         if look.quiet != Quiet::Gone {
@@ -358,8 +367,15 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         };
         // Not what the hint was told to wait: a program that is about to end waits no longer.
         let stayed = look.seen_at.filter(|_| look.last_seen.as_ref() == Some(stat)).map(|seen_at| seen_at.elapsed());
-        if stayed.is_some_and(|stayed| stayed >= needed) {
+        if stayed.is_some_and(|stayed| stayed >= needed)
+            && (stat.size > 0 || self.empty_for_less(stat, stayed).is_none())
+        {
             return None;
+        }
+        if stat.size == 0
+            && let Some(wait) = self.empty_for_less(stat, stayed)
+        {
+            return Some(wait);
         }
         if may_be_cut {
             // Its time is that of another content, so its age tells nothing.
@@ -373,6 +389,18 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             // A time in the future tells no age: only two looks that far apart do.
             None => Some(needed.saturating_sub(stayed.unwrap_or_default()).max(SHORTEST_WAIT)),
         }
+    }
+
+    /// How long to wait until an empty file has been empty for long enough; `None` where it has, by its times or
+    /// because it `stayed` so while it was looked at.
+    fn empty_for_less(&self, stat: &FileStat, stayed: Option<Duration>) -> Option<Duration> {
+        let Patience { empty, ignore_ctime, .. } = self.patience;
+        let changed = if ignore_ctime { stat.mtime_ns } else { stat.mtime_ns.max(stat.ctime_ns) };
+        let changed = u64::try_from(changed).map(Duration::from_nanos).unwrap_or_default();
+        // A time in the future tells no age.
+        let age = since_epoch(SystemTime::now()).checked_sub(changed).unwrap_or_default();
+        let left = empty.saturating_sub(age.max(stayed.unwrap_or_default()));
+        (!left.is_zero()).then(|| left.max(SHORTEST_WAIT))
     }
 
     /// Whether the kernel said that the file is the one of `source`, and nothing that would change more
@@ -588,7 +616,12 @@ mod tests {
             disk: OneFile { stat: found, has_one_name: true },
             contents: SomeContent,
             index: OneRow(row.map(|(path, stat)| Row { path: path.into(), stat, track: track(), first_published: 0 })),
-            patience: Patience { debounce: Duration::from_millis(50), settle: SETTLE, ignore_ctime: false },
+            patience: Patience {
+                debounce: Duration::from_millis(50),
+                settle: SETTLE,
+                empty: Duration::from_mins(1),
+                ignore_ctime: false,
+            },
             claimed: Holds::new(),
             doubts: Holds::new(),
             replaced: Holds::new(),
@@ -746,10 +779,88 @@ mod tests {
         for quiet in [Quiet::Found, Quiet::Closed, Quiet::Renamed] {
             let hint = FsEvent::new(HERE.into(), quiet, Origin::Watch);
             let Outcome::Again(again) = look(empty, None, hint.clone()) else { panic!("{quiet:?} did not wait") };
+            assert_eq!(again.quiet, Quiet::Again(SETTLE));
             let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
             assert!(is_read(&look(empty, None, again)));
             assert!(is_read(&look(old(1), None, hint)), "one with something in it is believed at once");
         }
+    }
+
+    #[test]
+    fn a_file_that_was_just_made_or_emptied_is_finished_when_it_was_empty_for_a_minute() {
+        let now = age(Duration::ZERO);
+        let minute = Duration::from_mins(1);
+        let emptied = FileStat { size: 0, mtime_ns: now, ctime_ns: now, ..old(9) };
+        let with_an_old_time = FileStat { mtime_ns: old(9).mtime_ns, ..emptied };
+        let with_a_time_to_come = FileStat { mtime_ns: i64::MAX.into(), ..emptied };
+        for (found, row) in [
+            (emptied, None),
+            (emptied, Some(old(9))),
+            (with_an_old_time, Some(old(9))),
+            (with_an_old_time, None),
+            (with_a_time_to_come, None),
+        ] {
+            for quiet in [Quiet::Found, Quiet::Created, Quiet::Closed, Quiet::Renamed] {
+                let walks = vec![Token::new(())];
+                let hint = FsEvent { walks, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
+                let Outcome::Again(again) = look(found, row, hint) else { panic!("{found:?} did not wait") };
+                let Quiet::Again(wait) = again.quiet else { panic!("{:?}", again.quiet) };
+                assert!(wait > minute * 9 / 10 && wait <= minute, "{wait:?}");
+                assert!(again.walks.is_empty(), "deletes wait for it");
+                let after = |waited| {
+                    let seen_at = again.seen_at.and_then(|at| at.checked_sub(waited));
+                    look(found, row, FsEvent { seen_at, ..again.clone() })
+                };
+                assert!(matches!(after(minute / 2), Outcome::Again(_)));
+                assert!(is_read(&after(minute)));
+            }
+        }
+        // It got its content meanwhile.
+        let seen = FsEvent { last_seen: Some(emptied), ..FsEvent::new(HERE.into(), Quiet::Closed, Origin::Watch) };
+        let written = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
+        assert!(is_read(&look(written, None, seen)));
+        // It was renamed, and is in the index as it is.
+        let hint = FsEvent::new(HERE.into(), Quiet::Renamed, Origin::Watch);
+        let committed = FileStat { ctime_ns: with_an_old_time.mtime_ns, ..with_an_old_time };
+        assert!(is_read(&look(with_an_old_time, Some(committed), hint)));
+    }
+
+    #[test]
+    fn a_row_that_the_rules_leave_out_is_deleted_also_where_only_walks_find_that_files_are_gone() {
+        struct LeftOut;
+
+        impl Disk for LeftOut {
+            type File = ();
+
+            fn entry(&self, _: &LibraryPath) -> io::Result<Entry> {
+                Ok(Entry::Excluded)
+            }
+
+            fn open(&self, _: &LibraryPath) -> io::Result<Option<((), FileStat)>> {
+                panic!("it was opened")
+            }
+
+            fn stat(&self, (): &()) -> io::Result<FileStat> {
+                panic!("it was opened")
+            }
+
+            fn has_one_name(&self, _: &LibraryPath) -> io::Result<bool> {
+                panic!("it was looked at")
+            }
+        }
+
+        // On a filesystem that may be mounted or not.
+        let examiner = examiner(old(9), Some((HERE, FileStat { mount: MountId(7), ..old(9) })));
+        let Examiner { contents, index, patience, claimed, doubts, replaced, unwatched, .. } = examiner;
+        let verified_bytes = Arc::default();
+        let examiner =
+            Examiner { disk: LeftOut, contents, index, patience, claimed, doubts, replaced, unwatched, verified_bytes };
+        let _polled = examiner.unwatched.hold(LibraryPath::root());
+        let look = |path: &str, quiet| examiner.examine(FsEvent::new(path.into(), quiet, Origin::Scan)).outcome;
+        let Outcome::Again(again) = look(HERE, Quiet::Found) else { panic!("it did not wait as deletions do") };
+        let gone = examiner.examine(again).outcome;
+        assert!(matches!(gone, Outcome::Observed(Observation { seen: Seen::Missing, .. }, _)));
+        assert!(matches!(look("unknown.mp3", Quiet::Closed), Outcome::Unchanged));
     }
 
     #[test]

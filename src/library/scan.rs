@@ -19,7 +19,7 @@ use super::brake::{Brake, Verdict};
 use super::passing_inodes::PassingInodes;
 use super::{Difference, Inbox, Missing, Reconcile, Replaced, Subtree, Walk, tie_together};
 use crate::disk::{Disk as _, Root};
-use crate::model::{Extensions, FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Token};
+use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Token};
 
 /// Hints between the walking thread and the chain: enough that neither waits for the other's rhythm.
 const AHEAD: usize = 512;
@@ -44,8 +44,6 @@ const UNREADABLE_RECHECK: Duration = Duration::from_mins(5);
 pub struct Scanner<I> {
     /// The library.
     pub root: Arc<Root>,
-    /// Which files matter.
-    pub extensions: Extensions,
     /// What was committed.
     pub index: I,
     /// Whether a changed ctime alone is no difference.
@@ -78,6 +76,10 @@ pub struct WalkReport {
     pub gone: Vec<LibraryPath>,
     /// How many there were in all.
     pub gone_in_all: u64,
+    /// Indexed paths that the rules leave out now, in order; no more than a bound.
+    pub left_out: Vec<LibraryPath>,
+    /// How many there were in all.
+    pub left_out_in_all: u64,
     /// Paths that could not be read, and why.
     pub unreadable: Vec<(LibraryPath, String)>,
     /// Why the index could not be read to its end; then nothing is said of what is gone.
@@ -108,6 +110,8 @@ impl WalkReport {
         self.replaced.append(&mut later.replaced);
         self.gone.append(&mut later.gone);
         self.gone_in_all += later.gone_in_all;
+        self.left_out.append(&mut later.left_out);
+        self.left_out_in_all += later.left_out_in_all;
         self.unreadable.append(&mut later.unreadable);
         self.failure = self.failure.take().or(later.failure);
     }
@@ -145,7 +149,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         report: &mut WalkReport,
     ) -> bool {
         let mut noticed = PassingInodes::default();
-        let walk = Walk::new(&self.root, &self.extensions, subtree.clone());
+        let walk = Walk::new(&self.root, subtree.clone());
         for difference in Reconcile::new(walk, &self.index, subtree, self.ignore_ctime) {
             match difference {
                 Ok(Difference::Same(was, now)) => {
@@ -171,9 +175,14 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                     }
                 }
                 Ok(Difference::Gone(path)) => {
-                    report.gone_in_all += 1;
-                    if report.gone.len() < MOST_GONE {
-                        report.gone.push(path);
+                    let (paths, in_all) = if self.root.is_left_out(&path) {
+                        (&mut report.left_out, &mut report.left_out_in_all)
+                    } else {
+                        (&mut report.gone, &mut report.gone_in_all)
+                    };
+                    *in_all += 1;
+                    if paths.len() < MOST_GONE {
+                        paths.push(path);
                     }
                 }
                 Ok(Difference::Unreadable(path, error)) => report.unreadable.push((path, error.to_string())),
@@ -201,18 +210,22 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
     }
 
-    /// The paths of `report` that still have a row, if they and so many may be called gone.
+    /// The paths of `report` that still have a row, if they and so many may be called gone. What the rules leave
+    /// out is: a person asked for it, and no mount that is missing can look like it.
     pub fn deletions(&self, report: &WalkReport, whole_library: bool) -> Deletions {
         let still_indexed = |path: &&LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
         let missed: Vec<LibraryPath> = report.gone.iter().filter(still_indexed).cloned().collect();
+        let left_out = report.left_out.iter().filter(still_indexed).cloned();
+        let is_more_left_out = report.left_out_in_all > report.left_out.len() as u64;
         if !whole_library {
-            return Deletions { gone: self.missing.beneath_a_subtree(missed), walk_again: None };
+            let gone = left_out.chain(self.missing.beneath_a_subtree(missed)).collect();
+            return Deletions { gone, walk_again: is_more_left_out.then_some(Duration::ZERO) };
         }
         let beyond_the_bound = report.gone_in_all - report.gone.len() as u64;
         let count = missed.len() as u64 + beyond_the_bound;
         let gone = self.missing.twice(missed, report.generation);
         let left_over = count - gone.len() as u64;
-        let indexed = self.index.len().unwrap_or(0);
+        let indexed = self.index.len().unwrap_or(0).saturating_sub(report.left_out_in_all);
         let gone = match self.brake.judge(count, left_over, indexed) {
             Verdict::Pass => gone,
             Verdict::NewlyHeld => {
@@ -226,12 +239,14 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             }
             Verdict::StillHeld => Vec::new(),
         };
-        let walk_again = if beyond_the_bound > 0 || self.brake.held() > 0 {
+        let walk_again = if is_more_left_out {
+            Some(Duration::ZERO)
+        } else if beyond_the_bound > 0 || self.brake.held() > 0 {
             Some(HELD_RECHECK)
         } else {
             (left_over > 0).then_some(Duration::ZERO)
         };
-        Deletions { gone, walk_again }
+        Deletions { gone: left_out.chain(gone).collect(), walk_again }
     }
 
     /// Walks every subtree that is marked in `inbox`, for ever. What is gone is pushed to `inbox` in the end.
@@ -316,7 +331,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         let Deletions { gone, walk_again } = deletions.unwrap_or_default();
         for path in gone {
             // What has another name since the walk is looked at there first.
-            inbox.push(FsEvent { quiet: Quiet::Gone, ..found(path, origin, generation) });
+            inbox.push(FsEvent { quiet: Quiet::Gone, is_indexed: true, ..found(path, origin, generation) });
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
@@ -435,13 +450,73 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rows_that_the_rules_leave_out_are_not_for_the_brake_or_a_second_walk() {
+        /// Every path has a row.
+        #[derive(Clone)]
+        struct Rows;
+
+        impl Index for Rows {
+            type Error = Infallible;
+
+            fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Infallible> {
+                Ok(Some(Row::forgotten(path.clone(), MountId::default())))
+            }
+
+            fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
+                Ok(Vec::new())
+            }
+
+            fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
+                Ok(Vec::new())
+            }
+
+            fn rows_after(
+                &self,
+                _: &LibraryPath,
+                after: Option<&LibraryPath>,
+                _: usize,
+            ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
+                let stat = FileStat { inode: 1, size: 1, ..FileStat::default() };
+                let names = ["flac", "txt"].into_iter().flat_map(|kind| (10..22).map(move |at| format!("{at}.{kind}")));
+                let mut paths: Vec<_> = names.map(|name| (LibraryPath::from(name.as_str()), stat)).collect();
+                paths.sort_by(|(one, _), (other, _)| one.cmp(other));
+                Ok(if after.is_some() { Vec::new() } else { paths })
+            }
+
+            fn len(&self) -> Result<u64, Infallible> {
+                Ok(24)
+            }
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        let unwatched = crate::stream::Holds::new();
+        let scanner = Scanner {
+            root: Arc::new(Root::open(folder.path()).unwrap()),
+            index: Rows,
+            ignore_ctime: false,
+            brake: Brake::new(50),
+            missing: Missing::new(unwatched.clone()),
+            tally: Arc::default(),
+        };
+        let _polled = unwatched.hold(LibraryPath::root());
+        let (hints, report) = scanner.walk(vec![LibraryPath::root()], Origin::Scan);
+        assert_eq!(hints.count().await, 0);
+        let report = report.await.unwrap();
+        assert_eq!((report.gone.len(), report.left_out.len()), (12, 12));
+        for whole_library in [true, false] {
+            let deletions = scanner.deletions(&report, whole_library);
+            assert_eq!(deletions.gone, report.left_out);
+        }
+        assert_eq!(scanner.brake.held(), 12, "of twelve rows that the rules are for, all are gone");
+    }
+
+    #[tokio::test]
     async fn what_is_walked_is_in_doubt_until_all_that_was_found_there_was_looked_at() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("a")).unwrap();
         std::fs::write(folder.path().join("a/x.mp3"), b"").unwrap();
         let scanner = Scanner {
             root: Arc::new(Root::open(folder.path()).unwrap()),
-            extensions: Extensions::default(),
             index: NoRows,
             ignore_ctime: false,
             brake: Brake::new(50),

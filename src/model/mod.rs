@@ -5,6 +5,7 @@ mod extensions;
 mod hint;
 mod path;
 mod renames;
+mod rules;
 mod settings;
 mod track;
 
@@ -13,6 +14,7 @@ pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
 pub use renames::{Member, RenameGroup, Ties};
+pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use settings::{InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
 pub use track::{Content, FileStat, Fingerprint, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 

@@ -76,6 +76,17 @@ async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
 
 impl Service {
     async fn index_once(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
+        // Once, unless more rows are left out than one walk remembers.
+        for _ in 0..MOST_WALKS {
+            if !self.index_round(shutdown).await? || shutdown.is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks everything and tells of what is new, then of what is gone; says whether there is more of that.
+    async fn index_round(&self, shutdown: &CancellationToken) -> Result<bool, ServiceError> {
         let mut found = WalkReport::default();
         let mut subtrees = vec![LibraryPath::root()];
         // Once, unless the library changes under the walk: then what changed is walked again.
@@ -86,7 +97,7 @@ impl Service {
             let (hints, report) = self.scanner.walk(subtrees, Origin::Scan);
             self.index(hints, shutdown).await;
             self.finish_looks(shutdown).await;
-            let Ok(mut report) = report.await else { return Ok(()) };
+            let Ok(mut report) = report.await else { return Ok(false) };
             self.index(futures::stream::iter(report.replaced_hints(Origin::Scan)), shutdown).await;
             self.finish_looks(shutdown).await;
             found.append(report);
@@ -99,13 +110,14 @@ impl Service {
             self.failed(path, &std::io::Error::other(error.clone()));
         }
         if shutdown.is_cancelled() {
-            return Ok(());
+            return Ok(false);
         }
         let gone = self.scanner.deletions(&found, true).gone;
-        let looks = gone.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Scan));
+        let looks =
+            gone.into_iter().map(|path| FsEvent { is_indexed: true, ..FsEvent::new(path, Quiet::Found, Origin::Scan) });
         self.index(futures::stream::iter(looks), shutdown).await;
         self.finish_looks(shutdown).await;
-        Ok(())
+        Ok(found.left_out_in_all > found.left_out.len() as u64)
     }
 
     /// Looks at files that were found changing until they are finished, or for long enough.
@@ -129,12 +141,28 @@ impl Service {
 
     /// The files that were found changing and are worth another look.
     fn take_unfinished(&self) -> Vec<FsEvent> {
-        let (waiting, given_up): (Vec<FsEvent>, Vec<FsEvent>) =
-            self.inbox.take_all().into_iter().partition(|look| look.attempt <= MOST_ATTEMPTS);
+        let (waiting, given_up): (Vec<FsEvent>, Vec<FsEvent>) = self
+            .inbox
+            .take_all()
+            .into_iter()
+            .filter(|look| !self.is_left(look))
+            .partition(|look| look.attempt <= MOST_ATTEMPTS);
         for look in given_up {
             self.failed(&look.path, &std::io::Error::other("it keeps changing"));
         }
         waiting
+    }
+
+    /// Whether a file is left to the next scan: one that has been empty for less than a minute may be a download
+    /// that is about to begin.
+    fn is_left(&self, look: &FsEvent) -> bool {
+        let is_empty = look.last_seen.is_some_and(|stat| stat.size == 0);
+        let is_left = is_empty && matches!(look.quiet, Quiet::Again(wait) if wait > self.settings.settle);
+        if is_left {
+            self.counters.left.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(path = %look.path.under(self.root.path()).display(), "empty for less than a minute; left to the next scan");
+        }
+        is_left
     }
 
     fn summary(&self, begun: Instant) -> Summary {
@@ -147,6 +175,7 @@ impl Service {
             unchanged: unchanged_on_walk + self.counters.unchanged.load(Ordering::Relaxed),
             events,
             failed: self.counters.failed.load(Ordering::Relaxed),
+            left: self.counters.left.load(Ordering::Relaxed),
             held: self.scanner.brake.held(),
             bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
             verified,

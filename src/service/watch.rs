@@ -202,7 +202,6 @@ impl Eyes {
         Handler {
             root: Arc::clone(&service.root),
             generation: service.root.generation(),
-            extensions: service.settings.extensions.clone(),
             inbox: service.inbox.clone(),
             trouble: Arc::new(move |trouble| {
                 let mut signs = lock(&signs);

@@ -17,6 +17,8 @@ pub struct Counters {
     pub unchanged: AtomicU64,
     /// Looks that found out nothing.
     pub failed: AtomicU64,
+    /// Files that a scan leaves to the next one.
+    pub left: AtomicU64,
 }
 
 /// A number for each event type.
@@ -83,6 +85,8 @@ pub struct Summary {
     pub events: EventCounts<u64>,
     /// Files and directories that could not be read.
     pub failed: u64,
+    /// Files that are left to the next scan, for they have been empty for less than a minute.
+    pub left: u64,
     /// Deletes that are held.
     pub held: u64,
     /// Bytes of new or changed files that were read for hashing.
@@ -108,6 +112,9 @@ impl fmt::Display for Summary {
         writeln!(formatter, "changed       {}{told}", self.events.total())?;
         writeln!(formatter, "unchanged     {}", self.unchanged)?;
         writeln!(formatter, "failed        {}", self.failed)?;
+        if self.left > 0 {
+            writeln!(formatter, "left          {} (empty for less than a minute)", self.left)?;
+        }
         if self.held > 0 {
             writeln!(formatter, "held deletes  {}", self.held)?;
         }

@@ -68,7 +68,7 @@ impl Hint for FsEvent {
 
 /// The verbs of the chain, for every stream.
 pub trait HintStreamExt: Stream + Sized {
-    /// Keeps the hints whose path has one of these extensions, in any case.
+    /// Keeps the hints whose path has one of these extensions, in any case, or has a row in the index.
     ///
     /// Law: the output is the input without the other hints, in the same order.
     ///

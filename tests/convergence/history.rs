@@ -34,6 +34,10 @@ const NAMES: [&[u8]; 12] = [
     b"e",
 ];
 
+/// The patterns that operations choose from.
+const PATTERNS: [&str; 10] =
+    ["", "x.mp3", "/a/b/", "*.flac", "d/", "*.mp3\n!/y.mp3", "!x.mp3", "e", "a.mp3/", "[xy].*\n!a/**"];
+
 /// What the world around a history does beside it.
 pub(crate) trait World {
     /// Where messages go.
@@ -66,7 +70,8 @@ impl World for Pipe {
 
     fn patience(&self) -> Duration {
         let seconds = std::env::var("CHAOS_PATIENCE_SECS").ok().and_then(|seconds| seconds.parse().ok());
-        Duration::from_secs(seconds.unwrap_or(60))
+        // A file that was left empty is told of a minute later.
+        Duration::from_secs(seconds.unwrap_or(120))
     }
 }
 
@@ -275,6 +280,18 @@ impl History {
                     self.program.terminate()?;
                 }
                 self.down_for = operations;
+            }
+            Operation::Ignore { directory: at, patterns, how } => {
+                self.tree.ignore(&directory(at), PATTERNS[patterns % PATTERNS.len()], how);
+            }
+            Operation::Exclude { patterns, kill } => {
+                if kill {
+                    self.program.kill();
+                } else {
+                    self.program.terminate()?;
+                }
+                PATTERNS[patterns % PATTERNS.len()].clone_into(&mut self.program.exclude);
+                self.tree.exclude(&self.program.exclude);
             }
             Operation::Freeze { milliseconds } => {
                 self.program.freeze();

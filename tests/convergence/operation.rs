@@ -137,6 +137,17 @@ pub(crate) enum Operation {
         file: Choice,
         content: Content,
     },
+    /// Writes, replaces or removes the ignore file of a directory.
+    Ignore {
+        directory: Choice,
+        patterns: usize,
+        how: Ignoring,
+    },
+    /// Kills or stops the program, and starts it again with other patterns in `EXCLUDE`.
+    Exclude {
+        patterns: usize,
+        kill: bool,
+    },
     Pause {
         milliseconds: u64,
     },
@@ -165,6 +176,14 @@ pub(crate) enum Operation {
         kind: usize,
         milliseconds: u64,
     },
+}
+
+/// What happens to an ignore file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ignoring {
+    Write,
+    Replace,
+    Remove,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -223,7 +242,12 @@ fn operation(random: &mut Random, with_broker: bool) -> Operation {
         76 => Op::LinkSymbolically { to: one, at: other },
         77 => Op::MakePipe { at: one },
         78 => Op::WriteInTightLoop { file: one, content },
-        79..=91 => Op::Pause { milliseconds },
+        79..=80 => {
+            let how = [Ignoring::Write, Ignoring::Replace, Ignoring::Remove][few % 3];
+            Op::Ignore { directory: one, patterns: number, how }
+        }
+        81 => Op::Exclude { patterns: number, kill: few.is_multiple_of(2) },
+        82..=91 => Op::Pause { milliseconds },
         92..=93 => Op::Kill,
         94 => Op::Terminate,
         95..=96 => Op::Down { kill: number.is_multiple_of(2), operations: few },

@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use file_watcher::model::Extensions;
+use file_watcher::model::{IGNORE_FILE, IgnoreFile, LibraryPath, Patterns, Rules};
 use sha2::{Digest, Sha256};
+
+use crate::operation::Ignoring;
 
 /// SHA-256 in hexadecimal.
 pub(crate) type Hash = String;
@@ -86,7 +88,7 @@ pub(crate) struct Tree {
     pub(crate) effects: u64,
     /// What was done, for people.
     pub(crate) journal: Vec<String>,
-    extensions: Extensions,
+    rules: Rules,
 }
 
 impl Tree {
@@ -104,7 +106,7 @@ impl Tree {
             touched: HashMap::new(),
             effects: 0,
             journal: Vec::new(),
-            extensions: Extensions::default(),
+            rules: Rules::default(),
         }
     }
 
@@ -115,7 +117,7 @@ impl Tree {
 
     /// The audio files that the library must be seen to hold.
     pub(crate) fn library(&self) -> Library {
-        let in_library = self.names.iter().filter_map(|(path, id)| Some((self.audio(path)?, id)));
+        let in_library = self.names.iter().filter_map(|(path, id)| Some((self.published(path)?, id)));
         in_library.map(|(path, id)| (path.to_path_buf(), self.files[id].hash.clone())).collect()
     }
 
@@ -131,7 +133,7 @@ impl Tree {
                 if kind.is_dir() {
                     directories.push(path);
                 } else if kind.is_file()
-                    && let Some(audio) = self.audio(&path)
+                    && let Some(audio) = self.published(&path)
                 {
                     found.insert(audio.to_path_buf(), hash(&fs::read(entry.path()).unwrap()));
                 }
@@ -478,7 +480,54 @@ impl Tree {
     fn audio<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         let path = path.strip_prefix(LIBRARY).ok()?;
         let name = path.file_name()?;
-        self.extensions.matches_name(name.as_bytes()).then_some(path)
+        self.rules.extensions().matches_name(name.as_bytes()).then_some(path)
+    }
+
+    /// The same, if neither the patterns of `EXCLUDE` nor the ignore files that are on the disk now leave it out.
+    fn published<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+        let path = self.audio(path)?;
+        let whole = LibraryPath::from_bytes(path.as_os_str().as_bytes());
+        let mut directory = LibraryPath::root();
+        let mut ignore_file = None;
+        for name in whole.names() {
+            if let Ok(text) = fs::read(directory.join(IGNORE_FILE).under(&self.folder.join(LIBRARY))) {
+                let (patterns, _) = Patterns::of_text(&text);
+                let (directory, text) = (directory.clone(), text.into_boxed_slice());
+                ignore_file = Some(Arc::new(IgnoreFile { directory, text, patterns, above: ignore_file }));
+            }
+            let is_directory = directory.join(name) != whole;
+            if self.rules.leave_out(ignore_file.as_deref(), &directory, name, is_directory) {
+                return None;
+            }
+            directory = directory.join(name);
+        }
+        Some(path)
+    }
+
+    /// From now on the program leaves out what these patterns match.
+    pub(crate) fn exclude(&mut self, patterns: &str) {
+        let (exclude, _) = Patterns::of_text(patterns.as_bytes());
+        self.rules = Rules::default().excluding(exclude, Patterns::default(), true);
+        self.effects += self.names.len() as u64;
+        self.note(format!("excluded: {patterns:?}"));
+    }
+
+    /// Gives a directory these patterns, or takes them away.
+    pub(crate) fn ignore(&mut self, directory: &Path, patterns: &str, how: Ignoring) {
+        let directory = self.folder.join(directory);
+        let file = directory.join(OsStr::from_bytes(IGNORE_FILE));
+        let done = match how {
+            Ignoring::Write => fs::write(&file, patterns),
+            Ignoring::Replace => {
+                let new = directory.join("new rules");
+                fs::write(&new, patterns).and_then(|()| fs::rename(&new, &file))
+            }
+            Ignoring::Remove => fs::remove_file(&file),
+        };
+        if done.is_ok() {
+            self.effects += self.names.len() as u64;
+            self.note(format!("{how:?} {}: {patterns:?}", file.display()));
+        }
     }
 
     fn adopt(&mut self, path: &Path, bytes: Vec<u8>) -> FileId {

@@ -12,6 +12,7 @@ mod links;
 mod names;
 mod offline;
 mod roots;
+mod rules;
 mod silent;
 mod space;
 mod special;

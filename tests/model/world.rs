@@ -289,7 +289,8 @@ impl World {
     fn examiner(&self) -> Examiner<&Self, &Self, &Memory> {
         let process = self.process.borrow();
         // Time does not pass here: a file is quiet once two looks saw the same of it.
-        let patience = Patience { debounce: Duration::ZERO, settle: Duration::ZERO, ignore_ctime: false };
+        let patience =
+            Patience { debounce: Duration::ZERO, settle: Duration::ZERO, empty: Duration::ZERO, ignore_ctime: false };
         Examiner {
             disk: self,
             contents: self,
