@@ -266,7 +266,7 @@ pub enum Seen {
         stat: FileStat,
         /// Its content.
         content: Content,
-        /// The indexed paths from which it may have been moved here, best first; each was seen to be gone.
+        /// The indexed paths whose file this may be, best first; each was seen to be gone or to hold another file.
         candidates: Vec<LibraryPath>,
     },
 }
@@ -276,8 +276,8 @@ pub enum Seen {
 pub enum Content {
     /// It was read.
     Read(Track),
-    /// Nothing was read: it is what the row of this vanished path says, for it is that very file. The new row keeps
-    /// that row's ctime.
+    /// Nothing was read: it is what the row of this path says, for it is that very file, and the path was seen to
+    /// be gone or to hold another file. The new row keeps that row's ctime.
     MovedFrom(LibraryPath),
 }
 

@@ -1,5 +1,7 @@
 //! One history: operations on a library and its watcher, and whether the two agree in the end.
 
+mod names_passed_round;
+
 use std::fmt::Write as _;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
@@ -7,9 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::names;
 use crate::operation::{Choice, Content, Operation, When};
 use crate::program::{Program, Target};
 use crate::replay::Replay;
+use crate::support::strict::StrictConsumers;
 use crate::tree::{How, LIBRARY, Library, OUTSIDE, Tree, name};
 
 /// How long everything may stay as it is after the messages agree, and must.
@@ -112,7 +116,8 @@ pub(crate) struct Failure {
 /// Runs the operations, and judges.
 pub(crate) fn run(operations: &[Operation], world: &mut dyn World) -> Result<Figures, Failure> {
     let folder = tempfile::Builder::new().prefix("file-watcher-chaos-").tempdir().unwrap();
-    let replay = Arc::new(Mutex::new(Replay::new(&folder.path().join(LIBRARY))));
+    let root = folder.path().join(LIBRARY);
+    let replay = Arc::new(Mutex::new(Replay::new(&root, names::are_about_names(operations))));
     world.begin(&replay);
     let mut history = History {
         tree: Tree::new(folder.path(), crate::program::SETTLE),
@@ -251,6 +256,9 @@ impl History {
                 return Err(format!("never was the file left like that: {told:?}"));
             }
         }
+        for (deleted, rows) in replay.strict.iter().flat_map(StrictConsumers::rows) {
+            self.tree.check_strict_rows(&rows).map_err(|wrong| format!("a strict consumer ({deleted:?}): {wrong}"))?;
+        }
         let (messages, effects) = (replay.told.len() as u64, self.tree.effects);
         if messages > effects + effects / 5 + 10 {
             return Err(format!("{messages} messages for {effects} changes"));
@@ -305,6 +313,7 @@ impl History {
                 }
             }
             Operation::CutConnection { .. } | Operation::BadWeather { .. } => world.disturb(operation),
+            Operation::Names(ref operation) => self.pass_names_round(operation),
             _ => self.change(operation),
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! comes. So a sequence stays one when some of its operations are left out, which is what shrinking
 //! does.
 
+use crate::names::{self, NameOperation};
 use crate::random::Random;
 
 /// Bytes from which on a file takes time to hash.
@@ -167,6 +168,8 @@ pub(crate) enum Operation {
         one: Choice,
         other: Choice,
     },
+    /// Passes names round, or changes a file that has a part in that.
+    Names(NameOperation),
     /// Ends the connection to the broker, at once or in the middle of a frame.
     CutConnection {
         after_bytes: Option<u64>,
@@ -193,10 +196,12 @@ pub(crate) enum When {
     Future,
 }
 
-/// The first `count` operations of a seed.
-pub(crate) fn operations(seed: u64, count: usize, with_broker: bool) -> Vec<Operation> {
+/// The first `count` operations of a seed. So many of a hundred seeds are about names.
+pub(crate) fn operations(seed: u64, count: usize, with_broker: bool, names_percent: usize) -> Vec<Operation> {
     let mut random = Random::new(seed);
-    (0..count).map(|_| operation(&mut random, with_broker)).collect()
+    // Drawn from another sequence, so that it does not change that of the seed.
+    let draw = if Random::new(!seed).percent(names_percent) { names::operation } else { operation };
+    (0..count).map(|_| draw(&mut random, with_broker)).collect()
 }
 
 fn operation(random: &mut Random, with_broker: bool) -> Operation {

@@ -3,7 +3,9 @@
 //! Whatever is done to the disk goes through here, so it is known without looking what every name
 //! holds, and every content that a name ever had.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod identity;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -81,6 +83,10 @@ pub(crate) struct Tree {
     next_id: FileId,
     slow: Vec<SlowWrite>,
     complete: HashSet<(PathBuf, Hash)>,
+    /// Which file had which content, in histories whose contents are all different.
+    holders: HashMap<Hash, FileId>,
+    /// All names that each file ever had.
+    ever_at: HashMap<FileId, BTreeSet<PathBuf>>,
     /// When a file was last closed or renamed: for a while after that the program may hear of it, and
     /// take what it finds then for finished as soon as it is quiet.
     touched: HashMap<FileId, Instant>,
@@ -103,6 +109,8 @@ impl Tree {
             next_id: 0,
             slow: Vec::new(),
             complete: HashSet::new(),
+            holders: HashMap::new(),
+            ever_at: HashMap::new(),
             touched: HashMap::new(),
             effects: 0,
             journal: Vec::new(),
@@ -373,7 +381,7 @@ impl Tree {
             let new = joined(to, relative);
             let counts = self.audio(&path).is_some() || self.audio(&new).is_some();
             self.effects += u64::from(counts);
-            self.names.insert(new, id);
+            self.name(new, id);
             if self.slow.iter().all(|write| write.id != id || write.excused) {
                 let hash = self.files[&id].hash.clone();
                 self.remember(id, &hash);
@@ -390,7 +398,7 @@ impl Tree {
         if fs::hard_link(self.folder.join(from), self.folder.join(to)).is_ok()
             && let Some(&id) = self.names.get(from)
         {
-            self.names.insert(to.to_path_buf(), id);
+            self.name(to.to_path_buf(), id);
             self.changed(id);
             self.note(format!("linked {from:?} to {to:?}"));
         }
@@ -532,9 +540,14 @@ impl Tree {
 
     fn adopt(&mut self, path: &Path, bytes: Vec<u8>) -> FileId {
         self.next_id += 1;
-        self.names.insert(path.to_path_buf(), self.next_id);
+        self.name(path.to_path_buf(), self.next_id);
         self.files.insert(self.next_id, Known::new(bytes));
         self.next_id
+    }
+
+    fn name(&mut self, path: PathBuf, id: FileId) {
+        self.ever_at.entry(id).or_default().insert(path.clone());
+        self.names.insert(path, id);
     }
 
     fn forget(&mut self, path: &Path) {
@@ -555,6 +568,7 @@ impl Tree {
 
     fn remember(&mut self, id: FileId, hash: &Hash) -> u64 {
         self.touched.insert(id, Instant::now());
+        self.holders.insert(hash.clone(), id);
         let names = self.names_of(id);
         let audio: Vec<PathBuf> = names.iter().filter_map(|path| self.audio(path)).map(Path::to_path_buf).collect();
         let count = audio.len() as u64;

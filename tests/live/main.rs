@@ -5,9 +5,12 @@
 
 #[path = "../support/library.rs"]
 mod library;
+#[path = "../support/strict.rs"]
+mod strict;
 
 mod brake;
 mod files;
+mod identity;
 mod links;
 mod names;
 mod offline;
