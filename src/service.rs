@@ -144,6 +144,7 @@ impl Service {
             doubts: inbox.doubts().clone(),
             replaced: inbox.replaced().clone(),
             unwatched: unwatched.clone(),
+            renames: inbox.renames().clone(),
             verified_bytes: Arc::default(),
         };
         let scanner = Scanner {

@@ -1,6 +1,7 @@
 //! One look at one path: what is there, is it finished, and what is in it.
 
 use std::cell::LazyCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Disk, Entry};
 use crate::model::{
-    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Row, Seen, Ties,
-    Token, Track,
+    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, RenameGroups, Row,
+    Seen, Ties, Token, Track,
 };
 use crate::stream::{Holds, Tied};
 
@@ -64,6 +65,8 @@ pub struct Examiner<D, C, I> {
     pub replaced: Holds,
     /// Subtrees of which nobody tells what happens there: only walks call deleted what is gone from them.
     pub unwatched: Holds,
+    /// Renames that are going on, which may find a file that has left its path.
+    pub renames: RenameGroups,
     /// Bytes of files that were read only to make sure that nothing but their names had changed.
     pub verified_bytes: Arc<AtomicU64>,
 }
@@ -100,8 +103,23 @@ impl Examined {
 }
 
 impl Tied for Examined {
+    type Key = LibraryPath;
+
+    fn key(&self) -> &LibraryPath {
+        &self.path
+    }
+
     fn ties(&self) -> Option<&Ties> {
         self.is_displaced.then_some(&self.ties)
+    }
+
+    fn in_place_of(mut self, mut older: Self) -> Self {
+        self.tokens.append(&mut older.tokens);
+        self.ties.append(&mut older.ties);
+        self.look_under |= older.look_under;
+        // Its file may be found by the same looks as before.
+        self.is_displaced |= older.is_displaced && self.outcome.found_a_file();
+        self
     }
 }
 
@@ -125,6 +143,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    fn found_a_file(&self) -> bool {
+        let (Self::New(observation) | Self::Observed(observation, _) | Self::Trusted(observation, _)) = self else {
+            return false;
+        };
+        matches!(observation.seen, Seen::File { .. })
+    }
+
     /// A word or two for the log.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -143,7 +168,7 @@ impl Outcome {
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Looks at a path. Blocks for as long as reading the file takes.
     pub fn examine(&self, look: FsEvent) -> Examined {
-        let (path, ties) = (look.path.clone(), look.ties.clone());
+        let (path, mut ties) = (look.path.clone(), look.ties.clone());
         // Also here until the commit: another look takes them along, and without one they are let go of then.
         let mut tokens: Vec<Token> = look.walks.iter().chain(&look.holds).cloned().collect();
         let mut look_under = false;
@@ -152,7 +177,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             && next.attempt > WALKS_WAIT_FOR
         {
             next.walks.clear();
+            next.ties.member_of.clear();
         }
+        ties.left_in.append(&mut self.renames.open());
         let is_displaced = !ties.left_in.is_empty() && self.is_displaced(&path, &outcome);
         Examined { path, outcome, look_under, tokens, ties, is_displaced }
     }
@@ -202,14 +229,15 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// the disk with the row before and so found nothing to say: after `mv d e` and `mv e d`, no event names
     /// the files either. A path that is as committed now was not missed, and later changes have hints of their own.
     pub fn overtaken(&self, observations: &[Observation], changes: &[FileEvent]) -> Vec<LibraryPath> {
-        let looked_at = observations.iter().map(|observation| (&observation.path, found_by(observation)));
-        let sources = changes.iter().filter_map(|event| match &event.change {
+        // Paths that lost their rows without a look at them are as good as found missing.
+        let emptied = changes.iter().filter_map(|event| match &event.change {
             Change::Moved { from, .. } => Some((from, None)),
-            _ => None,
+            Change::Deleted(path) => Some((path, None)),
+            Change::Created(_) | Change::Modified(_) => None,
         });
-        let mut found: Vec<(&LibraryPath, Option<FileStat>)> = looked_at.chain(sources).collect();
-        found.sort_unstable_by_key(|(path, _)| *path);
-        let paths: Vec<&LibraryPath> = found.iter().map(|(path, _)| *path).collect();
+        let mut found: BTreeMap<&LibraryPath, Option<FileStat>> = emptied.collect();
+        found.extend(observations.iter().map(|observation| (&observation.path, found_by(observation))));
+        let paths: Vec<&LibraryPath> = found.keys().copied().collect();
         let now = self.disk.look_up(&paths);
         let overtaken = found.into_iter().zip(now).filter(|((path, found), now)| self.is_overtaken(path, *found, now));
         overtaken.map(|((path, _), _)| path.clone()).collect()
@@ -328,8 +356,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// No regular file is at the path.
-    fn gone(&self, look: FsEvent, entry: Entry, row: Option<&Row>) -> io::Result<Outcome> {
+    fn gone(&self, mut look: FsEvent, entry: Entry, row: Option<&Row>) -> io::Result<Outcome> {
         let Some(row) = row else { return Ok(Outcome::Unchanged) };
+        // No file of a group has come here, so nobody need wait for this look.
+        look.ties.member_of.clear();
         if self.claimed.is_held(&look.path) {
             return Ok(Outcome::Again(look_again(look, FIRST_RETRY, None)));
         }
@@ -626,6 +656,7 @@ mod tests {
             doubts: Holds::new(),
             replaced: Holds::new(),
             unwatched: Holds::new(),
+            renames: RenameGroups::default(),
             verified_bytes: Arc::default(),
         }
     }
@@ -852,9 +883,19 @@ mod tests {
         // On a filesystem that may be mounted or not.
         let examiner = examiner(old(9), Some((HERE, FileStat { mount: MountId(7), ..old(9) })));
         let Examiner { contents, index, patience, claimed, doubts, replaced, unwatched, .. } = examiner;
-        let verified_bytes = Arc::default();
-        let examiner =
-            Examiner { disk: LeftOut, contents, index, patience, claimed, doubts, replaced, unwatched, verified_bytes };
+        let (renames, verified_bytes) = (RenameGroups::default(), Arc::default());
+        let examiner = Examiner {
+            disk: LeftOut,
+            contents,
+            index,
+            patience,
+            claimed,
+            doubts,
+            replaced,
+            unwatched,
+            renames,
+            verified_bytes,
+        };
         let _polled = examiner.unwatched.hold(LibraryPath::root());
         let look = |path: &str, quiet| examiner.examine(FsEvent::new(path.into(), quiet, Origin::Scan)).outcome;
         let Outcome::Again(again) = look(HERE, Quiet::Found) else { panic!("it did not wait as deletions do") };

@@ -27,6 +27,9 @@ const AHEAD: usize = 512;
 /// Vanished paths that one walk remembers. Where there are more, the rest is left to the next walk.
 const MOST_GONE: usize = 100_000;
 
+/// How long looks at paths that hold another file wait for a walk to find their old files.
+const WALK_LIMIT: Duration = Duration::from_secs(3);
+
 /// Paths with another file that one walk remembers. More are looked at with the first wave.
 const MOST_REPLACED: usize = 100_000;
 
@@ -269,6 +272,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         recent: Arc<Rounds>,
     ) -> impl Stream<Item = FsEvent> {
         async_stream::stream! {
+            let mut subtrees = subtrees;
             let whole_library = subtrees.iter().any(|subtree| subtree.path.is_root());
             let Some(_turn) = recent.turn(whole_library).await else { return };
             let looks = TaskTracker::new();
@@ -279,13 +283,24 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             let paths = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
             let (hints, report) = self.walk(paths, origin);
             let first_wave = TaskTracker::new();
+            // A file that is found elsewhere by this walk may have left a path that is being looked at now.
+            let own_group = inbox.renames().begin(WALK_LIMIT);
+            let mut members = vec![own_group.join()];
+            let of_subtrees = subtrees.iter_mut().flat_map(|subtree| std::mem::take(&mut subtree.members));
+            members.extend(of_subtrees);
+            let join = |hint: &mut FsEvent| hint.ties.member_of.extend(members.iter().map(|it| it.group().join()));
             for await hint in hints {
                 let mut hint = inbox.doubting(hint);
+                join(&mut hint);
                 hint.walks.extend([Token::new(looks.token()), Token::new(first_wave.token())]);
                 yield hint;
             }
             let Ok(mut report) = report.await else { return };
-            let replaced = report.replaced_hints(origin);
+            let mut replaced = report.replaced_hints(origin);
+            members.remove(0);
+            let join = |hint: &mut FsEvent| hint.ties.member_of.extend(members.iter().map(|it| it.group().join()));
+            replaced.iter_mut().for_each(join);
+            drop(members);
             if !replaced.is_empty() {
                 first_wave.close();
                 first_wave.wait().await;

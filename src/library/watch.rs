@@ -169,6 +169,8 @@ struct Burst {
 struct Went {
     path: LibraryPath,
     marked: bool,
+    /// The renames that it belongs to.
+    group: RenameGroup,
 }
 
 impl Translator {
@@ -184,7 +186,7 @@ impl Translator {
             burst.last = now;
             return burst.group.clone();
         }
-        let group = RenameGroup::new(BURST_LIMIT);
+        let group = self.handler.inbox.renames().begin(BURST_LIMIT);
         self.burst = Some(Burst { group: group.clone(), began: now, last: now });
         group
     }
@@ -245,9 +247,9 @@ impl Translator {
         }
         let is_audio = self.is_audio(&here);
         match event.kind {
-            EventKind::Create(CreateKind::Folder) => drop(self.mark(here, NEW_DIRECTORY_WAIT)),
+            EventKind::Create(CreateKind::Folder) => self.mark_new(here),
             EventKind::Create(_) if is_audio => self.content_may_have_changed(here, Quiet::Created, false),
-            EventKind::Create(_) if self.is_to_be_walked(path) => drop(self.mark(here, NEW_DIRECTORY_WAIT)),
+            EventKind::Create(_) if self.is_to_be_walked(path) => self.mark_new(here),
             EventKind::Access(AccessKind::Close(AccessMode::Write)) if is_audio => {
                 self.content_may_have_changed(here, Quiet::Closed, true);
             }
@@ -337,6 +339,12 @@ impl Translator {
         self.mark_by(subtree, |inbox, path| inbox.mark(path, wait))
     }
 
+    /// Asks for a walk of a directory that is new here. It may hold files that have just left other names.
+    fn mark_new(&mut self, directory: LibraryPath) {
+        let member = self.rename_group().join();
+        self.mark_by(directory, |inbox, path| inbox.mark_new(path, NEW_DIRECTORY_WAIT, Arc::clone(&member)));
+    }
+
     /// The same, where the directory went away.
     fn mark_gone(&self, subtree: LibraryPath) -> bool {
         self.mark_by(subtree, |inbox, path| inbox.mark_gone(path, GONE_DIRECTORY_WAIT))
@@ -364,16 +372,16 @@ impl Translator {
 
     fn name_went(&mut self, path: LibraryPath, is_audio: bool, tracker: Option<usize>) {
         let mut marked = false;
+        let group = self.rename_group();
         if is_audio {
-            let ties = Ties { left_in: vec![self.rename_group()], ..Ties::default() };
-            self.push(FsEvent { ties, ..self.hint(path.clone(), Quiet::Gone) });
+            self.push(self.hint(path.clone(), Quiet::Gone));
         } else {
             // It may have been a directory, of which only its own name is told.
             marked = self.mark_gone(path.clone());
         }
         if let Some(tracker) = tracker {
             self.rename_order.push_back(tracker);
-            self.renames.insert(tracker, Went { path, marked });
+            self.renames.insert(tracker, Went { path, marked, group });
             if self.rename_order.len() > RENAMES_REMEMBERED
                 && let Some(oldest) = self.rename_order.pop_front()
             {
@@ -386,12 +394,13 @@ impl Translator {
         let from = tracker.and_then(|tracker| self.renames.remove(&tracker));
         if self.is_to_be_walked(absolute) {
             // Its files tell nothing of their own.
-            self.mark(path, NEW_DIRECTORY_WAIT);
+            self.mark_new(path);
             return;
         }
         self.unmark_if_no_directory(from.as_ref(), absolute);
         if is_audio {
-            let member_of = vec![self.rename_group().join()];
+            let group = from.as_ref().map_or_else(|| self.rename_group(), |from| from.group.clone());
+            let member_of = vec![group.join()];
             let ties = Ties { member_of, ..Ties::default() };
             let Handler { inbox, root, .. } = &self.handler;
             let extensions = root.rules().extensions();
@@ -410,7 +419,7 @@ impl Translator {
     /// What went by another name may have been a directory, which was to be walked. If it has a name again and is
     /// no directory, it was a file, and not one of ours; or a directory that is already somewhere else.
     fn unmark_if_no_directory(&self, from: Option<&Went>, now: &Path) {
-        if let Some(Went { path, marked: true }) = from
+        if let Some(Went { path, marked: true, .. }) = from
             && now.symlink_metadata().is_ok()
             && !self.is_to_be_walked(now)
         {

@@ -19,8 +19,8 @@ use file_watcher::content::{Contents, Examined, Examiner, Outcome, Patience};
 use file_watcher::disk::{Disk as LookedAt, Entry};
 use file_watcher::library::{Inbox, Missing};
 use file_watcher::model::{
-    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Origin, Quiet, Seen,
-    Token, Track,
+    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Origin, Quiet,
+    RenameGroups, Seen, Token, Track,
 };
 use file_watcher::stream::{Hold, Holds};
 use futures::FutureExt;
@@ -300,6 +300,7 @@ impl World {
             doubts: process.inbox.doubts().clone(),
             replaced: process.inbox.replaced().clone(),
             unwatched: self.unwatched.clone(),
+            renames: RenameGroups::default(),
             verified_bytes: Arc::default(),
         }
     }
