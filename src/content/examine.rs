@@ -199,28 +199,54 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         outcomes: impl IntoIterator<Item = Outcome>,
         catch_up: impl FnOnce() -> bool,
     ) -> (Vec<Observation>, Vec<FsEvent>) {
-        let (mut observations, mut looks) = (Vec::new(), Vec::new());
+        let (mut confirmed, mut looks) = (Vec::new(), Vec::new());
+        // Files that are known to be elsewhere by looks that are not confirmed.
+        let mut on_their_way = Vec::new();
         let is_caught_up = LazyCell::new(catch_up);
         for outcome in outcomes {
             match outcome {
                 Outcome::Trusted(observation, instead) if !*is_caught_up || self.is_in_doubt(&observation) => {
+                    on_their_way.extend(found_by(&observation));
                     looks.push(instead);
                 }
                 Outcome::Observed(observation, mut instead) | Outcome::Trusted(observation, mut instead)
                     if self.is_overtaken_now(&observation) =>
                 {
+                    on_their_way.extend(found_by(&observation));
                     // What it found new is in no row, so a rename of the file cannot be trusted yet.
                     instead.holds.push(Token::new(self.doubts.hold(observation.path)));
                     looks.push(instead);
                 }
-                Outcome::New(observation) | Outcome::Observed(observation, _) | Outcome::Trusted(observation, _) => {
-                    observations.push(observation);
+                Outcome::New(observation) => confirmed.push((observation, None)),
+                Outcome::Observed(observation, instead) | Outcome::Trusted(observation, instead) => {
+                    confirmed.push((observation, Some(instead)));
                 }
                 Outcome::Again(look) => looks.push(look),
                 Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Failed(_) => {}
             }
         }
-        (observations, looks)
+        self.withdraw_dependent(&mut confirmed, on_their_way, &mut looks);
+        (confirmed.into_iter().map(|(observation, _)| observation).collect(), looks)
+    }
+
+    /// Takes back the looks at paths whose old files are on their way to other names: they wait for those.
+    fn withdraw_dependent(
+        &self,
+        confirmed: &mut Vec<(Observation, Option<FsEvent>)>,
+        mut on_their_way: Vec<FileStat>,
+        looks: &mut Vec<FsEvent>,
+    ) {
+        while let Some(file) = on_their_way.pop() {
+            let has_left = |(observation, instead): &mut (Observation, Option<FsEvent>)| {
+                let is_there = found_by(observation).is_some_and(|found| found.same_file(&file));
+                let row = || self.index.row(&observation.path).ok().flatten();
+                instead.is_some() && !is_there && row().is_some_and(|row| row.stat.same_file(&file))
+            };
+            for (observation, instead) in confirmed.extract_if(.., has_left) {
+                on_their_way.extend(found_by(&observation));
+                looks.extend(instead);
+            }
+        }
     }
 
     /// Where the disk is no longer as it was found, of the paths whose rows were just committed.
