@@ -96,8 +96,10 @@ pub enum Command {
     Scan,
     /// The same, then live until told to stop.
     Watch,
-    /// Publish the deletes that are held.
-    Approve,
+    /// List the deletes that are held; as JSON if this is set.
+    Held(bool),
+    /// Publish the deletes that are held at or beneath a path.
+    Approve(LibraryPath),
     /// Publish what is known at or beneath a path again.
     Replay(LibraryPath),
 }
@@ -173,6 +175,11 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// The file of the store: what one sink was sent says nothing about what another one knows.
+    pub fn store_file(&self) -> PathBuf {
+        self.state_dir.join(format!("{}.sqlite", self.sink.as_str()))
+    }
+
     /// The settings that `arguments` (the program's name first) and the process's environment give.
     pub fn from_env_and_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -210,7 +217,8 @@ impl Settings {
         let (verb, dir) = match verb {
             Some(Verb::Scan { dir }) => (Verb::Scan { dir: None }, dir),
             Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
-            Some(Verb::Approve { dir }) => (Verb::Approve { dir: None }, dir),
+            Some(Verb::Held { dir, json }) => (Verb::Held { dir: None, json }, dir),
+            Some(Verb::Approve { dir, path }) => (Verb::Approve { dir: None, path }, dir),
             Some(Verb::Replay { dir, path }) => (Verb::Replay { dir: None, path }, dir),
             None => (Verb::Watch { dir: None }, None),
         };
@@ -229,12 +237,9 @@ impl Settings {
         let command = match verb {
             Verb::Scan { .. } => Command::Scan,
             Verb::Watch { .. } => Command::Watch,
-            Verb::Approve { .. } => Command::Approve,
-            Verb::Replay { path: None, .. } => Command::Replay(LibraryPath::root()),
-            Verb::Replay { path: Some(path), .. } => {
-                let path = Given { label: "--path".to_owned(), value: path, by_default: false };
-                Command::Replay(places::beneath(&path, &root)?)
-            }
+            Verb::Held { json, .. } => Command::Held(json),
+            Verb::Approve { path, .. } => Command::Approve(places::beneath_or_root(path, &root)?),
+            Verb::Replay { path, .. } => Command::Replay(places::beneath_or_root(path, &root)?),
         };
 
         if flags.rebuild_index && !matches!(command, Command::Scan | Command::Watch) {

@@ -1,6 +1,7 @@
 //! The service: everything assembled from the settings, run once (`scan`) or for good (`watch`).
 
 mod delivery;
+mod held;
 mod replay;
 mod scan;
 mod watch;
@@ -8,7 +9,7 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,15 +23,16 @@ use crate::config::{Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Brake, Inbox, Missing, Scanner, Tally, Watcher};
+use crate::library::{Held, Inbox, Missing, Scanner, Tally, Watcher};
 use crate::message::Encoder;
-use crate::model::{FsEvent, LibraryPath, Observation, Quiet};
+use crate::model::{Change, FsEvent, LibraryPath, Observation, Quiet};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
-use crate::status::{Counters, Progress};
-use crate::store::{Committed, Damage, IndexReader, Rebuilt, StateDir, Store, StoreError};
+use crate::status::{Conditions, Counters, Progress};
+use crate::store::{Committed, Damage, IndexReader, Rebuilt, Store, StoreError};
 use crate::stream::{Hold, Holds, Leased, Leases, Settle};
 
+pub use held::{approve, held};
 pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
@@ -90,6 +92,11 @@ pub struct Service {
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
     counters: Counters,
+    conditions: Conditions,
+    /// Held by an approval until it is known what came of it.
+    approving: tokio::sync::Mutex<()>,
+    /// Whether a look found that its file's mount is gone, which the last walk of everything did not know.
+    is_mount_missed: AtomicBool,
     /// Threads that look at files: enough to keep the processors and the disk busy, and few enough not to fight over
     /// them. The other files in flight wait their turn.
     readers: ThreadPool,
@@ -102,15 +109,14 @@ pub struct Service {
 
 impl Service {
     /// Opens the library and the store.
-    pub fn open(settings: Settings, state_dir: &StateDir, instance_id: &str) -> Result<Self, ServiceError> {
+    pub fn open(settings: Settings, instance_id: &str) -> Result<Self, ServiceError> {
         use std::os::unix::ffi::OsStrExt;
 
         let root = Root::open(&settings.root)
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
-        // What one sink was told says nothing about what another one knows.
-        let file = state_dir.file(&format!("{}.sqlite", settings.sink.as_str()));
+        let file = settings.store_file();
         if settings.rebuild_index {
             rebuild(&file, settings.root.as_os_str().as_bytes())?;
         }
@@ -137,7 +143,7 @@ impl Service {
             extensions: settings.extensions.clone(),
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
-            brake: Brake::new(settings.mass_delete_percent),
+            held: Held::new(settings.mass_delete_percent, settings.rescan_interval.unwrap_or(LONGEST_HELD_RECHECK)),
             missing: Missing::new(unwatched.clone()),
             tally: Arc::new(Tally::default()),
         };
@@ -160,6 +166,9 @@ impl Service {
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
+            conditions: Conditions::default(),
+            approving: tokio::sync::Mutex::default(),
+            is_mount_missed: AtomicBool::new(false),
             readers: readers()?,
             replay_begun: Notify::new(),
             failures: Mutex::default(),
@@ -201,6 +210,11 @@ impl Service {
             match &item.outcome {
                 Outcome::Unchanged => drop(self.counters.unchanged.fetch_add(1, Ordering::Relaxed)),
                 Outcome::Failed(error) => self.failed(&item.path, error),
+                Outcome::Held => {
+                    self.is_mount_missed.store(true, Ordering::Relaxed);
+                    // Only that fills the register of what is held.
+                    self.inbox.mark(LibraryPath::root(), MOUNT_MISSED);
+                }
                 _ => {}
             }
             outcomes.push(item.outcome);
@@ -235,14 +249,6 @@ impl Service {
         };
         let confirming = tokio::task::spawn_blocking(move || examiner.confirm(outcomes, catch_up));
         confirming.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
-
-    /// Lets the deletes that are held pass with the walk that this asks for; says how many they are.
-    pub fn approve(&self) -> u64 {
-        let held = self.scanner.brake.held();
-        self.scanner.brake.approve();
-        self.inbox.mark(LibraryPath::root(), Duration::ZERO);
-        held
     }
 
     /// Commits until it succeeds: a full disk stops the intake, and nothing else.
@@ -301,6 +307,9 @@ impl Service {
             let event_type = event.change.event_type();
             self.counters.events.count(event_type);
             told.insert(event.change.path());
+            if let Change::Deleted(path) = &event.change {
+                self.scanner.held.deleted(path);
+            }
             tracing::debug!(event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
         }
         let silent = observations.iter().filter(|observation| !told.contains(&observation.path)).count();
@@ -427,6 +436,12 @@ fn readers_for(cores: usize) -> usize {
 /// How soon new work is told of in the log, and how often work that goes on.
 const SOON: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(10);
+
+/// How soon everything is walked after a look found that a mount is gone.
+const MOUNT_MISSED: Duration = Duration::from_millis(500);
+
+/// The longest wait between walks while deletes are held, if the library is not walked at an interval anyway.
+const LONGEST_HELD_RECHECK: Duration = Duration::from_hours(1);
 
 /// How long it goes without saying that the outbox is full.
 const FULL_SAID_AGAIN: Duration = Duration::from_mins(1);

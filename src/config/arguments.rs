@@ -20,13 +20,13 @@ use super::{Exit, SettingsError};
     max_term_width = 100,
     args_override_self = true,
     disable_help_subcommand = true,
-    override_usage = "file-watcher [FLAGS] [scan|watch|approve|replay] [DIR]",
+    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay] [DIR]",
     after_help = "Every setting is a flag or an environment variable; the flag wins. A variable that is set but empty \
                   counts as unset. Variables are also read from a file .env in the working directory; the real \
                   environment wins over it.\n\n\
                   Exit codes: 0 done, or watch was ended by SIGTERM or SIGINT; 1 failed, or another command was \
-                  interrupted; 2 asked for something that cannot be. A second signal ends any of them at once, and \
-                  nothing is lost."
+                  interrupted; 2 asked for something that cannot be; 3 scan is done, but could not read everything, or \
+                  holds deletes. A second signal ends any of them at once, and nothing is lost."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -47,10 +47,28 @@ pub(super) enum Verb {
         /// The library. Without it: DATA_DIR
         dir: Option<OsString>,
     },
-    /// Publish the deletes that were held because they were too many to be believed
+    /// List the deletes that are held, by reason and place
+    ///
+    /// Deletes that a walk infers are held while the files may only be out of sight: their filesystem is not mounted,
+    /// the library is empty, or more is missing than MASS_DELETE_PERCENT allows. The running service is asked;
+    /// without one the library is walked, and nothing is published.
+    Held {
+        /// The library. Without it: DATA_DIR
+        dir: Option<OsString>,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish the deletes that are held
+    ///
+    /// Also those that are held because a filesystem is not mounted. It says what is held before, waits until
+    /// the deletes are published, for a minute at most if a service is running, and says what came of it.
     Approve {
         /// The library. Without it: DATA_DIR
         dir: Option<OsString>,
+        /// Only what is at or beneath this path of the library.
+        #[arg(long, value_name = "PREFIX")]
+        path: Option<OsString>,
     },
     /// Publish everything that is known again, as created, for a consumer that lost its memory
     Replay {
@@ -440,7 +458,7 @@ fn one_line(error: &clap::Error) -> String {
             None => "there is an argument too many".to_owned(),
         },
         ErrorKind::InvalidSubcommand => format!(
-            "{:?} is not a command; the commands are scan and watch",
+            "{:?} is not a command; the commands are scan, watch, held, approve and replay",
             super::given::without_secrets(&context(ContextKind::InvalidSubcommand).unwrap_or_default())
         ),
         ErrorKind::InvalidValue => {

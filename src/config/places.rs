@@ -1,6 +1,6 @@
 //! The two directories: the library and the state.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -30,8 +30,14 @@ pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBu
     Ok(root)
 }
 
+/// The path that `--path` names; the root without it.
+pub(super) fn beneath_or_root(path: Option<OsString>, root: &Path) -> Result<LibraryPath, SettingsError> {
+    let Some(value) = path else { return Ok(LibraryPath::root()) };
+    beneath(&Given { label: "--path".to_owned(), value, by_default: false }, root)
+}
+
 /// A path of the library, given absolute or from the root. Nothing need be there.
-pub(super) fn beneath(given: &Given, root: &Path) -> Result<LibraryPath, SettingsError> {
+fn beneath(given: &Given, root: &Path) -> Result<LibraryPath, SettingsError> {
     let path = Path::new(&given.value);
     let inside = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
     let named =

@@ -90,6 +90,8 @@ pub enum Outcome {
     Again(FsEvent),
     /// The file is gone, perhaps to another name, which the next walk of everything has to find first.
     LeftToWalk,
+    /// The file is gone with its mount: its delete is held.
+    Held,
     /// Nothing could be found out: the row stays as it is, and the next walk looks again.
     Failed(io::Error),
 }
@@ -105,6 +107,7 @@ impl Outcome {
             Self::Unchanged => "unchanged",
             Self::Again(_) => "to be looked at again",
             Self::LeftToWalk => "left to the next walk",
+            Self::Held => "held",
             Self::Failed(_) => "failed",
         }
     }
@@ -159,7 +162,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                     observations.push(observation);
                 }
                 Outcome::Again(look) => looks.push(look),
-                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Failed(_) => {}
+                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Held | Outcome::Failed(_) => {}
             }
         }
         (observations, looks)
@@ -271,8 +274,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             // It went away with a root that is no longer the root: the walk of this one will tell.
             return Ok(Outcome::Unchanged);
         }
-        if is_hidden(row, entry) {
-            return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
+        if is_hidden(row, entry) && !look.approved {
+            return Ok(Outcome::Held);
         }
         if look.quiet != Quiet::Gone && self.unwatched.cover(&look.path) {
             return Ok(Outcome::LeftToWalk);

@@ -5,7 +5,7 @@ use std::io;
 use std::iter::Peekable;
 
 use super::Walked;
-use crate::model::{FileStat, Index, LibraryPath};
+use crate::model::{FileStat, Index, LibraryPath, MountId};
 
 /// Rows read from the index at once: few enough to hold, many enough to make a query worth its while.
 const PAGE: usize = 2048;
@@ -17,8 +17,8 @@ pub enum Difference {
     Same,
     /// The file is new or changed: look at it.
     Look(LibraryPath),
-    /// The index has a row and the walk came by nothing: look whether it is gone.
-    Gone(LibraryPath),
+    /// The index has a row, of a file on this mount, and the walk came by nothing: look whether it is gone.
+    Gone(LibraryPath, MountId),
     /// Nothing can be said of this path and what is beneath it.
     Unreadable(LibraryPath, io::Error),
 }
@@ -27,9 +27,10 @@ impl PartialEq for Difference {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Same, Self::Same) => true,
-            (Self::Look(one), Self::Look(other))
-            | (Self::Gone(one), Self::Gone(other))
-            | (Self::Unreadable(one, _), Self::Unreadable(other, _)) => one == other,
+            (Self::Look(one), Self::Look(other)) | (Self::Unreadable(one, _), Self::Unreadable(other, _)) => {
+                one == other
+            }
+            (Self::Gone(one, mount), Self::Gone(other, other_mount)) => (one, mount) == (other, other_mount),
             _ => false,
         }
     }
@@ -82,7 +83,7 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
             let ignore_ctime = self.ignore_ctime;
             let Some(found) = self.walked.peek() else {
                 self.page.pop_front();
-                return Ok(row.map(|(path, _)| Difference::Gone(path)));
+                return Ok(row.map(|(path, stat)| Difference::Gone(path, stat.mount)));
             };
             if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, &row)
                 && path != unreadable
@@ -94,7 +95,7 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
             let order = row.as_ref().map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
             if order.is_lt() {
                 self.page.pop_front();
-                return Ok(row.map(|(path, _)| Difference::Gone(path)));
+                return Ok(row.map(|(path, stat)| Difference::Gone(path, stat.mount)));
             }
             let same = match (found, &row) {
                 (Walked::File(_, stat), Some((_, row))) if order.is_eq() => row.is_unchanged(stat, ignore_ctime),
@@ -137,7 +138,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{MountId, Row};
+    use crate::model::Row;
 
     /// An index that gives its rows a few at a time, whatever page was asked for.
     struct Rows(BTreeMap<LibraryPath, FileStat>);
@@ -229,7 +230,7 @@ mod tests {
                 .filter_map(|difference| match difference.unwrap() {
                     Difference::Same => Some("same".to_owned()),
                     Difference::Look(path) => Some(format!("look {path}")),
-                    Difference::Gone(path) => Some(format!("gone {path}")),
+                    Difference::Gone(path, _) => Some(format!("gone {path}")),
                     Difference::Unreadable(..) => None,
                 })
                 .collect();

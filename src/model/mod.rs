@@ -2,6 +2,7 @@
 
 mod event;
 mod extensions;
+mod held;
 mod hint;
 mod path;
 mod settings;
@@ -9,6 +10,7 @@ mod track;
 
 pub use event::{Change, FileEvent, Outgoing};
 pub use extensions::{Extensions, ExtensionsError, FileType};
+pub use held::{HeldDeletes, HeldReason};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
 pub use settings::{InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};

@@ -16,6 +16,10 @@ use crate::status::Summary;
 /// Walks that one scan makes at most, where the library changes under it.
 const MOST_WALKS: usize = 10;
 
+/// Times that one scan looks at everything: again only if a mount went away under it, or for approved deletes that
+/// one walk could not remember all of.
+const MOST_ROUNDS: usize = 100;
+
 /// Looks at a file that keeps changing before it is left to the next scan.
 const MOST_ATTEMPTS: u32 = 8;
 
@@ -76,10 +80,25 @@ async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
 
 impl Service {
     async fn index_once(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
+        for _ in 0..MOST_ROUNDS {
+            self.is_mount_missed.store(false, Ordering::Relaxed);
+            self.scanner.tally.seen.store(0, Ordering::Relaxed);
+            self.scanner.tally.unchanged.store(0, Ordering::Relaxed);
+            self.index_everything(shutdown).await?;
+            let is_mount_missed = self.is_mount_missed.load(Ordering::Relaxed);
+            if shutdown.is_cancelled() || !(is_mount_missed || self.scanner.held.is_approved()) {
+                break;
+            }
+        }
+        self.note_held();
+        Ok(())
+    }
+
+    async fn index_everything(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
         let mut found = WalkReport::default();
         let mut subtrees = vec![LibraryPath::root()];
         // Once, unless the library changes under the walk: then what changed is walked again.
-        for _ in 0..MOST_WALKS {
+        for walk in 0..MOST_WALKS {
             if subtrees.is_empty() || shutdown.is_cancelled() {
                 break;
             }
@@ -87,7 +106,11 @@ impl Service {
             self.index(hints, shutdown).await;
             self.finish_looks(shutdown).await;
             let Ok(report) = report.await else { return Ok(()) };
-            found.append(report);
+            if walk == 0 {
+                found = report;
+            } else {
+                found.append(report);
+            }
             subtrees = self.inbox.take_subtrees().into_iter().map(|subtree| subtree.path).collect();
         }
         if let Some(failure) = found.failure {
@@ -96,11 +119,12 @@ impl Service {
         for (path, error) in &found.unreadable {
             self.failed(path, &std::io::Error::other(error.clone()));
         }
-        if shutdown.is_cancelled() {
+        if shutdown.is_cancelled() || found.unreadable.iter().any(|(path, _)| path.is_root()) {
             return Ok(());
         }
-        let gone = self.scanner.deletions(&found, true).gone;
-        let looks = gone.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Scan));
+        let scanner = self.scanner.clone();
+        let deletions = tokio::task::spawn_blocking(move || scanner.deletions(found, true)).await;
+        let looks = deletions.unwrap_or_default().gone.into_iter().map(|look| FsEvent { quiet: Quiet::Found, ..look });
         self.index(futures::stream::iter(looks), shutdown).await;
         self.finish_looks(shutdown).await;
         Ok(())
@@ -144,7 +168,7 @@ impl Service {
             unchanged: unchanged_on_walk + self.counters.unchanged.load(Ordering::Relaxed),
             events,
             failed: self.counters.failed.load(Ordering::Relaxed),
-            held: self.scanner.brake.held(),
+            held: self.scanner.held.count(),
             bytes: self.examiner.contents.bytes_read(),
             took: begun.elapsed(),
         }

@@ -8,6 +8,7 @@ mod library;
 
 mod brake;
 mod files;
+mod held;
 mod links;
 mod names;
 mod offline;
