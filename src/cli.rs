@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::config::{Command, Exit, Settings, SettingsError};
+use crate::config::{Command, Exit, Relocation, Settings, SettingsError};
 use crate::control::{self, ControlError, Request};
 use crate::model::LibraryPath;
 use crate::service::{self, Service, ServiceError};
@@ -117,6 +117,13 @@ fn work(settings: Settings) -> Result<ExitCode, Failure> {
         say("no delete is held: this library was never scanned; nothing was changed");
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(Relocation { old_state_dir: Some(old), .. }) = &settings.relocation {
+        match StateDir::take_over(old, &settings.state_dir) {
+            // The new place was scanned: with the setting, which stays, that is the usual case.
+            Err(StateDirError::BothThere { .. }) if settings.command != Command::Relocate => {}
+            taken_over => taken_over?,
+        }
+    }
     let state_dir = match StateDir::open(&settings.state_dir) {
         // The service that has it does what is asked.
         Err(StateDirError::InUse(path)) if is_for_service(&settings.command) => {
@@ -176,6 +183,10 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
                 service::approve(&service, under, &mut sink, shutdown, say).await?;
                 None
             }
+            Command::Relocate => {
+                service::relocate(&service, &mut sink, shutdown, say).await?;
+                None
+            }
             Command::Replay(under) => service::replay(&service, under, &mut sink, shutdown).await?,
             Command::Watch => service::watch(Arc::new(service), &state_dir, &mut sink, shutdown).await?,
         };
@@ -214,7 +225,7 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
             say(&control::ask(state_dir, &Request::Approve(under.clone()))?);
         }
         Command::Replay(under) => say(&control::ask(state_dir, &Request::Replay(under.clone()))?),
-        Command::Scan | Command::Watch => {}
+        Command::Scan | Command::Watch | Command::Relocate => {}
     }
     Ok(ExitCode::SUCCESS)
 }

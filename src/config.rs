@@ -61,6 +61,8 @@ pub struct Settings {
     pub metadata_style: MetadataStyle,
     /// Where the index and the outbox are: absolute, outside the library, perhaps not made yet.
     pub state_dir: PathBuf,
+    /// Where the library was before it was moved.
+    pub relocation: Option<Relocation>,
     /// Whether a new index takes the place of the one in `state_dir`, which is kept aside.
     pub rebuild_index: bool,
     /// Directives of `tracing`'s `EnvFilter`, valid.
@@ -89,6 +91,15 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
+/// The old place of a library that has another one now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// The old root, absolute; nothing need be there.
+    pub from: PathBuf,
+    /// Where its state is by default, if `state_dir` is by default too.
+    pub old_state_dir: Option<PathBuf>,
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -96,6 +107,8 @@ pub enum Command {
     Scan,
     /// The same, then live until told to stop.
     Watch,
+    /// Publish every file as moved from the old place of the library.
+    Relocate,
     /// List the deletes that are held; as JSON if this is set.
     Held(bool),
     /// Publish the deletes that are held at or beneath a path.
@@ -214,7 +227,12 @@ impl Settings {
             };
         }
 
+        let mut relocate_from = given!(relocate_from?);
         let (verb, dir) = match verb {
+            Some(Verb::Relocate { old, new }) => {
+                relocate_from = Some(Given { label: "OLD".to_owned(), value: old, by_default: false });
+                (Verb::Relocate { old: OsString::new(), new: OsString::new() }, Some(new))
+            }
             Some(Verb::Scan { dir }) => (Verb::Scan { dir: None }, dir),
             Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
             Some(Verb::Held { dir, json }) => (Verb::Held { dir: None, json }, dir),
@@ -224,7 +242,11 @@ impl Settings {
         };
         let mut warnings = Vec::new();
         let dir = match dir {
-            Some(value) => Given { label: "DIR".to_owned(), value, by_default: false },
+            Some(value) => Given {
+                label: if matches!(verb, Verb::Relocate { .. }) { "NEW" } else { "DIR" }.to_owned(),
+                value,
+                by_default: false,
+            },
             None => sources.or_deprecated(given!(data_dir), "FILE_WATCHER_SCAN_PATH", "DATA_DIR", &mut warnings),
         };
         let rescan_interval = sources.or_deprecated(
@@ -237,6 +259,7 @@ impl Settings {
         let command = match verb {
             Verb::Scan { .. } => Command::Scan,
             Verb::Watch { .. } => Command::Watch,
+            Verb::Relocate { .. } => Command::Relocate,
             Verb::Held { json, .. } => Command::Held(json),
             Verb::Approve { path, .. } => Command::Approve(places::beneath_or_root(path, &root)?),
             Verb::Replay { path, .. } => Command::Replay(places::beneath_or_root(path, &root)?),
@@ -248,10 +271,18 @@ impl Settings {
                 SettingsError::Value { setting: "--rebuild-index".to_owned(), problem: problem.to_owned() }.into()
             );
         }
+        let relocation = match relocate_from {
+            Some(from) if matches!(command, Command::Scan | Command::Watch | Command::Relocate) => {
+                let is_by_default = given!(state_dir?).is_none();
+                Some(places::relocation(&from, &root, is_by_default, environment)?)
+            }
+            _ => None,
+        };
         let (broker, tls) = Broker::given(&sources, &flags).read(environment)?;
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
+            relocation,
             rebuild_index: flags.rebuild_index,
             root,
             extensions: given!(audio_extensions).parsed()?,

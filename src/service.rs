@@ -2,6 +2,7 @@
 
 mod delivery;
 mod held;
+mod relocation;
 mod replay;
 mod scan;
 mod watch;
@@ -19,7 +20,7 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Settings, SinkKind};
+use crate::config::{Command, Relocation, Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
@@ -29,10 +30,11 @@ use crate::model::{Change, FsEvent, LibraryPath, Observation, Quiet};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Conditions, Counters, Progress};
-use crate::store::{Committed, Damage, IndexReader, Rebuilt, Store, StoreError};
+use crate::store::{Committed, Damage, IndexReader, Rebuilt, Relocated, Store, StoreError};
 use crate::stream::{Hold, Holds, Leased, Leases, Settle};
 
 pub use held::{approve, held};
+pub use relocation::relocate;
 pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
@@ -93,6 +95,8 @@ pub struct Service {
     scanner: Scanner<IndexReader>,
     counters: Counters,
     conditions: Conditions,
+    /// What the relocation that was asked for came to.
+    relocated: Option<Relocated>,
     /// Held by an approval until it is known what came of it.
     approving: tokio::sync::Mutex<()>,
     /// Whether a look found that its file's mount is gone, which the last walk of everything did not know.
@@ -117,8 +121,9 @@ impl Service {
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
         let file = settings.store_file();
+        let relocated = relocate_store(&settings, &file, &encoder)?;
         if settings.rebuild_index {
-            rebuild(&file, settings.root.as_os_str().as_bytes())?;
+            rebuild(&file, settings.root.as_os_str().as_bytes(), &encoder)?;
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
         store.keep_mounts(root.mounts())?;
@@ -167,6 +172,7 @@ impl Service {
             scanner,
             counters: Counters::default(),
             conditions: Conditions::default(),
+            relocated,
             approving: tokio::sync::Mutex::default(),
             is_mount_missed: AtomicBool::new(false),
             readers: readers()?,
@@ -383,11 +389,18 @@ impl Service {
 }
 
 /// Makes a new store in the place of the one at `file`, and says what was kept of that.
-fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
-    match crate::store::rebuild(file, library)? {
+fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<(), StoreError> {
+    match crate::store::rebuild(file, library, encoder)? {
         None => tracing::info!("there is no index to rebuild; a new one is made"),
-        Some(Rebuilt { aside, messages, paths, whole, last_sequence }) => {
+        Some(Rebuilt { aside, messages, paths, whole, last_sequence, old_library }) => {
             let aside = aside.display();
+            if let Some(old_library) = old_library {
+                tracing::warn!(
+                    old_library,
+                    paths,
+                    "the old index is that of another place: all its paths are published as deleted"
+                );
+            }
             if whole {
                 tracing::warn!(%aside, messages, paths, last_sequence, "a new index takes the place of the old one");
             } else {
@@ -400,6 +413,21 @@ fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Publishes the files of a library that was moved as moved, if that was asked for and is not done yet.
+fn relocate_store(settings: &Settings, file: &Path, encoder: &Encoder) -> Result<Option<Relocated>, StoreError> {
+    let Some(Relocation { from, .. }) = &settings.relocation else { return Ok(None) };
+    let relocated = match crate::store::relocate(file, from, &settings.root, encoder) {
+        // A first start has nothing to relocate.
+        Err(StoreError::NothingToRelocate { .. }) if settings.command != Command::Relocate => return Ok(None),
+        relocated => relocated?,
+    };
+    if let Relocated::Done { messages } = relocated {
+        let (from, to) = (from.display(), settings.root.display());
+        tracing::info!(%from, %to, messages, "the library was relocated; its files are published as moved");
+    }
+    Ok(Some(relocated))
 }
 
 /// Where the settings want messages to go.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::given::{Given, shown};
-use super::{Environment, SettingsError};
+use super::{Environment, Relocation, SettingsError};
 use crate::model::LibraryPath;
 
 /// The library's root, absolute, proved to be a directory that can be read.
@@ -28,6 +28,31 @@ pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBu
     // Listing a directory and entering it are two permissions.
     std::fs::metadata(root.join(".")).map_err(|error| refused(&error))?;
     Ok(root)
+}
+
+/// The old place of the library at `root`, where nothing need be any more.
+pub(super) fn relocation(
+    given: &Given,
+    root: &Path,
+    is_state_by_default: bool,
+    environment: &Environment,
+) -> Result<Relocation, SettingsError> {
+    if given.value.is_empty() {
+        return Err(given.wrong("is empty; give the directory where the library was"));
+    }
+    let from = absolute(environment.directory(), Path::new(&given.value));
+    if from == root {
+        return Err(
+            given.wrong(format!("{} is where the library is now; give the directory where it was", shown(root)))
+        );
+    }
+    let resolved = |path: &Path| {
+        let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+        let through_parent = parent.zip(path.file_name()).map(|(parent, name)| parent.join(name));
+        path.canonicalize().ok().or(through_parent).unwrap_or_else(|| path.to_path_buf())
+    };
+    let old_state_dir = if is_state_by_default { Some(default_state(&resolved(&from), environment)?) } else { None };
+    Ok(Relocation { from, old_state_dir })
 }
 
 /// The path that `--path` names; the root without it.

@@ -12,6 +12,7 @@ mod held;
 mod links;
 mod names;
 mod offline;
+mod relocation;
 mod roots;
 mod silent;
 mod space;
