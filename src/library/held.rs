@@ -31,7 +31,7 @@ const FIRST_RECHECK: Duration = Duration::from_mins(1);
 pub(super) struct Place {
     pub(super) reason: HeldReason,
     /// `None` for all places beyond the bound.
-    pub(super) place: Option<LibraryPath>,
+    pub(super) directory: Option<LibraryPath>,
     /// The mount that is gone.
     pub(super) mount: Option<MountId>,
 }
@@ -42,17 +42,17 @@ impl Place {
         // A filesystem may be mounted at two places, or be elsewhere by now.
         let place = known.map(|known| &known.place).filter(|place| path.is_at_or_under(place));
         let place = place.cloned().unwrap_or_else(|| directory_in_root(path));
-        Self { reason: HeldReason::MountGone, place: Some(place), mount: Some(mount) }
+        Self { reason: HeldReason::MountGone, directory: Some(place), mount: Some(mount) }
     }
 
     /// The place of a file whose mount is there.
     pub(super) fn in_library(reason: HeldReason, path: &LibraryPath) -> Self {
-        Self { reason, place: Some(directory_in_root(path)), mount: None }
+        Self { reason, directory: Some(directory_in_root(path)), mount: None }
     }
 
     /// Whether some of the files here may be at or beneath `under`.
     pub(super) fn may_hold(&self, under: &LibraryPath) -> bool {
-        self.place.as_ref().is_none_or(|place| place.is_at_or_under(under) || under.is_at_or_under(place))
+        self.directory.as_ref().is_none_or(|place| place.is_at_or_under(under) || under.is_at_or_under(place))
     }
 }
 
@@ -74,7 +74,7 @@ impl Counts {
         }
         let listed = self.0.keys().filter(|listed| listed.reason == place.reason).count();
         if listed >= MOST_PLACES && !self.0.contains_key(&place) {
-            place = Place { place: None, mount: None, ..place };
+            place = Place { directory: None, mount: None, ..place };
         }
         *self.0.entry(place).or_default() += count;
     }
@@ -184,7 +184,7 @@ impl Held {
         let state = self.state();
         let deletes = state.counts.0.iter().map(|(place, &count)| HeldDeletes {
             reason: place.reason,
-            place: place.place.clone(),
+            place: place.directory.clone(),
             mount: place.mount.and_then(|mount| state.mounts.get(&mount)).cloned(),
             count,
             since: state.since.get(place).copied().unwrap_or_default(),
@@ -197,7 +197,7 @@ impl Held {
     pub fn list_under(&self, under: &LibraryPath) -> Vec<HeldDeletes> {
         let mut listed = self.list();
         listed.retain(|held| {
-            let place = Place { reason: held.reason, place: held.place.clone(), mount: None };
+            let place = Place { reason: held.reason, directory: held.place.clone(), mount: None };
             place.may_hold(under)
         });
         listed
@@ -273,7 +273,7 @@ impl Held {
             let is_admitted = approval.admits(approved_in_all);
             approved.retain(|path| is_admitted && sure.contains(path));
             let left = approved_in_all - approved.len() as u64;
-            counts.add(Place { reason: HeldReason::TooMany, place: None, mount: None }, left);
+            counts.add(Place { reason: HeldReason::TooMany, directory: None, mount: None }, left);
             let still_held = beneath_approval.1 + if reason.is_some() { beneath_approval.0 } else { 0 } + left;
             approval.release.begin(&approved, approved_in_all, still_held);
             verdict.approved = approved.into_iter().map(|path| (path, approval.release.token())).collect();
@@ -285,7 +285,7 @@ impl Held {
             for path in &here {
                 counts.add(Place::in_library(reason, path), 1);
             }
-            counts.add(Place { reason, place: None, mount: None }, here_in_all - here.len() as u64);
+            counts.add(Place { reason, directory: None, mount: None }, here_in_all - here.len() as u64);
         } else {
             verdict.gone = here.into_iter().filter(|path| sure.contains(path)).collect();
             verdict.left_over = here_in_all - verdict.gone.len() as u64;

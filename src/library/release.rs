@@ -44,7 +44,7 @@ impl Approval {
     }
 
     fn has(&self, place: &Place) -> bool {
-        self.places.contains(place) || self.places.contains(&Place { place: None, mount: None, ..place.clone() })
+        self.places.contains(place) || self.places.contains(&Place { directory: None, mount: None, ..place.clone() })
     }
 
     /// Whether so many deletes are no more than an earlier walk left over.

@@ -201,12 +201,11 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             let (here, away) = &mut vanished.beneath_approval;
             *(if place.is_some() { away } else { here }) += u64::from(approval.is_about(&path));
         }
-        match place {
-            Some(place) => vanished.away.add(place, 1),
-            None => {
-                vanished.here_in_all += 1;
-                push_bounded(&mut vanished.here, path);
-            }
+        if let Some(place) = place {
+            vanished.away.add(place, 1);
+        } else {
+            vanished.here_in_all += 1;
+            push_bounded(&mut vanished.here, path);
         }
     }
 

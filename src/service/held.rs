@@ -82,7 +82,11 @@ impl Service {
 
     /// Where, in words; nothing for the whole library.
     fn place_text(&self, under: &LibraryPath) -> String {
-        if under.is_root() { String::new() } else { format!(" at or beneath {:?}", under.under(self.root.path())) }
+        if under.is_root() {
+            String::new()
+        } else {
+            format!(" at or beneath {}", under.under(self.root.path()).display())
+        }
     }
 
     /// Keeps the condition register in step with what is held. Never returns.
@@ -120,7 +124,7 @@ impl Service {
             if held.len() > PLACES_NAMED {
                 places.push_str(", ...");
             }
-            self.conditions.set(Condition::DeletesHeld { reason, count: total, places });
+            self.conditions.set(&Condition::DeletesHeld { reason, count: total, places });
         }
     }
 
@@ -138,8 +142,8 @@ impl Service {
                 };
                 chunk.iter().filter_map(|hint| stat(&hint.path)).collect::<Vec<_>>()
             });
-            let room = MOST_APPEARED.saturating_sub(appeared.len());
-            appeared.extend(stats.await.unwrap_or_default().into_iter().take(room));
+            let left = MOST_APPEARED.saturating_sub(appeared.len());
+            appeared.extend(stats.await.unwrap_or_default().into_iter().take(left));
         }
         let unfinished = || ServiceError::Walk("it was interrupted".to_owned());
         let mut report = report.await.map_err(|_| unfinished())?;

@@ -82,7 +82,7 @@ pub struct Conditions(Mutex<Register>);
 
 impl Conditions {
     /// Notes that this is so now: a new condition, or new figures of one that lasts.
-    pub fn set(&self, condition: Condition) {
+    pub fn set(&self, condition: &Condition) {
         let now = Instant::now();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let is_new = self.register().set(condition.clone(), now, i64::try_from(since).unwrap_or(i64::MAX));
