@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::config::{Command, Exit, Relocation, Settings, SettingsError};
 use crate::control::{self, ControlError, Request};
-use crate::model::LibraryPath;
+use crate::model::{LibraryPath, ParkedRequest};
 use crate::service::{self, Service, ServiceError};
 use crate::status::HeldList;
 use crate::store::{StateDir, StateDirError};
@@ -59,7 +59,9 @@ impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
         match error {
             ServiceError::Store(ref refused) if refused.asks_for_another() => Self::Usage(error.to_string()),
-            ServiceError::Refused(_) | ServiceError::NothingKnown(_) => Self::Usage(error.to_string()),
+            ServiceError::Refused(_) | ServiceError::NothingKnown(_) | ServiceError::NotParked(_) => {
+                Self::Usage(error.to_string())
+            }
             error => Self::run(error),
         }
     }
@@ -141,10 +143,26 @@ fn work(settings: Settings) -> Result<ExitCode, Failure> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::run)?;
+    if let Command::Parked(request) = settings.command.clone() {
+        let command = settings.command.clone();
+        let answer = runtime.block_on(service::parked_at_rest(&settings, &instance_id, request))?;
+        tell(&command, &answer);
+        return Ok(ExitCode::SUCCESS);
+    }
     let outcome = runtime.block_on(start(settings, state_dir, instance_id));
     // A file that is being hashed is hashed again at the next start: no need to wait for its end.
     runtime.shutdown_background();
     outcome
+}
+
+/// Gives the answer to a command: what was asked to be listed to standard output, all else to people.
+fn tell(command: &Command, answer: &str) {
+    // Whoever closed the other end has read enough.
+    let _ = match command {
+        Command::Parked(ParkedRequest::List { .. }) if answer.is_empty() => Ok(()),
+        Command::Parked(ParkedRequest::List { .. }) => writeln!(io::stdout(), "{answer}"),
+        _ => writeln!(io::stderr(), "{answer}"),
+    };
 }
 
 /// The failure and what caused it, each cause once: some errors already say what theirs was.
@@ -188,6 +206,7 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
                 None
             }
             Command::Replay(under) => service::replay(&service, under, &mut sink, shutdown).await?,
+            Command::Parked(_) => None,
             Command::Watch => service::watch(Arc::new(service), &state_dir, &mut sink, shutdown).await?,
         };
         Ok(summary)
@@ -206,7 +225,7 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
 
 /// Whether a running service carries out this command.
 fn is_for_service(command: &Command) -> bool {
-    matches!(command, Command::Held(_) | Command::Approve(_) | Command::Replay(_))
+    matches!(command, Command::Held(_) | Command::Approve(_) | Command::Replay(_) | Command::Parked(_))
 }
 
 /// Has the service that runs on `state_dir` carry out a command, and says what it answers.
@@ -225,6 +244,7 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
             say(&control::ask(state_dir, &Request::Approve(under.clone()))?);
         }
         Command::Replay(under) => say(&control::ask(state_dir, &Request::Replay(under.clone()))?),
+        Command::Parked(request) => tell(command, &control::ask(state_dir, &Request::Parked(request.clone()))?),
         Command::Scan | Command::Watch | Command::Relocate => {}
     }
     Ok(ExitCode::SUCCESS)

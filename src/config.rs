@@ -8,6 +8,7 @@ mod arguments;
 mod broker;
 mod environment;
 mod given;
+mod parked;
 mod places;
 
 use std::ffi::OsString;
@@ -19,8 +20,10 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{Extensions, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
-use crate::sink::{BrokerUrl, Tls};
+use crate::model::{
+    Extensions, InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Unroutable, WatchMode,
+};
+use crate::sink::{BrokerUrl, Reread, Tls};
 
 use arguments::{Arguments, Verb};
 use broker::Broker;
@@ -47,6 +50,8 @@ pub struct Settings {
     pub broker: BrokerUrl,
     /// What TLS with it takes beyond the authorities that the system trusts.
     pub tls: Tls,
+    /// Reads both again, if any of it comes from files.
+    pub reread: Option<Reread>,
     /// Which files are audio.
     pub extensions: Extensions,
     /// How long a closed file must be quiet.
@@ -85,6 +90,8 @@ pub struct Settings {
     pub follow_symlinks: bool,
     /// Whether the ctime is left out of comparisons.
     pub ignore_ctime: bool,
+    /// Whether inode numbers are left out of comparisons.
+    pub inode_trust: InodeTrust,
     /// How many undelivered messages are kept before intake pauses.
     pub outbox_max_events: u64,
     /// What to tell the user once, as soon as there is a log.
@@ -115,6 +122,8 @@ pub enum Command {
     Approve(LibraryPath),
     /// Publish what is known at or beneath a path again.
     Replay(LibraryPath),
+    /// Show or change what is parked.
+    Parked(ParkedRequest),
 }
 
 /// Where messages go.
@@ -238,6 +247,7 @@ impl Settings {
             Some(Verb::Held { dir, json }) => (Verb::Held { dir: None, json }, dir),
             Some(Verb::Approve { dir, path }) => (Verb::Approve { dir: None, path }, dir),
             Some(Verb::Replay { dir, path }) => (Verb::Replay { dir: None, path }, dir),
+            Some(Verb::Parked(flags)) => parked::library_of(flags),
             None => (Verb::Watch { dir: None }, None),
         };
         let mut warnings = Vec::new();
@@ -262,6 +272,7 @@ impl Settings {
             Verb::Relocate { .. } => Command::Relocate,
             Verb::Held { json, .. } => Command::Held(json),
             Verb::Approve { path, .. } => Command::Approve(places::beneath_or_root(path, &root)?),
+            Verb::Parked(flags) => Command::Parked(parked::request(flags)?),
             Verb::Replay { path, .. } => Command::Replay(places::beneath_or_root(path, &root)?),
         };
 
@@ -278,7 +289,8 @@ impl Settings {
             }
             _ => None,
         };
-        let (broker, tls) = Broker::given(&sources, &flags).read(environment)?;
+        let given_broker = Broker::given(&sources, &flags);
+        let (broker, tls) = given_broker.read()?;
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
@@ -288,6 +300,10 @@ impl Settings {
             extensions: given!(audio_extensions).parsed()?,
             follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
+            inode_trust: given!(ignore_inode).choice(
+                "a way with inode numbers",
+                &[("auto", InodeTrust::Auto), ("true", InodeTrust::Ignored), ("false", InodeTrust::Trusted)],
+            )?,
             watch_mode: given!(watch_mode).choice(
                 "a watch mode",
                 &[("auto", WatchMode::Auto), ("native", WatchMode::Native), ("poll", WatchMode::Poll)],
@@ -318,6 +334,7 @@ impl Settings {
             shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
             broker,
             tls,
+            reread: given_broker.reread(),
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
                 "a log format",
@@ -435,6 +452,7 @@ mod tests {
         assert_eq!(settings.watch_mode, WatchMode::Auto);
         assert_eq!(settings.mass_delete_percent, 50);
         assert!(!settings.ignore_ctime && !settings.follow_symlinks);
+        assert_eq!(settings.inode_trust, InodeTrust::Auto);
         assert_eq!(settings.outbox_max_events, 1_000_000);
         assert!(settings.warnings.is_empty());
     }
@@ -531,6 +549,29 @@ mod tests {
         assert_eq!(settings.broker.to_string(), "amqps://host:5671/v");
         assert_eq!(settings.broker.uri().authority.userinfo.password, "hunter2");
         assert!(!format!("{settings:#?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_files_is_read_again_and_an_error_then_names_the_setting() {
+        assert!(Case::new(&[("RABBITMQ_URL", "amqps://me:hunter2@host")]).read("").unwrap().reread.is_none());
+        for (variable, contents, wrong) in [
+            ("RABBITMQ_PASS_FILE", ["old", "new"], ""),
+            ("RABBITMQ_URL_FILE", ["amqp://guest:old@host", "amqp://guest:new@host"], "amqp://guest:hun#ter2@host"),
+        ] {
+            let case = Case::new(&[(variable, "secret")]);
+            let file = case.temporary.path().join("secret");
+            std::fs::write(&file, contents[0]).unwrap();
+            let reread = case.read("").unwrap().reread.unwrap();
+            std::fs::write(&file, contents[1]).unwrap();
+            let (broker, _) = reread.read().await.unwrap();
+            assert_eq!(broker.uri().authority.userinfo.password, "new");
+            std::fs::write(&file, wrong).unwrap();
+            let error = reread.read().await.unwrap_err();
+            assert!(error.starts_with(variable) && !error.contains("ter2"), "{error}");
+            std::fs::remove_file(&file).unwrap();
+            let error = reread.read().await.unwrap_err();
+            assert!(error.starts_with(variable) && error.contains("does not exist"), "{error}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The control socket: how other invocations of the program reach the one that is running.
 //!
 //! A Unix socket in STATE_DIR that only its owner may open. A client sends a verb and a line feed,
-//! then bytes that belong to the verb, and closes its side; the service answers one line, `ok`, `no`
-//! (asked for something that cannot be) or `error` and a sentence, and closes its own.
+//! then bytes that belong to the verb, and closes its side; the service answers `ok`, `no` (asked for something that
+//! cannot be) or `error` and a text, which is one sentence or a list, and closes its own.
 
 use std::fs;
 use std::future::Future;
@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
-use crate::model::LibraryPath;
+use crate::model::{LibraryPath, ParkedRequest};
 
 /// The socket's name in STATE_DIR.
 const NAME: &str = "control.sock";
@@ -48,6 +48,8 @@ pub enum Request {
     Approve(LibraryPath),
     /// Everything at or beneath this path is published again.
     Replay(LibraryPath),
+    /// What is parked is shown or changed.
+    Parked(ParkedRequest),
 }
 
 /// Why a request got no answer.
@@ -92,7 +94,7 @@ impl Request {
     fn answered_within(&self) -> Duration {
         match self {
             Self::Approve(_) => APPROVAL_ANSWER,
-            Self::Held(_) | Self::Replay(_) => ANSWER,
+            Self::Held(_) | Self::Replay(_) | Self::Parked(_) => ANSWER,
         }
     }
 
@@ -101,6 +103,10 @@ impl Request {
             Self::Held(under) => [b"held\n", under.as_bytes()].concat(),
             Self::Approve(under) => [b"approve\n", under.as_bytes()].concat(),
             Self::Replay(under) => [b"replay\n", under.as_bytes()].concat(),
+            Self::Parked(ParkedRequest::List { json: false }) => b"parked\n".to_vec(),
+            Self::Parked(ParkedRequest::List { json: true }) => b"parked-json\n".to_vec(),
+            Self::Parked(ParkedRequest::Retry(sequences)) => [b"parked-retry\n", &to_lines(sequences)[..]].concat(),
+            Self::Parked(ParkedRequest::Drop(sequences)) => [b"parked-drop\n", &to_lines(sequences)[..]].concat(),
         }
     }
 
@@ -110,9 +116,28 @@ impl Request {
             (b"held", under) => Some(Self::Held(LibraryPath::from_bytes(under))),
             (b"approve", under) => Some(Self::Approve(LibraryPath::from_bytes(under))),
             (b"replay", under) => Some(Self::Replay(LibraryPath::from_bytes(under))),
+            (b"parked", b"") => Some(Self::Parked(ParkedRequest::List { json: false })),
+            (b"parked-json", b"") => Some(Self::Parked(ParkedRequest::List { json: true })),
+            (b"parked-retry", lines) => Some(Self::Parked(ParkedRequest::Retry(numbers_of(lines)?))),
+            (b"parked-drop", lines) => Some(Self::Parked(ParkedRequest::Drop(numbers_of(lines)?))),
             _ => None,
         }
     }
+}
+
+/// Numbers, one a line, with an empty line at their end: a request that was cut must not name others.
+fn to_lines(numbers: &[u64]) -> Vec<u8> {
+    let mut lines: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    lines.extend([String::new(), String::new()]);
+    lines.join("\n").into_bytes()
+}
+
+fn numbers_of(lines: &[u8]) -> Option<Vec<u64>> {
+    let lines = str::from_utf8(lines).ok()?.strip_suffix('\n')?;
+    if lines.is_empty() {
+        return Some(Vec::new());
+    }
+    lines.strip_suffix('\n')?.split('\n').map(|line| line.parse().ok()).collect()
 }
 
 /// Asks the service that runs on `state_dir`; gives its answer. Blocks.
@@ -129,7 +154,7 @@ pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> 
         Ok(answer)
     })
     .map_err(unreachable)?;
-    match answer.trim_end().split_once(' ') {
+    match answer.strip_suffix('\n').unwrap_or(&answer).split_once(' ') {
         Some(("ok", text)) => Ok(text.to_owned()),
         Some(("no", text)) => Err(ControlError::Refused(text.to_owned())),
         Some(("error", text)) => Err(ControlError::Failed(text.to_owned())),
@@ -241,10 +266,15 @@ mod tests {
             Request::Approve(LibraryPath::root()),
             Request::Replay(LibraryPath::root()),
             Request::Replay(LibraryPath::from_bytes(b"a\n\xff")),
+            Request::Parked(ParkedRequest::List { json: false }),
+            Request::Parked(ParkedRequest::List { json: true }),
+            Request::Parked(ParkedRequest::Retry(vec![])),
+            Request::Parked(ParkedRequest::Retry(vec![1, u64::MAX])),
+            Request::Parked(ParkedRequest::Drop(vec![7])),
         ] {
             assert_eq!(Request::parse(&request.to_bytes()), Some(request));
         }
-        for strange in [&b""[..], b"approve", b"what\n"] {
+        for strange in [&b""[..], b"approve", b"what\n", b"parked\nx", b"parked-drop\n1", b"parked-drop\n1\n"] {
             assert_eq!(Request::parse(strange), None);
         }
     }
@@ -262,6 +292,8 @@ mod tests {
             let state_dir = state_dir.clone();
             move || {
                 let replay = |under: &str| ask(&state_dir, &Request::Replay(under.into()));
+                let list = |json| ask(&state_dir, &Request::Parked(ParkedRequest::List { json })).unwrap();
+                assert_eq!((list(false).as_str(), list(true).as_str()), ("two \nlines", ""));
                 (ask(&state_dir, &Request::Approve(LibraryPath::root())), replay("a"), replay("b"))
             }
         });
@@ -270,6 +302,8 @@ mod tests {
                 Request::Approve(_) | Request::Held(_) => Ok("done".to_owned()),
                 Request::Replay(under) if under == "a".into() => Err(Refusal::Impossible(format!("not {under}"))),
                 Request::Replay(_) => Err(Refusal::Failed("too bad".to_owned())),
+                Request::Parked(ParkedRequest::List { json: false }) => Ok("two \nlines".to_owned()),
+                Request::Parked(_) => Ok(String::new()),
             }
         });
         tokio::select! {

@@ -12,12 +12,13 @@ mod mounts;
 mod names;
 mod stat;
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat2};
@@ -30,8 +31,9 @@ pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
 
 use links::Links;
+use mounts::Present;
 use names::ExactNames;
-use stat::RawStat;
+use stat::{KernelMount, RawStat};
 
 /// Bytes of directory entries read at once.
 const LISTING_BUFFER: usize = 32 * 1024;
@@ -83,8 +85,10 @@ pub trait Disk {
     /// What is at `path`. An error means that this could not be found out.
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry>;
 
-    /// What is at each of `paths`, one after the other; cheapest where those of one directory stand together.
-    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+    /// What a look-up finds at each of `paths`, one after the other; cheapest if those of one directory stand together.
+    ///
+    /// On a filesystem without case that may be a file which its directory lists under another spelling.
+    fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
         paths.iter().map(|path| self.entry(path)).collect()
     }
 
@@ -118,6 +122,15 @@ pub struct Root {
     exact_names: ExactNames,
 }
 
+/// Which spellings of a name count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// The one that the directory lists.
+    Exact,
+    /// Any that a look-up accepts.
+    Any,
+}
+
 /// The error inside the [`io::Error`] of every look after the root was replaced.
 #[derive(Debug, thiserror::Error)]
 #[error("the library root is another directory now")]
@@ -142,6 +155,12 @@ impl Root {
     pub fn trusting_inodes(self, inode_trust: InodeTrust) -> io::Result<Self> {
         let mounts = Arc::new(Mounts::new(&self.path)?.with_inode_trust(inode_trust));
         Ok(Self { mounts, ..self })
+    }
+
+    /// The mount that the root itself is on. To be asked before others: rows of older stores name it by the first number.
+    pub fn own_mount(&self) -> io::Result<MountId> {
+        let root = self.open_checked()?;
+        Ok(self.mounts.of(&RawStat::of(&root)?, root.as_fd(), None)?.id)
     }
 
     /// The mounts that the library consists of.
@@ -190,7 +209,7 @@ impl Root {
     pub fn adopt(&self) -> io::Result<Identity> {
         let identity = self.current_identity()?;
         // First, so that nothing of the new root is ever seen under the number of the old one.
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.generation.fetch_add(1, SeqCst);
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(identity)
     }
@@ -231,6 +250,7 @@ impl Root {
         let mut listed = Vec::new();
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
+        let mut last_mount = None;
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
@@ -241,13 +261,13 @@ impl Root {
                 FileType::Symlink if follow => self.linked_kind(&directory.join(name), wanted),
                 FileType::RegularFile | FileType::Unknown => {
                     let follow = follow.then_some(directory);
-                    self.listed_kind(opened.as_fd(), name, wanted, follow)
+                    self.listed_kind(opened.as_fd(), name, wanted, follow, &mut last_mount)
                 }
                 _ => continue,
             };
             listed.extend(kind.map(|kind| Listed { name: Box::from(name), kind }));
         }
-        listed.sort_unstable_by(|one, other| one.sort_key().cmp(other.sort_key()));
+        listed.sort_unstable_by(Listed::cmp_paths);
         Ok(Some(listed))
     }
 
@@ -258,6 +278,7 @@ impl Root {
         name: &[u8],
         wanted: &Extensions,
         follow: Option<&LibraryPath>,
+        last_mount: &mut Option<(KernelMount, Present)>,
     ) -> Option<ListedKind> {
         let unreadable = |error: &io::Error| match Errno::from_io_error(error) {
             Some(Errno::NOENT) => None,
@@ -266,9 +287,15 @@ impl Root {
         match RawStat::at(directory, name) {
             Ok(found) => match found.kind {
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if wanted.matches_name(name) => match self.file_stat(&found, directory, name) {
-                    Ok(stat) => Some(ListedKind::File(stat)),
-                    Err(error) => unreadable(&error),
+                FileType::RegularFile if wanted.matches_name(name) => match *last_mount {
+                    Some((mount, present)) if mount == found.mount => Some(ListedKind::File(present.file_stat(&found))),
+                    _ => match self.mounts.of(&found, directory, Some(name)) {
+                        Ok(present) => {
+                            *last_mount = Some((found.mount, present));
+                            Some(ListedKind::File(present.file_stat(&found)))
+                        }
+                        Err(error) => unreadable(&error),
+                    },
                 },
                 FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name), wanted)),
                 _ => None,
@@ -325,11 +352,16 @@ impl Root {
 
     fn real_entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         let Some(parent) = path.parent() else { return Ok(Entry::Directory) };
-        self.entry_in(self.descend(&parent)?.as_ref(), path)
+        self.entry_in(self.descend(&parent)?.as_ref(), path, Spelling::Exact)
     }
 
     /// What is at a path, whose directory is open, or the nearest directory above it that there is.
-    fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, path: &LibraryPath) -> io::Result<Entry> {
+    fn entry_in(
+        &self,
+        directory: Result<&OwnedFd, &OwnedFd>,
+        path: &LibraryPath,
+        spelling: Spelling,
+    ) -> io::Result<Entry> {
         let missing = |nearest: &OwnedFd| {
             let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
             Ok(Entry::Missing { nearest_mount: present.id })
@@ -343,20 +375,23 @@ impl Root {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return missing(directory),
             Err(error) => return Err(error),
         };
+        let present = self.mounts.of(&found, directory.as_fd(), Some(path.name()))?;
         let entry = match found.kind {
-            FileType::RegularFile => Entry::File(self.file_stat(&found, directory.as_fd(), path.name())?),
+            FileType::RegularFile => Entry::File(present.file_stat(&found)),
             FileType::Directory => Entry::Directory,
             _ => return Ok(Entry::Other),
         };
-        if self.is_exact(directory, &found, path)? { Ok(entry) } else { missing(directory) }
+        if spelling == Spelling::Exact && !self.is_exact(directory, path, present.may_normalise)? {
+            return missing(directory);
+        }
+        Ok(entry)
     }
 
     /// Whether the directories on the way list every name of `path` as it is spelt there.
     ///
     /// Where the last directory distinguishes case, the ones above it are taken to do so too:
     /// whether a directory does is inherited from the one that it was made in.
-    fn is_exact(&self, directory: &OwnedFd, found: &RawStat, path: &LibraryPath) -> io::Result<bool> {
-        let may_normalise = self.mounts.of(found, directory.as_fd(), Some(path.name()))?.may_normalise;
+    fn is_exact(&self, directory: &OwnedFd, path: &LibraryPath, may_normalise: bool) -> io::Result<bool> {
         if !names::may_be_folded(directory, path.name(), may_normalise)? {
             return Ok(true);
         }
@@ -403,10 +438,6 @@ impl Root {
     fn open_directory(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
         Ok(self.descend(path)?.ok())
     }
-
-    fn file_stat(&self, found: &RawStat, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<FileStat> {
-        Ok(self.mounts.of(found, directory, Some(name))?.file_stat(found))
-    }
 }
 
 fn open_directory_at(path: &Path) -> io::Result<OwnedFd> {
@@ -429,7 +460,7 @@ impl Disk for Root {
         Ok(entry)
     }
 
-    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+    fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
         let mut opened: Option<(LibraryPath, Result<OwnedFd, OwnedFd>)> = None;
         let mut entry = |path: &LibraryPath| {
             let Some(parent) = path.parent().filter(|_| !self.follows_links()) else { return self.entry(path) };
@@ -438,7 +469,7 @@ impl Disk for Root {
                 _ => self.descend(&parent)?,
             };
             let (_, directory) = opened.insert((parent, directory));
-            self.entry_in(directory.as_ref(), path)
+            self.entry_in(directory.as_ref(), path, Spelling::Any)
         };
         paths.iter().map(|path| entry(path)).collect()
     }
@@ -467,7 +498,7 @@ impl Disk for Root {
     }
 
     fn generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
+        self.generation.load(SeqCst)
     }
 }
 
@@ -478,8 +509,8 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
         (**self).entry(path)
     }
 
-    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
-        (**self).entries(paths)
+    fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+        (**self).look_up(paths)
     }
 
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(D::File, FileStat)>> {
@@ -500,10 +531,17 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 }
 
 impl Listed {
-    /// The bytes by which whole paths beneath this entry compare.
-    fn sort_key(&self) -> impl Iterator<Item = u8> + '_ {
+    /// The order of whole paths: a directory, and what may be one, sorts as `name/`.
+    fn cmp_paths(&self, other: &Self) -> Ordering {
+        let common = self.name.len().min(other.name.len());
+        let (one, two) = (self.byte_at(common), other.byte_at(common));
+        self.name[..common].cmp(&other.name[..common]).then(one.cmp(&two)).then(self.name.len().cmp(&other.name.len()))
+    }
+
+    /// The byte of the sort key at a place within or just behind the name; nothing behind the name of a file.
+    fn byte_at(&self, place: usize) -> Option<u8> {
         let slash = (!matches!(self.kind, ListedKind::File(_))).then_some(b'/');
-        self.name.iter().copied().chain(slash)
+        self.name.get(place).copied().or(slash)
     }
 }
 

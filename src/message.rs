@@ -3,6 +3,8 @@
 //! This is a public interface: existing consumers of the exchange parse these bodies. Fields may be
 //! added, never renamed or left out; the order of fields is that of the contract.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::model::{Change, FileEvent, FileType, LibraryPath, Metadata, MetadataStyle, Origin, Outgoing, Row};
+
+pub use bounds::{file_path, without_metadata};
 
 /// What is the same in every message of one process.
 #[derive(Clone, Debug)]
@@ -52,18 +56,44 @@ impl Encoder {
     }
 
     /// The message that tells of `event`.
+    ///
+    /// Its tags are left out, largest first, and at last all of its metadata, until its body is no larger than
+    /// [`Outgoing::LONGEST_BODY`]; `error` in the metadata says so. Only paths that are absurdly long make it larger.
     pub fn encode(&self, event: &FileEvent, stamp: &Stamp) -> Outgoing {
-        self.encode_from(event, event.change.event_type(), &self.root, stamp)
+        self.encode_as(event, Naming { event_type: event.change.event_type(), old_root: &self.root }, stamp)
     }
 
     /// The message that says that the file of `row` was at the same path beneath another root, because the whole
     /// library was: its directory is another one, so it is `moved`.
     pub fn encode_relocated(&self, row: Row, old_root: &Path, stamp: &Stamp) -> Outgoing {
         let change = Change::Moved { from: row.path.clone(), row };
-        self.encode_from(&FileEvent { change, origin: Origin::Scan }, "moved", old_root, stamp)
+        self.encode_as(&FileEvent { change, origin: Origin::Scan }, Naming { event_type: "moved", old_root }, stamp)
     }
 
-    fn encode_from(&self, event: &FileEvent, event_type: &'static str, old_root: &Path, stamp: &Stamp) -> Outgoing {
+    fn encode_as(&self, event: &FileEvent, naming: Naming<'_>, stamp: &Stamp) -> Outgoing {
+        let row = match &event.change {
+            Change::Created(row) | Change::Modified(row) | Change::Moved { row, .. } => Some(row),
+            Change::Deleted(_) => None,
+        };
+        let metadata = row.map(|row| &row.track.metadata);
+        let message = self.encode_with(event, naming, stamp, metadata);
+        match metadata.filter(|_| self.metadata_style != MetadataStyle::Off) {
+            Some(metadata) if message.is_too_large() || metadata.has_long_texts() => {
+                bounds::fit(metadata, |metadata| self.encode_with(event, naming, stamp, Some(metadata)))
+            }
+            _ => message,
+        }
+    }
+
+    /// The message with this metadata in place of the event's own.
+    fn encode_with(
+        &self,
+        event: &FileEvent,
+        naming: Naming<'_>,
+        stamp: &Stamp,
+        metadata: Option<&Metadata>,
+    ) -> Outgoing {
+        let Naming { event_type, old_root } = naming;
         let change = &event.change;
         let (row, from) = match change {
             Change::Created(row) | Change::Modified(row) => (Some(row), None),
@@ -79,7 +109,7 @@ impl Encoder {
             file_path: path.text,
             timestamp: format!("{:.6}", stamp.at),
             instance_id: &self.instance_id,
-            content: row.map(|row| ContentFields::of(row, self.metadata_style)),
+            content: row.zip(metadata).map(|(row, metadata)| ContentFields::of(row, metadata, self.metadata_style)),
             old_path: old_path.as_ref().map(|path| path.text.as_str()),
             correlation_id: &correlation_id,
             sequence: stamp.sequence,
@@ -98,6 +128,13 @@ impl Encoder {
             body: serde_json::to_vec(&body).expect("strings and finite numbers are always JSON"),
         }
     }
+}
+
+/// What an event is called, and under which root its old path was.
+#[derive(Clone, Copy)]
+struct Naming<'a> {
+    event_type: &'static str,
+    old_root: &'a Path,
 }
 
 fn path_text(path: &LibraryPath, root: &Path) -> PathText {
@@ -160,13 +197,13 @@ enum MetadataField<'a> {
 }
 
 impl<'a> ContentFields<'a> {
-    fn of(row: &'a Row, style: MetadataStyle) -> Self {
+    fn of(row: &Row, metadata: &'a Metadata, style: MetadataStyle) -> Self {
         Self {
             sha256_hash: HEXLOWER.encode(&row.track.fingerprint.sha256),
             xxh128_hash: format!("{:032x}", row.track.fingerprint.xxh128),
             metadata: match style {
-                MetadataStyle::Nested => Some(MetadataField::Nested(&row.track.metadata)),
-                MetadataStyle::Flat => Some(MetadataField::Flat(flat(&row.track.metadata))),
+                MetadataStyle::Nested => Some(MetadataField::Nested(metadata)),
+                MetadataStyle::Flat => Some(MetadataField::Flat(flat(metadata))),
                 MetadataStyle::Off => None,
             },
             size_bytes: row.stat.size,

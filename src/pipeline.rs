@@ -4,10 +4,10 @@
 //!
 //! ```text
 //! watcher ─┐
-//!          ├─ audio files ─ debounce ─ rate limit ─ one at a time ─ examine ×N ─ batches ─ commit
-//! scan   ──┘                                                                          index + outbox
-//!                                                                                          │
-//!                                                          forget ─ confirm ─ publish ─ batches
+//!          ├─ audio files ─ debounce ─ rate limit ─ one at a time ─ examine ×N ─ batches ─ together ─ commit
+//! scan   ──┘                                                                                     index + outbox
+//!                                                                                                     │
+//!                                                                     forget ─ confirm ─ publish ─ batches
 //! ```
 
 use std::future::Future;
@@ -58,6 +58,7 @@ pub async fn index<Look, Commit>(
         .map(examine)
         .buffer_unordered(chain.max_concurrent_files)
         .in_batches(chain.batch_size, LINGER)
+        .together()
         .for_each(commit)
         .await;
 }

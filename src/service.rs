@@ -2,6 +2,7 @@
 
 mod delivery;
 mod held;
+mod parked;
 mod relocation;
 mod replay;
 mod scan;
@@ -34,6 +35,7 @@ use crate::store::{Committed, Damage, IndexReader, Rebuilt, Relocated, Store, St
 use crate::stream::{Hold, Holds, Leased, Leases, Settle};
 
 pub use held::{approve, held};
+pub use parked::parked_at_rest;
 pub use relocation::relocate;
 pub use replay::replay;
 pub use scan::scan;
@@ -75,6 +77,9 @@ pub enum ServiceError {
     /// Of the path that was asked for no file is known.
     #[error("nothing is known at or beneath {0:?}; give a path of the library as its messages had it")]
     NothingKnown(PathBuf),
+    /// A sequence number was given of which no message is parked.
+    #[error("{0} is not the sequence number of a parked message; `file-watcher parked` lists them")]
+    NotParked(u64),
     /// A signal came before the work was done.
     #[error("interrupted; the next start goes on where this one stopped")]
     Interrupted,
@@ -117,6 +122,7 @@ impl Service {
         use std::os::unix::ffi::OsStrExt;
 
         let root = Root::open(&settings.root)
+            .and_then(|root| root.trusting_inodes(settings.inode_trust))
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
@@ -127,6 +133,8 @@ impl Service {
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
         store.keep_mounts(root.mounts())?;
+        root.own_mount()
+            .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let inbox = Inbox::new();
         let unwatched = Holds::new();
         let examiner = Examiner {
@@ -142,6 +150,7 @@ impl Service {
             doubts: inbox.doubts().clone(),
             replaced: inbox.replaced().clone(),
             unwatched: unwatched.clone(),
+            verified_bytes: Arc::default(),
         };
         let scanner = Scanner {
             root: Arc::clone(&root),
@@ -197,7 +206,7 @@ impl Service {
         });
         let item = told.await.unwrap_or_else(|_| {
             let error = std::io::Error::other("the look panicked");
-            Examined { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new() }
+            Examined::failed(path, error)
         });
         tracing::trace!(path = %item.path, ?why, attempt, outcome = item.outcome.as_str(), "looked at");
         Leased { item, lease }
@@ -392,7 +401,7 @@ impl Service {
 fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<(), StoreError> {
     match crate::store::rebuild(file, library, encoder)? {
         None => tracing::info!("there is no index to rebuild; a new one is made"),
-        Some(Rebuilt { aside, messages, paths, whole, last_sequence, old_library }) => {
+        Some(Rebuilt { aside, messages, parked, paths, whole, last_sequence, old_library }) => {
             let aside = aside.display();
             if let Some(old_library) = old_library {
                 tracing::warn!(
@@ -402,10 +411,10 @@ fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<(), StoreEr
                 );
             }
             if whole {
-                tracing::warn!(%aside, messages, paths, last_sequence, "a new index takes the place of the old one");
+                tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index takes the place of the old one");
             } else {
                 tracing::error!(
-                    %aside, messages, paths, last_sequence,
+                    %aside, messages, parked, paths, last_sequence,
                     "a new index takes the place of the old one, which could not be read in full: undelivered \
                      messages may be missing, and so may deletes of files that went while nobody watched"
                 );
@@ -438,6 +447,7 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
             let watched_directory = settings.root.to_string_lossy();
             let amqp = AmqpSettings {
                 tls: settings.tls.clone(),
+                reread: settings.reread.clone(),
                 unroutable: settings.unroutable,
                 ..AmqpSettings::new(settings.broker.clone(), instance_id, &watched_directory)
             };

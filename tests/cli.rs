@@ -117,6 +117,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("DEBOUNCE_MS", &[b"abc", b"50ms", b"3600001"]),
     ("FOLLOW_SYMLINKS", &[b"inside"]),
     ("IGNORE_CTIME", &[b"2"]),
+    ("IGNORE_INODE", &[b"2"]),
     ("INSTANCE_ID", &[b"two words", b"0123456789012345678901234567890123456789012345678901234567890123x"]),
     ("LOG_FORMAT", &[b"xml"]),
     ("LOG_LEVEL", &[b"chatty", b"lapin=loud"]),
@@ -230,6 +231,11 @@ fn every_slip_of_the_command_line_is_one_line() {
         &["scan", "--state-dir", ""],
         &["scan", "--state-dir", "library"],
         &["scan", "--state-dir", "library/../library/a/b"],
+        &["parked", "--retry", "seven", "8"],
+        &["parked", "--retry", "7", "--drop", "8"],
+        &["parked", "--json", "--drop"],
+        &["parked", "--drop", "7", "nowhere"],
+        &["parked", "--rebuild-index"],
     ];
     let lines: Vec<String> = cases
         .iter()

@@ -20,7 +20,7 @@ use super::{Exit, SettingsError};
     max_term_width = 100,
     args_override_self = true,
     disable_help_subcommand = true,
-    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay] [DIR]\n       file-watcher [FLAGS] relocate OLD NEW",
+    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|parked] [DIR]\n       file-watcher [FLAGS] relocate OLD NEW",
     after_help = "Every setting is a flag or an environment variable; the flag wins. A variable that is set but empty \
                   counts as unset. Variables are also read from a file .env in the working directory; the real \
                   environment wins over it.\n\n\
@@ -88,6 +88,29 @@ pub(super) enum Verb {
         #[arg(long, value_name = "PREFIX")]
         path: Option<OsString>,
     },
+    /// List the messages that cannot be delivered, deliver them again, or delete them
+    ///
+    /// Nothing is parked: it says so, and that is no failure.
+    Parked(ParkedFlags),
+}
+
+/// What is to be done about parked messages.
+#[derive(Args)]
+pub(super) struct ParkedFlags {
+    /// The library. Without it: DATA_DIR
+    pub(super) dir: Option<OsString>,
+    /// List them as JSON, one message a line.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Deliver these again, or all of them.
+    ///
+    /// Each keeps its sequence and its correlation_id. It goes out before messages that still wait, and after
+    /// those that were delivered meanwhile.
+    #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
+    pub(super) retry: Option<Vec<OsString>>,
+    /// Delete these, or all of them, and say which they were. Consumers never get them.
+    #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
+    pub(super) drop: Option<Vec<OsString>>,
 }
 
 /// Every value is kept as it was given; `Settings::read` makes sense of it, so that flags, variables
@@ -155,6 +178,15 @@ pub(super) struct Flags {
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
     )]
     pub(super) ignore_ctime: OsString,
+
+    /// Whether to leave inode numbers out of comparisons: auto, true or false.
+    ///
+    /// Some file systems (FAT, exFAT, many FUSE and some network ones) give every file another inode
+    /// number at each mount. There size and modification time alone say whether a file is unchanged,
+    /// and moves are found by content. auto decides by the file system's type, else by what a walk
+    /// notices after a remount.
+    #[arg(long, global = true, env = "IGNORE_INODE", value_name = "WHEN", default_value = "auto")]
+    pub(super) ignore_inode: OsString,
 
     /// How changes are noticed: auto, native or poll.
     ///
@@ -395,6 +427,8 @@ pub(super) struct Flags {
     pub(super) rabbitmq_pass: OsString,
 
     /// A file that holds the password, and nothing else but a newline at its end.
+    ///
+    /// This and the other files below are read again at every connection, so they may be replaced at any time.
     #[arg(long, global = true, env = "RABBITMQ_PASS_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_pass_file: Option<OsString>,
 
@@ -476,7 +510,7 @@ fn one_line(error: &clap::Error) -> String {
             None => "there is an argument too many".to_owned(),
         },
         ErrorKind::InvalidSubcommand => format!(
-            "{:?} is not a command; the commands are scan, watch, held, approve, relocate and replay",
+            "{:?} is not a command; the commands are scan, watch, held, approve, relocate, replay and parked",
             super::given::without_secrets(&context(ContextKind::InvalidSubcommand).unwrap_or_default())
         ),
         ErrorKind::InvalidValue => {

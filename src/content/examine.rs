@@ -2,14 +2,16 @@
 
 use std::cell::LazyCell;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Disk, Entry};
 use crate::model::{
-    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Row, Seen, Token,
-    Track,
+    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Row, Seen, Ties,
+    Token, Track,
 };
-use crate::stream::Holds;
+use crate::stream::{Holds, Tied};
 
 /// How many rows with one content or inode are looked at before it is called ambiguous.
 const CANDIDATES: usize = 32;
@@ -60,6 +62,8 @@ pub struct Examiner<D, C, I> {
     pub replaced: Holds,
     /// Subtrees of which nobody tells what happens there: only walks call deleted what is gone from them.
     pub unwatched: Holds,
+    /// Bytes of files that were read only to make sure that nothing but their names had changed.
+    pub verified_bytes: Arc<AtomicU64>,
 }
 
 /// What came of a look.
@@ -73,6 +77,30 @@ pub struct Examined {
     pub look_under: bool,
     /// What must stay alive until the outcome is committed.
     pub tokens: Vec<Token>,
+    /// What ties the look to others, until it is committed.
+    pub ties: Ties,
+    /// Whether the path holds another file than its row, whose own file may be found by a look that is tied to this one.
+    pub is_displaced: bool,
+}
+
+impl Examined {
+    /// A look that found out nothing.
+    pub fn failed(path: LibraryPath, error: io::Error) -> Self {
+        Self {
+            path,
+            outcome: Outcome::Failed(error),
+            look_under: false,
+            tokens: Vec::new(),
+            ties: Ties::default(),
+            is_displaced: false,
+        }
+    }
+}
+
+impl Tied for Examined {
+    fn ties(&self) -> Option<&Ties> {
+        self.is_displaced.then_some(&self.ties)
+    }
 }
 
 /// What a look found.
@@ -116,7 +144,7 @@ impl Outcome {
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Looks at a path. Blocks for as long as reading the file takes.
     pub fn examine(&self, look: FsEvent) -> Examined {
-        let path = look.path.clone();
+        let (path, ties) = (look.path.clone(), look.ties.clone());
         // Also here until the commit: another look takes them along, and without one they are let go of then.
         let mut tokens: Vec<Token> = look.walks.iter().chain(&look.holds).cloned().collect();
         let mut look_under = false;
@@ -126,7 +154,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         {
             next.walks.clear();
         }
-        Examined { path, outcome, look_under, tokens }
+        let is_displaced = !ties.left_in.is_empty() && self.is_displaced(&path, &outcome);
+        Examined { path, outcome, look_under, tokens, ties, is_displaced }
     }
 
     /// What may be committed of what looks found, and what is to be looked at in place of the rest.
@@ -152,7 +181,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                     looks.push(instead);
                 }
                 Outcome::Observed(observation, mut instead) | Outcome::Trusted(observation, mut instead)
-                    if is_overtaken(found_by(&observation), &self.disk.entry(&observation.path)) =>
+                    if self.is_overtaken_now(&observation) =>
                 {
                     // What it found new is in no row, so a rename of the file cannot be trusted yet.
                     instead.holds.push(Token::new(self.doubts.hold(observation.path)));
@@ -182,9 +211,26 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let mut found: Vec<(&LibraryPath, Option<FileStat>)> = looked_at.chain(sources).collect();
         found.sort_unstable_by_key(|(path, _)| *path);
         let paths: Vec<&LibraryPath> = found.iter().map(|(path, _)| *path).collect();
-        let now = self.disk.entries(&paths);
-        let overtaken = found.into_iter().zip(&now).filter(|((_, found), now)| is_overtaken(*found, now));
+        let now = self.disk.look_up(&paths);
+        let overtaken = found.into_iter().zip(now).filter(|((path, found), now)| self.is_overtaken(path, *found, now));
         overtaken.map(|((path, _), _)| path.clone()).collect()
+    }
+
+    fn is_overtaken_now(&self, observation: &Observation) -> bool {
+        let now = self.disk.look_up(&[&observation.path]);
+        now.iter().any(|now| self.is_overtaken(&observation.path, found_by(observation), now))
+    }
+
+    /// Whether a path is no longer as it was found, where a look-up finds this now.
+    fn is_overtaken(&self, path: &LibraryPath, found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
+        match now {
+            // What is there under another spelling of the name is not at this path.
+            Ok(Entry::File(_)) if found.is_none() => !matches!(self.disk.entry(path), Ok(Entry::Missing { .. })),
+            Ok(Entry::File(stat)) => found != Some(*stat),
+            Ok(_) => found.is_some(),
+            // Nothing can be said of it now; that which can no longer be read is walked again anyway.
+            Err(_) => false,
+        }
     }
 
     /// Whether the content may have changed of a file that is said to be only renamed, under either name.
@@ -194,6 +240,13 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             _ => false,
         };
         from_doubtful || self.doubts.is_held(&observation.path)
+    }
+
+    /// Whether a file was found that is not the one of the path's row.
+    fn is_displaced(&self, path: &LibraryPath, outcome: &Outcome) -> bool {
+        let (Outcome::Observed(observation, _) | Outcome::Trusted(observation, _)) = outcome else { return false };
+        let row = self.index.row(path).ok().flatten();
+        found_by(observation).zip(row).is_some_and(|(found, row)| !row.stat.same_file(&found))
     }
 
     fn outcome(&self, look: FsEvent, tokens: &mut Vec<Token>, look_under: &mut bool) -> io::Result<Outcome> {
@@ -209,7 +262,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok(Outcome::Unchanged);
         }
         let was_here = row.as_ref().is_some_and(|row| row.stat.same_file(&stat));
-        let mut same_inode = if was_here { Vec::new() } else { self.vanished_with_inode(&look.path, &stat)? };
+        let mut same_inode = if was_here { Vec::new() } else { self.rows_of_file(&look.path, &stat)? };
         // Of several names that one file lost, the one that this was is most likely the one that is most like it.
         same_inode.sort_by_key(|row| {
             let is_told = look.renamed_from.as_ref() == Some(&row.path);
@@ -231,6 +284,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             Observation { path: path.clone(), origin, seen }
         };
         if let [source] = same_inode.as_slice()
+            && source.stat.same_size_and_mtime(&stat)
             && !look.written
             && !self.doubts.is_held(&source.path)
         {
@@ -248,9 +302,14 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             let wait = backoff(look.attempt);
             return Ok(Outcome::Again(look_again(look, wait, None)));
         };
+        let is_as_it_was =
+            |row: &&Row| row.stat.is_surely_same_file(&stat) && row.track.fingerprint == track.fingerprint;
+        if same_inode.iter().any(|row| is_as_it_was(&row)) {
+            self.verified_bytes.fetch_add(stat.size, Ordering::Relaxed);
+        }
         let mut candidates: Vec<LibraryPath> = same_inode.into_iter().map(|row| row.path).collect();
         if !was_here {
-            let same_content = self.vanished_with_content(&look.path, &track)?;
+            let same_content = self.row_with_content(&look.path, &track)?;
             tokens.extend(same_content.iter().map(|row| self.claim(row)));
             candidates.extend(same_content.into_iter().map(|row| row.path));
         }
@@ -329,9 +388,14 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         {
             return Ok(false);
         }
+        self.has_no_other_name(&look.path, source)
+    }
+
+    /// Whether the file has one name, and the index knows it by one.
+    fn has_no_other_name(&self, path: &LibraryPath, source: &Row) -> io::Result<bool> {
         let FileStat { mount, inode, .. } = source.stat;
         let others = self.index.rows_by_inode(mount, inode, 2).map_err(io::Error::other)?;
-        Ok(others.len() == 1 && self.disk.has_one_name(&look.path)?)
+        Ok(others.len() == 1 && self.disk.has_one_name(path)?)
     }
 
     /// The content, if the file was in one state from before the read until after it, and has its name still.
@@ -341,36 +405,47 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok(None);
         }
         let track = self.contents.read(&file, path, known)?;
-        let unchanged = self.disk.stat(&file)? == *stat && self.disk.entry(path)? == Entry::File(*stat);
-        Ok(unchanged.then_some(track))
+        let has_its_name =
+            || self.disk.look_up(&[path]).iter().any(|now| matches!(now, Ok(Entry::File(now)) if now == stat));
+        Ok((self.disk.stat(&file)? == *stat && has_its_name()).then_some(track))
     }
 
-    fn vanished_with_inode(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<Vec<Row>> {
+    /// The rows of the file with this stat that had other paths, which it has left.
+    fn rows_of_file(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<Vec<Row>> {
         if stat.passing_inode {
             return Ok(Vec::new());
         }
         let mut rows = self.index.rows_by_inode(stat.mount, stat.inode, CANDIDATES).map_err(io::Error::other)?;
-        rows.retain(|row| row.path != *path && row.stat.same_size_and_mtime(stat) && self.is_vanished(row));
+        // Without a birth time, the inode number may have been given to another file.
+        let is_its = |row: &Row| {
+            row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat))
+        };
+        rows.retain(|row| row.path != *path && is_its(row) && self.has_left(row, |now| !row.stat.same_file(now)));
         Ok(rows)
     }
 
-    /// The one vanished row with this content; none where there are several to choose from.
-    fn vanished_with_content(&self, path: &LibraryPath, track: &Track) -> io::Result<Vec<Row>> {
+    /// The one row with this content whose file has left its path; none where there are several to choose from.
+    fn row_with_content(&self, path: &LibraryPath, track: &Track) -> io::Result<Vec<Row>> {
         let sha256 = &track.fingerprint.sha256;
         let mut rows = self.index.rows_by_sha256(sha256, CANDIDATES).map_err(io::Error::other)?;
         if rows.len() == CANDIDATES {
             return Ok(Vec::new());
         }
-        rows.retain(|row| row.path != *path && self.is_vanished(row));
+        rows.retain(|row| {
+            let is_another = |now: &FileStat| !row.stat.same_file(now) && !row.stat.same_size_and_mtime(now);
+            row.path != *path && self.has_left(row, is_another)
+        });
         Ok(if rows.len() == 1 { rows } else { Vec::new() })
     }
 
-    /// Whether the file of a row is proved to be gone: what cannot be read now is no source of a move,
-    /// and no reason either to keep silent about another file.
-    fn is_vanished(&self, row: &Row) -> bool {
+    /// Whether the file of a row has left its path for certain: nothing is there any more, or another file.
+    ///
+    /// What cannot be read now is no source of a move, and no reason either to keep silent about another file.
+    fn has_left(&self, row: &Row, is_another: impl Fn(&FileStat) -> bool) -> bool {
         match self.disk.entry(&row.path) {
-            Ok(Entry::File(_)) | Err(_) => false,
+            Ok(Entry::File(now)) => is_another(&now),
             Ok(entry) => !is_hidden(row, entry),
+            Err(_) => false,
         }
     }
 
@@ -384,16 +459,6 @@ fn found_by(observation: &Observation) -> Option<FileStat> {
     match &observation.seen {
         Seen::File { stat, .. } => Some(*stat),
         Seen::Missing => None,
-    }
-}
-
-/// Whether a path is no longer as it was found.
-fn is_overtaken(found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
-    match now {
-        Ok(Entry::File(stat)) => found != Some(*stat),
-        Ok(_) => found.is_some(),
-        // Nothing can be said of it now; that which can no longer be read is walked again anyway.
-        Err(_) => false,
     }
 }
 
@@ -430,7 +495,6 @@ fn backoff(attempt: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::Arc;
 
     use super::*;
     use crate::model::{Fingerprint, Metadata, MountId};
@@ -532,6 +596,7 @@ mod tests {
             doubts: Holds::new(),
             replaced: Holds::new(),
             unwatched: Holds::new(),
+            verified_bytes: Arc::default(),
         }
     }
 

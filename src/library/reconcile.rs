@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::iter::Peekable;
 
-use super::Walked;
+use super::{Replaced, Walked};
 use crate::model::{FileStat, Index, LibraryPath, MountId};
 
 /// Rows read from the index at once: few enough to hold, many enough to make a query worth its while.
@@ -13,10 +13,12 @@ const PAGE: usize = 2048;
 /// Where the disk and the index agree or differ.
 #[derive(Debug)]
 pub enum Difference {
-    /// The file is as it was committed.
-    Same,
+    /// The file is as it was committed; its stat in the index and now.
+    Same(FileStat, FileStat),
     /// The file is new or changed: look at it.
     Look(LibraryPath),
+    /// Another file is there than the one in the index, as far as inode numbers can tell.
+    Replaced(Replaced),
     /// The index has a row, of a file on this mount, and the walk came by nothing: look whether it is gone.
     Gone(LibraryPath, MountId),
     /// Nothing can be said of this path and what is beneath it.
@@ -26,10 +28,10 @@ pub enum Difference {
 impl PartialEq for Difference {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Same, Self::Same) => true,
-            (Self::Look(one), Self::Look(other)) | (Self::Unreadable(one, _), Self::Unreadable(other, _)) => {
-                one == other
-            }
+            (Self::Same(..), Self::Same(..)) => true,
+            (Self::Look(one), Self::Look(other))
+            | (Self::Replaced(Replaced { path: one, .. }), Self::Replaced(Replaced { path: other, .. }))
+            | (Self::Unreadable(one, _), Self::Unreadable(other, _)) => one == other,
             (Self::Gone(one, mount), Self::Gone(other, other_mount)) => (one, mount) == (other, other_mount),
             _ => false,
         }
@@ -65,7 +67,8 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
         }
     }
 
-    fn next_row(&mut self) -> Result<Option<&(LibraryPath, FileStat)>, I::Error> {
+    /// Makes sure that the next row is in the page, if there is one.
+    fn fill_page(&mut self) -> Result<(), I::Error> {
         if self.page.is_empty() && !self.exhausted {
             let page = self.index.rows_after(&self.under, self.last_read.as_ref(), PAGE)?;
             self.exhausted = page.len() < PAGE;
@@ -74,40 +77,36 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
             }
             self.page = page.into();
         }
-        Ok(self.page.front())
+        Ok(())
     }
 
     fn step(&mut self) -> Result<Option<Difference>, I::Error> {
         loop {
-            let row = self.next_row()?.cloned();
+            self.fill_page()?;
             let ignore_ctime = self.ignore_ctime;
             let Some(found) = self.walked.peek() else {
-                self.page.pop_front();
-                return Ok(row.map(|(path, stat)| Difference::Gone(path, stat.mount)));
+                return Ok(self.page.pop_front().map(|(path, stat)| Difference::Gone(path, stat.mount)));
             };
-            if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, &row)
+            let row = self.page.front();
+            if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, row)
                 && path != unreadable
                 && path.is_at_or_under(unreadable)
             {
                 self.page.pop_front();
                 continue;
             }
-            let order = row.as_ref().map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
+            let order = row.map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
             if order.is_lt() {
-                self.page.pop_front();
-                return Ok(row.map(|(path, stat)| Difference::Gone(path, stat.mount)));
+                return Ok(self.page.pop_front().map(|(path, stat)| Difference::Gone(path, stat.mount)));
             }
-            let same = match (found, &row) {
-                (Walked::File(_, stat), Some((_, row))) if order.is_eq() => row.is_unchanged(stat, ignore_ctime),
-                _ => false,
-            };
-            if order.is_eq() {
-                self.page.pop_front();
-            }
-            return Ok(self.walked.next().map(|found| match found {
-                Walked::File(..) if same => Difference::Same,
-                Walked::File(path, _) => Difference::Look(path),
-                Walked::Unreadable(path, error) => Difference::Unreadable(path, error),
+            let was = if order.is_eq() { self.page.pop_front().map(|(_, was)| was) } else { None };
+            return Ok(self.walked.next().map(|found| match (found, was) {
+                (Walked::File(_, now), Some(was)) if was.is_unchanged(&now, ignore_ctime) => Difference::Same(was, now),
+                (Walked::File(path, now), Some(was)) if !was.same_file(&now) => {
+                    Difference::Replaced(Replaced { path, was, now })
+                }
+                (Walked::File(path, _), _) => Difference::Look(path),
+                (Walked::Unreadable(path, error), _) => Difference::Unreadable(path, error),
             }));
         }
     }
@@ -228,8 +227,8 @@ mod tests {
             let index = Rows(rows.clone());
             let mut said: Vec<String> = Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false)
                 .filter_map(|difference| match difference.unwrap() {
-                    Difference::Same => Some("same".to_owned()),
-                    Difference::Look(path) => Some(format!("look {path}")),
+                    Difference::Same(..) => Some("same".to_owned()),
+                    Difference::Look(path) | Difference::Replaced(Replaced { path, .. }) => Some(format!("look {path}")),
                     Difference::Gone(path, _) => Some(format!("gone {path}")),
                     Difference::Unreadable(..) => None,
                 })
@@ -247,7 +246,7 @@ mod tests {
         let index = Rows(files);
         let mut same = 0;
         for difference in Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false) {
-            assert_eq!(difference.unwrap(), Difference::Same);
+            assert!(matches!(difference.unwrap(), Difference::Same(..)));
             same += 1;
         }
         assert_eq!(same, PAGE * 2 + 7);

@@ -1,8 +1,9 @@
 //! Walks subtrees that were asked for, and turns where they differ from the index into hints.
 //!
-//! A walk speaks twice: at once of what is new or changed, and of what is gone only when all of the
-//! former was looked at and committed. So a file that was moved is found at its new path, and its
-//! old one is not called deleted, however far apart the two are.
+//! A walk gives its hints in three waves, each when the one before it was looked at and committed: first what
+//! is new or changed, then the paths that hold another file than before, and last what is gone. So a file that was
+//! moved is found at its new path before its old one is given to another file or called deleted, however
+//! far apart the two are.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,8 +16,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 
 use super::held::{Missed, Place, Vanished, Verdict};
+use super::passing_inodes::PassingInodes;
 use super::release::Approval;
-use super::{Difference, Held, Inbox, Missing, Reconcile, Subtree, Walk};
+use super::{Difference, Held, Inbox, Missing, Reconcile, Replaced, Subtree, Walk, tie_together};
 use crate::disk::{Disk as _, Entry, Root};
 use crate::model::{Extensions, FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Row, Token};
 
@@ -25,6 +27,9 @@ const AHEAD: usize = 512;
 
 /// Vanished paths that one walk remembers. Where there are more, the rest is left to the next walk.
 const MOST_GONE: usize = 100_000;
+
+/// Paths with another file that one walk remembers. More are looked at with the first wave.
+const MOST_REPLACED: usize = 100_000;
 
 /// Walks that may run at once: a new album must not wait for the walk of everything.
 const WALKS_AT_ONCE: usize = 4;
@@ -68,6 +73,8 @@ pub struct Tally {
 /// What a walk found beside its hints.
 #[derive(Debug, Default)]
 pub struct WalkReport {
+    /// Paths that hold another file than the index has there, in order; no more than a bound.
+    pub replaced: Vec<Replaced>,
     /// Indexed paths at which nothing was.
     pub vanished: Vanished,
     /// What a person approved of before this walk began.
@@ -90,8 +97,16 @@ pub struct Deletions {
 }
 
 impl WalkReport {
+    /// The hints of the second wave: the paths that hold another file, those tied together that changed names.
+    pub fn replaced_hints(&mut self, origin: Origin) -> Vec<FsEvent> {
+        let generation = self.generation;
+        let hint = |(path, ties)| FsEvent { ties, ..found(path, origin, generation) };
+        tie_together(std::mem::take(&mut self.replaced)).into_iter().map(hint).collect()
+    }
+
     /// Adds what a later walk found.
     pub fn append(&mut self, mut later: Self) {
+        self.replaced.append(&mut later.replaced);
         // A later walk of a subtree may have missed what the walk of everything missed already.
         let known: HashSet<&LibraryPath> = self.vanished.here.iter().chain(&self.vanished.approved).collect();
         later.vanished.here.retain(|path| !known.contains(path));
@@ -137,18 +152,31 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         hints: &mpsc::Sender<FsEvent>,
         report: &mut WalkReport,
     ) -> bool {
+        let mut noticed = PassingInodes::default();
         let walk = Walk::new(&self.root, &self.extensions, subtree.clone());
         let whole_library = subtree.is_root();
         let mut nearest = None;
         for difference in Reconcile::new(walk, &self.index, subtree, self.ignore_ctime) {
             match difference {
-                Ok(Difference::Same) => {
+                Ok(Difference::Same(was, now)) => {
+                    noticed.note(&was, &now);
                     self.tally.seen.fetch_add(1, Ordering::Relaxed);
                     self.tally.unchanged.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Difference::Look(path)) => {
                     self.tally.seen.fetch_add(1, Ordering::Relaxed);
                     if hints.blocking_send(found(path, origin, report.generation)).is_err() {
+                        return false;
+                    }
+                }
+                Ok(Difference::Replaced(replaced)) => {
+                    self.tally.seen.fetch_add(1, Ordering::Relaxed);
+                    if noticed.note(&replaced.was, &replaced.now) {
+                        self.inodes_do_not_last(replaced.now.mount);
+                    }
+                    if report.replaced.len() < MOST_REPLACED {
+                        report.replaced.push(replaced);
+                    } else if hints.blocking_send(found(replaced.path, origin, report.generation)).is_err() {
                         return false;
                     }
                 }
@@ -163,7 +191,22 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                 }
             }
         }
+        noticed.at_the_end().for_each(|mount| self.inodes_do_not_last(mount));
         true
+    }
+
+    /// Notes that the inode numbers of a mount change, and says so once.
+    fn inodes_do_not_last(&self, mount: MountId) {
+        if self.root.mounts().note_passing_inodes(mount)
+            && let Some(known) = self.root.mounts().get(mount)
+        {
+            tracing::warn!(
+                place = %known.place.under(self.root.path()).display(),
+                filesystem = known.kind,
+                "inode numbers change from mount to mount here: size and modification time alone say whether a file is \
+                 unchanged, and moves are found by content; IGNORE_INODE=false trusts the numbers all the same"
+            );
+        }
     }
 
     /// Whether the mount that the file at `path` was on is not there. `nearest` remembers the mount of the last
@@ -283,13 +326,24 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             let origin = if whole_library { Origin::Scan } else { Origin::Watch };
             let paths = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
             let (hints, report) = self.walk(paths, origin);
+            let first_wave = TaskTracker::new();
             for await hint in hints {
+                let mut hint = inbox.doubting(hint);
+                hint.walks.extend([Token::new(looks.token()), Token::new(first_wave.token())]);
+                yield hint;
+            }
+            let Ok(mut report) = report.await else { return };
+            let replaced = report.replaced_hints(origin);
+            if !replaced.is_empty() {
+                first_wave.close();
+                first_wave.wait().await;
+            }
+            for hint in replaced {
                 let mut hint = inbox.doubting(hint);
                 hint.walks.push(Token::new(looks.token()));
                 yield hint;
             }
             looks.close();
-            let Ok(report) = report.await else { return };
             tokio::spawn(async move {
                 self.finish(report, origin, earlier, inbox).await;
                 // Until now anything beneath them may have been other than the index has it.

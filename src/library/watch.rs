@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKindMask, ModifyKind, RemoveKind, RenameMode};
 use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -14,7 +14,7 @@ use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatch
 use super::Inbox;
 use crate::disk::Root;
 use crate::failpoint::failpoint;
-use crate::model::{Extensions, FsEvent, LibraryPath, Origin, Quiet};
+use crate::model::{Extensions, FsEvent, LibraryPath, Origin, Quiet, RenameGroup, Ties};
 
 /// How long a directory that went away is left alone, so that its other name is walked first and
 /// its files are seen as moved.
@@ -22,6 +22,13 @@ const GONE_DIRECTORY_WAIT: Duration = Duration::from_millis(400);
 
 /// How long a new directory is left alone, so that many of them make one walk.
 const NEW_DIRECTORY_WAIT: Duration = Duration::from_millis(10);
+
+/// Renames that follow each other this closely may pass names around; a group of them is closed after the second time.
+const RENAME_GAP: Duration = Duration::from_millis(100);
+const LONGEST_BURST: Duration = Duration::from_secs(1);
+
+/// How long a look waits for the others of its burst.
+const BURST_LIMIT: Duration = Duration::from_secs(3);
 
 /// Renames whose second half did not come yet; they come within microseconds of each other.
 const RENAMES_REMEMBERED: usize = 4096;
@@ -74,8 +81,7 @@ impl Watcher {
     /// reached, that is trouble and no error: what could be watched is.
     pub fn start(handler: Handler) -> Result<Self, WatchError> {
         let (root, trouble) = (handler.root.path().to_path_buf(), Arc::clone(&handler.trouble));
-        let mut translator =
-            Translator { handler, renames: HashMap::new(), rename_order: VecDeque::new(), refused: HashSet::new() };
+        let mut translator = Translator::new(handler);
         let watcher = Self::listen(&root, move |event| translator.handle(event))?;
         match watcher.with(|watcher| watcher.watch(&root, RecursiveMode::Recursive)) {
             Ok(()) => {}
@@ -146,6 +152,15 @@ struct Translator {
     rename_order: VecDeque<usize>,
     /// Directories that are not watched because they may not be read.
     refused: HashSet<LibraryPath>,
+    /// The renames of this moment.
+    burst: Option<Burst>,
+}
+
+/// Renames that follow each other closely.
+struct Burst {
+    group: RenameGroup,
+    began: Instant,
+    last: Instant,
 }
 
 /// A name that went away, and whether that made a new mark to walk it.
@@ -155,6 +170,23 @@ struct Went {
 }
 
 impl Translator {
+    fn new(handler: Handler) -> Self {
+        Self { handler, renames: HashMap::new(), rename_order: VecDeque::new(), refused: HashSet::new(), burst: None }
+    }
+
+    /// The group of a rename that happens now.
+    fn rename_group(&mut self) -> RenameGroup {
+        let now = Instant::now();
+        let is_of_burst = |burst: &Burst| now - burst.last <= RENAME_GAP && now - burst.began <= LONGEST_BURST;
+        if let Some(burst) = self.burst.as_mut().filter(|burst| is_of_burst(burst)) {
+            burst.last = now;
+            return burst.group.clone();
+        }
+        let group = RenameGroup::new(BURST_LIMIT);
+        self.burst = Some(Burst { group: group.clone(), began: now, last: now });
+        group
+    }
+
     fn handle(&mut self, event: notify::Result<Event>) {
         failpoint!("watch::handle");
         match event {
@@ -277,7 +309,8 @@ impl Translator {
     fn name_went(&mut self, path: LibraryPath, is_audio: bool, tracker: Option<usize>) {
         let mut marked = false;
         if is_audio {
-            self.push(self.hint(path.clone(), Quiet::Gone));
+            let ties = Ties { left_in: vec![self.rename_group()], ..Ties::default() };
+            self.push(FsEvent { ties, ..self.hint(path.clone(), Quiet::Gone) });
         } else {
             // It may have been a directory, of which only its own name is told.
             marked = self.mark_gone(path.clone());
@@ -307,6 +340,8 @@ impl Translator {
             self.handler.inbox.unmark(path);
         }
         if is_audio {
+            let member_of = vec![self.rename_group().join()];
+            let ties = Ties { member_of, ..Ties::default() };
             let Handler { inbox, extensions, .. } = &self.handler;
             // Now, and not only when it is looked at: what resolves a doubt until then finds the old name gone.
             // What was written under a name that is none of ours was not told.
@@ -314,7 +349,7 @@ impl Translator {
             let renamed_from = from.map(|from| from.path).filter(is_known);
             let is_certain = renamed_from.is_some();
             let complete_at = Some(SystemTime::now());
-            let hint = FsEvent { complete_at, renamed_from, ..self.hint(path, Quiet::Renamed) };
+            let hint = FsEvent { complete_at, renamed_from, ties, ..self.hint(path, Quiet::Renamed) };
             // The doubt goes with the file: it may get a third name before anybody has looked at it.
             self.push(if is_certain { hint } else { inbox.doubting(hint) });
         }
@@ -347,7 +382,7 @@ mod tests {
             inbox: Inbox::new(),
             trouble: Arc::new(|trouble| panic!("{trouble:?}")),
         };
-        Translator { handler, renames: HashMap::new(), rename_order: VecDeque::new(), refused: HashSet::new() }
+        Translator::new(handler)
     }
 
     #[test]

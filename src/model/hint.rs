@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{FileStat, LibraryPath};
+use super::{FileStat, LibraryPath, Ties};
 
 /// "Look at this path." What is published comes from comparing the disk with the index, so a hint
 /// that comes twice, late or out of order costs time and nothing else.
@@ -24,6 +24,8 @@ pub struct FsEvent {
     pub complete_at: Option<SystemTime>,
     /// The kernel said that this name was that one until now.
     pub renamed_from: Option<LibraryPath>,
+    /// What ties it to other looks that have to be decided with it.
+    pub ties: Ties,
     /// Which of the directories that were the root one after the other this speaks of: what is not in
     /// another one is not gone.
     pub generation: Option<u64>,
@@ -51,6 +53,7 @@ impl FsEvent {
             written: false,
             complete_at: None,
             renamed_from: None,
+            ties: Ties::default(),
             generation: None,
             approved: false,
             last_seen: None,
@@ -80,6 +83,7 @@ impl FsEvent {
             (self.last_seen, self.seen_at) = (older.last_seen, older.seen_at);
         }
         self.attempt = self.attempt.max(older.attempt);
+        self.ties.append(&mut older.ties);
         self.walks.append(&mut older.walks);
         self.holds.append(&mut older.holds);
         self

@@ -5,14 +5,16 @@ mod extensions;
 mod held;
 mod hint;
 mod path;
+mod renames;
 mod settings;
 mod track;
 
-pub use event::{Change, FileEvent, Outgoing};
+pub use event::{Change, FileEvent, Outgoing, ParkedRequest, Refused};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use held::{HeldDeletes, HeldReason};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
+pub use renames::{Member, RenameGroup, Ties};
 pub use settings::{InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
 pub use track::{Content, FileStat, Fingerprint, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 

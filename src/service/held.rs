@@ -156,6 +156,8 @@ impl Service {
             }
             tracing::warn!(path = %path.under(self.root.path()).display(), error, "cannot be read; what is held there is not known");
         }
+        let replaced = report.replaced.iter().filter(|replaced| !replaced.now.passing_inode);
+        appeared.extend(replaced.map(|replaced| (replaced.now.mount, replaced.now.inode)));
         let scanner = self.scanner.clone();
         let judging = tokio::task::spawn_blocking(move || {
             // A file that has another name now is not missing.

@@ -105,7 +105,9 @@ impl Service {
             let (hints, report) = self.scanner.walk(subtrees, Origin::Scan);
             self.index(hints, shutdown).await;
             self.finish_looks(shutdown).await;
-            let Ok(report) = report.await else { return Ok(()) };
+            let Ok(mut report) = report.await else { return Ok(()) };
+            self.index(futures::stream::iter(report.replaced_hints(Origin::Scan)), shutdown).await;
+            self.finish_looks(shutdown).await;
             if walk == 0 {
                 found = report;
             } else {
@@ -163,13 +165,15 @@ impl Service {
         let events = self.counters.events.now();
         let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
         let unchanged_on_walk = self.scanner.tally.unchanged.load(Ordering::Relaxed);
+        let verified = self.examiner.verified_bytes.load(Ordering::Relaxed);
         Summary {
             seen,
             unchanged: unchanged_on_walk + self.counters.unchanged.load(Ordering::Relaxed),
             events,
             failed: self.counters.failed.load(Ordering::Relaxed),
             held: self.scanner.held.count(),
-            bytes: self.examiner.contents.bytes_read(),
+            bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
+            verified,
             took: begun.elapsed(),
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Service, ServiceError};
+use super::{Service, ServiceError, parked};
 use crate::control::{Control, Refusal, Request};
 use crate::disk::{Disk as _, MountEntry, Root, mounts_beneath};
 use crate::library::{Barrier, Handler, WatchTrouble, Watcher, silent_filesystem, silent_mounts};
@@ -78,6 +78,11 @@ impl Service {
             Request::Replay(under) => match self.begin_replay(under).await {
                 Ok(files) => Ok(format!("{files} files will be published again")),
                 Err(error @ ServiceError::NothingKnown(_)) => Err(Refusal::Impossible(error.to_string())),
+                Err(error) => Err(Refusal::Failed(error.to_string())),
+            },
+            Request::Parked(request) => match parked::answer(&self.store, request, true).await {
+                Ok(answer) => Ok(answer),
+                Err(error @ ServiceError::NotParked(_)) => Err(Refusal::Impossible(error.to_string())),
                 Err(error) => Err(Refusal::Failed(error.to_string())),
             },
         }

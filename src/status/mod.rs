@@ -89,8 +89,10 @@ pub struct Summary {
     pub failed: u64,
     /// Deletes that are held.
     pub held: u64,
-    /// Bytes that were read for hashing.
+    /// Bytes of new or changed files that were read for hashing.
     pub bytes: u64,
+    /// Bytes of files that were read only to make sure that nothing but their names had changed.
+    pub verified: u64,
     /// From the begin of the walk to the last delivery.
     pub took: Duration,
 }
@@ -125,6 +127,9 @@ impl fmt::Display for Summary {
             write!(formatter, " at {}/s", human_bytes(self.bytes as f64 / seconds.max(0.001)))?;
         }
         writeln!(formatter)?;
+        if self.verified > 0 {
+            writeln!(formatter, "verified      {} of renamed files", human_bytes(self.verified as f64))?;
+        }
         write!(formatter, "time          {seconds:.2} s, {:.0} files/s", self.seen as f64 / seconds.max(0.001))
     }
 }

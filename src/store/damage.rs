@@ -39,6 +39,16 @@ const ENDS: [&str; 10] = [
     "SELECT sequence, event_type, correlation_id, timestamp, body FROM outbox ORDER BY sequence DESC",
 ];
 
+/// The same of the table that older formats do not have.
+const PARKED_ENDS: [&str; 4] = [
+    "SELECT sequence, event_type, correlation_id, timestamp, path, reason, parked_at, retry, body FROM parked
+     ORDER BY sequence",
+    "SELECT sequence, event_type, correlation_id, timestamp, path, reason, parked_at, retry, body FROM parked
+     ORDER BY sequence DESC",
+    "SELECT retry FROM parked WHERE retry IS NOT NULL ORDER BY retry",
+    "SELECT retry FROM parked WHERE retry IS NOT NULL ORDER BY retry DESC",
+];
+
 /// Looks at a store before it is opened for writing, and changes nothing in it. Without a `library` it may be that
 /// of any.
 pub(super) fn inspect(file: &Path, library: Option<&[u8]>) -> Result<(), StoreError> {
@@ -84,7 +94,10 @@ fn read(connection: &Connection, file: &Path, library: Option<&[u8]>) -> Result<
     if let Some(library) = library {
         schema::check_library(connection, file, library)?;
     }
-    for end in ENDS {
+    let has_parked: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'parked'", [], |row| row.get(0))?;
+    let parked_ends = if has_parked > 0 || version == schema::newest_version() { &PARKED_ENDS[..] } else { &[] };
+    for end in ENDS.iter().chain(parked_ends) {
         connection.query_row(&format!("{end} LIMIT 1"), [], |_| Ok(())).optional()?;
     }
     Ok(())

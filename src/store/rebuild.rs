@@ -22,7 +22,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::mark::{Mark, Marked};
-use super::{StoreError, beside, commit, damage, index, mounts, schema, sync_directory};
+use super::{StoreError, beside, commit, damage, index, mounts, parked, schema, sync_directory};
 use crate::failpoint::failpoint;
 use crate::message::{Encoder, Stamp};
 use crate::model::{Change, FileEvent, LibraryPath, MountId, Origin, Outgoing, Row};
@@ -53,6 +53,8 @@ pub struct Rebuilt {
     pub aside: PathBuf,
     /// Undelivered messages that were taken over.
     pub messages: u64,
+    /// Parked messages that were taken over.
+    pub parked: u64,
     /// Paths that were taken over.
     pub paths: u64,
     /// Whether all of both could be read.
@@ -170,9 +172,13 @@ fn make(unfinished: &Path, file: &Path, library: &[u8], encoder: &Encoder) -> Re
     let mut whole = false;
     if let Some(old) = &old {
         whole = take_messages(old, &transaction)?;
+        whole &= take_parked(old, &transaction)?;
         whole &= take_paths(old, &transaction)?;
     }
-    let mut last_sequence = sequence_after(old.as_ref(), Mark::read(file), commit::last_sequence(&transaction)?);
+    let last_parked: i64 =
+        transaction.query_row("SELECT coalesce(max(sequence), 0) FROM parked", [], |row| row.get(0))?;
+    let highest_message = commit::last_sequence(&transaction)?.max(last_parked.cast_unsigned());
+    let mut last_sequence = sequence_after(old.as_ref(), Mark::read(file), highest_message);
     transaction.execute("DELETE FROM sqlite_sequence WHERE name = 'outbox'", [])?;
     let sequence = params![last_sequence.cast_signed()];
     transaction.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('outbox', ?1)", sequence)?;
@@ -182,11 +188,12 @@ fn make(unfinished: &Path, file: &Path, library: &[u8], encoder: &Encoder) -> Re
         let old_root = Path::new(OsStr::from_bytes(old_library));
         last_sequence = tell_deleted(&transaction, &encoder.at(old_root), last_sequence)?;
     }
+    let parked = count("SELECT count(*) FROM parked")?.cast_unsigned();
     let messages = commit::outbox_length(&transaction)?;
     transaction.commit()?;
     new.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     let old_library = old_library.map(|library| schema::text(&library));
-    Ok(Rebuilt { aside: PathBuf::new(), messages, paths, whole, last_sequence, old_library })
+    Ok(Rebuilt { aside: PathBuf::new(), messages, parked, paths, whole, last_sequence, old_library })
 }
 
 /// Turns every row into a message that its path is deleted; returns the last number that was given to one.
@@ -224,6 +231,25 @@ fn take_messages(old: &Connection, new: &Connection) -> Result<bool, StoreError>
     })?;
     let ends_early = last.is_some() && last != commit::last_sequence(old).ok();
     Ok(whole && !gaps && !ends_early)
+}
+
+/// Takes over the parked messages; returns whether every one could be read.
+fn take_parked(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
+    let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'parked'";
+    match old.query_row(table, [], |row| row.get::<_, i64>(0)) {
+        // An older format, unless there is no telling which it is.
+        Ok(0) => return Ok(schema::version(old).is_ok_and(|version| version < schema::newest_version())),
+        Ok(_) => {}
+        Err(_) => return Ok(false),
+    }
+    let query = "SELECT sequence, event_type, correlation_id, timestamp, body, reason, parked_at, retry FROM parked
+                 WHERE sequence > ?1 ORDER BY sequence";
+    let read = |row: &SqlRow<'_>| {
+        let message = message_from(row)?;
+        let rest: (String, i64, Option<i64>) = (row.get(5)?, row.get(6)?, row.get(7)?);
+        Ok(message.zip(Some(rest)))
+    };
+    salvage(old, query, read, |(message, (reason, since, retry))| parked::insert(new, &message, &reason, since, retry))
 }
 
 /// Takes over the paths; returns whether every one could be read.

@@ -19,6 +19,7 @@ mod rate_limit;
 mod settle;
 #[cfg(test)]
 mod testing;
+mod together;
 
 use std::hash::Hash;
 use std::num::NonZeroU32;
@@ -35,6 +36,7 @@ pub use lease::{Lease, Leases};
 pub use one_at_a_time::{Leased, OneAtATime};
 pub use rate_limit::RateLimit;
 pub use settle::{QuietTime, Settle};
+pub use together::{Tied, Together};
 
 /// How much a combinator reads in one poll when nothing of it can go on: then it gives way to other tasks.
 const READS_A_POLL: usize = 64;
@@ -201,6 +203,40 @@ pub trait HintStreamExt: Stream + Sized {
     /// ```
     fn in_batches(self, size: usize, linger: Duration) -> InBatches<Self> {
         InBatches::new(self, size, linger)
+    }
+
+    /// Keeps items back until all that have to be decided with them are there, and gives these as one batch.
+    ///
+    /// Law: every item comes out once. An item whose ties name no group that its file left comes at once,
+    /// in its batch. The others come when no member of their groups is anywhere else, or when the group's
+    /// limit is over, or when the input ends.
+    ///
+    /// It cannot deadlock: at worst, when a member waits for an item that waits here, the limit ends the wait.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use file_watcher::model::{RenameGroup, Ties};
+    /// use file_watcher::stream::{HintStreamExt, Tied};
+    /// use futures::{StreamExt, executor::block_on, stream};
+    ///
+    /// struct Look(Ties);
+    ///
+    /// impl Tied for Look {
+    ///     fn ties(&self) -> Option<&Ties> {
+    ///         Some(&self.0)
+    ///     }
+    /// }
+    ///
+    /// let group = RenameGroup::new(Duration::from_secs(1));
+    /// let look = || Look(Ties { member_of: vec![group.join()], left_in: vec![group.clone()] });
+    /// let batches = stream::iter([vec![look()], vec![look()]]).together().collect::<Vec<_>>();
+    /// assert_eq!(block_on(batches).len(), 1);
+    /// ```
+    fn together<T: Tied>(self) -> Together<Self, T>
+    where
+        Self: Stream<Item = Vec<T>>,
+    {
+        Together::new(self)
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Inode {
     pub(crate) size: u64,
     pub(crate) mtime: i64,
     pub(crate) ctime: i64,
+    /// When it was made, on a filesystem that keeps this.
+    born: Option<i64>,
     /// Written through a memory map without any time having changed yet.
     lazily_written: bool,
 }
@@ -46,6 +48,7 @@ pub(crate) struct Disk {
     /// What is on the filesystem that is not mounted now, or under the one that is.
     hidden_names: BTreeMap<LibraryPath, usize>,
     mounted: bool,
+    keeps_births: bool,
     clock: i64,
     renames: u32,
     /// The directory that was moved to where nobody watches.
@@ -85,8 +88,8 @@ fn new_directory(index: New) -> LibraryPath {
 }
 
 impl Disk {
-    pub(crate) fn new() -> Self {
-        let mut disk = Self { mounted: true, ..Self::default() };
+    pub(crate) fn new(keeps_births: bool) -> Self {
+        let mut disk = Self { mounted: true, keeps_births, ..Self::default() };
         disk.directories.insert(MOUNT.into());
         disk
     }
@@ -416,8 +419,9 @@ impl Disk {
             .filter(|inode| inode.mount == mount)
             .map(|inode| inode.number)
             .collect();
+        let born = self.keeps_births.then_some(now);
         let number = (1..1000).find(|number| !in_use.contains(number)).unwrap_or_default();
-        self.inodes.push(Inode { mount, number, content, size: 100, mtime, ctime: now, lazily_written: false });
+        self.inodes.push(Inode { mount, number, content, size: 100, mtime, ctime: now, born, lazily_written: false });
         self.names.insert(path.clone(), self.inodes.len() - 1);
         self.inodes.len() - 1
     }
@@ -503,9 +507,9 @@ impl Disk {
     }
 
     pub(crate) fn stat(&self, inode: usize) -> FileStat {
-        let Inode { mount, number, size, mtime, ctime, .. } = self.inodes[inode];
+        let Inode { mount, number, size, mtime, ctime, born, .. } = self.inodes[inode];
         let (mtime_ns, ctime_ns) = (mtime.into(), ctime.into());
-        FileStat { mount, inode: number, size, mtime_ns, ctime_ns, ..FileStat::default() }
+        FileStat { mount, inode: number, born_ns: born, size, mtime_ns, ctime_ns, ..FileStat::default() }
     }
 
     pub(crate) fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool> {

@@ -73,8 +73,8 @@ fn verdict(world: &World) -> TestCaseResult {
 }
 
 /// Any history at all: hints lost, repeated and reordered, crashes; then one walk of the root.
-fn one_walk_of_the_root_brings_consumers_in_step(history: &[Step]) -> TestCaseResult {
-    let world = World::new(Kernel::Treacherous);
+fn one_walk_of_the_root_brings_consumers_in_step(history: &[Step], keeps_births: bool) -> TestCaseResult {
+    let world = World::new(Kernel::Treacherous, keeps_births);
     for step in history {
         world.take(step);
     }
@@ -92,8 +92,8 @@ fn one_walk_of_the_root_brings_consumers_in_step(history: &[Step]) -> TestCaseRe
 }
 
 /// Nothing is lost or out of order: then consumers are in step without any walk of the root.
-fn hints_alone_bring_consumers_in_step(history: &[Step]) -> TestCaseResult {
-    let world = World::new(Kernel::Faithful);
+fn hints_alone_bring_consumers_in_step(history: &[Step], keeps_births: bool) -> TestCaseResult {
+    let world = World::new(Kernel::Faithful, keeps_births);
     for step in history {
         world.take(step);
     }
@@ -134,8 +134,8 @@ fn renamings() -> impl Strategy<Value = Vec<Renaming>> {
 }
 
 /// Nothing but renames: nothing but moves is told, whether they are heard of or found by a walk.
-fn renames_keep_identity(history: &[Renaming], live: bool) -> TestCaseResult {
-    let world = World::new(Kernel::Faithful);
+fn renames_keep_identity(history: &[Renaming], live: bool, keeps_births: bool) -> TestCaseResult {
+    let world = World::new(Kernel::Faithful, keeps_births);
     for (content, place) in (1..).zip([0, 1, 2, 4, 5, 8]) {
         world.take(&Step::Do(Op::Create(place, content, Mtime::Now)));
     }
@@ -196,8 +196,8 @@ fn one_rename_among_walks() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// Where only walks find anything, what is renamed is not called deleted, whatever else was under way.
-fn a_rename_that_nobody_tells_of_keeps_identity(history: &[Step]) -> TestCaseResult {
-    let world = World::new(Kernel::Silent);
+fn a_rename_that_nobody_tells_of_keeps_identity(history: &[Step], keeps_births: bool) -> TestCaseResult {
+    let world = World::new(Kernel::Silent, keeps_births);
     for (content, place) in (1..).zip([0, 1, 2, 4, 5, 8]) {
         world.take(&Step::Do(Op::Create(place, content, Mtime::Now)));
     }
@@ -224,23 +224,27 @@ proptest! {
     #[test]
     fn whatever_happened_one_walk_of_the_root_brings_consumers_in_step(
         history in prop_oneof![steps(any_op().boxed(), 2, true), steps(any_op().boxed(), 0, true)],
+        keeps_births: bool,
     ) {
-        one_walk_of_the_root_brings_consumers_in_step(&history)?;
+        one_walk_of_the_root_brings_consumers_in_step(&history, keeps_births)?;
     }
 
     #[test]
-    fn where_every_hint_comes_no_walk_is_needed(history in steps(op_that_is_told().boxed(), 0, false)) {
-        hints_alone_bring_consumers_in_step(&history)?;
+    fn where_every_hint_comes_no_walk_is_needed(
+        history in steps(op_that_is_told().boxed(), 0, false),
+        keeps_births: bool,
+    ) {
+        hints_alone_bring_consumers_in_step(&history, keeps_births)?;
     }
 
     #[test]
-    fn where_only_walks_find_anything_a_rename_is_no_delete(history in one_rename_among_walks()) {
-        a_rename_that_nobody_tells_of_keeps_identity(&history)?;
+    fn where_only_walks_find_anything_a_rename_is_no_delete(history in one_rename_among_walks(), keeps_births: bool) {
+        a_rename_that_nobody_tells_of_keeps_identity(&history, keeps_births)?;
     }
 
     #[test]
-    fn renames_are_told_as_moves_and_nothing_else(history in renamings(), live: bool) {
-        renames_keep_identity(&history, live)?;
+    fn renames_are_told_as_moves_and_nothing_else(history in renamings(), live: bool, keeps_births: bool) {
+        renames_keep_identity(&history, live, keeps_births)?;
     }
 }
 
@@ -275,7 +279,7 @@ fn a_rename_is_not_believed_where_a_rewrite_after_it_is_never_heard_of() {
         vec![Step::Do(Op::Rewrite(0, 2, false, Mtime::Restored))],
         vec![Step::Look(1, Vec::new()), Step::Commit(0, 9, Vec::new()), Step::Crash],
     ]);
-    one_walk_of_the_root_brings_consumers_in_step(&history).unwrap();
+    one_walk_of_the_root_brings_consumers_in_step(&history, false).unwrap();
 }
 
 #[test]
@@ -286,7 +290,7 @@ fn a_rename_is_not_believed_for_ever_where_whoever_wrote_before_it_closes_after_
         looked_at_and_committed(),
         vec![Step::Crash, Step::Do(Op::CloseAll)],
     ]);
-    one_walk_of_the_root_brings_consumers_in_step(&history).unwrap();
+    one_walk_of_the_root_brings_consumers_in_step(&history, false).unwrap();
 }
 
 #[test]
@@ -298,7 +302,7 @@ fn a_rename_is_not_believed_for_ever_where_the_hint_of_a_rewrite_before_it_was_l
         hear(3),
         looked_at_and_committed(),
     ]);
-    one_walk_of_the_root_brings_consumers_in_step(&history).unwrap();
+    one_walk_of_the_root_brings_consumers_in_step(&history, false).unwrap();
 }
 
 #[test]
@@ -308,5 +312,5 @@ fn a_rename_is_not_believed_where_the_look_that_found_the_rewrite_before_it_came
         hear(2),
         vec![Step::Look(0, Vec::new()), Step::Do(Op::Rename(0, THERE)), Step::Commit(0, 1, Vec::new())],
     ]);
-    hints_alone_bring_consumers_in_step(&history).unwrap();
+    hints_alone_bring_consumers_in_step(&history, false).unwrap();
 }

@@ -144,14 +144,14 @@ struct Process {
 }
 
 impl World {
-    pub(crate) fn new(kernel_is: Kernel) -> Self {
+    pub(crate) fn new(kernel_is: Kernel, keeps_births: bool) -> Self {
         let unwatched = Holds::new();
         let world = Self {
             kernel_is,
             _polled: (kernel_is == Kernel::Silent).then(|| unwatched.hold(LibraryPath::root())),
             missing: RefCell::new(Missing::new(unwatched.clone())),
             unwatched,
-            disk: RefCell::new(Disk::new()),
+            disk: RefCell::new(Disk::new(keeps_births)),
             kernel: RefCell::default(),
             went: RefCell::default(),
             process: RefCell::default(),
@@ -299,6 +299,7 @@ impl World {
             doubts: process.inbox.doubts().clone(),
             replaced: process.inbox.replaced().clone(),
             unwatched: self.unwatched.clone(),
+            verified_bytes: Arc::default(),
         }
     }
 
@@ -332,7 +333,7 @@ impl World {
     fn commit_batch(&self, batch: Vec<Examined>, life: u32) -> Option<(Vec<FsEvent>, Leases)> {
         let mut outcomes = Vec::new();
         let mut leases = Vec::new();
-        for Examined { path, outcome, look_under, tokens } in batch {
+        for Examined { path, outcome, look_under, tokens, .. } in batch {
             if look_under {
                 self.mark(path.clone(), Haste::Came);
             }

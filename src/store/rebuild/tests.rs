@@ -52,7 +52,7 @@ async fn a_sound_store_is_taken_over_in_full_and_everything_is_told_again() {
     let folder = tempfile::tempdir().unwrap();
     let (_, undelivered) = filled(folder.path(), 250).await;
     let before = fs::read(store_file(folder.path())).unwrap();
-    let Rebuilt { aside, messages, paths, whole, last_sequence, old_library: _ } = rebuilt(folder.path());
+    let Rebuilt { aside, messages, paths, whole, last_sequence, .. } = rebuilt(folder.path());
     assert_eq!((messages, paths, whole, last_sequence), (150, 250, true, 250));
     assert_eq!(fs::read(&aside).unwrap(), before);
 
@@ -273,4 +273,24 @@ async fn the_sequence_goes_on_above_every_number_that_was_given_out() {
         store.commit([missing(&"new.mp3".into())].into()).await.unwrap();
         assert_eq!(store.last_sequence(), first + 1, "{what}");
     }
+}
+
+#[tokio::test]
+async fn parked_messages_are_taken_over_and_so_are_those_that_are_retried() {
+    let folder = tempfile::tempdir().unwrap();
+    let (all, _) = filled(folder.path(), 103).await;
+    {
+        let store = open(folder.path());
+        let refused = (101..=103).map(|sequence| crate::model::Refused { sequence, reason: "too large".into() });
+        store.settle(vec![101, 102, 103], refused.collect()).await.unwrap();
+        store.retry_parked(std::collections::BTreeSet::from([102])).await.unwrap();
+        closed(store, folder.path());
+    }
+    let Rebuilt { messages, parked, whole, last_sequence, .. } = rebuilt(folder.path());
+    assert_eq!((messages, parked, whole, last_sequence), (0, 3, true, 103));
+    let store = open(folder.path());
+    assert_eq!(waiting(&store).await, [all[101].clone()]);
+    let parked = store.parked().await.unwrap();
+    assert_eq!(parked.iter().map(|it| it.sequence).collect::<Vec<_>>(), [101, 103]);
+    assert_eq!(parked[0].reason, "too large");
 }

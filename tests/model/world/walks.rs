@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use file_watcher::library::{Difference, Reconcile, Walked};
+use file_watcher::library::{Difference, Reconcile, Replaced, Walked};
 use file_watcher::model::{FsEvent, Index, LibraryPath, Origin, Quiet, Token};
 
 use super::{Haste, Kernel, Round, Step, World};
@@ -43,8 +43,8 @@ impl World {
         let walk = Walk { world: self, start: &subtree, last: None };
         for difference in Reconcile::new(walk, &index, subtree.clone(), false) {
             match difference.unwrap() {
-                Difference::Same | Difference::Unreadable(..) => {}
-                Difference::Look(path) => {
+                Difference::Same(..) | Difference::Unreadable(..) => {}
+                Difference::Look(path) | Difference::Replaced(Replaced { path, .. }) => {
                     let hint = FsEvent::new(path, Quiet::Found, origin);
                     let mut hint = self.process.borrow().inbox.doubting(hint);
                     hint.walks.push(Token::new(Arc::clone(&looks)));
