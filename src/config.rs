@@ -10,6 +10,7 @@ mod environment;
 mod given;
 mod parked;
 mod places;
+mod verb;
 
 use std::ffi::OsString;
 use std::io;
@@ -25,7 +26,7 @@ use crate::model::{
 };
 use crate::sink::{BrokerUrl, Reread, Tls};
 
-use arguments::{Arguments, Verb};
+use arguments::Arguments;
 use broker::Broker;
 use given::Given;
 
@@ -236,29 +237,12 @@ impl Settings {
             };
         }
 
-        let mut relocate_from = given!(relocate_from?);
-        let (verb, dir) = match verb {
-            Some(Verb::Relocate { old, new }) => {
-                relocate_from = Some(Given { label: "OLD".to_owned(), value: old, by_default: false });
-                (Verb::Relocate { old: OsString::new(), new: OsString::new() }, Some(new))
-            }
-            Some(Verb::Scan { dir }) => (Verb::Scan { dir: None }, dir),
-            Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
-            Some(Verb::Held { dir, json }) => (Verb::Held { dir: None, json }, dir),
-            Some(Verb::Approve { dir, path }) => (Verb::Approve { dir: None, path }, dir),
-            Some(Verb::Replay { dir, path }) => (Verb::Replay { dir: None, path }, dir),
-            Some(Verb::Parked(flags)) => parked::library_of(flags),
-            None => (Verb::Watch { dir: None }, None),
-        };
+        let verb::Parted { verb, library, old_library } = verb::part(verb);
+        let relocate_from = old_library.or_else(|| given!(relocate_from?));
         let mut warnings = Vec::new();
-        let dir = match dir {
-            Some(value) => Given {
-                label: if matches!(verb, Verb::Relocate { .. }) { "NEW" } else { "DIR" }.to_owned(),
-                value,
-                by_default: false,
-            },
-            None => sources.or_deprecated(given!(data_dir), "FILE_WATCHER_SCAN_PATH", "DATA_DIR", &mut warnings),
-        };
+        let dir = library.unwrap_or_else(|| {
+            sources.or_deprecated(given!(data_dir), "FILE_WATCHER_SCAN_PATH", "DATA_DIR", &mut warnings)
+        });
         let rescan_interval = sources.or_deprecated(
             given!(rescan_interval_secs),
             "FILE_WATCHER_SCAN_INTERVAL",
@@ -266,16 +250,7 @@ impl Settings {
             &mut warnings,
         );
         let root = places::library(&dir, environment)?;
-        let command = match verb {
-            Verb::Scan { .. } => Command::Scan,
-            Verb::Watch { .. } => Command::Watch,
-            Verb::Relocate { .. } => Command::Relocate,
-            Verb::Held { json, .. } => Command::Held(json),
-            Verb::Approve { path, .. } => Command::Approve(places::beneath_or_root(path, &root)?),
-            Verb::Parked(flags) => Command::Parked(parked::request(flags)?),
-            Verb::Replay { path, .. } => Command::Replay(places::beneath_or_root(path, &root)?),
-        };
-
+        let command = verb::command(verb, &root)?;
         if flags.rebuild_index && !matches!(command, Command::Scan | Command::Watch) {
             let problem = "is for scan and watch, which read the library again; use it with one of them";
             return Err(

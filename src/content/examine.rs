@@ -254,7 +254,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let entry = self.disk.entry(&look.path)?;
         let Entry::File(stat) = entry else {
             *look_under = entry == Entry::Directory || self.has_rows_beneath(&look.path)?;
-            return self.gone(look, entry, row.as_ref());
+            return Ok(self.gone(look, entry, row.as_ref()));
         };
         // A walk comes by what was beneath by itself; a hint may be all that is told of a directory of this name.
         *look_under = look.origin == Origin::Watch && self.has_rows_beneath(&look.path)?;
@@ -324,27 +324,27 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// No regular file is at the path.
-    fn gone(&self, look: FsEvent, entry: Entry, row: Option<&Row>) -> io::Result<Outcome> {
-        let Some(row) = row else { return Ok(Outcome::Unchanged) };
+    fn gone(&self, look: FsEvent, entry: Entry, row: Option<&Row>) -> Outcome {
+        let Some(row) = row else { return Outcome::Unchanged };
         if self.claimed.is_held(&look.path) {
-            return Ok(Outcome::Again(look_again(look, FIRST_RETRY, None)));
+            return Outcome::Again(look_again(look, FIRST_RETRY, None));
         }
         if look.generation.is_some_and(|generation| generation != self.disk.generation()) {
             // It went away with a root that is no longer the root: the walk of this one will tell.
-            return Ok(Outcome::Unchanged);
+            return Outcome::Unchanged;
         }
         if is_hidden(row, entry) && !look.approved {
-            return Ok(Outcome::Held);
+            return Outcome::Held;
         }
         if look.quiet != Quiet::Gone && self.unwatched.cover(&look.path) {
-            return Ok(Outcome::LeftToWalk);
+            return Outcome::LeftToWalk;
         }
         if look.quiet != Quiet::Gone {
             // It waits as deletions do: the file's other name may be about to be looked at.
-            return Ok(Outcome::Again(FsEvent { quiet: Quiet::Gone, ..look }));
+            return Outcome::Again(FsEvent { quiet: Quiet::Gone, ..look });
         }
         let observation = Observation { path: look.path.clone(), origin: look.origin, seen: Seen::Missing };
-        Ok(Outcome::Observed(observation, look_instead(look)))
+        Outcome::Observed(observation, look_instead(look))
     }
 
     /// How long to wait until the file can be called finished; `None` where it is.
