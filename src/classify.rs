@@ -31,7 +31,7 @@ pub struct Decision {
     pub changes: Vec<FileEvent>,
     /// How the index follows; the order does not matter, a path occurs once.
     pub updates: Vec<RowUpdate>,
-    /// Paths whose observation relied on a row that has changed since: look again.
+    /// Paths whose observation relied on a row that has changed since, or that have to be read: look again.
     pub again: Vec<LibraryPath>,
 }
 
@@ -101,14 +101,16 @@ pub fn announce(rows: impl IntoIterator<Item = Row>, origin: Origin) -> Vec<File
 /// Whether a row ends with this batch, and by whose observation.
 fn deletion(row: &Row, looks: &Looks, sources: &Sources) -> Option<Origin> {
     if let Some(target) = sources.target_of(&row.path) {
-        // Its file was saved over another one, which keeps its row instead.
+        // Its file was saved over another one, which keeps its row instead; or it moves.
         return sources.is_save(target).then(|| looks[target].origin);
     }
     let look = looks.get(&row.path)?;
     let is_gone = match look.seen {
         Seen::Missing => true,
         // The row of another file moves here.
-        Seen::File { .. } => sources.of(&row.path).is_some() && !sources.is_save(&row.path),
+        Seen::File { .. } => {
+            sources.of(&row.path).is_some() && !sources.is_save(&row.path) && !sources.is_to_be_read(&row.path)
+        }
     };
     is_gone.then_some(look.origin)
 }
@@ -133,6 +135,10 @@ fn compare_contents(draft: &mut Draft, looks: &Looks, sources: &Sources, now: i6
                 continue;
             }
             (Content::Read(track), _) => (*stat, track.clone()),
+            (Content::MovedFrom(_), Some(_)) if sources.is_to_be_read(path) => {
+                contents.again.push(path.clone());
+                continue;
+            }
             (Content::MovedFrom(_), Some(source)) => (unread_stat(stat, source), source.track.clone()),
             (Content::MovedFrom(_), None) => {
                 contents.again.push(path.clone());

@@ -11,6 +11,7 @@ mod exclusions;
 mod given;
 mod parked;
 mod places;
+mod verb;
 
 use std::ffi::OsString;
 use std::io;
@@ -24,7 +25,7 @@ use clap::{ArgMatches, FromArgMatches};
 use crate::model::{InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Unroutable, WatchMode};
 use crate::sink::{BrokerUrl, Reread, Tls};
 
-use arguments::{Arguments, Verb};
+use arguments::Arguments;
 use broker::Broker;
 use given::Given;
 
@@ -65,6 +66,8 @@ pub struct Settings {
     pub metadata_style: MetadataStyle,
     /// Where the index and the outbox are: absolute, outside the library, perhaps not made yet.
     pub state_dir: PathBuf,
+    /// Where the library was before it was moved.
+    pub relocation: Option<Relocation>,
     /// Whether a new index takes the place of the one in `state_dir`, which is kept aside.
     pub rebuild_index: bool,
     /// Directives of `tracing`'s `EnvFilter`, valid.
@@ -95,6 +98,15 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
+/// The old place of a library that has another one now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// The old root, absolute; nothing need be there.
+    pub from: PathBuf,
+    /// Where its state is by default, if `state_dir` is by default too.
+    pub old_state_dir: Option<PathBuf>,
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -102,8 +114,12 @@ pub enum Command {
     Scan,
     /// The same, then live until told to stop.
     Watch,
-    /// Publish the deletes that are held.
-    Approve,
+    /// Publish every file as moved from the old place of the library.
+    Relocate,
+    /// List the deletes that are held; as JSON if this is set.
+    Held(bool),
+    /// Publish the deletes that are held at or beneath a path.
+    Approve(LibraryPath),
     /// Publish what is known at or beneath a path again.
     Replay(LibraryPath),
     /// Show or change what is parked.
@@ -181,6 +197,11 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// The file of the store: what one sink was sent says nothing about what another one knows.
+    pub fn store_file(&self) -> PathBuf {
+        self.state_dir.join(format!("{}.sqlite", self.sink.as_str()))
+    }
+
     /// The settings that `arguments` (the program's name first) and the process's environment give.
     pub fn from_env_and_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -215,19 +236,12 @@ impl Settings {
             };
         }
 
-        let (verb, dir) = match verb {
-            Some(Verb::Scan { dir }) => (Verb::Scan { dir: None }, dir),
-            Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
-            Some(Verb::Approve { dir }) => (Verb::Approve { dir: None }, dir),
-            Some(Verb::Replay { dir, path }) => (Verb::Replay { dir: None, path }, dir),
-            Some(Verb::Parked(flags)) => parked::library_of(flags),
-            None => (Verb::Watch { dir: None }, None),
-        };
+        let verb::Parted { verb, library, old_library } = verb::part(verb);
+        let relocate_from = old_library.or_else(|| given!(relocate_from?));
         let mut warnings = Vec::new();
-        let dir = match dir {
-            Some(value) => Given { label: "DIR".to_owned(), value, by_default: false },
-            None => sources.or_deprecated(given!(data_dir), "FILE_WATCHER_SCAN_PATH", "DATA_DIR", &mut warnings),
-        };
+        let dir = library.unwrap_or_else(|| {
+            sources.or_deprecated(given!(data_dir), "FILE_WATCHER_SCAN_PATH", "DATA_DIR", &mut warnings)
+        });
         let rescan_interval = sources.or_deprecated(
             given!(rescan_interval_secs),
             "FILE_WATCHER_SCAN_INTERVAL",
@@ -235,29 +249,26 @@ impl Settings {
             &mut warnings,
         );
         let root = places::library(&dir, environment)?;
-        let command = match verb {
-            Verb::Scan { .. } => Command::Scan,
-            Verb::Watch { .. } => Command::Watch,
-            Verb::Approve { .. } => Command::Approve,
-            Verb::Parked(flags) => Command::Parked(parked::request(flags)?),
-            Verb::Replay { path: None, .. } => Command::Replay(LibraryPath::root()),
-            Verb::Replay { path: Some(path), .. } => {
-                let path = Given { label: "--path".to_owned(), value: path, by_default: false };
-                Command::Replay(places::beneath(&path, &root)?)
-            }
-        };
-
+        let command = verb::command(verb, &root)?;
         if flags.rebuild_index && !matches!(command, Command::Scan | Command::Watch) {
             let problem = "is for scan and watch, which read the library again; use it with one of them";
             return Err(
                 SettingsError::Value { setting: "--rebuild-index".to_owned(), problem: problem.to_owned() }.into()
             );
         }
+        let relocation = match relocate_from {
+            Some(from) if matches!(command, Command::Scan | Command::Watch | Command::Relocate) => {
+                let is_by_default = given!(state_dir?).is_none();
+                Some(places::relocation(&from, &root, is_by_default, environment)?)
+            }
+            _ => None,
+        };
         let given_broker = Broker::given(&sources, &flags);
         let (broker, tls) = given_broker.read()?;
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
+            relocation,
             rebuild_index: flags.rebuild_index,
             root,
             rules: exclusions::rules(&sources, &flags, environment)?,

@@ -248,6 +248,22 @@ impl Root {
         }
     }
 
+    /// Whether the root holds nothing but hidden names, which begin with a dot, and `lost+found`.
+    pub fn is_bare(&self) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(self.open_checked()?, c".", flags, Mode::empty())?;
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut entries = RawDir::new(&opened, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !name.starts_with(b".") && name != b"lost+found" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The entries of what is really at `real`, under the rules for `directory`.
     fn list_real(&self, real: &LibraryPath, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
         let Some(path_only) = self.open_directory(real)? else { return Ok(None) };

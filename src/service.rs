@@ -1,7 +1,9 @@
 //! The service: everything assembled from the settings, run once (`scan`) or for good (`watch`).
 
 mod delivery;
+mod held;
 mod parked;
+mod relocation;
 mod replay;
 mod scan;
 mod watch;
@@ -9,7 +11,7 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,20 +21,22 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Settings, SinkKind};
+use crate::config::{Command, Relocation, Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Brake, Inbox, Missing, Scanner, Tally, Watcher};
+use crate::library::{Held, Inbox, Missing, Scanner, Tally, Watcher};
 use crate::message::Encoder;
-use crate::model::{FsEvent, LibraryPath, Observation, Quiet};
+use crate::model::{Change, FsEvent, LibraryPath, Observation, Quiet};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
-use crate::status::{Counters, Progress};
-use crate::store::{Committed, Damage, IndexReader, Rebuilt, StateDir, Store, StoreError};
+use crate::status::{Conditions, Counters, Progress};
+use crate::store::{Committed, Damage, IndexReader, Rebuilt, Relocated, Store, StoreError};
 use crate::stream::{Hold, Holds, Leased, Leases, Settle};
 
+pub use held::{approve, held};
 pub use parked::parked_at_rest;
+pub use relocation::relocate;
 pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
@@ -99,6 +103,13 @@ pub struct Service {
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
     counters: Counters,
+    conditions: Conditions,
+    /// What the relocation that was asked for came to.
+    relocated: Option<Relocated>,
+    /// Held by an approval until it is known what came of it.
+    approving: tokio::sync::Mutex<()>,
+    /// Whether a look found that its file's mount is gone, which the last walk of everything did not know.
+    is_mount_missed: AtomicBool,
     /// Threads that look at files: enough to keep the processors and the disk busy, and few enough not to fight over
     /// them. The other files in flight wait their turn.
     readers: ThreadPool,
@@ -111,7 +122,7 @@ pub struct Service {
 
 impl Service {
     /// Opens the library and the store.
-    pub fn open(settings: Settings, state_dir: &StateDir, instance_id: &str) -> Result<Self, ServiceError> {
+    pub fn open(settings: Settings, instance_id: &str) -> Result<Self, ServiceError> {
         use std::os::unix::ffi::OsStrExt;
 
         let root = Root::open(&settings.root)
@@ -120,9 +131,10 @@ impl Service {
         let root = root.with_rules(settings.rules.clone());
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
-        let file = store_file(&settings, state_dir);
+        let file = settings.store_file();
+        let relocated = relocate_store(&settings, &file, &encoder)?;
         if settings.rebuild_index {
-            rebuild(&file, settings.root.as_os_str().as_bytes())?;
+            rebuild(&file, settings.root.as_os_str().as_bytes(), &encoder)?;
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
         store.keep_mounts(root.mounts())?;
@@ -151,7 +163,7 @@ impl Service {
             root: Arc::clone(&root),
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
-            brake: Brake::new(settings.mass_delete_percent),
+            held: Held::new(settings.mass_delete_percent, settings.rescan_interval.unwrap_or(LONGEST_HELD_RECHECK)),
             missing: Missing::new(unwatched.clone()),
             tally: Arc::new(Tally::default()),
         };
@@ -174,6 +186,10 @@ impl Service {
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
+            conditions: Conditions::default(),
+            relocated,
+            approving: tokio::sync::Mutex::default(),
+            is_mount_missed: AtomicBool::new(false),
             readers: readers()?,
             replay_begun: Notify::new(),
             failures: Mutex::default(),
@@ -215,6 +231,11 @@ impl Service {
             match &item.outcome {
                 Outcome::Unchanged => drop(self.counters.unchanged.fetch_add(1, Ordering::Relaxed)),
                 Outcome::Failed(error) => self.failed(&item.path, error),
+                Outcome::Held => {
+                    self.is_mount_missed.store(true, Ordering::Relaxed);
+                    // Only that fills the register of what is held.
+                    self.inbox.mark(LibraryPath::root(), MOUNT_MISSED);
+                }
                 _ => {}
             }
             outcomes.push(item.outcome);
@@ -249,14 +270,6 @@ impl Service {
         };
         let confirming = tokio::task::spawn_blocking(move || examiner.confirm(outcomes, catch_up));
         confirming.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
-
-    /// Lets the deletes that are held pass with the walk that this asks for; says how many they are.
-    pub fn approve(&self) -> u64 {
-        let held = self.scanner.brake.held();
-        self.scanner.brake.approve();
-        self.inbox.mark(LibraryPath::root(), Duration::ZERO);
-        held
     }
 
     /// Commits until it succeeds: a full disk stops the intake, and nothing else.
@@ -315,6 +328,9 @@ impl Service {
             let event_type = event.change.event_type();
             self.counters.events.count(event_type);
             told.insert(event.change.path());
+            if let Change::Deleted(path) = &event.change {
+                self.scanner.held.deleted(path);
+            }
             tracing::debug!(event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
         }
         let silent = observations.iter().filter(|observation| !told.contains(&observation.path)).count();
@@ -387,17 +403,19 @@ impl Service {
     }
 }
 
-/// The store of these settings. What one sink was told says nothing about what another one knows.
-fn store_file(settings: &Settings, state_dir: &StateDir) -> PathBuf {
-    state_dir.file(&format!("{}.sqlite", settings.sink.as_str()))
-}
-
 /// Makes a new store in the place of the one at `file`, and says what was kept of that.
-fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
-    match crate::store::rebuild(file, library)? {
+fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<(), StoreError> {
+    match crate::store::rebuild(file, library, encoder)? {
         None => tracing::info!("there is no index to rebuild; a new one is made"),
-        Some(Rebuilt { aside, messages, parked, paths, whole, last_sequence }) => {
+        Some(Rebuilt { aside, messages, parked, paths, whole, last_sequence, old_library }) => {
             let aside = aside.display();
+            if let Some(old_library) = old_library {
+                tracing::warn!(
+                    old_library,
+                    paths,
+                    "the old index is that of another place: all its paths are published as deleted"
+                );
+            }
             if whole {
                 tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index takes the place of the old one");
             } else {
@@ -410,6 +428,21 @@ fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Publishes the files of a library that was moved as moved, if that was asked for and is not done yet.
+fn relocate_store(settings: &Settings, file: &Path, encoder: &Encoder) -> Result<Option<Relocated>, StoreError> {
+    let Some(Relocation { from, .. }) = &settings.relocation else { return Ok(None) };
+    let relocated = match crate::store::relocate(file, from, &settings.root, encoder) {
+        // A first start has nothing to relocate.
+        Err(StoreError::NothingToRelocate { .. }) if settings.command != Command::Relocate => return Ok(None),
+        relocated => relocated?,
+    };
+    if let Relocated::Done { messages } = relocated {
+        let (from, to) = (from.display(), settings.root.display());
+        tracing::info!(%from, %to, messages, "the library was relocated; its files are published as moved");
+    }
+    Ok(Some(relocated))
 }
 
 /// Where the settings want messages to go.
@@ -447,6 +480,12 @@ fn readers_for(cores: usize) -> usize {
 /// How soon new work is told of in the log, and how often work that goes on.
 const SOON: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(10);
+
+/// How soon everything is walked after a look found that a mount is gone.
+const MOUNT_MISSED: Duration = Duration::from_millis(500);
+
+/// The longest wait between walks while deletes are held, if the library is not walked at an interval anyway.
+const LONGEST_HELD_RECHECK: Duration = Duration::from_hours(1);
 
 /// How long it goes without saying that the outbox is full.
 const FULL_SAID_AGAIN: Duration = Duration::from_mins(1);

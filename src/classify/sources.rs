@@ -20,8 +20,18 @@ pub(super) struct Sources<'a> {
 
 struct Source<'a> {
     row: &'a Row,
-    /// The file was saved over that of its new path: the row of that path stays, and this one ends.
-    is_save: bool,
+    role: Role,
+}
+
+/// What it means that a file was found under another name.
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    /// Its row moves there.
+    Moves,
+    /// It was saved over the file that was there: the row of that path stays, and its own ends.
+    Saved,
+    /// It was saved so, and nobody has read it: what it holds is not known for certain.
+    SavedUnread,
 }
 
 impl<'a> Sources<'a> {
@@ -38,12 +48,12 @@ impl<'a> Sources<'a> {
                 if !sources.by_target.contains_key(path)
                     && let Some(row) = candidates(look).filter_map(|candidate| rows.get(candidate)).find(is_source)
                 {
-                    sources.by_target.insert(path, Source { row, is_save: false });
+                    sources.by_target.insert(path, Source { row, role: Role::Moves });
                     sources.targets.insert(&row.path, path);
                 }
             }
         }
-        sources.tell_saves_from_moves(rows, now);
+        sources.tell_saves_from_moves(rows, looks, now);
         sources
     }
 
@@ -59,24 +69,33 @@ impl<'a> Sources<'a> {
 
     /// Whether the file that was found at this path was saved over the one that was there.
     pub(super) fn is_save(&self, target: &LibraryPath) -> bool {
-        self.by_target.get(target).is_some_and(|source| source.is_save)
+        self.by_target.get(target).is_some_and(|source| source.role == Role::Saved)
+    }
+
+    /// Whether that file has to be read before anything is decided about it and the row that it had.
+    pub(super) fn is_to_be_read(&self, target: &LibraryPath) -> bool {
+        self.by_target.get(target).is_some_and(|source| source.role == Role::SavedUnread)
     }
 
     /// The moves, by target, each with the path that it starts from.
     pub(super) fn moves(&self) -> BTreeMap<&'a LibraryPath, &'a LibraryPath> {
-        let moves = self.by_target.iter().filter(|(_, source)| !source.is_save);
+        let moves = self.by_target.iter().filter(|(_, source)| source.role == Role::Moves);
         moves.map(|(&target, source)| (target, &source.row.path)).collect()
     }
 
     /// Taggers and editors write a new file beside the old one and rename it over that. The file is then a new
     /// version of the old one, unless the old one was itself found elsewhere.
-    fn tell_saves_from_moves(&mut self, rows: &Rows, now: i64) {
+    fn tell_saves_from_moves(&mut self, rows: &Rows, looks: &Looks, now: i64) {
         let targets = &self.targets;
         for (&path, source) in &mut self.by_target {
             let replaces = rows.get(path).is_some_and(|own| !own.is_forgotten() && !targets.contains_key(path));
-            source.is_save = replaces
+            let is_save = replaces
                 && (now.saturating_sub(source.row.first_published) < YOUNG_SECS
                     || temporary::is_temporary_name_of(source.row.path.name(), path.name()));
+            if is_save {
+                let is_read = matches!(looks[path].seen, Seen::File { content: Content::Read(_), .. });
+                source.role = if is_read { Role::Saved } else { Role::SavedUnread };
+            }
         }
     }
 }

@@ -20,13 +20,13 @@ use super::{Exit, SettingsError};
     max_term_width = 100,
     args_override_self = true,
     disable_help_subcommand = true,
-    override_usage = "file-watcher [FLAGS] [scan|watch|approve|replay|parked] [DIR]",
+    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|parked] [DIR]\n       file-watcher [FLAGS] relocate OLD NEW",
     after_help = "Every setting is a flag or an environment variable; the flag wins. A variable that is set but empty \
                   counts as unset. Variables are also read from a file .env in the working directory; the real \
                   environment wins over it.\n\n\
                   Exit codes: 0 done, or watch was ended by SIGTERM or SIGINT; 1 failed, or another command was \
-                  interrupted; 2 asked for something that cannot be. A second signal ends any of them at once, and \
-                  nothing is lost."
+                  interrupted; 2 asked for something that cannot be; 3 scan is done, but could not read everything, or \
+                  holds deletes. A second signal ends any of them at once, and nothing is lost."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -47,10 +47,38 @@ pub(super) enum Verb {
         /// The library. Without it: DATA_DIR
         dir: Option<OsString>,
     },
-    /// Publish the deletes that were held because they were too many to be believed
+    /// List the deletes that are held, by reason and place
+    ///
+    /// Deletes that a walk infers are held while the files may only be out of sight: their filesystem is not mounted,
+    /// the library is empty, or more is missing than MASS_DELETE_PERCENT allows. The running service is asked;
+    /// without one the library is walked, and nothing is published.
+    Held {
+        /// The library. Without it: DATA_DIR
+        dir: Option<OsString>,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish the deletes that are held
+    ///
+    /// Also those that are held because a filesystem is not mounted. It says what is held before, waits until
+    /// the deletes are published, for a minute at most if a service is running, and says what came of it.
     Approve {
         /// The library. Without it: DATA_DIR
         dir: Option<OsString>,
+        /// Only what is at or beneath this path of the library.
+        #[arg(long, value_name = "PREFIX")]
+        path: Option<OsString>,
+    },
+    /// Publish every file as moved from OLD to NEW, reading none: the library has another place now
+    ///
+    /// No service may be running on its STATE_DIR. It can be interrupted, and goes on when it is run again; until it
+    /// is done, the state is refused to every other command. RELOCATE_FROM does the same at a start.
+    Relocate {
+        /// Where the library was, as it was given then
+        old: OsString,
+        /// Where it is
+        new: OsString,
     },
     /// Publish everything that is known again, as created, for a consumer that lost its memory
     Replay {
@@ -109,10 +137,17 @@ pub(super) struct Flags {
     ///
     /// The old files in STATE_DIR are kept under a name with the date. Undelivered messages are taken
     /// over. Then every file is read and told as created, and what the old index knew and is gone is
-    /// told as deleted. For scan and watch. There is no variable for it: it would be done again at
+    /// told as deleted. The old index may be that of the library at another place. For scan and watch. There is no variable for it: it would be done again at
     /// every start.
     #[arg(long, global = true)]
     pub(super) rebuild_index: bool,
+
+    /// Where the library was, if it has another place now.
+    ///
+    /// Once, before anything is looked at, every file that is known is published as moved from there to the
+    /// library's place, and no file is read. Afterwards it has no effect. For scan and watch.
+    #[arg(long, global = true, env = "RELOCATE_FROM", value_name = "DIR")]
+    pub(super) relocate_from: Option<OsString>,
 
     /// The extensions of audio files, in any case.
     ///
@@ -241,7 +276,8 @@ pub(super) struct Flags {
     )]
     pub(super) poll_interval_secs: OsString,
 
-    /// Deletes of more than this share of the library that nobody saw happen are held back; 100 never holds.
+    /// Deletes of more than this share of the library that nobody saw happen are held back; 100 holds none for that
+    /// reason.
     #[arg(
         long,
         global = true,
@@ -498,11 +534,14 @@ fn one_line(error: &clap::Error) -> String {
             None => "there is an argument too many".to_owned(),
         },
         ErrorKind::InvalidSubcommand => format!(
-            "{:?} is not a command; the commands are scan, watch, approve, replay and parked",
+            "{:?} is not a command; the commands are scan, watch, held, approve, relocate, replay and parked",
             super::given::without_secrets(&context(ContextKind::InvalidSubcommand).unwrap_or_default())
         ),
         ErrorKind::InvalidValue => {
             format!("{} needs a value", named(ContextKind::InvalidArg).unwrap_or_else(|| "a flag".to_owned()))
+        }
+        ErrorKind::MissingRequiredArgument => {
+            "relocate needs the old and the new directory: file-watcher relocate OLD NEW".to_owned()
         }
         // None of the other kinds can come of this declaration; their own words will do if one does.
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),

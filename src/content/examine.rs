@@ -138,6 +138,8 @@ pub enum Outcome {
     Again(FsEvent),
     /// The file is gone, perhaps to another name, which the next walk of everything has to find first.
     LeftToWalk,
+    /// The file is gone with its mount: its delete is held.
+    Held,
     /// Nothing could be found out: the row stays as it is, and the next walk looks again.
     Failed(io::Error),
 }
@@ -160,6 +162,7 @@ impl Outcome {
             Self::Unchanged => "unchanged",
             Self::Again(_) => "to be looked at again",
             Self::LeftToWalk => "left to the next walk",
+            Self::Held => "held",
             Self::Failed(_) => "failed",
         }
     }
@@ -222,7 +225,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                     confirmed.push((observation, Some(instead)));
                 }
                 Outcome::Again(look) => looks.push(look),
-                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Failed(_) => {}
+                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Held | Outcome::Failed(_) => {}
             }
         }
         self.withdraw_dependent(&mut confirmed, on_their_way, &mut looks);
@@ -307,7 +310,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let entry = self.disk.entry(&look.path)?;
         let Entry::File(stat) = entry else {
             *look_under = entry == Entry::Directory || self.has_rows_beneath(&look.path)?;
-            return self.gone(look, entry, row.as_ref());
+            return Ok(self.gone(look, entry, row.as_ref()));
         };
         // A walk comes by what was beneath by itself; a hint may be all that is told of a directory of this name.
         *look_under = look.origin == Origin::Watch && self.has_rows_beneath(&look.path)?;
@@ -382,31 +385,31 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// No regular file is at the path.
-    fn gone(&self, mut look: FsEvent, entry: Entry, row: Option<&Row>) -> io::Result<Outcome> {
-        let Some(row) = row else { return Ok(Outcome::Unchanged) };
+    fn gone(&self, mut look: FsEvent, entry: Entry, row: Option<&Row>) -> Outcome {
+        let Some(row) = row else { return Outcome::Unchanged };
         // No file of a group has come here, so nobody need wait for this look.
         look.ties.member_of.clear();
         if self.claimed.is_held(&look.path) {
-            return Ok(Outcome::Again(look_again(look, FIRST_RETRY, None)));
+            return Outcome::Again(look_again(look, FIRST_RETRY, None));
         }
         if look.generation.is_some_and(|generation| generation != self.disk.generation()) {
             // It went away with a root that is no longer the root: the walk of this one will tell.
-            return Ok(Outcome::Unchanged);
+            return Outcome::Unchanged;
         }
-        if is_hidden(row, entry) {
-            return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
+        if is_hidden(row, entry) && !look.approved {
+            return Outcome::Held;
         }
         // What is left out by the rules is deleted whatever its file does, so no other name has to be looked for.
         let is_excluded = entry == Entry::Excluded;
         if look.quiet != Quiet::Gone && !is_excluded && self.unwatched.cover(&look.path) {
-            return Ok(Outcome::LeftToWalk);
+            return Outcome::LeftToWalk;
         }
         if look.quiet != Quiet::Gone {
             // It waits as deletions do: the file's other name may be about to be looked at.
-            return Ok(Outcome::Again(FsEvent { quiet: Quiet::Gone, ..look }));
+            return Outcome::Again(FsEvent { quiet: Quiet::Gone, ..look });
         }
         let observation = Observation { path: look.path.clone(), origin: look.origin, seen: Seen::Missing };
-        Ok(Outcome::Observed(observation, look_instead(look)))
+        Outcome::Observed(observation, look_instead(look))
     }
 
     /// How long to wait until the file can be called finished; `None` where it is.

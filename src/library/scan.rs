@@ -5,7 +5,7 @@
 //! moved is found at its new path before its old one is given to another file or called deleted, however
 //! far apart the two are.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,11 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 
-use super::brake::{Brake, Verdict};
+use super::held::{Missed, Place, Vanished, Verdict};
 use super::passing_inodes::PassingInodes;
-use super::{Difference, Inbox, Missing, Reconcile, Replaced, Subtree, Walk, tie_together};
-use crate::disk::{Disk as _, Root};
-use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Token};
+use super::release::Approval;
+use super::{Difference, Held, Inbox, Missing, Reconcile, Replaced, Subtree, Walk, tie_together};
+use crate::disk::{Disk as _, Entry, Root};
+use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Row, Token};
 
 /// Hints between the walking thread and the chain: enough that neither waits for the other's rhythm.
 const AHEAD: usize = 512;
@@ -36,8 +37,8 @@ const MOST_REPLACED: usize = 100_000;
 /// Walks that may run at once: a new album must not wait for the walk of everything.
 const WALKS_AT_ONCE: usize = 4;
 
-/// How soon a walk of everything looks again at deletes that are held.
-const HELD_RECHECK: Duration = Duration::from_mins(1);
+/// How soon a walk of everything is repeated that could not be finished, or remembered too little.
+const WALK_AGAIN: Duration = Duration::from_mins(1);
 
 /// How soon a directory that could not be read is tried again.
 const UNREADABLE_RECHECK: Duration = Duration::from_mins(5);
@@ -51,8 +52,8 @@ pub struct Scanner<I> {
     pub index: I,
     /// Whether a changed ctime alone is no difference.
     pub ignore_ctime: bool,
-    /// What holds mass deletes.
-    pub brake: Brake,
+    /// What holds deletes in doubt.
+    pub held: Held,
     /// What holds deletes until it is sure that the file has no other name by now.
     pub missing: Missing,
     /// How far walks have come.
@@ -75,14 +76,14 @@ pub struct Tally {
 pub struct WalkReport {
     /// Paths that hold another file than the index has there, in order; no more than a bound.
     pub replaced: Vec<Replaced>,
-    /// Indexed paths at which nothing was, in order; no more than a bound.
-    pub gone: Vec<LibraryPath>,
-    /// How many there were in all.
-    pub gone_in_all: u64,
     /// Indexed paths that the rules leave out now, in order; no more than a bound.
     pub left_out: Vec<LibraryPath>,
     /// How many there were in all.
     pub left_out_in_all: u64,
+    /// Indexed paths at which nothing was.
+    pub vanished: Vanished,
+    /// What a person approved of before this walk began.
+    approval: Option<Approval>,
     /// Paths that could not be read, and why.
     pub unreadable: Vec<(LibraryPath, String)>,
     /// Why the index could not be read to its end; then nothing is said of what is gone.
@@ -94,8 +95,8 @@ pub struct WalkReport {
 /// What may be told of what a walk missed.
 #[derive(Debug, Default)]
 pub struct Deletions {
-    /// Paths that may be called gone.
-    pub gone: Vec<LibraryPath>,
+    /// Looks at what may be called gone.
+    pub gone: Vec<FsEvent>,
     /// How soon everything is to be walked again for the rest.
     pub walk_again: Option<Duration>,
 }
@@ -111,8 +112,12 @@ impl WalkReport {
     /// Adds what a later walk found.
     pub fn append(&mut self, mut later: Self) {
         self.replaced.append(&mut later.replaced);
-        self.gone.append(&mut later.gone);
-        self.gone_in_all += later.gone_in_all;
+        // A later walk of a subtree may have missed what the walk of everything missed already.
+        let known: HashSet<&LibraryPath> = self.vanished.here.iter().chain(&self.vanished.approved).collect();
+        later.vanished.here.retain(|path| !known.contains(path));
+        self.vanished.here_in_all += later.vanished.here.len() as u64;
+        self.vanished.here.append(&mut later.vanished.here);
+        self.approval = self.approval.take().or(later.approval);
         self.left_out.append(&mut later.left_out);
         self.left_out_in_all += later.left_out_in_all;
         self.unreadable.append(&mut later.unreadable);
@@ -133,6 +138,9 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         let scanner = self.clone();
         tokio::task::spawn_blocking(move || {
             let mut report = WalkReport { generation: scanner.root.generation(), ..WalkReport::default() };
+            if subtrees.iter().any(LibraryPath::is_root) {
+                report.approval = scanner.held.take_approval();
+            }
             for subtree in subtrees {
                 if !scanner.walk_one(subtree, origin, &hints, &mut report) {
                     return;
@@ -153,6 +161,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
     ) -> bool {
         let mut noticed = PassingInodes::default();
         let walk = Walk::new(&self.root, subtree.clone());
+        let whole_library = subtree.is_root();
+        let mut nearest = None;
         for difference in Reconcile::new(walk, &self.index, subtree, self.ignore_ctime) {
             match difference {
                 Ok(Difference::Same(was, now)) => {
@@ -177,16 +187,13 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                         return false;
                     }
                 }
-                Ok(Difference::Gone(path)) => {
-                    let (paths, in_all) = if self.root.is_left_out(&path) {
-                        (&mut report.left_out, &mut report.left_out_in_all)
-                    } else {
-                        (&mut report.gone, &mut report.gone_in_all)
-                    };
-                    *in_all += 1;
-                    if paths.len() < MOST_GONE {
-                        paths.push(path);
-                    }
+                Ok(Difference::Gone(path, _)) if self.root.is_left_out(&path) => {
+                    report.left_out_in_all += 1;
+                    push_bounded(&mut report.left_out, path);
+                }
+                Ok(Difference::Gone(path, mount)) => {
+                    let is_away = whole_library && self.is_away(&path, mount, &mut nearest);
+                    self.sort(path, is_away.then_some(mount), report);
                 }
                 Ok(Difference::Unreadable(path, error)) => report.unreadable.push((path, error.to_string())),
                 Err(error) => {
@@ -213,43 +220,96 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
     }
 
-    /// The paths of `report` that still have a row, if they and so many may be called gone. What the rules leave
-    /// out is: a person asked for it, and no mount that is missing can look like it.
-    pub fn deletions(&self, report: &WalkReport, whole_library: bool) -> Deletions {
-        let still_indexed = |path: &&LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
-        let missed: Vec<LibraryPath> = report.gone.iter().filter(still_indexed).cloned().collect();
-        let left_out = report.left_out.iter().filter(still_indexed).cloned();
-        let is_more_left_out = report.left_out_in_all > report.left_out.len() as u64;
-        if !whole_library {
-            let gone = left_out.chain(self.missing.beneath_a_subtree(missed)).collect();
-            return Deletions { gone, walk_again: is_more_left_out.then_some(Duration::ZERO) };
+    /// Whether the mount that the file at `path` was on is not there. `nearest` remembers the mount of the last
+    /// path's directory.
+    fn is_away(&self, path: &LibraryPath, mount: MountId, nearest: &mut Option<(LibraryPath, MountId)>) -> bool {
+        let parent = path.parent().unwrap_or_else(LibraryPath::root);
+        if let Some((known, nearest_mount)) = nearest
+            && *known == parent
+        {
+            return *nearest_mount != mount;
         }
-        let beyond_the_bound = report.gone_in_all - report.gone.len() as u64;
-        let count = missed.len() as u64 + beyond_the_bound;
-        let gone = self.missing.twice(missed, report.generation);
-        let left_over = count - gone.len() as u64;
-        let indexed = self.index.len().unwrap_or(0).saturating_sub(report.left_out_in_all);
-        let gone = match self.brake.judge(count, left_over, indexed) {
-            Verdict::Pass => gone,
-            Verdict::NewlyHeld => {
-                tracing::warn!(
-                    held = count,
-                    indexed,
-                    "so much of the library is missing that it looks unmounted: no delete is published until the \
-                     files are back, or `file-watcher approve` says that they are gone"
-                );
-                Vec::new()
+        // Of what cannot be found out, or is there again, the look decides.
+        let Ok(Entry::Missing { nearest_mount }) = self.root.entry(path) else { return false };
+        *nearest = Some((parent, nearest_mount));
+        nearest_mount != mount
+    }
+
+    /// Sorts a path at which nothing was; `away` is its mount if that is gone.
+    fn sort(&self, path: LibraryPath, away: Option<MountId>, report: &mut WalkReport) {
+        let WalkReport { vanished, approval, .. } = report;
+        let place = away.map(|mount| Place::of_mount(&path, mount, self.root.mounts().get(mount).as_ref()));
+        if let Some(approval) = approval {
+            let is_approved = match &place {
+                Some(place) => approval.covers_away(&path, place),
+                None => approval.covers_here(&path),
+            };
+            if is_approved {
+                vanished.approved_in_all += 1;
+                vanished.approved_away += u64::from(place.is_some());
+                push_bounded(&mut vanished.approved, path);
+                return;
             }
-            Verdict::StillHeld => Vec::new(),
-        };
-        let walk_again = if is_more_left_out {
-            Some(Duration::ZERO)
-        } else if beyond_the_bound > 0 || self.brake.held() > 0 {
-            Some(HELD_RECHECK)
+            let (here, away) = &mut vanished.beneath_approval;
+            *(if place.is_some() { away } else { here }) += u64::from(approval.is_about(&path));
+        }
+        if let Some(place) = place {
+            vanished.away.add(place, 1);
         } else {
-            (left_over > 0).then_some(Duration::ZERO)
+            vanished.here_in_all += 1;
+            push_bounded(&mut vanished.here, path);
+        }
+    }
+
+    /// Leaves out of `report` the missing paths whose rows `is_elsewhere` knows better about.
+    pub fn leave_out(&self, report: &mut WalkReport, is_elsewhere: impl Fn(&Row) -> bool) {
+        let vanished = &mut report.vanished;
+        let before = vanished.here.len();
+        vanished.here.retain(|path| !matches!(self.index.row(path), Ok(Some(row)) if is_elsewhere(&row)));
+        vanished.here_in_all -= (before - vanished.here.len()) as u64;
+    }
+
+    /// Looks at the paths of `report` that still have a row, if they may be called gone.
+    pub fn deletions(&self, report: WalkReport, whole_library: bool) -> Deletions {
+        let WalkReport { mut vanished, approval, generation, mut left_out, left_out_in_all, .. } = report;
+        let still_indexed = |path: &LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
+        let look = |path| FsEvent { quiet: Quiet::Gone, is_indexed: true, ..found(path, Origin::Scan, generation) };
+        // What the rules leave out is deleted because a person asked for it, so nothing holds it.
+        let is_more_left_out = left_out_in_all > left_out.len() as u64;
+        left_out.retain(still_indexed);
+        let left_out = left_out.into_iter().map(look);
+        if !whole_library {
+            vanished.here.retain(still_indexed);
+            let gone = self.missing.beneath_a_subtree(vanished.here).into_iter().map(look);
+            let walk_again = is_more_left_out.then_some(Duration::ZERO);
+            return Deletions { gone: left_out.chain(gone).collect(), walk_again };
+        }
+        let beyond_the_bound = vanished.here_in_all - vanished.here.len() as u64;
+        let found = vanished.approved.len();
+        vanished.here.retain(still_indexed);
+        vanished.approved.retain(still_indexed);
+        vanished.here_in_all = vanished.here.len() as u64 + beyond_the_bound;
+        vanished.approved_in_all -= (found - vanished.approved.len()) as u64;
+        vanished.approved_away = vanished.approved_away.min(vanished.approved_in_all);
+        let missed = vanished.here.iter().chain(&vanished.approved).cloned().collect();
+        let missed = Missed {
+            sure: self.missing.twice(missed, generation).into_iter().collect(),
+            // One that cannot be listed holds nothing, as far as anybody can tell.
+            root_is_empty: !vanished.here.is_empty() && self.root.is_bare().unwrap_or(true),
+            indexed: self.index.len().unwrap_or(0).saturating_sub(left_out_in_all),
+            vanished,
         };
-        Deletions { gone: left_out.chain(gone).collect(), walk_again }
+        let mounts = self.root.mounts();
+        let Verdict { gone, approved, left_over } = self.held.judge(missed, approval, |mount| mounts.get(mount));
+        let approved =
+            approved.into_iter().map(|(path, token)| FsEvent { approved: true, holds: vec![token], ..look(path) });
+        let walk_again = match left_over {
+            _ if is_more_left_out => Some(Duration::ZERO),
+            0 => None,
+            _ if beyond_the_bound > 0 => Some(WALK_AGAIN),
+            _ => Some(Duration::ZERO),
+        };
+        Deletions { gone: left_out.chain(gone.into_iter().map(look)).chain(approved).collect(), walk_again }
     }
 
     /// Walks every subtree that is marked in `inbox`, for ever. What is gone is pushed to `inbox` in the end.
@@ -329,7 +389,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the index could not be read; the walk is repeated");
-            inbox.mark(LibraryPath::root(), HELD_RECHECK);
+            inbox.mark(LibraryPath::root(), WALK_AGAIN);
             return;
         }
         for round in rounds {
@@ -340,13 +400,18 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             return;
         }
         let whole_library = origin == Origin::Scan;
-        let generation = report.generation;
-        let scanner = self.clone();
-        let deletions = tokio::task::spawn_blocking(move || scanner.deletions(&report, whole_library)).await;
-        let Deletions { gone, walk_again } = deletions.unwrap_or_default();
-        for path in gone {
+        let Deletions { gone, walk_again } = if report.unreadable.iter().any(|(path, _)| path.is_root()) {
+            // Nothing was walked, so nothing new is known of what is held.
+            self.held.not_walked();
+            Deletions::default()
+        } else {
+            let scanner = self.clone();
+            let deletions = tokio::task::spawn_blocking(move || scanner.deletions(report, whole_library)).await;
+            deletions.unwrap_or_default()
+        };
+        for look in gone {
             // What has another name since the walk is looked at there first.
-            inbox.push(FsEvent { quiet: Quiet::Gone, is_indexed: true, ..found(path, origin, generation) });
+            inbox.push(FsEvent { origin, ..look });
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
@@ -355,6 +420,12 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         if let Some(wait) = walk_again {
             inbox.mark(LibraryPath::root(), wait);
         }
+    }
+}
+
+fn push_bounded(paths: &mut Vec<LibraryPath>, path: LibraryPath) {
+    if paths.len() < MOST_GONE {
+        paths.push(path);
     }
 }
 
@@ -424,7 +495,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::model::{FileStat, MountId, Row};
+    use crate::model::FileStat;
 
     #[derive(Clone)]
     struct NoRows;
@@ -509,20 +580,21 @@ mod tests {
             root: Arc::new(Root::open(folder.path()).unwrap()),
             index: Rows,
             ignore_ctime: false,
-            brake: Brake::new(50),
+            held: Held::new(50, Duration::from_hours(1)),
             missing: Missing::new(unwatched.clone()),
             tally: Arc::default(),
         };
         let _polled = unwatched.hold(LibraryPath::root());
-        let (hints, report) = scanner.walk(vec![LibraryPath::root()], Origin::Scan);
-        assert_eq!(hints.count().await, 0);
-        let report = report.await.unwrap();
-        assert_eq!((report.gone.len(), report.left_out.len()), (12, 12));
-        for whole_library in [true, false] {
-            let deletions = scanner.deletions(&report, whole_library);
-            assert_eq!(deletions.gone, report.left_out);
+        for whole_library in [false, true] {
+            let (hints, report) = scanner.walk(vec![LibraryPath::root()], Origin::Scan);
+            assert_eq!(hints.count().await, 0);
+            let report = report.await.unwrap();
+            assert_eq!((report.vanished.here.len(), report.left_out.len()), (12, 12));
+            let left_out = report.left_out.clone();
+            let gone: Vec<_> = scanner.deletions(report, whole_library).gone.into_iter().map(|it| it.path).collect();
+            assert_eq!(gone, left_out);
         }
-        assert_eq!(scanner.brake.held(), 12, "of twelve rows that the rules are for, all are gone");
+        assert_eq!(scanner.held.count(), 12, "of twelve rows that the rules are for, all are gone");
     }
 
     #[tokio::test]
@@ -534,7 +606,7 @@ mod tests {
             root: Arc::new(Root::open(folder.path()).unwrap()),
             index: NoRows,
             ignore_ctime: false,
-            brake: Brake::new(50),
+            held: Held::new(50, Duration::from_hours(1)),
             missing: Missing::default(),
             tally: Arc::default(),
         };

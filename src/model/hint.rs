@@ -31,6 +31,8 @@ pub struct FsEvent {
     /// Which of the directories that were the root one after the other this speaks of: what is not in
     /// another one is not gone.
     pub generation: Option<u64>,
+    /// A person approved of the delete, so it is published even if the mount of the file is gone.
+    pub approved: bool,
     /// What the last look saw, when it found the file still changing.
     pub last_seen: Option<FileStat>,
     /// When that was first seen.
@@ -56,6 +58,7 @@ impl FsEvent {
             ties: Ties::default(),
             is_indexed: false,
             generation: None,
+            approved: false,
             last_seen: None,
             seen_at: None,
             attempt: 0,
@@ -78,6 +81,7 @@ impl FsEvent {
         }
         self.written |= older.written;
         self.is_indexed |= older.is_indexed;
+        self.approved |= older.approved;
         self.complete_at = self.complete_at.or(older.complete_at);
         if self.last_seen.is_none() {
             (self.last_seen, self.seen_at) = (older.last_seen, older.seen_at);

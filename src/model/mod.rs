@@ -2,6 +2,7 @@
 
 mod event;
 mod extensions;
+mod held;
 mod hint;
 mod path;
 mod renames;
@@ -11,6 +12,7 @@ mod track;
 
 pub use event::{Change, FileEvent, Outgoing, ParkedRequest, Refused};
 pub use extensions::{Extensions, ExtensionsError, FileType};
+pub use held::{HeldDeletes, HeldReason};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
 pub use renames::{Member, RenameGroup, RenameGroups, Ties};

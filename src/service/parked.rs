@@ -3,20 +3,19 @@
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 
-use super::{ServiceError, store_file};
+use super::ServiceError;
 use crate::config::Settings;
 use crate::message::Encoder;
 use crate::model::ParkedRequest;
-use crate::store::{Parked, StateDir, Store};
+use crate::store::{Parked, Store};
 
 /// Does what is asked where no service runs, and says what it did. It needs no broker.
 pub async fn parked_at_rest(
     settings: &Settings,
-    state_dir: &StateDir,
     instance_id: &str,
     request: ParkedRequest,
 ) -> Result<String, ServiceError> {
-    let file = store_file(settings, state_dir);
+    let file = settings.store_file();
     let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
     let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
     answer(&store, request, false).await

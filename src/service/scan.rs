@@ -16,6 +16,10 @@ use crate::status::Summary;
 /// Walks that one scan makes at most, where the library changes under it.
 const MOST_WALKS: usize = 10;
 
+/// Times that one scan looks at everything: again only if a mount went away under it, or for approved deletes that
+/// one walk could not remember all of.
+const MOST_ROUNDS: usize = 100;
+
 /// Looks at a file that keeps changing before it is left to the next scan.
 const MOST_ATTEMPTS: u32 = 8;
 
@@ -76,21 +80,27 @@ async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
 
 impl Service {
     async fn index_once(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
-        // Once, unless more rows are left out than one walk remembers.
-        for _ in 0..MOST_WALKS {
-            if !self.index_round(shutdown).await? || shutdown.is_cancelled() {
+        for _ in 0..MOST_ROUNDS {
+            self.is_mount_missed.store(false, Ordering::Relaxed);
+            self.scanner.tally.seen.store(0, Ordering::Relaxed);
+            self.scanner.tally.unchanged.store(0, Ordering::Relaxed);
+            let is_more_left_out = self.index_everything(shutdown).await?;
+            let is_mount_missed = self.is_mount_missed.load(Ordering::Relaxed);
+            if shutdown.is_cancelled() || !(is_mount_missed || is_more_left_out || self.scanner.held.is_approved()) {
                 break;
             }
         }
+        self.note_held();
         Ok(())
     }
 
-    /// Walks everything and tells of what is new, then of what is gone; says whether there is more of that.
-    async fn index_round(&self, shutdown: &CancellationToken) -> Result<bool, ServiceError> {
+    /// Walks everything and publishes what is new, then what is gone. Returns whether the rules leave out more rows
+    /// than one walk remembers.
+    async fn index_everything(&self, shutdown: &CancellationToken) -> Result<bool, ServiceError> {
         let mut found = WalkReport::default();
         let mut subtrees = vec![LibraryPath::root()];
         // Once, unless the library changes under the walk: then what changed is walked again.
-        for _ in 0..MOST_WALKS {
+        for walk in 0..MOST_WALKS {
             if subtrees.is_empty() || shutdown.is_cancelled() {
                 break;
             }
@@ -100,7 +110,11 @@ impl Service {
             let Ok(mut report) = report.await else { return Ok(false) };
             self.index(futures::stream::iter(report.replaced_hints(Origin::Scan)), shutdown).await;
             self.finish_looks(shutdown).await;
-            found.append(report);
+            if walk == 0 {
+                found = report;
+            } else {
+                found.append(report);
+            }
             subtrees = self.inbox.take_subtrees().into_iter().map(|subtree| subtree.path).collect();
         }
         if let Some(failure) = found.failure {
@@ -109,15 +123,16 @@ impl Service {
         for (path, error) in &found.unreadable {
             self.failed(path, &std::io::Error::other(error.clone()));
         }
-        if shutdown.is_cancelled() {
+        if shutdown.is_cancelled() || found.unreadable.iter().any(|(path, _)| path.is_root()) {
             return Ok(false);
         }
-        let gone = self.scanner.deletions(&found, true).gone;
-        let looks =
-            gone.into_iter().map(|path| FsEvent { is_indexed: true, ..FsEvent::new(path, Quiet::Found, Origin::Scan) });
+        let is_more_left_out = found.left_out_in_all > found.left_out.len() as u64;
+        let scanner = self.scanner.clone();
+        let deletions = tokio::task::spawn_blocking(move || scanner.deletions(found, true)).await;
+        let looks = deletions.unwrap_or_default().gone.into_iter().map(|look| FsEvent { quiet: Quiet::Found, ..look });
         self.index(futures::stream::iter(looks), shutdown).await;
         self.finish_looks(shutdown).await;
-        Ok(found.left_out_in_all > found.left_out.len() as u64)
+        Ok(is_more_left_out)
     }
 
     /// Looks at files that were found changing until they are finished, or for long enough.
@@ -176,7 +191,7 @@ impl Service {
             events,
             failed: self.counters.failed.load(Ordering::Relaxed),
             left: self.counters.left.load(Ordering::Relaxed),
-            held: self.scanner.brake.held(),
+            held: self.scanner.held.count(),
             bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
             verified,
             took: begun.elapsed(),

@@ -58,6 +58,8 @@ pub async fn watch(
         failed = service.deliver(sink) => failed,
         () = service.say_progress() => Ok(()),
         () = eyes.keep_open() => Ok(()),
+        () = service.keep_conditions() => Ok(()),
+        () = service.scanner.held.recheck(&service.inbox) => Ok(()),
         () = control.serve(|request| service.answer(request)) => Ok(()),
         () = service.replay_for_good(&shutdown) => Ok(()),
         () = stopped => Ok(()),
@@ -68,10 +70,11 @@ pub async fn watch(
 impl Service {
     async fn answer(&self, request: Request) -> Result<String, Refusal> {
         match request {
-            Request::Approve => match self.approve() {
-                0 => Ok("no delete is held; the next walk's deletes are approved".to_owned()),
-                held => Ok(format!("{held} held deletes are approved and will be published after the next walk")),
+            Request::Held(under) => match self.list_held(&under).await {
+                Some(held) => Ok(held.to_json()),
+                None => Err(Refusal::Failed("the first walk of the library is not done yet; ask again".to_owned())),
             },
+            Request::Approve(under) => Ok(self.approve(under).await),
             Request::Replay(under) => match self.begin_replay(under).await {
                 Ok(files) => Ok(format!("{files} files will be published again")),
                 Err(error @ ServiceError::NothingKnown(_)) => Err(Refusal::Impossible(error.to_string())),
@@ -346,7 +349,7 @@ impl Eyes {
             tracing::error!("the watcher stopped; it is started again and everything is walked");
         } else {
             root.adopt()?;
-            // A walk of all that is there now makes up for what was asked for; and it has a brake.
+            // A walk of all that is there now makes up for what was asked for; and it holds deletes in doubt.
             self.service.inbox.unmark_all();
             let root = root.path().display();
             tracing::warn!(%root, "the library root is there again or another one; everything is walked");

@@ -1,11 +1,15 @@
-//! What has been done so far, in numbers.
+//! What has been done so far, in numbers, and what is not as it should be.
 
+mod conditions;
+mod held_list;
 mod progress;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use conditions::{Active, Condition, ConditionKind, Conditions};
+pub use held_list::{HeldLine, HeldList};
 pub use progress::{Progress, human_bytes};
 
 /// Counters that rise while the service runs.
@@ -95,6 +99,13 @@ pub struct Summary {
     pub verified: u64,
     /// From the begin of the walk to the last delivery.
     pub took: Duration,
+}
+
+impl Summary {
+    /// Whether everything could be read and no delete is held.
+    pub fn is_complete(&self) -> bool {
+        self.failed == 0 && self.held == 0
+    }
 }
 
 impl fmt::Display for Summary {

@@ -15,6 +15,7 @@ mod mark;
 mod mounts;
 mod parked;
 mod rebuild;
+mod relocate;
 mod schema;
 mod state_dir;
 
@@ -40,6 +41,7 @@ pub use damage::Damage;
 pub use index::IndexReader;
 pub use parked::Parked;
 pub use rebuild::{Rebuilt, rebuild};
+pub use relocate::{Relocated, relocate};
 pub use state_dir::{StateDir, StateDirError};
 
 use commit::Writer;
@@ -92,8 +94,8 @@ pub enum StoreError {
     },
     /// The file belongs to another library.
     #[error(
-        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {wanted:?}; give each library a STATE_DIR \
-         of its own"
+        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {wanted:?}; if the library was moved, run \
+         `file-watcher relocate {found:?} {wanted:?}`, and if it is another one, give it a STATE_DIR of its own"
     )]
     OtherLibrary {
         /// Which.
@@ -102,6 +104,44 @@ pub enum StoreError {
         found: String,
         /// The root that was asked for.
         wanted: String,
+    },
+    /// A relocation of the library has begun, and consumers know of some of it.
+    #[error(
+        "STATE_DIR: the store {file:?} is being relocated from {from:?} to {to:?}; run `file-watcher relocate {from:?} \
+         {to:?}` to finish that"
+    )]
+    Relocating {
+        /// Which.
+        file: PathBuf,
+        /// The old root.
+        from: String,
+        /// The new root.
+        to: String,
+    },
+    /// The file belongs to another library than the one that is to be relocated.
+    #[error(
+        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {from:?}; to relocate it, run \
+         `file-watcher relocate {found:?} {to:?}`"
+    )]
+    RelocatesAnother {
+        /// Which.
+        file: PathBuf,
+        /// The root in the store.
+        found: String,
+        /// The root that was given as the old one.
+        from: String,
+        /// The root that was given as the new one.
+        to: String,
+    },
+    /// There is no store to relocate.
+    #[error(
+        "STATE_DIR: there is no store {file:?} to relocate; give the STATE_DIR and the SINK that {from:?} was scanned with"
+    )]
+    NothingToRelocate {
+        /// Which.
+        file: PathBuf,
+        /// The old root.
+        from: String,
     },
     /// The file, or its folder, may be read and not written.
     #[error("STATE_DIR: the store {file:?} may not be written; give this user leave to write to it and to its folder")]
@@ -128,7 +168,12 @@ impl StoreError {
     pub fn asks_for_another(&self) -> bool {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
-            Self::Newer { .. } | Self::OtherLibrary { .. } | Self::ReadOnly { .. } => true,
+            Self::Newer { .. }
+            | Self::OtherLibrary { .. }
+            | Self::Relocating { .. }
+            | Self::RelocatesAnother { .. }
+            | Self::NothingToRelocate { .. }
+            | Self::ReadOnly { .. } => true,
             Self::File { source, .. } => matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem),
             _ => false,
         }
@@ -172,7 +217,7 @@ impl Store {
     /// `library` is what the store says it belongs to: the root's path, whose bytes must be the same next time.
     pub fn open(file: &Path, library: &[u8], encoder: Encoder) -> Result<Self, StoreError> {
         rebuild::finish(file)?;
-        damage::inspect(file, library)?;
+        damage::inspect(file, Some(library))?;
         Self::open_sound(file, library, encoder).map_err(|error| error.at(file))
     }
 

@@ -102,8 +102,21 @@ const MIGRATIONS: [&str; 4] = [
 /// The first format whose rows name mounts.
 pub(super) const FIRST_WITH_MOUNTS: i64 = 3;
 
+/// The new root of a library whose relocation has begun, in `meta`.
+pub(super) const RELOCATING_TO: &str = "relocating_to";
+
+/// The last path whose relocation is in the outbox, in `meta`.
+pub(super) const RELOCATED_UP_TO: &str = "relocated_up_to";
+
 /// Opens the file for the writer: makes it, brings it up to date, and makes sure whose it is.
 pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError> {
+    let connection = open_any(file)?;
+    claim(&connection, file, library)?;
+    Ok(connection)
+}
+
+/// The same, whosever it is.
+pub(super) fn open_any(file: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(file)?;
     if connection.is_readonly("main")? {
         // SQLite makes do with reading where it may not write.
@@ -115,7 +128,6 @@ pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError
     // 16 MiB hold the upper pages of an index of a million files.
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
     migrate(&mut connection, file)?;
-    claim(&connection, file, library)?;
     Ok(connection)
 }
 
@@ -182,8 +194,8 @@ fn migrate(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
 }
 
 fn claim(connection: &Connection, file: &Path, library: &[u8]) -> Result<(), StoreError> {
-    if let Some(found) = library_of(connection)? {
-        return check_library(&found, file, library);
+    if library_of(connection)?.is_some() {
+        return check_library(connection, file, library);
     }
     connection.execute("INSERT INTO meta (name, value) VALUES ('library', ?1)", params![library])?;
     Ok(())
@@ -191,19 +203,28 @@ fn claim(connection: &Connection, file: &Path, library: &[u8]) -> Result<(), Sto
 
 /// Whose index a store is.
 pub(super) fn library_of(connection: &Connection) -> Result<Option<Vec<u8>>, rusqlite::Error> {
-    connection.query_row("SELECT value FROM meta WHERE name = 'library'", [], |row| row.get(0)).optional()
+    meta(connection, "library")
 }
 
-/// Refuses the index of another library.
-pub(super) fn check_library(found: &[u8], file: &Path, wanted: &[u8]) -> Result<(), StoreError> {
+/// A fact about the file.
+pub(super) fn meta(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+    connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+/// Refuses the index of another library, and one whose relocation has begun.
+pub(super) fn check_library(connection: &Connection, file: &Path, wanted: &[u8]) -> Result<(), StoreError> {
+    let Some(found) = library_of(connection)? else { return Ok(()) };
+    if let Some(target) = meta(connection, RELOCATING_TO)? {
+        return Err(StoreError::Relocating { file: file.to_path_buf(), from: text(&found), to: text(&target) });
+    }
     if found == wanted {
         return Ok(());
     }
-    Err(StoreError::OtherLibrary {
-        file: file.to_path_buf(),
-        found: String::from_utf8_lossy(found).into_owned(),
-        wanted: String::from_utf8_lossy(wanted).into_owned(),
-    })
+    Err(StoreError::OtherLibrary { file: file.to_path_buf(), found: text(&found), wanted: text(wanted) })
+}
+
+pub(super) fn text(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
 }
 
 #[cfg(test)]
@@ -235,7 +256,7 @@ mod tests {
             }
             connection.pragma_update(None, "user_version", i64::try_from(steps).unwrap()).unwrap();
             drop(connection);
-            super::super::damage::inspect(&file, b"/music").unwrap();
+            super::super::damage::inspect(&file, Some(b"/music")).unwrap();
             assert_eq!(version(&open(&file, b"/music").unwrap()).unwrap(), newest_version());
         }
     }

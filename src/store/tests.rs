@@ -10,9 +10,12 @@ pub(super) fn store_file(folder: &Path) -> PathBuf {
     folder.join("index.sqlite")
 }
 
+pub(super) fn encoder() -> Encoder {
+    Encoder::new("test", Path::new("/music"), MetadataStyle::Nested)
+}
+
 pub(super) fn open(folder: &Path) -> Store {
-    let encoder = Encoder::new("test", Path::new("/music"), MetadataStyle::Nested);
-    Store::open(&store_file(folder), b"/music", encoder).unwrap()
+    Store::open(&store_file(folder), b"/music", encoder()).unwrap()
 }
 
 fn stat(inode: u64) -> FileStat {

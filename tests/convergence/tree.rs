@@ -101,6 +101,8 @@ impl Tree {
     pub(crate) fn new(folder: &Path, settle: Duration) -> Self {
         fs::create_dir(folder.join(LIBRARY)).unwrap();
         fs::create_dir(folder.join(OUTSIDE)).unwrap();
+        // A root that holds nothing at all is taken for one that is not mounted, and its deletes are held.
+        fs::write(folder.join(LIBRARY).join("cover.jpg"), "no audio").unwrap();
         Self {
             folder: folder.to_path_buf(),
             settle: settle.saturating_sub(TICK),

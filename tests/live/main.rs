@@ -10,10 +10,12 @@ mod strict;
 
 mod brake;
 mod files;
+mod held;
 mod identity;
 mod links;
 mod names;
 mod offline;
+mod relocation;
 mod roots;
 mod rules;
 mod silent;

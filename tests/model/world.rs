@@ -501,6 +501,7 @@ fn in_short(outcome: &Outcome) -> String {
         }
         Outcome::New(_) | Outcome::Observed(..) | Outcome::Trusted(..) => "missing".into(),
         Outcome::Unchanged => "unchanged".into(),
+        Outcome::Held => "held".into(),
         Outcome::LeftToWalk => "left to the next walk".into(),
         Outcome::Again(look) => format!("again, {:?}", look.quiet),
         Outcome::Failed(error) => format!("failed: {error}"),
