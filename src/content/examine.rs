@@ -22,6 +22,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
+/// Looks after which a file that has another inode number at each of them, and the same times, is the same file.
+const LOOKS_AT_PASSING_INODES: u32 = 2;
+
 /// How often a walk waits for a file that is not finished before it tells of what is gone: that may be the
 /// old name of the file. One that is written to for ever must not keep deletes waiting for ever.
 const WALKS_WAIT_FOR: u32 = 3;
@@ -278,7 +281,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
 
         let known = row.as_ref().or(same_inode.first()).map(|row| &row.track);
-        let Some(track) = self.read_whole(&look.path, &stat, known)? else {
+        let Some(track) = self.read_whole(&look, &stat, known)? else {
             let wait = backoff(look.attempt);
             return Ok(Outcome::Again(look_again(look, wait, None)));
         };
@@ -313,7 +316,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             // It went away with a root that is no longer the root: the walk of this one will tell.
             return Ok(Outcome::Unchanged);
         }
-        if is_hidden(row, entry) {
+        if self.is_hidden(row, entry) {
             return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
         }
         if look.quiet != Quiet::Gone && self.unwatched.cover(&look.path) {
@@ -379,9 +382,14 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// The content, if the file was in one state from before the read until after it, and has its name still.
-    fn read_whole(&self, path: &LibraryPath, stat: &FileStat, known: Option<&Track>) -> io::Result<Option<Track>> {
+    fn read_whole(&self, look: &FsEvent, stat: &FileStat, known: Option<&Track>) -> io::Result<Option<Track>> {
+        let path = &look.path;
         let Some((file, opened)) = self.disk.open(path)? else { return Ok(None) };
         if opened != *stat {
+            // Once, another file may have taken its place. A file that is saved again and again has other times.
+            if look.attempt >= LOOKS_AT_PASSING_INODES && (FileStat { inode: stat.inode, ..opened }) == *stat {
+                self.disk.inodes_do_not_last(stat.mount);
+            }
             return Ok(None);
         }
         let track = self.contents.read(&file, path, known)?;
@@ -423,9 +431,15 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     fn has_left(&self, row: &Row, is_another: impl Fn(&FileStat) -> bool) -> bool {
         match self.disk.entry(&row.path) {
             Ok(Entry::File(now)) => is_another(&now),
-            Ok(entry) => !is_hidden(row, entry),
+            Ok(entry) => !self.is_hidden(row, entry),
             Err(_) => false,
         }
+    }
+
+    /// Whether a row's file may be out of sight only because its filesystem is not mounted.
+    fn is_hidden(&self, row: &Row, entry: Entry) -> bool {
+        let Entry::Missing { nearest_mount } = entry else { return false };
+        row.stat.mount != nearest_mount && !self.disk.is_elsewhere(row.stat.mount, &row.path)
     }
 
     fn has_rows_beneath(&self, path: &LibraryPath) -> io::Result<bool> {
@@ -449,11 +463,6 @@ fn is_overtaken(found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
         // Nothing can be said of it now; that which can no longer be read is walked again anyway.
         Err(_) => false,
     }
-}
-
-/// Whether a row's file may be out of sight only because its filesystem is not mounted.
-fn is_hidden(row: &Row, entry: Entry) -> bool {
-    matches!(entry, Entry::Missing { nearest_mount } if row.stat.mount != nearest_mount)
 }
 
 /// Whether somebody may just be cutting the file: the kernel changes the size first and the times when
