@@ -112,6 +112,14 @@ pub trait Disk {
     fn generation(&self) -> u64 {
         0
     }
+
+    /// Whether this mount is certainly not at `path`, because it is mounted elsewhere in the library.
+    fn is_elsewhere(&self, _mount: MountId, _path: &LibraryPath) -> bool {
+        false
+    }
+
+    /// Notes that one file was seen with several inode numbers on this mount.
+    fn inodes_do_not_last(&self, _mount: MountId) {}
 }
 
 /// The directory that holds the library.
@@ -218,6 +226,20 @@ impl Root {
     /// The identity that looks insist on.
     pub fn identity(&self) -> Identity {
         *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the inode numbers of a mount change, and says so once.
+    pub fn inodes_do_not_last(&self, mount: MountId) {
+        if self.mounts.note_passing_inodes(mount)
+            && let Some(known) = self.mounts.get(mount)
+        {
+            tracing::warn!(
+                place = %known.place.under(&self.path).display(),
+                filesystem = known.kind,
+                "inode numbers do not last here: size and modification time alone say whether a file is unchanged, and \
+                 moves are found by content; IGNORE_INODE=false trusts the numbers all the same"
+            );
+        }
     }
 
     /// The identity of the directory that is at the root's path now.
@@ -453,7 +475,9 @@ impl Root {
     /// Where the last directory distinguishes case, the ones above it are taken to do so too:
     /// whether a directory does is inherited from the one that it was made in.
     fn is_exact(&self, directory: &OwnedFd, path: &LibraryPath, may_normalise: bool) -> io::Result<bool> {
-        if !names::may_be_folded(directory, path.name(), may_normalise)? {
+        // A name on the way may have been found in another normal form, whatever the last one is.
+        let is_way_doubtful = may_normalise && !path.as_bytes().is_ascii();
+        if !is_way_doubtful && !names::may_be_folded(directory, path.name(), may_normalise)? {
             return Ok(true);
         }
         if !self.exact_names.lists(directory, path.name())? {
@@ -553,6 +577,14 @@ impl Disk for Root {
     fn generation(&self) -> u64 {
         self.generation.load(SeqCst)
     }
+
+    fn is_elsewhere(&self, mount: MountId, path: &LibraryPath) -> bool {
+        self.mounts.is_elsewhere(mount, path)
+    }
+
+    fn inodes_do_not_last(&self, mount: MountId) {
+        Self::inodes_do_not_last(self, mount);
+    }
 }
 
 impl<D: Disk + ?Sized> Disk for Arc<D> {
@@ -580,6 +612,14 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 
     fn generation(&self) -> u64 {
         (**self).generation()
+    }
+
+    fn is_elsewhere(&self, mount: MountId, path: &LibraryPath) -> bool {
+        (**self).is_elsewhere(mount, path)
+    }
+
+    fn inodes_do_not_last(&self, mount: MountId) {
+        (**self).inodes_do_not_last(mount);
     }
 }
 

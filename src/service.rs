@@ -248,7 +248,11 @@ impl Service {
             let Committed { changes, again, other_names } = committed;
             let examiner = Arc::clone(&self.examiner);
             let overtaken = tokio::task::spawn_blocking(move || examiner.overtaken(&observations, &changes)).await;
-            for path in again.into_iter().chain(overtaken.unwrap_or_default()) {
+            for path in again {
+                // It is read this time: what it was taken for without that, from its stat, did not hold.
+                looks_again.push(FsEvent { written: true, ..FsEvent::new(path, Quiet::Found, origin) });
+            }
+            for path in overtaken.unwrap_or_default() {
                 looks_again.push(FsEvent::new(path, Quiet::Found, origin));
             }
             for path in other_names {

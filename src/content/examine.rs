@@ -23,6 +23,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
+/// Looks after which a file that has another inode number at each of them, and the same times, is the same file.
+const LOOKS_AT_PASSING_INODES: u32 = 2;
+
 /// How often a walk waits for a file that is not finished before it tells of what is gone: that may be the
 /// old name of the file. One that is written to for ever must not keep deletes waiting for ever.
 const WALKS_WAIT_FOR: u32 = 3;
@@ -359,7 +362,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
 
         let known = row.as_ref().or(same_inode.first()).map(|row| &row.track);
-        let Some(track) = self.read_whole(&look.path, &stat, known)? else {
+        let Some(track) = self.read_whole(&look, &stat, known)? else {
             let wait = backoff(look.attempt);
             return Ok(Outcome::Again(look_again(look, wait, None)));
         };
@@ -483,9 +486,14 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// The content, if the file was in one state from before the read until after it, and has its name still.
-    fn read_whole(&self, path: &LibraryPath, stat: &FileStat, known: Option<&Track>) -> io::Result<Option<Track>> {
+    fn read_whole(&self, look: &FsEvent, stat: &FileStat, known: Option<&Track>) -> io::Result<Option<Track>> {
+        let path = &look.path;
         let Some((file, opened)) = self.disk.open(path)? else { return Ok(None) };
         if opened != *stat {
+            // Once, another file may have taken its place. A file that is saved again and again has other times.
+            if look.attempt >= LOOKS_AT_PASSING_INODES && (FileStat { inode: stat.inode, ..opened }) == *stat {
+                self.disk.inodes_do_not_last(stat.mount);
+            }
             return Ok(None);
         }
         let track = self.contents.read(&file, path, known)?;
@@ -528,7 +536,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     fn has_left(&self, row: &Row, is_another: impl Fn(&FileStat) -> bool) -> bool {
         match self.disk.entry(&row.path) {
             Ok(Entry::File(now)) => is_another(&now),
-            Ok(entry) => !is_hidden(row, entry),
+            // A disk that has another place now has taken its files along.
+            Ok(entry) => !is_hidden(row, entry) || self.disk.is_elsewhere(row.stat.mount, &row.path),
             Err(_) => false,
         }
     }
@@ -545,8 +554,7 @@ fn found_by(observation: &Observation) -> Option<FileStat> {
         Seen::Missing => None,
     }
 }
-
-/// Whether a row's file may be out of sight only because its filesystem is not mounted.
+/// Whether a row's file may be out of sight only because its filesystem is not mounted here.
 fn is_hidden(row: &Row, entry: Entry) -> bool {
     matches!(entry, Entry::Missing { nearest_mount } if row.stat.mount != nearest_mount)
 }

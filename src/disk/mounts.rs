@@ -209,6 +209,13 @@ impl Mounts {
         self.write().present.clear();
     }
 
+    /// Whether a mount is there now, and at a place that is not above `path`.
+    pub(super) fn is_elsewhere(&self, id: MountId, path: &LibraryPath) -> bool {
+        let state = self.read();
+        state.present.values().any(|present| present.id == id)
+            && state.known.iter().any(|known| known.id == id && !path.is_at_or_under(&known.place))
+    }
+
     /// The mount of what was found at `name` in an open directory, or of the open file itself without a name.
     pub(super) fn of(&self, raw: &RawStat, open: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<Present> {
         if let Some(present) = self.read().present.get(&raw.mount) {
@@ -219,12 +226,12 @@ impl Mounts {
             return Ok(*present);
         }
         let table = mountinfo::mount_table()?;
-        let found = match path_of(open) {
+        let (entry, found) = match path_of(open) {
             Ok(mut path) => {
                 path.extend(name.map(std::ffi::OsStr::from_bytes));
                 let entry = mountinfo::mount_of(&table, &path)
                     .ok_or_else(|| io::Error::other(format!("no mount holds {}", path.display())))?;
-                self.identify(raw.mount, entry)?
+                (entry, self.identify(raw.mount, entry)?)
             }
             // The kernel does not give paths that are longer than it takes.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) => {
@@ -233,12 +240,17 @@ impl Mounts {
                 table
                     .iter()
                     .filter(near)
-                    .find_map(|entry| self.identify(raw.mount, entry).ok())
+                    .find_map(|entry| Some((entry, self.identify(raw.mount, entry).ok()?)))
                     .ok_or_else(|| io::Error::other("no mount of the library is the one of this path"))?
             }
             Err(error) => return Err(error),
         };
-        Ok(self.admit(raw.mount, found))
+        // The same directory of a filesystem may be mounted at several places, each of which may go by itself.
+        let is_mounted_at = |place: &LibraryPath| {
+            let is_same = |other: &&MountEntry| (&other.device, &other.root) == (&entry.device, &entry.root);
+            table.iter().filter(is_same).any(|other| self.place_of(other) == *place)
+        };
+        Ok(self.admit(raw.mount, found, is_mounted_at))
     }
 
     /// The identity of a mount, if it is the one that the kernel calls so.
@@ -250,18 +262,12 @@ impl Mounts {
         if matches!(kernel, KernelMount::Id(_)) && raw.mount != kernel {
             return Err(io::Error::other(format!("the mount at {} has just changed", entry.point.display())));
         }
-        let place = match LibraryPath::beneath(&self.root, &entry.point) {
-            Some(place) => place,
-            None if self.root.starts_with(&entry.point) => LibraryPath::root(),
-            // Outside the library, where a link may lead.
-            None => LibraryPath::from_bytes(entry.point.as_os_str().as_bytes()),
-        };
         let fsid = rustix::fs::fstatvfs(&directory).map_or(0, |found| found.f_fsid);
         let has_fsid = fsid != 0 && fsid != encoded_device(raw.device) && !is_of_device(&entry.kind);
         let fsid = has_fsid.then(|| format!("{fsid:016x}"));
         Ok(KnownMount {
             id: MountId::UNKNOWN,
-            place,
+            place: self.place_of(entry),
             kind: entry.kind.clone(),
             source: entry.source.clone(),
             filesystem: fsid.or_else(|| MountEntry::uuid(entry)),
@@ -271,10 +277,22 @@ impl Mounts {
         })
     }
 
-    /// Gives the mount its number: the one that it had, or the next one.
-    fn admit(&self, kernel: KernelMount, found: KnownMount) -> Present {
+    /// The place of a mount, as [`KnownMount::place`] has it.
+    fn place_of(&self, entry: &MountEntry) -> LibraryPath {
+        match LibraryPath::beneath(&self.root, &entry.point) {
+            Some(place) => place,
+            None if self.root.starts_with(&entry.point) => LibraryPath::root(),
+            // Outside the library, where a link may lead.
+            None => LibraryPath::from_bytes(entry.point.as_os_str().as_bytes()),
+        }
+    }
+
+    /// Gives the mount its number: the one that it had, be it at another place, or the next one.
+    fn admit(&self, kernel: KernelMount, found: KnownMount, is_mounted_at: impl Fn(&LibraryPath) -> bool) -> Present {
         let mut state = self.write();
-        let place = state.known.iter().position(|known| known.is(&found)).unwrap_or_else(|| {
+        let stayed = state.known.iter().position(|known| known.place == found.place && known.is(&found));
+        let has_moved = |known: &KnownMount| known.is(&found) && !is_mounted_at(&known.place);
+        let place = stayed.or_else(|| state.known.iter().position(has_moved)).unwrap_or_else(|| {
             let next = state.known.iter().map(|known| known.id.0 + 1).max().unwrap_or(0);
             state.known.push(KnownMount { id: MountId(next), ..found.clone() });
             state.version += 1;

@@ -179,7 +179,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                 Ok(Difference::Replaced(replaced)) => {
                     self.tally.seen.fetch_add(1, Ordering::Relaxed);
                     if noticed.note(&replaced.was, &replaced.now) {
-                        self.inodes_do_not_last(replaced.now.mount);
+                        self.root.inodes_do_not_last(replaced.now.mount);
                     }
                     if report.replaced.len() < MOST_REPLACED {
                         report.replaced.push(replaced);
@@ -202,22 +202,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                 }
             }
         }
-        noticed.at_the_end().for_each(|mount| self.inodes_do_not_last(mount));
+        noticed.at_the_end().for_each(|mount| self.root.inodes_do_not_last(mount));
         true
-    }
-
-    /// Notes that the inode numbers of a mount change, and says so once.
-    fn inodes_do_not_last(&self, mount: MountId) {
-        if self.root.mounts().note_passing_inodes(mount)
-            && let Some(known) = self.root.mounts().get(mount)
-        {
-            tracing::warn!(
-                place = %known.place.under(self.root.path()).display(),
-                filesystem = known.kind,
-                "inode numbers change from mount to mount here: size and modification time alone say whether a file is \
-                 unchanged, and moves are found by content; IGNORE_INODE=false trusts the numbers all the same"
-            );
-        }
     }
 
     /// Whether the mount that the file at `path` was on is not there. `nearest` remembers the mount of the last
