@@ -24,12 +24,12 @@ use crate::control::ControlError;
 use crate::disk::Root;
 use crate::library::{Brake, Inbox, Missing, Scanner, Tally, Watcher};
 use crate::message::Encoder;
-use crate::model::{FsEvent, LibraryPath, Observation, Quiet};
+use crate::model::{Change, FsEvent, LibraryPath, Observation, Quiet};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Counters, Progress};
 use crate::store::{Committed, Damage, IndexReader, Rebuilt, StateDir, Store, StoreError};
-use crate::stream::{Hold, Holds, Leased, Leases, Settle};
+use crate::stream::{Hold, Holds, Leased, Leases, Pace, Settle};
 
 pub use replay::replay;
 pub use scan::scan;
@@ -143,7 +143,7 @@ impl Service {
         };
         let chain = Chain {
             extensions: settings.extensions.clone(),
-            settle: Settle { debounce: settings.debounce, settle: settings.settle },
+            pace: Pace::new(Settle { debounce: settings.debounce, settle: settings.settle }),
             files_per_second: settings.max_files_per_second,
             leases: Leases::new(),
             max_concurrent_files: settings.max_concurrent_files,
@@ -199,7 +199,10 @@ impl Service {
                 self.inbox.mark(item.path.clone(), Duration::ZERO);
             }
             match &item.outcome {
-                Outcome::Unchanged => drop(self.counters.unchanged.fetch_add(1, Ordering::Relaxed)),
+                Outcome::Unchanged => {
+                    self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
+                    self.chain.pace.unchanged(&item.path);
+                }
                 Outcome::Failed(error) => self.failed(&item.path, error),
                 _ => {}
             }
@@ -301,10 +304,15 @@ impl Service {
             let event_type = event.change.event_type();
             self.counters.events.count(event_type);
             told.insert(event.change.path());
+            if matches!(event.change, Change::Created(_) | Change::Modified(_)) {
+                self.chain.pace.published(event.change.path());
+            }
             tracing::debug!(event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
         }
-        let silent = observations.iter().filter(|observation| !told.contains(&observation.path)).count();
-        self.counters.unchanged.fetch_add(silent as u64, Ordering::Relaxed);
+        for observation in observations.iter().filter(|observation| !told.contains(&observation.path)) {
+            self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
+            self.chain.pace.unchanged(&observation.path);
+        }
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if !failures.is_empty() {
             for observation in observations {
