@@ -22,7 +22,7 @@ use crate::config::{Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Brake, Inbox, Missing, Scanner, Tally, Watcher};
+use crate::library::{Brake, Inbox, Missing, Scanner, Tally, Unreadable, Watcher};
 use crate::message::Encoder;
 use crate::model::{Change, FsEvent, LibraryPath, Observation, Quiet};
 use crate::pipeline::Chain;
@@ -37,6 +37,9 @@ pub use watch::watch;
 
 /// Paths whose failure is remembered, so that it is told once; beyond that it may be told again.
 const FAILURES_REMEMBERED: usize = 10_000;
+
+/// The longest wait before an unreadable path is tried again if there is no regular walk of everything.
+const LONGEST_UNREADABLE_RETRY: Duration = Duration::from_hours(1);
 
 /// Why the service could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +142,7 @@ impl Service {
             ignore_ctime: settings.ignore_ctime,
             brake: Brake::new(settings.mass_delete_percent),
             missing: Missing::new(unwatched.clone()),
+            unreadable: Unreadable::new(settings.rescan_interval.unwrap_or(LONGEST_UNREADABLE_RETRY)),
             tally: Arc::new(Tally::default()),
         };
         let chain = Chain {

@@ -7,8 +7,12 @@ mod brake;
 mod filesystem;
 mod inbox;
 mod missing;
+mod recheck;
 mod reconcile;
 mod scan;
+#[cfg(test)]
+mod testing;
+mod unreadable;
 mod walk;
 mod watch;
 
@@ -16,7 +20,9 @@ pub use brake::{Brake, Verdict};
 pub use filesystem::{silent_filesystem, silent_mounts};
 pub use inbox::{Hints, Inbox, Subtree};
 pub use missing::Missing;
+pub use recheck::{Recheck, RecheckThread};
 pub use reconcile::{Difference, Reconcile};
 pub use scan::{Barrier, Deletions, Scanner, Tally, WalkReport};
+pub use unreadable::{Retry, Unreadable, UnreadableSince};
 pub use walk::{Walk, Walked};
 pub use watch::{Handler, WatchError, WatchTrouble, Watcher};

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 
 use super::brake::{Brake, Verdict};
-use super::{Difference, Inbox, Missing, Reconcile, Subtree, Walk};
+use super::{Difference, Inbox, Missing, Reconcile, Retry, Subtree, Unreadable, Walk};
 use crate::disk::{Disk as _, Root};
 use crate::model::{Extensions, FsEvent, Index, LibraryPath, Origin, Quiet, Token};
 
@@ -30,9 +30,6 @@ const WALKS_AT_ONCE: usize = 4;
 
 /// How soon a walk of everything looks again at deletes that are held.
 const HELD_RECHECK: Duration = Duration::from_mins(1);
-
-/// How soon a directory that could not be read is tried again.
-const UNREADABLE_RECHECK: Duration = Duration::from_mins(5);
 
 /// What walks need to know.
 #[derive(Clone, Debug)]
@@ -49,6 +46,8 @@ pub struct Scanner<I> {
     pub brake: Brake,
     /// What holds deletes until it is sure that the file has no other name by now.
     pub missing: Missing,
+    /// What cannot be read.
+    pub unreadable: Unreadable,
     /// How far walks have come.
     pub tally: Arc<Tally>,
 }
@@ -228,6 +227,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             looks.close();
             let Ok(report) = report.await else { return };
             tokio::spawn(async move {
+                let walked: Vec<LibraryPath> = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
+                self.note_unreadable(&walked, &report, &inbox);
                 self.finish(report, origin, earlier, inbox).await;
                 // Until now anything beneath them may have been other than the index has it.
                 drop(subtrees);
@@ -235,14 +236,31 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
     }
 
-    /// Waits until everything that this and earlier rounds found was looked at, then tells of what is gone.
-    async fn finish(self, report: WalkReport, origin: Origin, rounds: Vec<TaskTracker>, inbox: Inbox) {
+    /// Logs what cannot be read, and what can be read again, each once, and asks for another walk of the former.
+    fn note_unreadable(&self, walked: &[LibraryPath], report: &WalkReport, inbox: &Inbox) {
         for (path, error) in &report.unreadable {
-            tracing::warn!(path = %path.under(self.root.path()).display(), %error, "cannot be read; its files stay as they were");
+            let Retry { is_news, wait } = self.unreadable.failed(path, error);
+            let shown = path.under(self.root.path());
+            if is_news {
+                tracing::warn!(path = %shown.display(), %error, "cannot be read; its files stay as they were");
+            } else {
+                tracing::debug!(path = %shown.display(), %error, "still cannot be read");
+            }
             if !path.is_root() {
-                inbox.mark(path.clone(), UNREADABLE_RECHECK);
+                inbox.mark(path.clone(), wait);
             }
         }
+        if report.failure.is_none() {
+            let unreadable: Vec<&LibraryPath> = report.unreadable.iter().map(|(path, _)| path).collect();
+            for path in self.unreadable.walked(walked, &unreadable) {
+                let path = path.under(self.root.path());
+                tracing::info!(path = %path.display(), "can be read again, or is gone");
+            }
+        }
+    }
+
+    /// Waits until everything that this and earlier rounds found was looked at, then tells of what is gone.
+    async fn finish(self, report: WalkReport, origin: Origin, rounds: Vec<TaskTracker>, inbox: Inbox) {
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the index could not be read; the walk is repeated");
             inbox.mark(LibraryPath::root(), HELD_RECHECK);
@@ -392,6 +410,7 @@ mod tests {
             ignore_ctime: false,
             brake: Brake::new(50),
             missing: Missing::default(),
+            unreadable: Unreadable::new(Duration::ZERO),
             tally: Arc::default(),
         };
         let inbox = Inbox::new();
