@@ -25,14 +25,14 @@ use crate::config::{Command, Relocation, Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Held, Inbox, Missing, Scanner, Tally, Watcher};
+use crate::library::{Held, Inbox, Missing, Scanner, Tally, Unreadable, Watcher};
 use crate::message::Encoder;
 use crate::model::{Change, FsEvent, LibraryPath, Observation, Quiet};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Conditions, Counters, Progress};
 use crate::store::{Committed, Damage, IndexReader, Rebuilt, Relocated, Store, StoreError};
-use crate::stream::{Hold, Holds, Leased, Leases, Settle};
+use crate::stream::{Hold, Holds, Leased, Leases, Pace, Settle};
 
 pub use held::{approve, held};
 pub use parked::parked_at_rest;
@@ -47,6 +47,9 @@ const EMPTY: Duration = Duration::from_mins(1);
 
 /// Paths whose failure is remembered, so that it is told once; beyond that it may be told again.
 const FAILURES_REMEMBERED: usize = 10_000;
+
+/// The longest wait before an unreadable path is tried again if there is no regular walk of everything.
+const LONGEST_UNREADABLE_RETRY: Duration = Duration::from_hours(1);
 
 /// Why the service could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -165,11 +168,12 @@ impl Service {
             ignore_ctime: settings.ignore_ctime,
             held: Held::new(settings.mass_delete_percent, settings.rescan_interval.unwrap_or(LONGEST_HELD_RECHECK)),
             missing: Missing::new(unwatched.clone()),
+            unreadable: Unreadable::new(settings.rescan_interval.unwrap_or(LONGEST_UNREADABLE_RETRY)),
             tally: Arc::new(Tally::default()),
         };
         let chain = Chain {
             extensions: settings.rules.extensions().clone(),
-            settle: Settle { debounce: settings.debounce, settle: settings.settle },
+            pace: Pace::new(Settle { debounce: settings.debounce, settle: settings.settle }),
             files_per_second: settings.max_files_per_second,
             leases: Leases::new(),
             max_concurrent_files: settings.max_concurrent_files,
@@ -229,7 +233,10 @@ impl Service {
                 self.inbox.mark(item.path.clone(), Duration::ZERO);
             }
             match &item.outcome {
-                Outcome::Unchanged => drop(self.counters.unchanged.fetch_add(1, Ordering::Relaxed)),
+                Outcome::Unchanged => {
+                    self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
+                    self.chain.pace.unchanged(&item.path);
+                }
                 Outcome::Failed(error) => self.failed(&item.path, error),
                 Outcome::Held => {
                     self.is_mount_missed.store(true, Ordering::Relaxed);
@@ -335,10 +342,15 @@ impl Service {
             if let Change::Deleted(path) = &event.change {
                 self.scanner.held.deleted(path);
             }
+            if matches!(event.change, Change::Created(_) | Change::Modified(_)) {
+                self.chain.pace.published(event.change.path());
+            }
             tracing::debug!(event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
         }
-        let silent = observations.iter().filter(|observation| !told.contains(&observation.path)).count();
-        self.counters.unchanged.fetch_add(silent as u64, Ordering::Relaxed);
+        for observation in observations.iter().filter(|observation| !told.contains(&observation.path)) {
+            self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
+            self.chain.pace.unchanged(&observation.path);
+        }
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if !failures.is_empty() {
             for observation in observations {

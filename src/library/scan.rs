@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::held::{Missed, Place, Vanished, Verdict};
 use super::passing_inodes::PassingInodes;
 use super::release::Approval;
-use super::{Difference, Held, Inbox, Missing, Reconcile, Replaced, Subtree, Walk, tie_together};
+use super::{Difference, Held, Inbox, Missing, Reconcile, Replaced, Retry, Subtree, Unreadable, Walk, tie_together};
 use crate::disk::{Disk as _, Entry, Root};
 use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Row, Token};
 
@@ -40,9 +40,6 @@ const WALKS_AT_ONCE: usize = 4;
 /// How soon a walk of everything is repeated that could not be finished, or remembered too little.
 const WALK_AGAIN: Duration = Duration::from_mins(1);
 
-/// How soon a directory that could not be read is tried again.
-const UNREADABLE_RECHECK: Duration = Duration::from_mins(5);
-
 /// What walks need to know.
 #[derive(Clone, Debug)]
 pub struct Scanner<I> {
@@ -56,6 +53,8 @@ pub struct Scanner<I> {
     pub held: Held,
     /// What holds deletes until it is sure that the file has no other name by now.
     pub missing: Missing,
+    /// What cannot be read.
+    pub unreadable: Unreadable,
     /// How far walks have come.
     pub tally: Arc<Tally>,
 }
@@ -358,6 +357,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             }
             looks.close();
             tokio::spawn(async move {
+                let walked: Vec<LibraryPath> = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
+                self.note_unreadable(&walked, &report, &inbox);
                 self.finish(report, origin, earlier, inbox).await;
                 // Until now anything beneath them may have been other than the index has it.
                 drop(subtrees);
@@ -365,14 +366,31 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
     }
 
-    /// Waits until everything that this and earlier rounds found was looked at, then tells of what is gone.
-    async fn finish(self, report: WalkReport, origin: Origin, rounds: Vec<TaskTracker>, inbox: Inbox) {
+    /// Logs what cannot be read, and what can be read again, each once, and asks for another walk of the former.
+    fn note_unreadable(&self, walked: &[LibraryPath], report: &WalkReport, inbox: &Inbox) {
         for (path, error) in &report.unreadable {
-            tracing::warn!(path = %path.under(self.root.path()).display(), %error, "cannot be read; its files stay as they were");
+            let Retry { is_news, wait } = self.unreadable.failed(path, error);
+            let shown = path.under(self.root.path());
+            if is_news {
+                tracing::warn!(path = %shown.display(), %error, "cannot be read; its files stay as they were");
+            } else {
+                tracing::debug!(path = %shown.display(), %error, "still cannot be read");
+            }
             if !path.is_root() {
-                inbox.mark(path.clone(), UNREADABLE_RECHECK);
+                inbox.mark(path.clone(), wait);
             }
         }
+        if report.failure.is_none() {
+            let unreadable: Vec<&LibraryPath> = report.unreadable.iter().map(|(path, _)| path).collect();
+            for path in self.unreadable.walked(walked, &unreadable) {
+                let path = path.under(self.root.path());
+                tracing::info!(path = %path.display(), "can be read again, or is gone");
+            }
+        }
+    }
+
+    /// Waits until everything that this and earlier rounds found was looked at, then tells of what is gone.
+    async fn finish(self, report: WalkReport, origin: Origin, rounds: Vec<TaskTracker>, inbox: Inbox) {
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the index could not be read; the walk is repeated");
             inbox.mark(LibraryPath::root(), WALK_AGAIN);
@@ -568,6 +586,7 @@ mod tests {
             ignore_ctime: false,
             held: Held::new(50, Duration::from_hours(1)),
             missing: Missing::new(unwatched.clone()),
+            unreadable: Unreadable::new(Duration::ZERO),
             tally: Arc::default(),
         };
         let _polled = unwatched.hold(LibraryPath::root());
@@ -594,6 +613,7 @@ mod tests {
             ignore_ctime: false,
             held: Held::new(50, Duration::from_hours(1)),
             missing: Missing::default(),
+            unreadable: Unreadable::new(Duration::ZERO),
             tally: Arc::default(),
         };
         let inbox = Inbox::new();

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Service, ServiceError, parked};
 use crate::control::{Control, Refusal, Request};
 use crate::disk::{Disk as _, MountEntry, Root, mounts_beneath};
-use crate::library::{Barrier, Handler, WatchTrouble, Watcher, silent_filesystem, silent_mounts};
+use crate::library::{
+    Barrier, Handler, Recheck, RecheckThread, WatchTrouble, Watcher, silent_filesystem, silent_mounts,
+};
 use crate::model::{LibraryPath, WatchMode};
 use crate::sink::Sink;
 use crate::status::Summary;
@@ -37,6 +39,7 @@ pub async fn watch(
     eyes.open().await;
     tracing::info!(root = %service.root.path().display(), "watching");
 
+    let _recheck = service.start_recheck();
     let scan = service.scanner.clone().rounds(service.inbox.clone(), Arc::clone(&eyes) as Arc<dyn Barrier>);
     let hints = futures::stream::select(service.inbox.hints(), scan);
     let work = async {
@@ -68,6 +71,19 @@ pub async fn watch(
 }
 
 impl Service {
+    /// Starts the slow walk for changes that cause no event, if regular walks are wanted at all.
+    fn start_recheck(&self) -> Option<RecheckThread> {
+        self.settings.rescan_interval?;
+        let recheck = Recheck {
+            root: Arc::clone(&self.root),
+            index: self.store.index().clone(),
+            ignore_ctime: self.settings.ignore_ctime,
+            inbox: self.inbox.clone(),
+        };
+        let started = recheck.spawn();
+        started.inspect_err(|error| tracing::warn!(%error, "changes without events are found by full walks only")).ok()
+    }
+
     async fn answer(&self, request: Request) -> Result<String, Refusal> {
         match request {
             Request::Held(under) => match self.list_held(&under).await {

@@ -15,6 +15,7 @@ mod holds;
 mod in_batches;
 mod lease;
 mod one_at_a_time;
+mod pace;
 mod rate_limit;
 mod settle;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use holds::{Hold, Holds};
 pub use in_batches::InBatches;
 pub use lease::{Lease, Leases};
 pub use one_at_a_time::{Leased, OneAtATime};
+pub use pace::Pace;
 pub use rate_limit::RateLimit;
 pub use settle::{QuietTime, Settle};
 pub use together::{Tied, Together};

@@ -366,8 +366,10 @@ impl World {
         }
         let overtaken = self.examiner().overtaken(&observations, &committed.changes);
         (self.lives.get() == life).then_some(())?;
-        let again = committed.again.into_iter().chain(overtaken);
-        looks_again.extend(again.map(|path| FsEvent::new(path, Quiet::Found, Origin::Watch)));
+        // What a look took a file for without reading it did not hold, so it is read.
+        let to_be_read = |path| FsEvent { written: true, ..FsEvent::new(path, Quiet::Found, Origin::Watch) };
+        looks_again.extend(committed.again.into_iter().map(to_be_read));
+        looks_again.extend(overtaken.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Watch)));
         for path in committed.other_names {
             let hint = FsEvent::new(path, Quiet::Gone, Origin::Watch);
             looks_again.push(self.process.borrow().inbox.doubting(hint));
