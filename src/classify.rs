@@ -109,7 +109,7 @@ fn deletion(row: &Row, looks: &Looks, sources: &Sources) -> Option<Origin> {
         Seen::Missing => true,
         // The row of another file moves here.
         Seen::File { .. } => {
-            sources.of(&row.path).is_some() && !sources.is_save(&row.path) && !sources.is_to_be_read(&row.path)
+            sources.of(&row.path).is_some() && !sources.is_save(&row.path) && !sources.is_undecided(&row.path)
         }
     };
     is_gone.then_some(look.origin)
@@ -129,16 +129,16 @@ fn compare_contents(draft: &mut Draft, looks: &Looks, sources: &Sources, now: i6
     for (&path, look) in looks {
         let Seen::File { stat, content, .. } = &look.seen else { continue };
         let source = sources.of(path);
+        if sources.is_undecided(path) {
+            contents.again.push(path.clone());
+            continue;
+        }
         let (stat, track) = match (content, source) {
             (Content::Read(_), None) if sources::relied_on_another_row(look, draft.before()) => {
                 contents.again.push(path.clone());
                 continue;
             }
             (Content::Read(track), _) => (*stat, track.clone()),
-            (Content::MovedFrom(_), Some(_)) if sources.is_to_be_read(path) => {
-                contents.again.push(path.clone());
-                continue;
-            }
             (Content::MovedFrom(_), Some(source)) => (unread_stat(stat, source), source.track.clone()),
             (Content::MovedFrom(_), None) => {
                 contents.again.push(path.clone());

@@ -30,8 +30,9 @@ enum Role {
     Moves,
     /// It was saved over the file that was there: the row of that path stays, and its own ends.
     Saved,
-    /// It was saved so, and nobody has read it: what it holds is not known for certain.
-    SavedUnread,
+    /// It was saved so, and nobody has read it: what it holds is not known for certain. Or its new path is still
+    /// that of a file of which this is true.
+    Undecided,
 }
 
 impl<'a> Sources<'a> {
@@ -72,9 +73,9 @@ impl<'a> Sources<'a> {
         self.by_target.get(target).is_some_and(|source| source.role == Role::Saved)
     }
 
-    /// Whether that file has to be read before anything is decided about it and the row that it had.
-    pub(super) fn is_to_be_read(&self, target: &LibraryPath) -> bool {
-        self.by_target.get(target).is_some_and(|source| source.role == Role::SavedUnread)
+    /// Whether that file has to be looked at again, and read, before anything is decided about it and its row.
+    pub(super) fn is_undecided(&self, target: &LibraryPath) -> bool {
+        self.by_target.get(target).is_some_and(|source| source.role == Role::Undecided)
     }
 
     /// The moves, by target, each with the path that it starts from.
@@ -94,7 +95,26 @@ impl<'a> Sources<'a> {
                     || temporary::is_temporary_name_of(source.row.path.name(), path.name()));
             if is_save {
                 let is_read = matches!(looks[path].seen, Seen::File { content: Content::Read(_), .. });
-                source.role = if is_read { Role::Saved } else { Role::SavedUnread };
+                source.role = if is_read { Role::Saved } else { Role::Undecided };
+            }
+        }
+        self.put_off_what_needs_undecided_paths();
+    }
+
+    /// A file cannot move to a path whose own file is yet undecided.
+    fn put_off_what_needs_undecided_paths(&mut self) {
+        loop {
+            let is_blocked = |(path, source): &(&&'a LibraryPath, &Source)| {
+                source.role != Role::Undecided && self.target_of(path).is_some_and(|target| self.is_undecided(target))
+            };
+            let blocked: Vec<&LibraryPath> = self.by_target.iter().filter(is_blocked).map(|(path, _)| *path).collect();
+            if blocked.is_empty() {
+                return;
+            }
+            for path in blocked {
+                if let Some(source) = self.by_target.get_mut(path) {
+                    source.role = Role::Undecided;
+                }
             }
         }
     }
