@@ -5,6 +5,7 @@
 //! the library, paths longer than the kernel takes at once are reached, no descriptor is held that
 //! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
 
+mod answering;
 mod identity;
 mod links;
 mod mountinfo;
@@ -25,10 +26,12 @@ use rustix::io::Errno;
 
 use crate::model::{Extensions, FileStat, InodeTrust, LibraryPath, MountId};
 
+pub use answering::{ASK_MOUNT, ask_mount};
 pub use identity::Identity;
 pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
 
+use answering::Answering;
 use links::Links;
 use names::ExactNames;
 use stat::RawStat;
@@ -124,6 +127,7 @@ pub struct Root {
     links: Option<Links>,
     mounts: Arc<Mounts>,
     exact_names: ExactNames,
+    answering: Answering,
 }
 
 /// The error inside the [`io::Error`] of every look after the root was replaced.
@@ -141,6 +145,7 @@ impl Root {
             links: None,
             mounts: Arc::new(Mounts::new(path)?),
             exact_names: ExactNames::default(),
+            answering: Answering::default(),
         };
         root.adopt()?;
         Ok(root)
@@ -187,6 +192,48 @@ impl Root {
     /// The identity that looks insist on.
     pub fn identity(&self) -> Identity {
         *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the mounts beneath the root that have a server whether it answers. Blocks for some seconds if one does
+    /// not; from then on every look at its files fails at once, until it answers.
+    pub fn ask_servers(&self) {
+        self.answering.ask(&self.path);
+    }
+
+    /// The places of the mounts that did not answer.
+    pub fn silent_places(&self) -> Vec<LibraryPath> {
+        self.answering.silent()
+    }
+
+    /// A number that rises whenever a server stops answering or answers again.
+    pub fn answers_version(&self) -> u64 {
+        self.answering.version()
+    }
+
+    /// Fails if a look at `path` depends on a server that did not answer.
+    pub fn check_answered(&self, path: &LibraryPath) -> io::Result<()> {
+        self.answering.check(path)
+    }
+
+    /// Whether a look at `path` depends on a server.
+    pub fn has_server(&self, path: &LibraryPath) -> bool {
+        self.answering.has_server(path)
+    }
+
+    /// Lists a directory as [`Root::list`] does, and gives up if a server that this depends on does not answer.
+    pub fn list_in_time(
+        self: &Arc<Self>,
+        directory: &LibraryPath,
+        wanted: &Extensions,
+    ) -> io::Result<Option<Vec<Listed>>> {
+        if !self.has_server(directory) {
+            return self.list(directory, wanted);
+        }
+        let (root, directory, wanted) = (Arc::clone(self), directory.clone(), wanted.clone());
+        Answering::within_limit(move || root.list(&directory, &wanted)).unwrap_or_else(|| {
+            self.ask_servers();
+            Err(Errno::TIMEDOUT.into())
+        })
     }
 
     /// Notes that the inode numbers of a mount change, and says so once.
@@ -308,6 +355,7 @@ impl Root {
 
     /// The directory at `path`, or how far down there are directories.
     fn descend(&self, path: &LibraryPath) -> io::Result<Result<OwnedFd, OwnedFd>> {
+        self.answering.check(path)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut directory = self.open_checked()?;
         if path.is_root() {
@@ -336,6 +384,7 @@ impl Root {
 
     /// What is at a path, whose directory is open, or the nearest directory above it that there is.
     fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, path: &LibraryPath) -> io::Result<Entry> {
+        self.answering.check(path)?;
         let missing = |nearest: &OwnedFd| {
             let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
             Ok(Entry::Missing { nearest_mount: present.id })
@@ -385,6 +434,7 @@ impl Root {
 
     fn open_real(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
         let Some(parent) = path.parent() else { return Ok(None) };
+        self.answering.check(path)?;
         // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = openat2(self.open_unchecked()?, path.as_bytes(), flags, Mode::empty(), WITHIN).or_else(|_| {

@@ -35,6 +35,9 @@ pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
 
+/// How long a look at a file with a server may take before it is asked whether the server answers at all.
+const LOOK_TIME: Duration = Duration::from_secs(3);
+
 /// Paths whose failure is remembered, so that it is told once; beyond that it may be told again.
 const FAILURES_REMEMBERED: usize = 10_000;
 
@@ -178,16 +181,38 @@ impl Service {
         let path = item.path.clone();
         let (why, attempt) = (item.quiet, item.attempt);
         let (tell, told) = oneshot::channel();
-        self.readers.spawn_fifo(move || {
-            // Where nobody waits any more, the program is about to end.
+        let work = move || {
+            // Where nobody waits any more, the program is about to end, or the look took too long.
             let _ = tell.send(examiner.examine(item));
-        });
-        let item = told.await.unwrap_or_else(|_| {
-            let error = std::io::Error::other("the look panicked");
-            Examined::failed(path, error)
-        });
+        };
+        let told = if self.root.has_server(&path) {
+            // The look may never end: it must not take one of the readers with it.
+            let _ = thread::Builder::new().name("remote look".into()).spawn(work);
+            self.while_answered(&path, told).await
+        } else {
+            self.readers.spawn_fifo(work);
+            told.await.map_err(|_| std::io::Error::other("the look panicked"))
+        };
+        let item = told.unwrap_or_else(|error| Examined::failed(path, error));
         tracing::trace!(path = %item.path, ?why, attempt, outcome = item.outcome.as_str(), "looked at");
         Leased { item, lease }
+    }
+
+    /// Waits for a look, for as long as the server answers that it depends on.
+    async fn while_answered(
+        &self,
+        path: &LibraryPath,
+        mut told: oneshot::Receiver<Examined>,
+    ) -> Result<Examined, std::io::Error> {
+        loop {
+            tokio::select! {
+                told = &mut told => return told.map_err(|_| std::io::Error::other("the look panicked")),
+                () = tokio::time::sleep(LOOK_TIME) => {}
+            }
+            let root = Arc::clone(&self.root);
+            let _ = tokio::task::spawn_blocking(move || root.ask_servers()).await;
+            self.root.check_answered(path)?;
+        }
     }
 
     /// Commits what a batch of looks found, and asks for what must be looked at again. Leases are

@@ -126,6 +126,9 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         let scanner = self.clone();
         tokio::task::spawn_blocking(move || {
             let mut report = WalkReport { generation: scanner.root.generation(), ..WalkReport::default() };
+            if subtrees.iter().any(LibraryPath::is_root) {
+                scanner.root.ask_servers();
+            }
             for subtree in subtrees {
                 if !scanner.walk_one(subtree, origin, &hints, &mut report) {
                     return;

@@ -1,6 +1,7 @@
 //! Walks a subtree of the library in byte order of whole paths.
 
 use std::io;
+use std::sync::Arc;
 use std::vec::IntoIter;
 
 use crate::disk::{Disk, Entry, Listed, ListedKind, Root};
@@ -30,7 +31,7 @@ impl Walked {
 /// empty; whoever acts on that looks again first.
 #[must_use]
 pub struct Walk<'a> {
-    root: &'a Root,
+    root: &'a Arc<Root>,
     extensions: &'a Extensions,
     start: Option<LibraryPath>,
     levels: Vec<(LibraryPath, IntoIter<Listed>)>,
@@ -38,7 +39,7 @@ pub struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// A walk of everything at or beneath `start`, which may be a file, a directory or nothing.
-    pub fn new(root: &'a Root, extensions: &'a Extensions, start: LibraryPath) -> Self {
+    pub fn new(root: &'a Arc<Root>, extensions: &'a Extensions, start: LibraryPath) -> Self {
         Self { root, extensions, start: Some(start), levels: Vec::new() }
     }
 
@@ -52,7 +53,7 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, directory: LibraryPath) -> Option<Walked> {
-        match self.root.list(&directory, self.extensions) {
+        match self.root.list_in_time(&directory, self.extensions) {
             Ok(listed) => {
                 self.levels.push((directory, listed.unwrap_or_default().into_iter()));
                 None
@@ -117,7 +118,7 @@ mod tests {
                 }
                 let _ = fs::write(folder.path().join(format!("{path}.txt")), b"");
             }
-            let root = Root::open(folder.path()).unwrap();
+            let root = Arc::new(Root::open(folder.path()).unwrap());
             let extensions = Extensions::default();
             let walk = Walk::new(&root, &extensions, LibraryPath::root()).map(|found| found.path().clone());
             prop_assert_eq!(walk.collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());
@@ -128,7 +129,7 @@ mod tests {
     fn a_walk_may_start_at_a_file_or_at_nothing() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.mp3"), b"").unwrap();
-        let root = Root::open(folder.path()).unwrap();
+        let root = Arc::new(Root::open(folder.path()).unwrap());
         let count = |start: &str| Walk::new(&root, &Extensions::default(), start.into()).count();
         assert_eq!((count("a.mp3"), count("b"), count("")), (1, 0, 1));
     }

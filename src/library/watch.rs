@@ -71,6 +71,8 @@ pub struct Handler {
     pub extensions: Extensions,
     /// Where hints go.
     pub inbox: Inbox,
+    /// Mounts that do not answer, and are not to be touched.
+    pub avoided: Vec<LibraryPath>,
     /// Told of trouble.
     pub trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
 }
@@ -81,9 +83,11 @@ impl Watcher {
     /// reached, that is trouble and no error: what could be watched is.
     pub fn start(handler: Handler) -> Result<Self, WatchError> {
         let (root, trouble) = (handler.root.path().to_path_buf(), Arc::clone(&handler.trouble));
+        let avoided: Vec<PathBuf> = handler.avoided.iter().map(|place| place.under(&root)).collect();
         let mut translator = Translator::new(handler);
         let watcher = Self::listen(&root, move |event| translator.handle(event))?;
-        match watcher.with(|watcher| watcher.watch(&root, RecursiveMode::Recursive)) {
+        let watched = watcher.with(|watcher| watch_around(watcher, &root, &avoided));
+        match watched {
             Ok(()) => {}
             Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => trouble(WatchTrouble::OutOfWatches),
             Err(error) => return Err(error.into()),
@@ -137,6 +141,22 @@ impl Drop for Watcher {
             std::mem::forget(watcher);
         }
     }
+}
+
+/// Watches a directory and what is beneath it, except the directories `avoided`.
+fn watch_around(watcher: &mut RecommendedWatcher, directory: &Path, avoided: &[PathBuf]) -> notify::Result<()> {
+    if !avoided.iter().any(|place| place.starts_with(directory)) {
+        return watcher.watch(directory, RecursiveMode::Recursive);
+    }
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    for entry in std::fs::read_dir(directory).map_err(notify::Error::io)?.flatten() {
+        let path = entry.path();
+        // The type comes from the listing: whatever is mounted there is not asked.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !avoided.contains(&path) {
+            watch_around(watcher, &path, avoided)?;
+        }
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Watcher {
@@ -232,7 +252,10 @@ impl Translator {
         // What has no name of an audio file may have one by a link.
         let is_audio = self.handler.extensions.matches(&here) || !self.handler.root.other_paths(&here).is_empty();
         match event.kind {
-            EventKind::Create(CreateKind::Folder) => drop(self.mark(here, NEW_DIRECTORY_WAIT)),
+            EventKind::Create(CreateKind::Folder) => {
+                self.maybe_unwatched(&here);
+                self.mark(here, NEW_DIRECTORY_WAIT);
+            }
             EventKind::Create(_) if is_audio => self.content_may_have_changed(here, Quiet::Created, false),
             EventKind::Create(_) if self.is_to_be_walked(path) => drop(self.mark(here, NEW_DIRECTORY_WAIT)),
             EventKind::Access(AccessKind::Close(AccessMode::Write)) if is_audio => {
@@ -258,6 +281,14 @@ impl Translator {
             EventKind::Remove(RemoveKind::Folder) if !here.is_root() => drop(self.mark_gone(here)),
             EventKind::Remove(_) if here.is_root() => self.trouble(WatchTrouble::RootGone),
             _ => {}
+        }
+    }
+
+    /// A new directory is not watched by itself if its parent holds a mount that is avoided.
+    fn maybe_unwatched(&self, directory: &LibraryPath) {
+        let parent = directory.parent().unwrap_or_else(LibraryPath::root);
+        if self.handler.avoided.iter().any(|place| place.is_at_or_under(&parent)) {
+            self.trouble(WatchTrouble::MoreToWatch);
         }
     }
 
@@ -330,6 +361,7 @@ impl Translator {
         let from = tracker.and_then(|tracker| self.renames.remove(&tracker));
         if self.is_to_be_walked(absolute) {
             // Its files tell nothing of their own.
+            self.maybe_unwatched(&path);
             self.mark(path, NEW_DIRECTORY_WAIT);
             return;
         }
@@ -380,6 +412,7 @@ mod tests {
             generation: 0,
             extensions: Extensions::default(),
             inbox: Inbox::new(),
+            avoided: Vec::new(),
             trouble: Arc::new(|trouble| panic!("{trouble:?}")),
         };
         Translator::new(handler)
