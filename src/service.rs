@@ -24,7 +24,7 @@ use crate::control::ControlError;
 use crate::disk::Root;
 use crate::library::{Brake, Inbox, Missing, Scanner, Tally, Watcher};
 use crate::message::Encoder;
-use crate::model::{FsEvent, LibraryPath, Observation, Quiet};
+use crate::model::{FsEvent, LibraryPath, Observation, Origin, Quiet};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Counters, Progress};
@@ -239,12 +239,15 @@ impl Service {
             self.count(&observations, &committed);
             let Committed { changes, again, other_names } = committed;
             let examiner = Arc::clone(&self.examiner);
-            let overtaken = tokio::task::spawn_blocking(move || examiner.overtaken(&observations, &changes)).await;
+            let paths: Vec<LibraryPath> = observations.iter().map(|observation| observation.path.clone()).collect();
+            let look = move || examiner.overtaken(&observations, &changes);
+            // What cannot be asked now is looked at again.
+            let overtaken = self.unless_silent(&paths, look).await.unwrap_or(paths);
             for path in again {
                 // It is read this time: what it was taken for without that, from its stat, did not hold.
                 looks_again.push(FsEvent { written: true, ..FsEvent::new(path, Quiet::Found, origin) });
             }
-            for path in overtaken.unwrap_or_default() {
+            for path in overtaken {
                 looks_again.push(FsEvent::new(path, Quiet::Found, origin));
             }
             for path in other_names {
@@ -264,8 +267,41 @@ impl Service {
             let watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
             watcher.as_ref().is_some_and(Watcher::barrier)
         };
-        let confirming = tokio::task::spawn_blocking(move || examiner.confirm(outcomes, catch_up));
-        confirming.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        let observed = |outcome: &Outcome| match outcome {
+            Outcome::New(it) | Outcome::Observed(it, _) | Outcome::Trusted(it, _) => Some((it.path.clone(), it.origin)),
+            _ => None,
+        };
+        let (paths, origins): (Vec<LibraryPath>, Vec<Origin>) = outcomes.iter().filter_map(observed).unzip();
+        match self.unless_silent(&paths, move || examiner.confirm(outcomes, catch_up)).await {
+            Some(confirmed) => confirmed,
+            None => {
+                let looks = paths.into_iter().zip(origins);
+                (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Quiet::Found, origin)).collect())
+            }
+        }
+    }
+
+    /// Does work that looks at these paths, on a thread that may block; `None` if it takes so long that a server was
+    /// asked whether it answers, and did not.
+    async fn unless_silent<T: Send + 'static>(
+        &self,
+        paths: &[LibraryPath],
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut working = tokio::task::spawn_blocking(work);
+        loop {
+            tokio::select! {
+                done = &mut working => {
+                    return Some(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())));
+                }
+                () = tokio::time::sleep(LOOK_TIME), if paths.iter().any(|path| self.root.has_server(path)) => {}
+            }
+            let root = Arc::clone(&self.root);
+            let _ = tokio::task::spawn_blocking(move || root.ask_servers()).await;
+            if paths.iter().any(|path| self.root.check_answered(path).is_err()) {
+                return None;
+            }
+        }
     }
 
     /// Lets the deletes that are held pass with the walk that this asks for; says how many they are.

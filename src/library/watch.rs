@@ -86,8 +86,7 @@ impl Watcher {
         let avoided: Vec<PathBuf> = handler.avoided.iter().map(|place| place.under(&root)).collect();
         let mut translator = Translator::new(handler);
         let watcher = Self::listen(&root, move |event| translator.handle(event))?;
-        let watched = watcher.with(|watcher| watch_around(watcher, &root, &avoided));
-        match watched {
+        match watcher.with(|watcher| watch_around(watcher, &root, &avoided)) {
             Ok(()) => {}
             Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => trouble(WatchTrouble::OutOfWatches),
             Err(error) => return Err(error.into()),
