@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use criterion::{Criterion, SamplingMode, Throughput};
 use file_watcher::disk::Root;
 use file_watcher::library::{Difference, Reconcile, Walk};
-use file_watcher::model::{Extensions, LibraryPath};
+use file_watcher::model::LibraryPath;
 use file_watcher::store::Store;
 
 use crate::support;
@@ -22,20 +22,19 @@ pub(crate) fn unchanged(criterion: &mut Criterion) {
         group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(count as u64));
         let library = LazyLock::new(|| Library::of_names(count));
         let indexed = LazyLock::new(|| Indexed::of(&library));
-        let extensions = Extensions::default();
 
         group.bench_function("reconciled", |bencher| {
             let Indexed { root, store, .. } = &*indexed;
             bencher.iter(|| {
-                let walk = Walk::new(root, &extensions, LibraryPath::root());
+                let walk = Walk::new(root, LibraryPath::root());
                 let compared = Reconcile::new(walk, store.index(), LibraryPath::root(), false);
-                let same = compared.filter(|difference| matches!(difference, Ok(Difference::Same))).count();
+                let same = compared.filter(|difference| matches!(difference, Ok(Difference::Same(..)))).count();
                 assert_eq!(same, count);
             });
         });
         group.bench_function("walked only", |bencher| {
             let root = Root::open(library.root()).unwrap();
-            bencher.iter(|| assert_eq!(Walk::new(&root, &extensions, LibraryPath::root()).count(), count));
+            bencher.iter(|| assert_eq!(Walk::new(&root, LibraryPath::root()).count(), count));
         });
         group.bench_function("neighbour: std::fs", |bencher| {
             bencher.iter(|| assert_eq!(recursion(library.root()), count));

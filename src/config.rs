@@ -7,8 +7,11 @@
 mod arguments;
 mod broker;
 mod environment;
+mod exclusions;
 mod given;
+mod parked;
 mod places;
+mod verb;
 
 use std::ffi::OsString;
 use std::io;
@@ -19,10 +22,10 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{Extensions, InodeTrust, LibraryPath, LogFormat, MetadataStyle, Unroutable, WatchMode};
-use crate::sink::{BrokerUrl, Tls};
+use crate::model::{InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Unroutable, WatchMode};
+use crate::sink::{BrokerUrl, Reread, Tls};
 
-use arguments::{Arguments, Verb};
+use arguments::Arguments;
 use broker::Broker;
 use given::Given;
 
@@ -47,8 +50,10 @@ pub struct Settings {
     pub broker: BrokerUrl,
     /// What TLS with it takes beyond the authorities that the system trusts.
     pub tls: Tls,
-    /// Which files are audio.
-    pub extensions: Extensions,
+    /// Reads both again, if any of it comes from files.
+    pub reread: Option<Reread>,
+    /// Which files are published.
+    pub rules: Rules,
     /// How long a closed file must be quiet.
     pub debounce: Duration,
     /// How long a file that nobody was seen to close must be unchanged.
@@ -61,6 +66,8 @@ pub struct Settings {
     pub metadata_style: MetadataStyle,
     /// Where the index and the outbox are: absolute, outside the library, perhaps not made yet.
     pub state_dir: PathBuf,
+    /// Where the library was before it was moved.
+    pub relocation: Option<Relocation>,
     /// Whether a new index takes the place of the one in `state_dir`, which is kept aside.
     pub rebuild_index: bool,
     /// Directives of `tracing`'s `EnvFilter`, valid.
@@ -91,6 +98,15 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
+/// The old place of a library that has another one now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// The old root, absolute; nothing need be there.
+    pub from: PathBuf,
+    /// Where its state is by default, if `state_dir` is by default too.
+    pub old_state_dir: Option<PathBuf>,
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -98,10 +114,16 @@ pub enum Command {
     Scan,
     /// The same, then live until told to stop.
     Watch,
-    /// Publish the deletes that are held.
-    Approve,
+    /// Publish every file as moved from the old place of the library.
+    Relocate,
+    /// List the deletes that are held; as JSON if this is set.
+    Held(bool),
+    /// Publish the deletes that are held at or beneath a path.
+    Approve(LibraryPath),
     /// Publish what is known at or beneath a path again.
     Replay(LibraryPath),
+    /// Show or change what is parked.
+    Parked(ParkedRequest),
 }
 
 /// Where messages go.
@@ -175,6 +197,11 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// The file of the store: what one sink was sent says nothing about what another one knows.
+    pub fn store_file(&self) -> PathBuf {
+        self.state_dir.join(format!("{}.sqlite", self.sink.as_str()))
+    }
+
     /// The settings that `arguments` (the program's name first) and the process's environment give.
     pub fn from_env_and_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -209,18 +236,12 @@ impl Settings {
             };
         }
 
-        let (verb, dir) = match verb {
-            Some(Verb::Scan { dir }) => (Verb::Scan { dir: None }, dir),
-            Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
-            Some(Verb::Approve { dir }) => (Verb::Approve { dir: None }, dir),
-            Some(Verb::Replay { dir, path }) => (Verb::Replay { dir: None, path }, dir),
-            None => (Verb::Watch { dir: None }, None),
-        };
+        let verb::Parted { verb, library, old_library } = verb::part(verb);
+        let relocate_from = old_library.or_else(|| given!(relocate_from?));
         let mut warnings = Vec::new();
-        let dir = match dir {
-            Some(value) => Given { label: "DIR".to_owned(), value, by_default: false },
-            None => sources.or_deprecated(given!(data_dir), "FILE_WATCHER_SCAN_PATH", "DATA_DIR", &mut warnings),
-        };
+        let dir = library.unwrap_or_else(|| {
+            sources.or_deprecated(given!(data_dir), "FILE_WATCHER_SCAN_PATH", "DATA_DIR", &mut warnings)
+        });
         let rescan_interval = sources.or_deprecated(
             given!(rescan_interval_secs),
             "FILE_WATCHER_SCAN_INTERVAL",
@@ -228,30 +249,29 @@ impl Settings {
             &mut warnings,
         );
         let root = places::library(&dir, environment)?;
-        let command = match verb {
-            Verb::Scan { .. } => Command::Scan,
-            Verb::Watch { .. } => Command::Watch,
-            Verb::Approve { .. } => Command::Approve,
-            Verb::Replay { path: None, .. } => Command::Replay(LibraryPath::root()),
-            Verb::Replay { path: Some(path), .. } => {
-                let path = Given { label: "--path".to_owned(), value: path, by_default: false };
-                Command::Replay(places::beneath(&path, &root)?)
-            }
-        };
-
+        let command = verb::command(verb, &root)?;
         if flags.rebuild_index && !matches!(command, Command::Scan | Command::Watch) {
             let problem = "is for scan and watch, which read the library again; use it with one of them";
             return Err(
                 SettingsError::Value { setting: "--rebuild-index".to_owned(), problem: problem.to_owned() }.into()
             );
         }
-        let (broker, tls) = Broker::given(&sources, &flags).read(environment)?;
+        let relocation = match relocate_from {
+            Some(from) if matches!(command, Command::Scan | Command::Watch | Command::Relocate) => {
+                let is_by_default = given!(state_dir?).is_none();
+                Some(places::relocation(&from, &root, is_by_default, environment)?)
+            }
+            _ => None,
+        };
+        let given_broker = Broker::given(&sources, &flags);
+        let (broker, tls) = given_broker.read()?;
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
+            relocation,
             rebuild_index: flags.rebuild_index,
             root,
-            extensions: given!(audio_extensions).parsed()?,
+            rules: exclusions::rules(&sources, &flags, environment)?,
             follow_symlinks: given!(follow_symlinks).boolean()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             inode_trust: given!(ignore_inode).choice(
@@ -288,6 +308,7 @@ impl Settings {
             shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
             broker,
             tls,
+            reread: given_broker.reread(),
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
                 "a log format",
@@ -352,6 +373,7 @@ impl Sources<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Extensions;
 
     struct Case {
         temporary: tempfile::TempDir,
@@ -391,7 +413,7 @@ mod tests {
         assert_eq!(settings.broker.to_string(), "amqp://localhost:5672/%2f");
         assert_eq!(settings.broker.uri().authority.userinfo.username, "guest");
         assert_eq!(settings.broker.uri().authority.userinfo.password, "guest");
-        assert_eq!(settings.extensions, Extensions::default());
+        assert_eq!(*settings.rules.extensions(), Extensions::default());
         assert_eq!(settings.debounce, Duration::from_millis(50));
         assert_eq!(settings.settle, Duration::from_secs(2));
         assert_eq!((settings.max_files_per_second, settings.max_bytes_per_second), (None, None));
@@ -502,6 +524,29 @@ mod tests {
         assert_eq!(settings.broker.to_string(), "amqps://host:5671/v");
         assert_eq!(settings.broker.uri().authority.userinfo.password, "hunter2");
         assert!(!format!("{settings:#?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_files_is_read_again_and_an_error_then_names_the_setting() {
+        assert!(Case::new(&[("RABBITMQ_URL", "amqps://me:hunter2@host")]).read("").unwrap().reread.is_none());
+        for (variable, contents, wrong) in [
+            ("RABBITMQ_PASS_FILE", ["old", "new"], ""),
+            ("RABBITMQ_URL_FILE", ["amqp://guest:old@host", "amqp://guest:new@host"], "amqp://guest:hun#ter2@host"),
+        ] {
+            let case = Case::new(&[(variable, "secret")]);
+            let file = case.temporary.path().join("secret");
+            std::fs::write(&file, contents[0]).unwrap();
+            let reread = case.read("").unwrap().reread.unwrap();
+            std::fs::write(&file, contents[1]).unwrap();
+            let (broker, _) = reread.read().await.unwrap();
+            assert_eq!(broker.uri().authority.userinfo.password, "new");
+            std::fs::write(&file, wrong).unwrap();
+            let error = reread.read().await.unwrap_err();
+            assert!(error.starts_with(variable) && !error.contains("ter2"), "{error}");
+            std::fs::remove_file(&file).unwrap();
+            let error = reread.read().await.unwrap_err();
+            assert!(error.starts_with(variable) && error.contains("does not exist"), "{error}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The control socket: how other invocations of the program reach the one that is running.
 //!
 //! A Unix socket in STATE_DIR that only its owner may open. A client sends a verb and a line feed,
-//! then bytes that belong to the verb, and closes its side; the service answers one line, `ok`, `no`
-//! (asked for something that cannot be) or `error` and a sentence, and closes its own.
+//! then bytes that belong to the verb, and closes its side; the service answers `ok`, `no` (asked for something that
+//! cannot be) or `error` and a text, which is one sentence or a list, and closes its own.
 
 use std::fs;
 use std::future::Future;
@@ -14,11 +14,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::StreamExt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
-use crate::model::LibraryPath;
+use crate::model::{LibraryPath, ParkedRequest};
 
 /// The socket's name in STATE_DIR.
 const NAME: &str = "control.sock";
@@ -32,13 +33,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the service may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// The same for an approval, which waits for a walk of everything.
+const APPROVAL_ANSWER: Duration = Duration::from_mins(2);
+
+/// Requests that are answered at once.
+const AT_ONCE: usize = 16;
+
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// The deletes that are held are meant.
-    Approve,
+    /// List the deletes that are held at or beneath this path, as JSON.
+    Held(LibraryPath),
+    /// Publish those deletes.
+    Approve(LibraryPath),
     /// Everything at or beneath this path is published again.
     Replay(LibraryPath),
+    /// What is parked is shown or changed.
+    Parked(ParkedRequest),
 }
 
 /// Why a request got no answer.
@@ -80,21 +91,53 @@ pub enum Refusal {
 }
 
 impl Request {
+    fn answered_within(&self) -> Duration {
+        match self {
+            Self::Approve(_) => APPROVAL_ANSWER,
+            Self::Held(_) | Self::Replay(_) | Self::Parked(_) => ANSWER,
+        }
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Approve => b"approve\n".to_vec(),
+            Self::Held(under) => [b"held\n", under.as_bytes()].concat(),
+            Self::Approve(under) => [b"approve\n", under.as_bytes()].concat(),
             Self::Replay(under) => [b"replay\n", under.as_bytes()].concat(),
+            Self::Parked(ParkedRequest::List { json: false }) => b"parked\n".to_vec(),
+            Self::Parked(ParkedRequest::List { json: true }) => b"parked-json\n".to_vec(),
+            Self::Parked(ParkedRequest::Retry(sequences)) => [b"parked-retry\n", &to_lines(sequences)[..]].concat(),
+            Self::Parked(ParkedRequest::Drop(sequences)) => [b"parked-drop\n", &to_lines(sequences)[..]].concat(),
         }
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().position(|&byte| byte == b'\n')?;
         match (&bytes[..end], &bytes[end + 1..]) {
-            (b"approve", b"") => Some(Self::Approve),
+            (b"held", under) => Some(Self::Held(LibraryPath::from_bytes(under))),
+            (b"approve", under) => Some(Self::Approve(LibraryPath::from_bytes(under))),
             (b"replay", under) => Some(Self::Replay(LibraryPath::from_bytes(under))),
+            (b"parked", b"") => Some(Self::Parked(ParkedRequest::List { json: false })),
+            (b"parked-json", b"") => Some(Self::Parked(ParkedRequest::List { json: true })),
+            (b"parked-retry", lines) => Some(Self::Parked(ParkedRequest::Retry(numbers_of(lines)?))),
+            (b"parked-drop", lines) => Some(Self::Parked(ParkedRequest::Drop(numbers_of(lines)?))),
             _ => None,
         }
     }
+}
+
+/// Numbers, one a line, with an empty line at their end: a request that was cut must not name others.
+fn to_lines(numbers: &[u64]) -> Vec<u8> {
+    let mut lines: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    lines.extend([String::new(), String::new()]);
+    lines.join("\n").into_bytes()
+}
+
+fn numbers_of(lines: &[u8]) -> Option<Vec<u64>> {
+    let lines = str::from_utf8(lines).ok()?.strip_suffix('\n')?;
+    if lines.is_empty() {
+        return Some(Vec::new());
+    }
+    lines.strip_suffix('\n')?.split('\n').map(|line| line.parse().ok()).collect()
 }
 
 /// Asks the service that runs on `state_dir`; gives its answer. Blocks.
@@ -103,7 +146,7 @@ pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> 
     let unreachable = |source| ControlError::Unreachable { path: path.clone(), source };
     let answer = in_directory(state_dir, |short| {
         let mut stream = UnixStream::connect(short.join(NAME))?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(request.answered_within()))?;
         stream.write_all(&request.to_bytes())?;
         stream.shutdown(Shutdown::Write)?;
         let mut answer = String::new();
@@ -111,7 +154,7 @@ pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> 
         Ok(answer)
     })
     .map_err(unreachable)?;
-    match answer.trim_end().split_once(' ') {
+    match answer.strip_suffix('\n').unwrap_or(&answer).split_once(' ') {
         Some(("ok", text)) => Ok(text.to_owned()),
         Some(("no", text)) => Err(ControlError::Refused(text.to_owned())),
         Some(("error", text)) => Err(ControlError::Failed(text.to_owned())),
@@ -141,37 +184,46 @@ impl Control {
         }
     }
 
-    /// Answers requests, one after another, for ever.
-    pub async fn serve<Answer>(&self, mut answer: impl FnMut(Request) -> Answer)
+    /// Answers requests for ever, several at once.
+    pub async fn serve<Answer>(&self, answer: impl Fn(Request) -> Answer)
     where
         Answer: Future<Output = Result<String, Refusal>>,
     {
-        loop {
-            let Ok((mut stream, _)) = self.listener.accept().await else {
-                tokio::time::sleep(PATIENCE).await;
-                continue;
-            };
-            let mut bytes = Vec::new();
-            let mut limited = (&mut stream).take(LONGEST_REQUEST);
-            let read = limited.read_to_end(&mut bytes);
-            if !matches!(tokio::time::timeout(PATIENCE, read).await, Ok(Ok(_))) {
-                continue;
+        let accepted = futures::stream::unfold(&self.listener, |listener| async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => return Some((stream, listener)),
+                    Err(_) => tokio::time::sleep(PATIENCE).await,
+                }
             }
-            let answered = if let Some(request) = Request::parse(&bytes) {
-                answer(request).await
-            } else {
-                let unknown = "this request is not known; is the running program an older one?";
-                Err(Refusal::Impossible(unknown.to_owned()))
-            };
-            let line = match answered {
-                Ok(text) => format!("ok {text}\n"),
-                Err(Refusal::Impossible(text)) => format!("no {text}\n"),
-                Err(Refusal::Failed(text)) => format!("error {text}\n"),
-            };
-            // A client that went away does not want its answer.
-            let _ = tokio::time::timeout(PATIENCE, stream.write_all(line.as_bytes())).await;
-        }
+        });
+        accepted.for_each_concurrent(AT_ONCE, |stream| serve_one(stream, &answer)).await;
     }
+}
+
+async fn serve_one<Answer>(mut stream: tokio::net::UnixStream, answer: impl Fn(Request) -> Answer)
+where
+    Answer: Future<Output = Result<String, Refusal>>,
+{
+    let mut bytes = Vec::new();
+    let mut limited = (&mut stream).take(LONGEST_REQUEST);
+    let read = limited.read_to_end(&mut bytes);
+    if !matches!(tokio::time::timeout(PATIENCE, read).await, Ok(Ok(_))) {
+        return;
+    }
+    let answered = if let Some(request) = Request::parse(&bytes) {
+        answer(request).await
+    } else {
+        let unknown = "this request is not known; is the running program an older one?";
+        Err(Refusal::Impossible(unknown.to_owned()))
+    };
+    let line = match answered {
+        Ok(text) => format!("ok {text}\n"),
+        Err(Refusal::Impossible(text)) => format!("no {text}\n"),
+        Err(Refusal::Failed(text)) => format!("error {text}\n"),
+    };
+    // A client that went away does not want its answer.
+    let _ = tokio::time::timeout(PATIENCE, stream.write_all(line.as_bytes())).await;
 }
 
 impl Drop for Control {
@@ -210,13 +262,19 @@ mod tests {
     #[test]
     fn a_request_survives_its_way() {
         for request in [
-            Request::Approve,
+            Request::Held("a".into()),
+            Request::Approve(LibraryPath::root()),
             Request::Replay(LibraryPath::root()),
             Request::Replay(LibraryPath::from_bytes(b"a\n\xff")),
+            Request::Parked(ParkedRequest::List { json: false }),
+            Request::Parked(ParkedRequest::List { json: true }),
+            Request::Parked(ParkedRequest::Retry(vec![])),
+            Request::Parked(ParkedRequest::Retry(vec![1, u64::MAX])),
+            Request::Parked(ParkedRequest::Drop(vec![7])),
         ] {
             assert_eq!(Request::parse(&request.to_bytes()), Some(request));
         }
-        for strange in [&b""[..], b"approve", b"approve\nx", b"what\n"] {
+        for strange in [&b""[..], b"approve", b"what\n", b"parked\nx", b"parked-drop\n1", b"parked-drop\n1\n"] {
             assert_eq!(Request::parse(strange), None);
         }
     }
@@ -234,14 +292,18 @@ mod tests {
             let state_dir = state_dir.clone();
             move || {
                 let replay = |under: &str| ask(&state_dir, &Request::Replay(under.into()));
-                (ask(&state_dir, &Request::Approve), replay("a"), replay("b"))
+                let list = |json| ask(&state_dir, &Request::Parked(ParkedRequest::List { json })).unwrap();
+                assert_eq!((list(false).as_str(), list(true).as_str()), ("two \nlines", ""));
+                (ask(&state_dir, &Request::Approve(LibraryPath::root())), replay("a"), replay("b"))
             }
         });
         let serving = control.serve(|request| async move {
             match request {
-                Request::Approve => Ok("done".to_owned()),
+                Request::Approve(_) | Request::Held(_) => Ok("done".to_owned()),
                 Request::Replay(under) if under == "a".into() => Err(Refusal::Impossible(format!("not {under}"))),
                 Request::Replay(_) => Err(Refusal::Failed("too bad".to_owned())),
+                Request::Parked(ParkedRequest::List { json: false }) => Ok("two \nlines".to_owned()),
+                Request::Parked(_) => Ok(String::new()),
             }
         });
         tokio::select! {
@@ -254,6 +316,9 @@ mod tests {
             }
         }
         drop(control);
-        assert!(matches!(ask(&state_dir, &Request::Approve), Err(ControlError::Unreachable { .. })));
+        assert!(matches!(
+            ask(&state_dir, &Request::Approve(LibraryPath::root())),
+            Err(ControlError::Unreachable { .. })
+        ));
     }
 }

@@ -7,24 +7,26 @@
 
 mod answering;
 mod identity;
+mod ignore_files;
 mod links;
 mod mountinfo;
 mod mounts;
 mod names;
 mod stat;
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use crate::model::{Extensions, FileStat, InodeTrust, LibraryPath, MountId};
+use crate::model::{FileStat, IGNORE_FILE, InodeTrust, LibraryPath, MountId, Rules};
 
 pub use answering::{ASK_MOUNT, ask_mount};
 pub use identity::Identity;
@@ -32,9 +34,11 @@ pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
 
 use answering::Answering;
+use ignore_files::{IgnoreFiles, Judged};
 use links::Links;
+use mounts::Present;
 use names::ExactNames;
-use stat::RawStat;
+use stat::{KernelMount, RawStat};
 
 /// Bytes of directory entries read at once.
 const LISTING_BUFFER: usize = 32 * 1024;
@@ -56,6 +60,8 @@ pub enum Entry {
         /// The mount of the nearest directory that is there.
         nearest_mount: MountId,
     },
+    /// The rules leave this path out, whatever is there: its extension, a pattern, or a link that is not followed.
+    Excluded,
 }
 
 /// One entry of a directory, as far as a walk cares.
@@ -86,8 +92,10 @@ pub trait Disk {
     /// What is at `path`. An error means that this could not be found out.
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry>;
 
-    /// What is at each of `paths`, one after the other; cheapest where those of one directory stand together.
-    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+    /// What a look-up finds at each of `paths`, one after the other; cheapest if those of one directory stand together.
+    ///
+    /// On a filesystem without case that may be a file which its directory lists under another spelling.
+    fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
         paths.iter().map(|path| self.entry(path)).collect()
     }
 
@@ -128,6 +136,18 @@ pub struct Root {
     mounts: Arc<Mounts>,
     exact_names: ExactNames,
     answering: Answering,
+    /// Which paths are published.
+    rules: Rules,
+    ignore_files: IgnoreFiles,
+}
+
+/// Which spellings of a name count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// The one that the directory lists.
+    Exact,
+    /// Any that a look-up accepts.
+    Any,
 }
 
 /// The error inside the [`io::Error`] of every look after the root was replaced.
@@ -146,6 +166,8 @@ impl Root {
             mounts: Arc::new(Mounts::new(path)?),
             exact_names: ExactNames::default(),
             answering: Answering::default(),
+            rules: Rules::default(),
+            ignore_files: IgnoreFiles::default(),
         };
         root.adopt()?;
         Ok(root)
@@ -155,6 +177,12 @@ impl Root {
     pub fn trusting_inodes(self, inode_trust: InodeTrust) -> io::Result<Self> {
         let mounts = Arc::new(Mounts::new(&self.path)?.with_inode_trust(inode_trust));
         Ok(Self { mounts, ..self })
+    }
+
+    /// The mount that the root itself is on. To be asked before others: rows of older stores name it by the first number.
+    pub fn own_mount(&self) -> io::Result<MountId> {
+        let root = self.open_checked()?;
+        Ok(self.mounts.of(&RawStat::of(&root)?, root.as_fd(), None)?.id)
     }
 
     /// The mounts that the library consists of.
@@ -167,6 +195,17 @@ impl Root {
     #[must_use]
     pub fn following_links(self) -> Self {
         Self { links: Some(Links::default()), ..self }
+    }
+
+    /// Obeys these rules, and the files `.ignore-music` in the library.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The rules that were given for all of the library.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Whether symbolic links are followed.
@@ -200,6 +239,20 @@ impl Root {
         self.answering.ask(&self.path);
     }
 
+    /// Finds out which mounts are where, before anything is said of files that are not at their places.
+    pub fn identify_mounts(&self) {
+        for entry in mounts_beneath(&self.path).unwrap_or_default() {
+            let is_answered = |place| self.answering.check(&place).is_ok();
+            if LibraryPath::beneath(&self.path, &entry.point).is_some_and(is_answered)
+                && let Ok(directory) = open_directory_at(&entry.point)
+                && let Ok(found) = RawStat::of(&directory)
+            {
+                // What cannot be identified now is tried again with the first of its files.
+                let _ = self.mounts.of(&found, directory.as_fd(), None);
+            }
+        }
+    }
+
     /// The places of the mounts that did not answer.
     pub fn silent_places(&self) -> Vec<LibraryPath> {
         self.answering.silent()
@@ -221,16 +274,12 @@ impl Root {
     }
 
     /// Lists a directory as [`Root::list`] does, and gives up if a server that this depends on does not answer.
-    pub fn list_in_time(
-        self: &Arc<Self>,
-        directory: &LibraryPath,
-        wanted: &Extensions,
-    ) -> io::Result<Option<Vec<Listed>>> {
+    pub fn list_in_time(self: &Arc<Self>, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
         if !self.has_server(directory) {
-            return self.list(directory, wanted);
+            return self.list(directory);
         }
-        let (root, directory, wanted) = (Arc::clone(self), directory.clone(), wanted.clone());
-        Answering::within_limit(move || root.list(&directory, &wanted)).unwrap_or_else(|| {
+        let (root, directory) = (Arc::clone(self), directory.clone());
+        Answering::within_limit(move || root.list(&directory)).unwrap_or_else(|| {
             self.ask_servers();
             Err(Errno::TIMEDOUT.into())
         })
@@ -259,48 +308,90 @@ impl Root {
     pub fn adopt(&self) -> io::Result<Identity> {
         let identity = self.current_identity()?;
         // First, so that nothing of the new root is ever seen under the number of the old one.
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.generation.fetch_add(1, SeqCst);
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.forget_ignore_files(&LibraryPath::root());
         Ok(identity)
     }
 
-    /// The entries of a directory that a walk goes on to: directories, and files whose name is
-    /// wanted; in byte order of their paths, so a directory sorts as `name/`. `None` where there is
-    /// no directory of this name.
-    pub fn list(&self, directory: &LibraryPath, wanted: &Extensions) -> io::Result<Option<Vec<Listed>>> {
-        match self.list_real(directory, wanted, self.follows_links())? {
+    /// The entries of a directory that a walk goes on to: directories and audio files that no rule leaves out,
+    /// in byte order of their paths, so a directory sorts as `name/`. `None` where there is no directory of
+    /// this name. The directory's `.ignore-music` is read as it is now.
+    pub fn list(&self, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
+        match self.list_real(directory, directory, self.follows_links())? {
             None => match self.behind_link(directory)? {
-                Some(real) => self.list_real(&real, wanted, false),
+                Some(real) => self.list_real(&real, directory, false),
                 None => Ok(None),
             },
             listed => Ok(listed),
         }
     }
 
-    fn list_real(&self, directory: &LibraryPath, wanted: &Extensions, follow: bool) -> io::Result<Option<Vec<Listed>>> {
-        let Some(path_only) = self.open_directory(directory)? else { return Ok(None) };
+    /// Whether the root holds nothing but hidden names, which begin with a dot, and `lost+found`.
+    pub fn is_bare(&self) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
-        let mut listed = Vec::new();
+        let opened = rustix::fs::openat(self.open_checked()?, c".", flags, Mode::empty())?;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            let kind = match entry.file_type() {
-                _ if name == b"." || name == b".." => continue,
-                FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if !wanted.matches_name(name) => continue,
-                FileType::Symlink if follow => self.linked_kind(&directory.join(name), wanted),
-                FileType::RegularFile | FileType::Unknown => {
-                    let follow = follow.then_some(directory);
-                    self.listed_kind(opened.as_fd(), name, wanted, follow)
-                }
-                _ => continue,
-            };
-            listed.extend(kind.map(|kind| Listed { name: Box::from(name), kind }));
+            if !name.starts_with(b".") && name != b"lost+found" {
+                return Ok(false);
+            }
         }
-        listed.sort_unstable_by(|one, other| one.sort_key().cmp(other.sort_key()));
+        Ok(true)
+    }
+
+    /// The entries of what is really at `real`, under the rules for `directory`.
+    fn list_real(&self, real: &LibraryPath, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
+        let Some(path_only) = self.open_directory(real)? else { return Ok(None) };
+        let wanted = self.rules.extensions();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
+        let mut found: Vec<(Box<[u8]>, FileType)> = Vec::new();
+        let mut has_ignore_file = false;
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut entries = RawDir::new(&opened, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            has_ignore_file |= name == IGNORE_FILE;
+            match entry.file_type() {
+                FileType::Directory if name == b"." || name == b".." => {}
+                FileType::RegularFile if !wanted.matches_name(name) => {}
+                FileType::Symlink if !follow => {}
+                kind @ (FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Unknown) => {
+                    found.push((Box::from(name), kind));
+                }
+                _ => {}
+            }
+        }
+        // Only now is it known whether there is one, without asking for it in every directory.
+        let ignore_file = has_ignore_file.then_some(opened.as_fd());
+        let Judged::Included(ignore_file) = self.judged_now(directory, ignore_file)? else {
+            return Ok(Some(Vec::new()));
+        };
+        let is_left_out =
+            |name: &[u8], is_directory| self.rules.leave_out(ignore_file.as_deref(), directory, name, is_directory);
+        let mut last_mount = None;
+        let mut listed = Vec::with_capacity(found.len());
+        for (name, file_type) in found {
+            let kind = match file_type {
+                FileType::Directory => Some(ListedKind::Directory),
+                FileType::RegularFile if is_left_out(&name, false) => None,
+                FileType::Symlink => self.linked_kind(&directory.join(&name)),
+                _ => self.listed_kind(opened.as_fd(), &name, follow.then_some(directory), &mut last_mount),
+            };
+            // A regular file was asked before its stat was read.
+            let is_published = |kind: &ListedKind| {
+                file_type == FileType::RegularFile || !is_left_out(&name, matches!(kind, ListedKind::Directory))
+            };
+            if let Some(kind) = kind.filter(is_published) {
+                listed.push(Listed { name, kind });
+            }
+        }
+        listed.sort_unstable_by(Listed::cmp_paths);
         Ok(Some(listed))
     }
 
@@ -309,8 +400,8 @@ impl Root {
         &self,
         directory: BorrowedFd<'_>,
         name: &[u8],
-        wanted: &Extensions,
         follow: Option<&LibraryPath>,
+        last_mount: &mut Option<(KernelMount, Present)>,
     ) -> Option<ListedKind> {
         let unreadable = |error: &io::Error| match Errno::from_io_error(error) {
             Some(Errno::NOENT) => None,
@@ -319,21 +410,27 @@ impl Root {
         match RawStat::at(directory, name) {
             Ok(found) => match found.kind {
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if wanted.matches_name(name) => match self.file_stat(&found, directory, name) {
-                    Ok(stat) => Some(ListedKind::File(stat)),
-                    Err(error) => unreadable(&error),
+                FileType::RegularFile if self.rules.extensions().matches_name(name) => match *last_mount {
+                    Some((mount, present)) if mount == found.mount => Some(ListedKind::File(present.file_stat(&found))),
+                    _ => match self.mounts.of(&found, directory, Some(name)) {
+                        Ok(present) => {
+                            *last_mount = Some((found.mount, present));
+                            Some(ListedKind::File(present.file_stat(&found)))
+                        }
+                        Err(error) => unreadable(&error),
+                    },
                 },
-                FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name), wanted)),
+                FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name))),
                 _ => None,
             },
             Err(error) => unreadable(&error),
         }
     }
 
-    fn linked_kind(&self, link: &LibraryPath, wanted: &Extensions) -> Option<ListedKind> {
+    fn linked_kind(&self, link: &LibraryPath) -> Option<ListedKind> {
         match self.entry(link) {
             Ok(Entry::Directory) => Some(ListedKind::Directory),
-            Ok(Entry::File(stat)) if wanted.matches_name(link.name()) => Some(ListedKind::File(stat)),
+            Ok(Entry::File(stat)) => Some(ListedKind::File(stat)),
             Ok(_) => None,
             Err(error) => Some(ListedKind::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
         }
@@ -377,13 +474,35 @@ impl Root {
         Ok(Ok(directory))
     }
 
+    /// What is at `path`, also by a link that is followed, whatever the rules say.
+    fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
+        let entry = self.real_entry(path)?;
+        if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
+            return Ok(entry);
+        }
+        if !self.follows_links() {
+            return Ok(if links::lead_to(&self.path, path) { Entry::Excluded } else { entry });
+        }
+        if let Some(real) = self.behind_link(path)?
+            && let found @ (Entry::File(_) | Entry::Directory) = self.real_entry(&real)?
+        {
+            return Ok(found);
+        }
+        Ok(entry)
+    }
+
     fn real_entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         let Some(parent) = path.parent() else { return Ok(Entry::Directory) };
-        self.entry_in(self.descend(&parent)?.as_ref(), path)
+        self.entry_in(self.descend(&parent)?.as_ref(), path, Spelling::Exact)
     }
 
     /// What is at a path, whose directory is open, or the nearest directory above it that there is.
-    fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, path: &LibraryPath) -> io::Result<Entry> {
+    fn entry_in(
+        &self,
+        directory: Result<&OwnedFd, &OwnedFd>,
+        path: &LibraryPath,
+        spelling: Spelling,
+    ) -> io::Result<Entry> {
         self.answering.check(path)?;
         let missing = |nearest: &OwnedFd| {
             let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
@@ -398,20 +517,23 @@ impl Root {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return missing(directory),
             Err(error) => return Err(error),
         };
+        let present = self.mounts.of(&found, directory.as_fd(), Some(path.name()))?;
         let entry = match found.kind {
-            FileType::RegularFile => Entry::File(self.file_stat(&found, directory.as_fd(), path.name())?),
+            FileType::RegularFile => Entry::File(present.file_stat(&found)),
             FileType::Directory => Entry::Directory,
             _ => return Ok(Entry::Other),
         };
-        if self.is_exact(directory, &found, path)? { Ok(entry) } else { missing(directory) }
+        if spelling == Spelling::Exact && !self.is_exact(directory, path, present.may_normalise)? {
+            return missing(directory);
+        }
+        Ok(entry)
     }
 
     /// Whether the directories on the way list every name of `path` as it is spelt there.
     ///
     /// Where the last directory distinguishes case, the ones above it are taken to do so too:
     /// whether a directory does is inherited from the one that it was made in.
-    fn is_exact(&self, directory: &OwnedFd, found: &RawStat, path: &LibraryPath) -> io::Result<bool> {
-        let may_normalise = self.mounts.of(found, directory.as_fd(), Some(path.name()))?.may_normalise;
+    fn is_exact(&self, directory: &OwnedFd, path: &LibraryPath, may_normalise: bool) -> io::Result<bool> {
         // A name on the way may have been found in another normal form, whatever the last one is.
         let is_way_doubtful = may_normalise && !path.as_bytes().is_ascii();
         if !is_way_doubtful && !names::may_be_folded(directory, path.name(), may_normalise)? {
@@ -461,10 +583,6 @@ impl Root {
     fn open_directory(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
         Ok(self.descend(path)?.ok())
     }
-
-    fn file_stat(&self, found: &RawStat, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<FileStat> {
-        Ok(self.mounts.of(found, directory, Some(name))?.file_stat(found))
-    }
 }
 
 fn open_directory_at(path: &Path) -> io::Result<OwnedFd> {
@@ -476,18 +594,10 @@ impl Disk for Root {
     type File = File;
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-        let entry = self.real_entry(path)?;
-        if self.follows_links()
-            && matches!(entry, Entry::Other | Entry::Missing { .. })
-            && let Some(real) = self.behind_link(path)?
-            && let found @ (Entry::File(_) | Entry::Directory) = self.real_entry(&real)?
-        {
-            return Ok(found);
-        }
-        Ok(entry)
+        self.ruled(path, self.entry_by_links(path))
     }
 
-    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+    fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
         let mut opened: Option<(LibraryPath, Result<OwnedFd, OwnedFd>)> = None;
         let mut entry = |path: &LibraryPath| {
             let Some(parent) = path.parent().filter(|_| !self.follows_links()) else { return self.entry(path) };
@@ -496,7 +606,7 @@ impl Disk for Root {
                 _ => self.descend(&parent)?,
             };
             let (_, directory) = opened.insert((parent, directory));
-            self.entry_in(directory.as_ref(), path)
+            self.ruled(path, self.entry_in(directory.as_ref(), path, Spelling::Any))
         };
         paths.iter().map(|path| entry(path)).collect()
     }
@@ -525,7 +635,7 @@ impl Disk for Root {
     }
 
     fn generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
+        self.generation.load(SeqCst)
     }
 
     fn is_elsewhere(&self, mount: MountId, path: &LibraryPath) -> bool {
@@ -544,8 +654,8 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
         (**self).entry(path)
     }
 
-    fn entries(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
-        (**self).entries(paths)
+    fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
+        (**self).look_up(paths)
     }
 
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(D::File, FileStat)>> {
@@ -574,10 +684,17 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 }
 
 impl Listed {
-    /// The bytes by which whole paths beneath this entry compare.
-    fn sort_key(&self) -> impl Iterator<Item = u8> + '_ {
+    /// The order of whole paths: a directory, and what may be one, sorts as `name/`.
+    fn cmp_paths(&self, other: &Self) -> Ordering {
+        let common = self.name.len().min(other.name.len());
+        let (one, two) = (self.byte_at(common), other.byte_at(common));
+        self.name[..common].cmp(&other.name[..common]).then(one.cmp(&two)).then(self.name.len().cmp(&other.name.len()))
+    }
+
+    /// The byte of the sort key at a place within or just behind the name; nothing behind the name of a file.
+    fn byte_at(&self, place: usize) -> Option<u8> {
         let slash = (!matches!(self.kind, ListedKind::File(_))).then_some(b'/');
-        self.name.iter().copied().chain(slash)
+        self.name.get(place).copied().or(slash)
     }
 }
 
@@ -631,14 +748,14 @@ mod tests {
         symlink(&outside, root.path().join("link")).unwrap();
         symlink(outside.join("x.mp3"), root.path().join("link.mp3")).unwrap();
         rustix::fs::mknodat(CWD, root.path().join("pipe.mp3"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Missing { nearest_mount: MountId(0) });
-        assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Other);
+        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Excluded);
+        assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Excluded);
         assert_eq!(root.entry(&"pipe.mp3".into()).unwrap(), Entry::Other);
         for path in ["link/x.mp3", "link.mp3", "pipe.mp3"] {
             assert!(root.open(&path.into()).unwrap().is_none(), "{path}");
         }
-        assert!(root.list(&LibraryPath::root(), &Extensions::default()).unwrap().unwrap().is_empty());
-        assert!(root.list(&"link".into(), &Extensions::default()).unwrap().is_none());
+        assert!(root.list(&LibraryPath::root()).unwrap().unwrap().is_empty());
+        assert!(root.list(&"link".into()).unwrap().is_none());
     }
 
     #[test]
@@ -682,7 +799,7 @@ mod tests {
         for file in ["a-.mp3", "a0.mp3", "a.txt", "b.MP3"] {
             fs::write(root.path().join(file), b"").unwrap();
         }
-        let listed = root.list(&LibraryPath::root(), &Extensions::default()).unwrap().unwrap();
+        let listed = root.list(&LibraryPath::root()).unwrap().unwrap();
         let names: Vec<_> = listed.iter().map(|entry| String::from_utf8_lossy(&entry.name)).collect();
         assert_eq!(names, ["a-.mp3", "a.mp3", "a", "a0.mp3", "b.MP3"]);
     }
@@ -704,6 +821,6 @@ mod tests {
         assert!(file.as_bytes().len() > 5000);
         assert!(matches!(root.entry(&file).unwrap(), Entry::File(_)));
         assert!(root.open(&file).unwrap().is_some());
-        assert_eq!(root.list(&path, &Extensions::default()).unwrap().unwrap().len(), 1);
+        assert_eq!(root.list(&path).unwrap().unwrap().len(), 1);
     }
 }

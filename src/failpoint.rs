@@ -4,7 +4,7 @@
 //! `FILE_WATCHER_ABORT_AT=store::commit:3` ends the process when it comes by that point for the third time.
 
 /// Every point by its name, in the order in which a change comes by them.
-pub const POINTS: [&str; 12] = [
+pub const POINTS: [&str; 14] = [
     "store::begin",
     "store::enqueue",
     "store::reserve",
@@ -17,6 +17,8 @@ pub const POINTS: [&str; 12] = [
     "store::forgotten",
     "rebuild::made",
     "rebuild::move",
+    "relocate::step",
+    "relocate::commit",
 ];
 
 /// The point at which not the process ends but the thread that handles what the kernel tells.

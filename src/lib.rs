@@ -15,7 +15,7 @@
 //! | 2 | [`content`] | one path as an observation: settle, hash, read the tags | write anything |
 //! | 2 | [`store`] | SQLite: the index and the outbox in one transaction | talk to a broker |
 //! | 2 | [`sink`] | where messages go: RabbitMQ or standard output | forget a message unasked |
-//! | 2 | [`status`] | counters, progress and the summary | steer |
+//! | 2 | [`status`] | counters, progress, the summary, the condition register | steer |
 //! | 3 | [`pipeline`] | the chain, on one screen | anything else |
 //! | 4 | [`config`], [`telemetry`], [`control`] | the settings, the logs, the control socket | work |
 //! | 5 | [`service`] | the parts assembled: one scan, or watching for good | decide |

@@ -3,6 +3,8 @@
 //! This is a public interface: existing consumers of the exchange parse these bodies. Fields may be
 //! added, never renamed or left out; the order of fields is that of the contract.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::model::{Change, FileEvent, FileType, LibraryPath, Metadata, MetadataStyle, Outgoing, Row};
+use crate::model::{Change, FileEvent, FileType, LibraryPath, Metadata, MetadataStyle, Origin, Outgoing, Row};
+
+pub use bounds::{file_path, without_metadata};
 
 /// What is the same in every message of one process.
 #[derive(Clone, Debug)]
@@ -45,8 +49,51 @@ impl Encoder {
         }
     }
 
+    /// The same encoder for the library at another root.
+    #[must_use]
+    pub fn at(&self, root: &Path) -> Self {
+        Self::new(self.instance_id.clone(), root, self.metadata_style)
+    }
+
     /// The message that tells of `event`.
+    ///
+    /// Its tags are left out, largest first, and at last all of its metadata, until its body is no larger than
+    /// [`Outgoing::LONGEST_BODY`]; `error` in the metadata says so. Only paths that are absurdly long make it larger.
     pub fn encode(&self, event: &FileEvent, stamp: &Stamp) -> Outgoing {
+        self.encode_as(event, Naming { event_type: event.change.event_type(), old_root: &self.root }, stamp)
+    }
+
+    /// The message that says that the file of `row` was at the same path beneath another root, because the whole
+    /// library was: its directory is another one, so it is `moved`.
+    pub fn encode_relocated(&self, row: Row, old_root: &Path, stamp: &Stamp) -> Outgoing {
+        let change = Change::Moved { from: row.path.clone(), row };
+        self.encode_as(&FileEvent { change, origin: Origin::Scan }, Naming { event_type: "moved", old_root }, stamp)
+    }
+
+    fn encode_as(&self, event: &FileEvent, naming: Naming<'_>, stamp: &Stamp) -> Outgoing {
+        let row = match &event.change {
+            Change::Created(row) | Change::Modified(row) | Change::Moved { row, .. } => Some(row),
+            Change::Deleted(_) => None,
+        };
+        let metadata = row.map(|row| &row.track.metadata);
+        let message = self.encode_with(event, naming, stamp, metadata);
+        match metadata.filter(|_| self.metadata_style != MetadataStyle::Off) {
+            Some(metadata) if message.is_too_large() || metadata.has_long_texts() => {
+                bounds::fit(metadata, |metadata| self.encode_with(event, naming, stamp, Some(metadata)))
+            }
+            _ => message,
+        }
+    }
+
+    /// The message with this metadata in place of the event's own.
+    fn encode_with(
+        &self,
+        event: &FileEvent,
+        naming: Naming<'_>,
+        stamp: &Stamp,
+        metadata: Option<&Metadata>,
+    ) -> Outgoing {
+        let Naming { event_type, old_root } = naming;
         let change = &event.change;
         let (row, from) = match change {
             Change::Created(row) | Change::Modified(row) => (Some(row), None),
@@ -54,15 +101,15 @@ impl Encoder {
             Change::Deleted(_) => (None, None),
         };
         let file_type = FileType::of(change.path());
-        let path = self.path_text(change.path());
-        let old_path = from.map(|from| self.path_text(from));
+        let path = path_text(change.path(), &self.root);
+        let old_path = from.map(|from| path_text(from, old_root));
         let correlation_id = stamp.correlation_id.to_string();
         let body = Body {
-            event_type: change.event_type(),
+            event_type,
             file_path: path.text,
             timestamp: format!("{:.6}", stamp.at),
             instance_id: &self.instance_id,
-            content: row.map(|row| ContentFields::of(row, self.metadata_style)),
+            content: row.zip(metadata).map(|(row, metadata)| ContentFields::of(row, metadata, self.metadata_style)),
             old_path: old_path.as_ref().map(|path| path.text.as_str()),
             correlation_id: &correlation_id,
             sequence: stamp.sequence,
@@ -75,22 +122,29 @@ impl Encoder {
         };
         Outgoing {
             sequence: stamp.sequence,
-            event_type: change.event_type().to_owned(),
+            event_type: event_type.to_owned(),
             correlation_id: correlation_id.clone(),
             timestamp: u64::try_from(stamp.at.as_second()).unwrap_or(0),
             body: serde_json::to_vec(&body).expect("strings and finite numbers are always JSON"),
         }
     }
+}
 
-    fn path_text(&self, path: &LibraryPath) -> PathText {
-        let absolute = path.under(&self.root);
-        match absolute.to_str() {
-            Some(text) => PathText { text: text.to_owned(), bytes: None },
-            None => PathText {
-                text: absolute.to_string_lossy().into_owned(),
-                bytes: Some(BASE64.encode(absolute.as_os_str().as_bytes())),
-            },
-        }
+/// What an event is called, and under which root its old path was.
+#[derive(Clone, Copy)]
+struct Naming<'a> {
+    event_type: &'static str,
+    old_root: &'a Path,
+}
+
+fn path_text(path: &LibraryPath, root: &Path) -> PathText {
+    let absolute = path.under(root);
+    match absolute.to_str() {
+        Some(text) => PathText { text: text.to_owned(), bytes: None },
+        None => PathText {
+            text: absolute.to_string_lossy().into_owned(),
+            bytes: Some(BASE64.encode(absolute.as_os_str().as_bytes())),
+        },
     }
 }
 
@@ -143,13 +197,13 @@ enum MetadataField<'a> {
 }
 
 impl<'a> ContentFields<'a> {
-    fn of(row: &'a Row, style: MetadataStyle) -> Self {
+    fn of(row: &Row, metadata: &'a Metadata, style: MetadataStyle) -> Self {
         Self {
             sha256_hash: HEXLOWER.encode(&row.track.fingerprint.sha256),
             xxh128_hash: format!("{:032x}", row.track.fingerprint.xxh128),
             metadata: match style {
-                MetadataStyle::Nested => Some(MetadataField::Nested(&row.track.metadata)),
-                MetadataStyle::Flat => Some(MetadataField::Flat(flat(&row.track.metadata))),
+                MetadataStyle::Nested => Some(MetadataField::Nested(metadata)),
+                MetadataStyle::Flat => Some(MetadataField::Flat(flat(metadata))),
                 MetadataStyle::Off => None,
             },
             size_bytes: row.stat.size,
@@ -186,7 +240,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{FileStat, Fingerprint, Origin, Tags, Track};
+    use crate::model::{FileStat, Fingerprint, Tags, Track};
 
     fn row(path: LibraryPath) -> Row {
         let metadata = Metadata {
@@ -243,6 +297,17 @@ mod tests {
                 "format_family": "ogg_vorbis",
             })
         );
+    }
+
+    #[test]
+    fn a_relocated_file_is_moved_from_the_old_root_even_if_it_is_right_in_it() {
+        let encoder = Encoder::new("ab12cd34", Path::new("/music"), MetadataStyle::Nested);
+        let stamp = Stamp { sequence: 7, at: Timestamp::UNIX_EPOCH, correlation_id: Uuid::from_u128(5) };
+        let outgoing = encoder.encode_relocated(row("x.mp3".into()), Path::new("/data/music"), &stamp);
+        let body: Value = serde_json::from_slice(&outgoing.body).unwrap();
+        assert_eq!((outgoing.routing_key().as_str(), &body["event_type"]), ("file.moved", &json!("moved")));
+        assert_eq!((&body["old_path"], &body["file_path"]), (&json!("/data/music/x.mp3"), &json!("/music/x.mp3")));
+        assert_eq!(body["watched_directory"], "/music");
     }
 
     #[test]

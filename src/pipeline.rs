@@ -18,7 +18,7 @@ use futures::{Sink, Stream, StreamExt};
 
 use crate::content::Examined;
 use crate::model::{Extensions, FsEvent, Outgoing};
-use crate::stream::{HintStreamExt, Leased, Leases, Settle};
+use crate::stream::{HintStreamExt, Leased, Leases, Pace};
 
 /// How long a batch waits for company that is known to be on its way.
 const LINGER: Duration = Duration::from_millis(20);
@@ -29,7 +29,7 @@ pub struct Chain {
     /// Which files matter.
     pub extensions: Extensions,
     /// How long paths must be quiet.
-    pub settle: Settle,
+    pub pace: Pace,
     /// Looks a second; unlimited where there is none.
     pub files_per_second: Option<NonZeroU32>,
     /// Which paths are being looked at.
@@ -52,7 +52,7 @@ pub async fn index<Look, Commit>(
 {
     hints
         .audio_files(&chain.extensions)
-        .debounce(chain.settle)
+        .debounce(chain.pace.clone())
         .rate_limit(chain.files_per_second)
         .one_at_a_time(chain.leases.clone())
         .map(examine)

@@ -1,6 +1,9 @@
 //! The service: everything assembled from the settings, run once (`scan`) or for good (`watch`).
 
 mod delivery;
+mod held;
+mod parked;
+mod relocation;
 mod replay;
 mod scan;
 mod watch;
@@ -8,7 +11,7 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,28 +21,37 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Settings, SinkKind};
+use crate::config::{Command, Relocation, Settings, SinkKind};
 use crate::content::{Examined, Examiner, Outcome, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Brake, Inbox, Missing, Scanner, Tally, Watcher};
+use crate::library::{Held, Inbox, Missing, Scanner, Tally, Unreadable, Watcher};
 use crate::message::Encoder;
-use crate::model::{FsEvent, LibraryPath, Observation, Origin, Quiet};
+use crate::model::{Change, FsEvent, LibraryPath, Observation, Origin, Quiet};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
-use crate::status::{Counters, Progress};
-use crate::store::{Committed, Damage, IndexReader, Rebuilt, StateDir, Store, StoreError};
-use crate::stream::{Hold, Holds, Leased, Leases, Settle};
+use crate::status::{Conditions, Counters, Progress};
+use crate::store::{Committed, Damage, IndexReader, Rebuilt, Relocated, Store, StoreError};
+use crate::stream::{Hold, Holds, Leased, Leases, Pace, Settle};
 
+pub use held::{approve, held};
+pub use parked::parked_at_rest;
+pub use relocation::relocate;
 pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
 
 /// How long a look at a file with a server may take before it is asked whether the server answers at all.
 const LOOK_TIME: Duration = Duration::from_secs(3);
+/// How long a file must have been empty before it is published: downloads create their file first, and may get
+/// their first byte much later.
+const EMPTY: Duration = Duration::from_mins(1);
 
 /// Paths whose failure is remembered, so that it is told once; beyond that it may be told again.
 const FAILURES_REMEMBERED: usize = 10_000;
+
+/// The longest wait before an unreadable path is tried again if there is no regular walk of everything.
+const LONGEST_UNREADABLE_RETRY: Duration = Duration::from_hours(1);
 
 /// Why the service could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +86,9 @@ pub enum ServiceError {
     /// Of the path that was asked for no file is known.
     #[error("nothing is known at or beneath {0:?}; give a path of the library as its messages had it")]
     NothingKnown(PathBuf),
+    /// A sequence number was given of which no message is parked.
+    #[error("{0} is not the sequence number of a parked message; `file-watcher parked` lists them")]
+    NotParked(u64),
     /// A signal came before the work was done.
     #[error("interrupted; the next start goes on where this one stopped")]
     Interrupted,
@@ -93,6 +108,13 @@ pub struct Service {
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
     counters: Counters,
+    conditions: Conditions,
+    /// What the relocation that was asked for came to.
+    relocated: Option<Relocated>,
+    /// Held by an approval until it is known what came of it.
+    approving: tokio::sync::Mutex<()>,
+    /// Whether a look found that its file's mount is gone, which the last walk of everything did not know.
+    is_mount_missed: AtomicBool,
     /// Threads that look at files: enough to keep the processors and the disk busy, and few enough not to fight over
     /// them. The other files in flight wait their turn.
     readers: ThreadPool,
@@ -105,21 +127,24 @@ pub struct Service {
 
 impl Service {
     /// Opens the library and the store.
-    pub fn open(settings: Settings, state_dir: &StateDir, instance_id: &str) -> Result<Self, ServiceError> {
+    pub fn open(settings: Settings, instance_id: &str) -> Result<Self, ServiceError> {
         use std::os::unix::ffi::OsStrExt;
 
         let root = Root::open(&settings.root)
             .and_then(|root| root.trusting_inodes(settings.inode_trust))
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
+        let root = root.with_rules(settings.rules.clone());
         let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
-        // What one sink was told says nothing about what another one knows.
-        let file = state_dir.file(&format!("{}.sqlite", settings.sink.as_str()));
+        let file = settings.store_file();
+        let relocated = relocate_store(&settings, &file, &encoder)?;
         if settings.rebuild_index {
-            rebuild(&file, settings.root.as_os_str().as_bytes())?;
+            rebuild(&file, settings.root.as_os_str().as_bytes(), &encoder)?;
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
         store.keep_mounts(root.mounts())?;
+        root.own_mount()
+            .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let inbox = Inbox::new();
         let unwatched = Holds::new();
         let examiner = Examiner {
@@ -129,26 +154,28 @@ impl Service {
             patience: Patience {
                 debounce: settings.debounce,
                 settle: settings.settle,
+                empty: EMPTY,
                 ignore_ctime: settings.ignore_ctime,
             },
             claimed: Holds::new(),
             doubts: inbox.doubts().clone(),
             replaced: inbox.replaced().clone(),
             unwatched: unwatched.clone(),
+            renames: inbox.renames().clone(),
             verified_bytes: Arc::default(),
         };
         let scanner = Scanner {
             root: Arc::clone(&root),
-            extensions: settings.extensions.clone(),
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
-            brake: Brake::new(settings.mass_delete_percent),
+            held: Held::new(settings.mass_delete_percent, settings.rescan_interval.unwrap_or(LONGEST_HELD_RECHECK)),
             missing: Missing::new(unwatched.clone()),
+            unreadable: Unreadable::new(settings.rescan_interval.unwrap_or(LONGEST_UNREADABLE_RETRY)),
             tally: Arc::new(Tally::default()),
         };
         let chain = Chain {
-            extensions: settings.extensions.clone(),
-            settle: Settle { debounce: settings.debounce, settle: settings.settle },
+            extensions: settings.rules.extensions().clone(),
+            pace: Pace::new(Settle { debounce: settings.debounce, settle: settings.settle }),
             files_per_second: settings.max_files_per_second,
             leases: Leases::new(),
             max_concurrent_files: settings.max_concurrent_files,
@@ -165,6 +192,10 @@ impl Service {
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
+            conditions: Conditions::default(),
+            relocated,
+            approving: tokio::sync::Mutex::default(),
+            is_mount_missed: AtomicBool::new(false),
             readers: readers()?,
             replay_begun: Notify::new(),
             failures: Mutex::default(),
@@ -226,8 +257,16 @@ impl Service {
                 self.inbox.mark(item.path.clone(), Duration::ZERO);
             }
             match &item.outcome {
-                Outcome::Unchanged => drop(self.counters.unchanged.fetch_add(1, Ordering::Relaxed)),
+                Outcome::Unchanged => {
+                    self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
+                    self.chain.pace.unchanged(&item.path);
+                }
                 Outcome::Failed(error) => self.failed(&item.path, error),
+                Outcome::Held => {
+                    self.is_mount_missed.store(true, Ordering::Relaxed);
+                    // Only that fills the register of what is held.
+                    self.inbox.mark(LibraryPath::root(), MOUNT_MISSED);
+                }
                 _ => {}
             }
             outcomes.push(item.outcome);
@@ -304,14 +343,6 @@ impl Service {
         }
     }
 
-    /// Lets the deletes that are held pass with the walk that this asks for; says how many they are.
-    pub fn approve(&self) -> u64 {
-        let held = self.scanner.brake.held();
-        self.scanner.brake.approve();
-        self.inbox.mark(LibraryPath::root(), Duration::ZERO);
-        held
-    }
-
     /// Commits until it succeeds: a full disk stops the intake, and nothing else.
     async fn commit_to_store(&self, observations: &Arc<[Observation]>) -> Committed {
         self.wait_for_room().await;
@@ -368,10 +399,18 @@ impl Service {
             let event_type = event.change.event_type();
             self.counters.events.count(event_type);
             told.insert(event.change.path());
+            if let Change::Deleted(path) = &event.change {
+                self.scanner.held.deleted(path);
+            }
+            if matches!(event.change, Change::Created(_) | Change::Modified(_)) {
+                self.chain.pace.published(event.change.path());
+            }
             tracing::debug!(event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
         }
-        let silent = observations.iter().filter(|observation| !told.contains(&observation.path)).count();
-        self.counters.unchanged.fetch_add(silent as u64, Ordering::Relaxed);
+        for observation in observations.iter().filter(|observation| !told.contains(&observation.path)) {
+            self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
+            self.chain.pace.unchanged(&observation.path);
+        }
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if !failures.is_empty() {
             for observation in observations {
@@ -441,16 +480,23 @@ impl Service {
 }
 
 /// Makes a new store in the place of the one at `file`, and says what was kept of that.
-fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
-    match crate::store::rebuild(file, library)? {
+fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<(), StoreError> {
+    match crate::store::rebuild(file, library, encoder)? {
         None => tracing::info!("there is no index to rebuild; a new one is made"),
-        Some(Rebuilt { aside, messages, paths, whole, last_sequence }) => {
+        Some(Rebuilt { aside, messages, parked, paths, whole, last_sequence, old_library }) => {
             let aside = aside.display();
+            if let Some(old_library) = old_library {
+                tracing::warn!(
+                    old_library,
+                    paths,
+                    "the old index is that of another place: all its paths are published as deleted"
+                );
+            }
             if whole {
-                tracing::warn!(%aside, messages, paths, last_sequence, "a new index takes the place of the old one");
+                tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index takes the place of the old one");
             } else {
                 tracing::error!(
-                    %aside, messages, paths, last_sequence,
+                    %aside, messages, parked, paths, last_sequence,
                     "a new index takes the place of the old one, which could not be read in full: undelivered \
                      messages may be missing, and so may deletes of files that went while nobody watched"
                 );
@@ -458,6 +504,21 @@ fn rebuild(file: &Path, library: &[u8]) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Publishes the files of a library that was moved as moved, if that was asked for and is not done yet.
+fn relocate_store(settings: &Settings, file: &Path, encoder: &Encoder) -> Result<Option<Relocated>, StoreError> {
+    let Some(Relocation { from, .. }) = &settings.relocation else { return Ok(None) };
+    let relocated = match crate::store::relocate(file, from, &settings.root, encoder) {
+        // A first start has nothing to relocate.
+        Err(StoreError::NothingToRelocate { .. }) if settings.command != Command::Relocate => return Ok(None),
+        relocated => relocated?,
+    };
+    if let Relocated::Done { messages } = relocated {
+        let (from, to) = (from.display(), settings.root.display());
+        tracing::info!(%from, %to, messages, "the library was relocated; its files are published as moved");
+    }
+    Ok(Some(relocated))
 }
 
 /// Where the settings want messages to go.
@@ -468,6 +529,7 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
             let watched_directory = settings.root.to_string_lossy();
             let amqp = AmqpSettings {
                 tls: settings.tls.clone(),
+                reread: settings.reread.clone(),
                 unroutable: settings.unroutable,
                 ..AmqpSettings::new(settings.broker.clone(), instance_id, &watched_directory)
             };
@@ -494,6 +556,12 @@ fn readers_for(cores: usize) -> usize {
 /// How soon new work is told of in the log, and how often work that goes on.
 const SOON: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(10);
+
+/// How soon everything is walked after a look found that a mount is gone.
+const MOUNT_MISSED: Duration = Duration::from_millis(500);
+
+/// The longest wait between walks while deletes are held, if the library is not walked at an interval anyway.
+const LONGEST_HELD_RECHECK: Duration = Duration::from_hours(1);
 
 /// How long it goes without saying that the outbox is full.
 const FULL_SAID_AGAIN: Duration = Duration::from_mins(1);

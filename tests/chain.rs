@@ -15,7 +15,7 @@ use std::time::Duration;
 use file_watcher::content::{Examined, Outcome};
 use file_watcher::model::{Extensions, FsEvent, LibraryPath, Origin, Outgoing, Quiet, Ties, Token};
 use file_watcher::pipeline::{self, Chain};
-use file_watcher::stream::{Leased, Leases, Settle};
+use file_watcher::stream::{Leased, Leases, Pace, Settle};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use proptest::prelude::*;
 use tokio::sync::{mpsc, oneshot};
@@ -38,7 +38,7 @@ fn is_audio(path: &LibraryPath) -> bool {
 fn chain(max_concurrent_files: usize, batch_size: usize, files_per_second: Option<NonZeroU32>) -> Chain {
     Chain {
         extensions: Extensions::default(),
-        settle: Settle { debounce: milliseconds(50), settle: milliseconds(300) },
+        pace: Pace::new(Settle { debounce: milliseconds(50), settle: milliseconds(300) }),
         files_per_second,
         leases: Leases::new(),
         max_concurrent_files,

@@ -115,6 +115,9 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("BATCH_SIZE", &[b"abc", b"0", b"-5", b"10001", b"1.5", b"\xff"]),
     ("DATA_DIR", &[b"nowhere", b"file"]),
     ("DEBOUNCE_MS", &[b"abc", b"50ms", b"3600001"]),
+    ("EXCLUDE", &[b"[z-a]", b"*.wav,{a", b"#recycle", b"\xff"]),
+    ("EXCLUDE_DEFAULTS", &[b"some"]),
+    ("EXCLUDE_FILE", &[b"nowhere", b"library", b"patterns", b"not-utf-8"]),
     ("FOLLOW_SYMLINKS", &[b"inside"]),
     ("IGNORE_CTIME", &[b"2"]),
     ("IGNORE_INODE", &[b"2"]),
@@ -153,6 +156,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ),
     ("RABBITMQ_URL_FILE", &[b"amqp://u:hunter2@rabbit/", b"library", b"file", b"not-utf-8", b"not-a-url"]),
     ("RABBITMQ_USER", &[b"\xff"]),
+    ("RELOCATE_FROM", &[b"library"]),
     ("RESCAN_INTERVAL_SECS", &[b"hourly", b"31536001"]),
     ("SETTLE_MS", &[b"2s"]),
     ("SHUTDOWN_GRACE_SECS", &[b"long", b"3601"]),
@@ -171,6 +175,7 @@ fn every_setting_is_checked_whether_by_variable_or_by_flag() {
             let mut program = Program::new();
             std::fs::write(program.path("file"), "").unwrap();
             std::fs::write(program.path("not-utf-8"), b"hunter2\xff\n").unwrap();
+            std::fs::write(program.path("patterns"), "# two lines\n*.wav\n[z-a]\n").unwrap();
             std::fs::write(program.path("not-a-url"), "http://u:hunter2@rabbit/\n").unwrap();
             if *name == "RABBITMQ_PASS_FILE" {
                 program.unset("RABBITMQ_PASS");
@@ -202,6 +207,23 @@ fn no_setting_is_left_out_of_the_checks() {
 }
 
 #[test]
+fn the_flag_for_patterns_may_be_given_several_times_and_replaces_the_variable() {
+    let mut program = Program::new();
+    program.set("SINK", "stdout").set("EXCLUDE", "c.mp3");
+    for name in ["a.mp3", "b, the second.mp3", "c.mp3", "d.mp3"] {
+        std::fs::write(program.path("library").join(name), name).unwrap();
+    }
+    let published = |state: &str, arguments: &[&str]| {
+        let output = program.run(&[&["scan", "--state-dir", state], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout).lines().count()
+    };
+    assert_eq!(published("one", &[]), 3);
+    assert_eq!(published("two", &["--exclude", "a.mp3", "--exclude", r"b\, the*,d.mp3"]), 1);
+    assert_eq!(published("three", &["--exclude="]), 4);
+}
+
+#[test]
 fn every_slip_of_the_command_line_is_one_line() {
     let program = Program::new();
     let cases: &[&[&str]] = &[
@@ -220,9 +242,21 @@ fn every_slip_of_the_command_line_is_one_line() {
         &["scan", ""],
         &["scan", "nowhere"],
         &["watch", "library/nowhere"],
+        &["relocate"],
+        &["relocate", "elsewhere"],
+        &["relocate", "", "library"],
+        &["relocate", "library", "library"],
+        &["relocate", "elsewhere", "nowhere"],
+        &["approve", "--path", "/elsewhere"],
+        &["held", "--path", "a"],
         &["scan", "--state-dir", ""],
         &["scan", "--state-dir", "library"],
         &["scan", "--state-dir", "library/../library/a/b"],
+        &["parked", "--retry", "seven", "8"],
+        &["parked", "--retry", "7", "--drop", "8"],
+        &["parked", "--json", "--drop"],
+        &["parked", "--drop", "7", "nowhere"],
+        &["parked", "--rebuild-index"],
     ];
     let lines: Vec<String> = cases
         .iter()

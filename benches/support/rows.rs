@@ -5,7 +5,7 @@ use std::sync::Arc;
 use file_watcher::disk::Root;
 use file_watcher::library::{Walk, Walked};
 use file_watcher::model::{
-    Content, Extensions, FileStat, Fingerprint, LibraryPath, Metadata, Observation, Origin, Row, Seen, Tags, Track,
+    Content, FileStat, Fingerprint, LibraryPath, Metadata, Observation, Origin, Row, Seen, Tags, Track,
 };
 use file_watcher::store::Store;
 
@@ -71,8 +71,7 @@ pub(crate) fn track(number: usize) -> Track {
 
 /// Commits all files of a library as they are on disk now, and forgets the messages.
 pub(crate) fn fill(store: &Store, root: &Root) {
-    let extensions = Extensions::default();
-    let walk = Walk::new(root, &extensions, LibraryPath::root());
+    let walk = Walk::new(root, LibraryPath::root());
     let found = walk.enumerate().map(|(number, walked)| match walked {
         Walked::File(path, stat) => found(path, stat, number),
         Walked::Unreadable(path, error) => panic!("{path}: {error}"),

@@ -20,13 +20,13 @@ use super::{Exit, SettingsError};
     max_term_width = 100,
     args_override_self = true,
     disable_help_subcommand = true,
-    override_usage = "file-watcher [FLAGS] [scan|watch|approve|replay] [DIR]",
+    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|parked] [DIR]\n       file-watcher [FLAGS] relocate OLD NEW",
     after_help = "Every setting is a flag or an environment variable; the flag wins. A variable that is set but empty \
                   counts as unset. Variables are also read from a file .env in the working directory; the real \
                   environment wins over it.\n\n\
                   Exit codes: 0 done, or watch was ended by SIGTERM or SIGINT; 1 failed, or another command was \
-                  interrupted; 2 asked for something that cannot be. A second signal ends any of them at once, and \
-                  nothing is lost."
+                  interrupted; 2 asked for something that cannot be; 3 scan is done, but could not read everything, or \
+                  holds deletes. A second signal ends any of them at once, and nothing is lost."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -47,10 +47,38 @@ pub(super) enum Verb {
         /// The library. Without it: DATA_DIR
         dir: Option<OsString>,
     },
-    /// Publish the deletes that were held because they were too many to be believed
+    /// List the deletes that are held, by reason and place
+    ///
+    /// Deletes that a walk infers are held while the files may only be out of sight: their filesystem is not mounted,
+    /// the library is empty, or more is missing than MASS_DELETE_PERCENT allows. The running service is asked;
+    /// without one the library is walked, and nothing is published.
+    Held {
+        /// The library. Without it: DATA_DIR
+        dir: Option<OsString>,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish the deletes that are held
+    ///
+    /// Also those that are held because a filesystem is not mounted. It says what is held before, waits until
+    /// the deletes are published, for a minute at most if a service is running, and says what came of it.
     Approve {
         /// The library. Without it: DATA_DIR
         dir: Option<OsString>,
+        /// Only what is at or beneath this path of the library.
+        #[arg(long, value_name = "PREFIX")]
+        path: Option<OsString>,
+    },
+    /// Publish every file as moved from OLD to NEW, reading none: the library has another place now
+    ///
+    /// No service may be running on its STATE_DIR. It can be interrupted, and goes on when it is run again; until it
+    /// is done, the state is refused to every other command. RELOCATE_FROM does the same at a start.
+    Relocate {
+        /// Where the library was, as it was given then
+        old: OsString,
+        /// Where it is
+        new: OsString,
     },
     /// Publish everything that is known again, as created, for a consumer that lost its memory
     Replay {
@@ -60,6 +88,29 @@ pub(super) enum Verb {
         #[arg(long, value_name = "PREFIX")]
         path: Option<OsString>,
     },
+    /// List the messages that cannot be delivered, deliver them again, or delete them
+    ///
+    /// Nothing is parked: it says so, and that is no failure.
+    Parked(ParkedFlags),
+}
+
+/// What is to be done about parked messages.
+#[derive(Args)]
+pub(super) struct ParkedFlags {
+    /// The library. Without it: DATA_DIR
+    pub(super) dir: Option<OsString>,
+    /// List them as JSON, one message a line.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Deliver these again, or all of them.
+    ///
+    /// Each keeps its sequence and its correlation_id. It goes out before messages that still wait, and after
+    /// those that were delivered meanwhile.
+    #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
+    pub(super) retry: Option<Vec<OsString>>,
+    /// Delete these, or all of them, and say which they were. Consumers never get them.
+    #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
+    pub(super) drop: Option<Vec<OsString>>,
 }
 
 /// Every value is kept as it was given; `Settings::read` makes sense of it, so that flags, variables
@@ -86,10 +137,17 @@ pub(super) struct Flags {
     ///
     /// The old files in STATE_DIR are kept under a name with the date. Undelivered messages are taken
     /// over. Then every file is read and told as created, and what the old index knew and is gone is
-    /// told as deleted. For scan and watch. There is no variable for it: it would be done again at
+    /// told as deleted. The old index may be that of the library at another place. For scan and watch. There is no variable for it: it would be done again at
     /// every start.
     #[arg(long, global = true)]
     pub(super) rebuild_index: bool,
+
+    /// Where the library was, if it has another place now.
+    ///
+    /// Once, before anything is looked at, every file that is known is published as moved from there to the
+    /// library's place, and no file is read. Afterwards it has no effect. For scan and watch.
+    #[arg(long, global = true, env = "RELOCATE_FROM", value_name = "DIR")]
+    pub(super) relocate_from: Option<OsString>,
 
     /// The extensions of audio files, in any case.
     ///
@@ -102,6 +160,30 @@ pub(super) struct Flags {
         default_value = "mp3,flac,wav,wave,ogg,oga,aac,opus,m4a,m4b,m4p,m4v,m4r,mp4,wma"
     )]
     pub(super) audio_extensions: OsString,
+
+    /// What is left out: patterns in the syntax of .gitignore, relative to the library.
+    ///
+    /// Several are separated by commas or newlines, or given by several flags; a comma in a name is
+    /// written \, and a # or ! at the begin of one \# or \!. A pattern with ! in front includes again
+    /// what an earlier one, EXCLUDE_FILE or the defaults leave out. What no longer matches is published
+    /// as deleted. A file .ignore-music with the same syntax applies to the directory that it is in
+    /// and goes before all of these.
+    #[arg(long, global = true, env = "EXCLUDE", value_name = "PATTERNS")]
+    pub(super) exclude: Vec<OsString>,
+
+    /// A file with such patterns, one a line, which is read at start.
+    #[arg(long, global = true, env = "EXCLUDE_FILE", value_name = "FILE")]
+    pub(super) exclude_file: Option<OsString>,
+
+    /// Whether to leave out what systems, network storage and sync tools keep for themselves.
+    ///
+    /// Such as ._*, @eaDir, #recycle, .Trash-*, .snapshots, .stversions and lost+found; the README
+    /// has the list.
+    #[arg(
+        long, global = true, env = "EXCLUDE_DEFAULTS", value_name = "BOOL", default_value = "true",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true"
+    )]
+    pub(super) exclude_defaults: OsString,
 
     /// Whether to follow symbolic links to files and directories inside the library.
     ///
@@ -194,7 +276,8 @@ pub(super) struct Flags {
     )]
     pub(super) poll_interval_secs: OsString,
 
-    /// Deletes of more than this share of the library that nobody saw happen are held back; 100 never holds.
+    /// Deletes of more than this share of the library that nobody saw happen are held back; 100 holds none for that
+    /// reason.
     #[arg(
         long,
         global = true,
@@ -368,6 +451,8 @@ pub(super) struct Flags {
     pub(super) rabbitmq_pass: OsString,
 
     /// A file that holds the password, and nothing else but a newline at its end.
+    ///
+    /// This and the other files below are read again at every connection, so they may be replaced at any time.
     #[arg(long, global = true, env = "RABBITMQ_PASS_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_pass_file: Option<OsString>,
 
@@ -449,11 +534,14 @@ fn one_line(error: &clap::Error) -> String {
             None => "there is an argument too many".to_owned(),
         },
         ErrorKind::InvalidSubcommand => format!(
-            "{:?} is not a command; the commands are scan and watch",
+            "{:?} is not a command; the commands are scan, watch, held, approve, relocate, replay and parked",
             super::given::without_secrets(&context(ContextKind::InvalidSubcommand).unwrap_or_default())
         ),
         ErrorKind::InvalidValue => {
             format!("{} needs a value", named(ContextKind::InvalidArg).unwrap_or_else(|| "a flag".to_owned()))
+        }
+        ErrorKind::MissingRequiredArgument => {
+            "relocate needs the old and the new directory: file-watcher relocate OLD NEW".to_owned()
         }
         // None of the other kinds can come of this declaration; their own words will do if one does.
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),

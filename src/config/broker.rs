@@ -2,20 +2,25 @@
 //!
 //! Errors name the setting. What stands in a file that holds a secret is never shown, nor is that
 //! file's path: a password in its place is a likely slip.
+//!
+//! Files are read at start, where whatever is wrong with them ends the program, and again before every connection.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::arguments::Flags;
 use super::given::{Given, shown};
 use super::places;
-use super::{Environment, SettingsError, Sources};
-use crate::sink::{BrokerUrl, Tls, TlsError};
+use super::{SettingsError, Sources};
+use crate::sink::{BrokerUrl, Reread, Tls, TlsError};
 
 /// The settings as they were given.
+#[derive(Clone)]
 pub(super) struct Broker {
+    /// Where relative paths begin.
+    directory: PathBuf,
     host: Given,
     port: Given,
     user: Given,
@@ -30,8 +35,10 @@ pub(super) struct Broker {
 
 impl Broker {
     pub(super) fn given(sources: &Sources<'_>, flags: &Flags) -> Self {
+        let directory = sources.environment.directory().to_path_buf();
         let file = |id, flag: &Option<OsString>| sources.of_optional(id, flag.as_ref());
         Self {
+            directory,
             host: sources.of("rabbitmq_host", &flags.rabbitmq_host),
             port: sources.of("rabbitmq_port", &flags.rabbitmq_port),
             user: sources.of("rabbitmq_user", &flags.rabbitmq_user),
@@ -45,9 +52,18 @@ impl Broker {
         }
     }
 
+    /// Reads them again; `None` if no file is named, so that they cannot change.
+    pub(super) fn reread(&self) -> Option<Reread> {
+        let files =
+            [&self.password_file, &self.url_file, &self.authorities_file, &self.certificate_file, &self.key_file];
+        files.into_iter().flatten().next()?;
+        let again = self.clone();
+        Some(Reread::new(move || again.read().map_err(|error| error.to_string())))
+    }
+
     /// What they mean.
-    pub(super) fn read(&self, environment: &Environment) -> Result<(BrokerUrl, Tls), SettingsError> {
-        let files = Files { directory: environment.directory() };
+    pub(super) fn read(&self) -> Result<(BrokerUrl, Tls), SettingsError> {
+        let files = Files { directory: &self.directory };
         let url = self.url(files)?;
         let tls = self.tls(files)?;
         let for_tls = [&self.authorities_file, &self.certificate_file, &self.key_file];

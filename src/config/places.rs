@@ -1,12 +1,12 @@
 //! The two directories: the library and the state.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::given::{Given, shown};
-use super::{Environment, SettingsError};
+use super::{Environment, Relocation, SettingsError};
 use crate::model::LibraryPath;
 
 /// The library's root, absolute, proved to be a directory that can be read.
@@ -30,8 +30,39 @@ pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBu
     Ok(root)
 }
 
+/// The old place of the library at `root`, where nothing need be any more.
+pub(super) fn relocation(
+    given: &Given,
+    root: &Path,
+    is_state_by_default: bool,
+    environment: &Environment,
+) -> Result<Relocation, SettingsError> {
+    if given.value.is_empty() {
+        return Err(given.wrong("is empty; give the directory where the library was"));
+    }
+    let from = absolute(environment.directory(), Path::new(&given.value));
+    if from == root {
+        return Err(
+            given.wrong(format!("{} is where the library is now; give the directory where it was", shown(root)))
+        );
+    }
+    let resolved = |path: &Path| {
+        let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+        let through_parent = parent.zip(path.file_name()).map(|(parent, name)| parent.join(name));
+        path.canonicalize().ok().or(through_parent).unwrap_or_else(|| path.to_path_buf())
+    };
+    let old_state_dir = if is_state_by_default { Some(default_state(&resolved(&from), environment)?) } else { None };
+    Ok(Relocation { from, old_state_dir })
+}
+
+/// The path that `--path` names; the root without it.
+pub(super) fn beneath_or_root(path: Option<OsString>, root: &Path) -> Result<LibraryPath, SettingsError> {
+    let Some(value) = path else { return Ok(LibraryPath::root()) };
+    beneath(&Given { label: "--path".to_owned(), value, by_default: false }, root)
+}
+
 /// A path of the library, given absolute or from the root. Nothing need be there.
-pub(super) fn beneath(given: &Given, root: &Path) -> Result<LibraryPath, SettingsError> {
+fn beneath(given: &Given, root: &Path) -> Result<LibraryPath, SettingsError> {
     let path = Path::new(&given.value);
     let inside = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
     let named =

@@ -1,6 +1,7 @@
 //! One look at one path: what is there, is it finished, and what is in it.
 
 use std::cell::LazyCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Disk, Entry};
 use crate::model::{
-    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Row, Seen, Ties,
-    Token, Track,
+    Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, RenameGroups, Row,
+    Seen, Ties, Token, Track,
 };
 use crate::stream::{Holds, Tied};
 
@@ -42,6 +43,8 @@ pub struct Patience {
     pub debounce: Duration,
     /// Quiet that a file must have kept which nobody was seen to close.
     pub settle: Duration,
+    /// How long a file must have been empty.
+    pub empty: Duration,
     /// Whether a changed ctime alone is no reason to read a file.
     pub ignore_ctime: bool,
 }
@@ -65,6 +68,8 @@ pub struct Examiner<D, C, I> {
     pub replaced: Holds,
     /// Subtrees of which nobody tells what happens there: only walks call deleted what is gone from them.
     pub unwatched: Holds,
+    /// Renames that are going on, which may find a file that has left its path.
+    pub renames: RenameGroups,
     /// Bytes of files that were read only to make sure that nothing but their names had changed.
     pub verified_bytes: Arc<AtomicU64>,
 }
@@ -101,8 +106,23 @@ impl Examined {
 }
 
 impl Tied for Examined {
+    type Key = LibraryPath;
+
+    fn key(&self) -> &LibraryPath {
+        &self.path
+    }
+
     fn ties(&self) -> Option<&Ties> {
         self.is_displaced.then_some(&self.ties)
+    }
+
+    fn in_place_of(mut self, mut older: Self) -> Self {
+        self.tokens.append(&mut older.tokens);
+        self.ties.append(&mut older.ties);
+        self.look_under |= older.look_under;
+        // Its file may be found by the same looks as before.
+        self.is_displaced |= older.is_displaced && self.outcome.found_a_file();
+        self
     }
 }
 
@@ -121,11 +141,20 @@ pub enum Outcome {
     Again(FsEvent),
     /// The file is gone, perhaps to another name, which the next walk of everything has to find first.
     LeftToWalk,
+    /// The file is gone with its mount: its delete is held.
+    Held,
     /// Nothing could be found out: the row stays as it is, and the next walk looks again.
     Failed(io::Error),
 }
 
 impl Outcome {
+    fn found_a_file(&self) -> bool {
+        let (Self::New(observation) | Self::Observed(observation, _) | Self::Trusted(observation, _)) = self else {
+            return false;
+        };
+        matches!(observation.seen, Seen::File { .. })
+    }
+
     /// A word or two for the log.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -136,6 +165,7 @@ impl Outcome {
             Self::Unchanged => "unchanged",
             Self::Again(_) => "to be looked at again",
             Self::LeftToWalk => "left to the next walk",
+            Self::Held => "held",
             Self::Failed(_) => "failed",
         }
     }
@@ -144,7 +174,7 @@ impl Outcome {
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Looks at a path. Blocks for as long as reading the file takes.
     pub fn examine(&self, look: FsEvent) -> Examined {
-        let (path, ties) = (look.path.clone(), look.ties.clone());
+        let (path, mut ties) = (look.path.clone(), look.ties.clone());
         // Also here until the commit: another look takes them along, and without one they are let go of then.
         let mut tokens: Vec<Token> = look.walks.iter().chain(&look.holds).cloned().collect();
         let mut look_under = false;
@@ -153,7 +183,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             && next.attempt > WALKS_WAIT_FOR
         {
             next.walks.clear();
+            next.ties.member_of.clear();
         }
+        ties.left_in.append(&mut self.renames.open());
         let is_displaced = !ties.left_in.is_empty() && self.is_displaced(&path, &outcome);
         Examined { path, outcome, look_under, tokens, ties, is_displaced }
     }
@@ -173,28 +205,54 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         outcomes: impl IntoIterator<Item = Outcome>,
         catch_up: impl FnOnce() -> bool,
     ) -> (Vec<Observation>, Vec<FsEvent>) {
-        let (mut observations, mut looks) = (Vec::new(), Vec::new());
+        let (mut confirmed, mut looks) = (Vec::new(), Vec::new());
+        // Files that are known to be elsewhere by looks that are not confirmed.
+        let mut on_their_way = Vec::new();
         let is_caught_up = LazyCell::new(catch_up);
         for outcome in outcomes {
             match outcome {
                 Outcome::Trusted(observation, instead) if !*is_caught_up || self.is_in_doubt(&observation) => {
+                    on_their_way.extend(found_by(&observation));
                     looks.push(instead);
                 }
                 Outcome::Observed(observation, mut instead) | Outcome::Trusted(observation, mut instead)
-                    if is_overtaken(found_by(&observation), &self.disk.entry(&observation.path)) =>
+                    if self.is_overtaken_now(&observation) =>
                 {
+                    on_their_way.extend(found_by(&observation));
                     // What it found new is in no row, so a rename of the file cannot be trusted yet.
                     instead.holds.push(Token::new(self.doubts.hold(observation.path)));
                     looks.push(instead);
                 }
-                Outcome::New(observation) | Outcome::Observed(observation, _) | Outcome::Trusted(observation, _) => {
-                    observations.push(observation);
+                Outcome::New(observation) => confirmed.push((observation, None)),
+                Outcome::Observed(observation, instead) | Outcome::Trusted(observation, instead) => {
+                    confirmed.push((observation, Some(instead)));
                 }
                 Outcome::Again(look) => looks.push(look),
-                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Failed(_) => {}
+                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Held | Outcome::Failed(_) => {}
             }
         }
-        (observations, looks)
+        self.withdraw_dependent(&mut confirmed, on_their_way, &mut looks);
+        (confirmed.into_iter().map(|(observation, _)| observation).collect(), looks)
+    }
+
+    /// Takes back the looks at paths whose old files are on their way to other names: they wait for those.
+    fn withdraw_dependent(
+        &self,
+        confirmed: &mut Vec<(Observation, Option<FsEvent>)>,
+        mut on_their_way: Vec<FileStat>,
+        looks: &mut Vec<FsEvent>,
+    ) {
+        while let Some(file) = on_their_way.pop() {
+            let has_left = |(observation, instead): &mut (Observation, Option<FsEvent>)| {
+                let is_there = found_by(observation).is_some_and(|found| found.same_file(&file));
+                let row = || self.index.row(&observation.path).ok().flatten();
+                instead.is_some() && !is_there && row().is_some_and(|row| row.stat.same_file(&file))
+            };
+            for (observation, instead) in confirmed.extract_if(.., has_left) {
+                on_their_way.extend(found_by(&observation));
+                looks.extend(instead);
+            }
+        }
     }
 
     /// Where the disk is no longer as it was found, of the paths whose rows were just committed.
@@ -203,17 +261,35 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// the disk with the row before and so found nothing to say: after `mv d e` and `mv e d`, no event names
     /// the files either. A path that is as committed now was not missed, and later changes have hints of their own.
     pub fn overtaken(&self, observations: &[Observation], changes: &[FileEvent]) -> Vec<LibraryPath> {
-        let looked_at = observations.iter().map(|observation| (&observation.path, found_by(observation)));
-        let sources = changes.iter().filter_map(|event| match &event.change {
+        // Paths that lost their rows without a look at them are as good as found missing.
+        let emptied = changes.iter().filter_map(|event| match &event.change {
             Change::Moved { from, .. } => Some((from, None)),
-            _ => None,
+            Change::Deleted(path) => Some((path, None)),
+            Change::Created(_) | Change::Modified(_) => None,
         });
-        let mut found: Vec<(&LibraryPath, Option<FileStat>)> = looked_at.chain(sources).collect();
-        found.sort_unstable_by_key(|(path, _)| *path);
-        let paths: Vec<&LibraryPath> = found.iter().map(|(path, _)| *path).collect();
-        let now = self.disk.entries(&paths);
-        let overtaken = found.into_iter().zip(&now).filter(|((_, found), now)| is_overtaken(*found, now));
+        let mut found: BTreeMap<&LibraryPath, Option<FileStat>> = emptied.collect();
+        found.extend(observations.iter().map(|observation| (&observation.path, found_by(observation))));
+        let paths: Vec<&LibraryPath> = found.keys().copied().collect();
+        let now = self.disk.look_up(&paths);
+        let overtaken = found.into_iter().zip(now).filter(|((path, found), now)| self.is_overtaken(path, *found, now));
         overtaken.map(|((path, _), _)| path.clone()).collect()
+    }
+
+    fn is_overtaken_now(&self, observation: &Observation) -> bool {
+        let now = self.disk.look_up(&[&observation.path]);
+        now.iter().any(|now| self.is_overtaken(&observation.path, found_by(observation), now))
+    }
+
+    /// Whether a path is no longer as it was found, where a look-up finds this now.
+    fn is_overtaken(&self, path: &LibraryPath, found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
+        match now {
+            // What is there under another spelling of the name is not at this path.
+            Ok(Entry::File(_)) if found.is_none() => !matches!(self.disk.entry(path), Ok(Entry::Missing { .. })),
+            Ok(Entry::File(stat)) => found != Some(*stat),
+            Ok(_) => found.is_some(),
+            // Nothing can be said of it now; that which can no longer be read is walked again anyway.
+            Err(_) => false,
+        }
     }
 
     /// Whether the content may have changed of a file that is said to be only renamed, under either name.
@@ -237,7 +313,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let entry = self.disk.entry(&look.path)?;
         let Entry::File(stat) = entry else {
             *look_under = entry == Entry::Directory || self.has_rows_beneath(&look.path)?;
-            return self.gone(look, entry, row.as_ref());
+            return Ok(self.gone(look, entry, row.as_ref()));
         };
         // A walk comes by what was beneath by itself; a hint may be all that is told of a directory of this name.
         *look_under = look.origin == Origin::Watch && self.has_rows_beneath(&look.path)?;
@@ -254,11 +330,16 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         // Nothing was written since it was committed, however young that is: it only changed its name or attributes.
         let was_finished =
             row.iter().filter(|_| was_here).chain(&same_inode).any(|row| row.stat.same_size_and_mtime(&stat));
-        // An empty file is one that was cut to be written anew, more often than not.
+        // An empty file is one that was cut to be written anew, or made to be written, more often than not.
         let may_be_cut = stat.size == 0
             || row.iter().map(|row| &row.stat).chain(&look.last_seen).any(|before| may_be_cut(before, &stat));
         if !was_finished && let Some(wait) = self.unsettled_for(&look, &stat, may_be_cut) {
-            return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
+            let mut next = look_again(look, wait, Some(stat));
+            if stat.size == 0 && wait > self.patience.settle {
+                // It may be empty for a minute, and be no file's new name: deletes do not wait for it.
+                next.walks.clear();
+            }
+            return Ok(Outcome::Again(next));
         }
         tokens.extend(same_inode.iter().map(|row| self.claim(row)));
         let (path, origin) = (look.path.clone(), look.origin);
@@ -307,27 +388,32 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// No regular file is at the path.
-    fn gone(&self, look: FsEvent, entry: Entry, row: Option<&Row>) -> io::Result<Outcome> {
-        let Some(row) = row else { return Ok(Outcome::Unchanged) };
+    fn gone(&self, mut look: FsEvent, entry: Entry, row: Option<&Row>) -> Outcome {
+        let Some(row) = row else { return Outcome::Unchanged };
+        // No file of a group has come here, so nobody need wait for this look.
+        look.ties.member_of.clear();
         if self.claimed.is_held(&look.path) {
-            return Ok(Outcome::Again(look_again(look, FIRST_RETRY, None)));
+            return Outcome::Again(look_again(look, FIRST_RETRY, None));
         }
         if look.generation.is_some_and(|generation| generation != self.disk.generation()) {
             // It went away with a root that is no longer the root: the walk of this one will tell.
-            return Ok(Outcome::Unchanged);
+            return Outcome::Unchanged;
         }
-        if self.is_hidden(row, entry) {
-            return Err(io::Error::other("the filesystem that the file was on is not mounted here"));
+        let is_held = is_hidden(row, entry) && !self.disk.is_elsewhere(row.stat.mount, &row.path);
+        if is_held && !look.approved {
+            return Outcome::Held;
         }
-        if look.quiet != Quiet::Gone && self.unwatched.cover(&look.path) {
-            return Ok(Outcome::LeftToWalk);
+        // What is left out by the rules is deleted whatever its file does, so no other name has to be looked for.
+        let is_excluded = entry == Entry::Excluded;
+        if look.quiet != Quiet::Gone && !is_excluded && self.unwatched.cover(&look.path) {
+            return Outcome::LeftToWalk;
         }
         if look.quiet != Quiet::Gone {
             // It waits as deletions do: the file's other name may be about to be looked at.
-            return Ok(Outcome::Again(FsEvent { quiet: Quiet::Gone, ..look }));
+            return Outcome::Again(FsEvent { quiet: Quiet::Gone, ..look });
         }
         let observation = Observation { path: look.path.clone(), origin: look.origin, seen: Seen::Missing };
-        Ok(Outcome::Observed(observation, look_instead(look)))
+        Outcome::Observed(observation, look_instead(look))
     }
 
     /// How long to wait until the file can be called finished; `None` where it is.
@@ -344,8 +430,15 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         };
         // Not what the hint was told to wait: a program that is about to end waits no longer.
         let stayed = look.seen_at.filter(|_| look.last_seen.as_ref() == Some(stat)).map(|seen_at| seen_at.elapsed());
-        if stayed.is_some_and(|stayed| stayed >= needed) {
+        if stayed.is_some_and(|stayed| stayed >= needed)
+            && (stat.size > 0 || self.empty_for_less(stat, stayed).is_none())
+        {
             return None;
+        }
+        if stat.size == 0
+            && let Some(wait) = self.empty_for_less(stat, stayed)
+        {
+            return Some(wait);
         }
         if may_be_cut {
             // Its time is that of another content, so its age tells nothing.
@@ -359,6 +452,18 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             // A time in the future tells no age: only two looks that far apart do.
             None => Some(needed.saturating_sub(stayed.unwrap_or_default()).max(SHORTEST_WAIT)),
         }
+    }
+
+    /// How long to wait until an empty file has been empty for long enough; `None` where it has, by its times or
+    /// because it `stayed` so while it was looked at.
+    fn empty_for_less(&self, stat: &FileStat, stayed: Option<Duration>) -> Option<Duration> {
+        let Patience { empty, ignore_ctime, .. } = self.patience;
+        let changed = if ignore_ctime { stat.mtime_ns } else { stat.mtime_ns.max(stat.ctime_ns) };
+        let changed = u64::try_from(changed).map(Duration::from_nanos).unwrap_or_default();
+        // A time in the future tells no age.
+        let age = since_epoch(SystemTime::now()).checked_sub(changed).unwrap_or_default();
+        let left = empty.saturating_sub(age.max(stayed.unwrap_or_default()));
+        (!left.is_zero()).then(|| left.max(SHORTEST_WAIT))
     }
 
     /// Whether the kernel said that the file is the one of `source`, and nothing that would change more
@@ -393,8 +498,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok(None);
         }
         let track = self.contents.read(&file, path, known)?;
-        let unchanged = self.disk.stat(&file)? == *stat && self.disk.entry(path)? == Entry::File(*stat);
-        Ok(unchanged.then_some(track))
+        let has_its_name =
+            || self.disk.look_up(&[path]).iter().any(|now| matches!(now, Ok(Entry::File(now)) if now == stat));
+        Ok((self.disk.stat(&file)? == *stat && has_its_name()).then_some(track))
     }
 
     /// The rows of the file with this stat that had other paths, which it has left.
@@ -431,15 +537,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     fn has_left(&self, row: &Row, is_another: impl Fn(&FileStat) -> bool) -> bool {
         match self.disk.entry(&row.path) {
             Ok(Entry::File(now)) => is_another(&now),
-            Ok(entry) => !self.is_hidden(row, entry),
+            // A disk that has another place now has taken its files along.
+            Ok(entry) => !is_hidden(row, entry) || self.disk.is_elsewhere(row.stat.mount, &row.path),
             Err(_) => false,
         }
-    }
-
-    /// Whether a row's file may be out of sight only because its filesystem is not mounted.
-    fn is_hidden(&self, row: &Row, entry: Entry) -> bool {
-        let Entry::Missing { nearest_mount } = entry else { return false };
-        row.stat.mount != nearest_mount && !self.disk.is_elsewhere(row.stat.mount, &row.path)
     }
 
     fn has_rows_beneath(&self, path: &LibraryPath) -> io::Result<bool> {
@@ -454,15 +555,9 @@ fn found_by(observation: &Observation) -> Option<FileStat> {
         Seen::Missing => None,
     }
 }
-
-/// Whether a path is no longer as it was found.
-fn is_overtaken(found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
-    match now {
-        Ok(Entry::File(stat)) => found != Some(*stat),
-        Ok(_) => found.is_some(),
-        // Nothing can be said of it now; that which can no longer be read is walked again anyway.
-        Err(_) => false,
-    }
+/// Whether a row's file may be out of sight only because its filesystem is not mounted here.
+fn is_hidden(row: &Row, entry: Entry) -> bool {
+    matches!(entry, Entry::Missing { nearest_mount } if row.stat.mount != nearest_mount)
 }
 
 /// Whether somebody may just be cutting the file: the kernel changes the size first and the times when
@@ -589,11 +684,17 @@ mod tests {
             disk: OneFile { stat: found, has_one_name: true },
             contents: SomeContent,
             index: OneRow(row.map(|(path, stat)| Row { path: path.into(), stat, track: track(), first_published: 0 })),
-            patience: Patience { debounce: Duration::from_millis(50), settle: SETTLE, ignore_ctime: false },
+            patience: Patience {
+                debounce: Duration::from_millis(50),
+                settle: SETTLE,
+                empty: Duration::from_mins(1),
+                ignore_ctime: false,
+            },
             claimed: Holds::new(),
             doubts: Holds::new(),
             replaced: Holds::new(),
             unwatched: Holds::new(),
+            renames: RenameGroups::default(),
             verified_bytes: Arc::default(),
         }
     }
@@ -747,10 +848,98 @@ mod tests {
         for quiet in [Quiet::Found, Quiet::Closed, Quiet::Renamed] {
             let hint = FsEvent::new(HERE.into(), quiet, Origin::Watch);
             let Outcome::Again(again) = look(empty, None, hint.clone()) else { panic!("{quiet:?} did not wait") };
+            assert_eq!(again.quiet, Quiet::Again(SETTLE));
             let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
             assert!(is_read(&look(empty, None, again)));
             assert!(is_read(&look(old(1), None, hint)), "one with something in it is believed at once");
         }
+    }
+
+    #[test]
+    fn a_file_that_was_just_made_or_emptied_is_finished_when_it_was_empty_for_a_minute() {
+        let now = age(Duration::ZERO);
+        let minute = Duration::from_mins(1);
+        let emptied = FileStat { size: 0, mtime_ns: now, ctime_ns: now, ..old(9) };
+        let with_an_old_time = FileStat { mtime_ns: old(9).mtime_ns, ..emptied };
+        let with_a_time_to_come = FileStat { mtime_ns: i64::MAX.into(), ..emptied };
+        for (found, row) in [
+            (emptied, None),
+            (emptied, Some(old(9))),
+            (with_an_old_time, Some(old(9))),
+            (with_an_old_time, None),
+            (with_a_time_to_come, None),
+        ] {
+            for quiet in [Quiet::Found, Quiet::Created, Quiet::Closed, Quiet::Renamed] {
+                let walks = vec![Token::new(())];
+                let hint = FsEvent { walks, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
+                let Outcome::Again(again) = look(found, row, hint) else { panic!("{found:?} did not wait") };
+                let Quiet::Again(wait) = again.quiet else { panic!("{:?}", again.quiet) };
+                assert!(wait > minute * 9 / 10 && wait <= minute, "{wait:?}");
+                assert!(again.walks.is_empty(), "deletes wait for it");
+                let after = |waited| {
+                    let seen_at = again.seen_at.and_then(|at| at.checked_sub(waited));
+                    look(found, row, FsEvent { seen_at, ..again.clone() })
+                };
+                assert!(matches!(after(minute / 2), Outcome::Again(_)));
+                assert!(is_read(&after(minute)));
+            }
+        }
+        // It got its content meanwhile.
+        let seen = FsEvent { last_seen: Some(emptied), ..FsEvent::new(HERE.into(), Quiet::Closed, Origin::Watch) };
+        let written = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
+        assert!(is_read(&look(written, None, seen)));
+        // It was renamed, and is in the index as it is.
+        let hint = FsEvent::new(HERE.into(), Quiet::Renamed, Origin::Watch);
+        let committed = FileStat { ctime_ns: with_an_old_time.mtime_ns, ..with_an_old_time };
+        assert!(is_read(&look(with_an_old_time, Some(committed), hint)));
+    }
+
+    #[test]
+    fn a_row_that_the_rules_leave_out_is_deleted_also_where_only_walks_find_that_files_are_gone() {
+        struct LeftOut;
+
+        impl Disk for LeftOut {
+            type File = ();
+
+            fn entry(&self, _: &LibraryPath) -> io::Result<Entry> {
+                Ok(Entry::Excluded)
+            }
+
+            fn open(&self, _: &LibraryPath) -> io::Result<Option<((), FileStat)>> {
+                panic!("it was opened")
+            }
+
+            fn stat(&self, (): &()) -> io::Result<FileStat> {
+                panic!("it was opened")
+            }
+
+            fn has_one_name(&self, _: &LibraryPath) -> io::Result<bool> {
+                panic!("it was looked at")
+            }
+        }
+
+        // On a filesystem that may be mounted or not.
+        let examiner = examiner(old(9), Some((HERE, FileStat { mount: MountId(7), ..old(9) })));
+        let Examiner { contents, index, patience, claimed, doubts, replaced, unwatched, .. } = examiner;
+        let (renames, verified_bytes) = (RenameGroups::default(), Arc::default());
+        let examiner = Examiner {
+            disk: LeftOut,
+            contents,
+            index,
+            patience,
+            claimed,
+            doubts,
+            replaced,
+            unwatched,
+            renames,
+            verified_bytes,
+        };
+        let _polled = examiner.unwatched.hold(LibraryPath::root());
+        let look = |path: &str, quiet| examiner.examine(FsEvent::new(path.into(), quiet, Origin::Scan)).outcome;
+        let Outcome::Again(again) = look(HERE, Quiet::Found) else { panic!("it did not wait as deletions do") };
+        let gone = examiner.examine(again).outcome;
+        assert!(matches!(gone, Outcome::Observed(Observation { seen: Seen::Missing, .. }, _)));
+        assert!(matches!(look("unknown.mp3", Quiet::Closed), Outcome::Unchanged));
     }
 
     #[test]

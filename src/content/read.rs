@@ -120,11 +120,13 @@ struct Hashed {
 impl Contents<File> for Reader {
     fn read(&self, file: &File, path: &LibraryPath, known: Option<&Track>) -> io::Result<Track> {
         let Hashed { fingerprint, frames, in_buffer } = self.hash(file, path)?;
-        let metadata = match (known, in_buffer) {
+        let mut metadata = match (known, in_buffer) {
             (Some(known), _) if known.fingerprint == fingerprint => known.metadata.clone(),
             (_, Some(length)) => BUFFER.with_borrow(|buffer| tags::read(Cursor::new(&buffer[..length]), path, frames)),
             _ => tags::read(file, path, frames),
         };
+        // What is known may be from an older version, which kept texts of any length.
+        metadata.cut_long_texts();
         Ok(Track { fingerprint, metadata })
     }
 }

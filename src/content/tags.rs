@@ -5,6 +5,7 @@
 //!   AAC has no magic number, and a file that is nothing at all is called what its name says.
 //! - A panic of a parser is an error of that file.
 //! - A damaged file costs a bounded amount of reading and memory.
+//! - A text is kept up to [`Metadata::LONGEST_TEXT`] bytes.
 //!
 //! Most formats are read by lofty, in `container`; `asf`, `adts` and `oggflac` read those that it does
 //! not.
@@ -63,6 +64,7 @@ pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::
     if metadata.format.is_none() {
         metadata.format = format_of_name(path).map(str::to_owned);
     }
+    metadata.cut_long_texts();
     metadata
 }
 
@@ -272,14 +274,18 @@ mod tests {
         let mut content = Vec::new();
         for (name, text) in frames {
             content.extend(name.as_bytes());
-            content.extend([0, 0, 0, u8::try_from(text.len() + 1).unwrap(), 0, 0, 0]);
+            content.extend(seven_bits_a_byte(text.len() + 1));
+            content.extend([0, 0, 0]);
             content.extend(text.as_bytes());
         }
-        let size = content.len();
-        let mut tag = b"ID3\x04\0\0\0\0".to_vec();
-        tag.extend([u8::try_from(size >> 7).unwrap(), u8::try_from(size & 0x7F).unwrap()]);
+        let mut tag = b"ID3\x04\0\0".to_vec();
+        tag.extend(seven_bits_a_byte(content.len()));
         tag.extend(content);
         tag
+    }
+
+    fn seven_bits_a_byte(size: usize) -> [u8; 4] {
+        [21, 14, 7, 0].map(|shift| u8::try_from((size >> shift) & 0x7F).unwrap())
     }
 
     /// Silent frames of an mp3, 64 kbit/s at 44,100 Hz.
@@ -342,6 +348,15 @@ mod tests {
             metadata.tags.present().collect::<Vec<_>>(),
             [("title", "Second"), ("artist", "Artist"), ("date", "1999"), ("track", "03/12")]
         );
+    }
+
+    #[test]
+    fn a_huge_text_is_cut_and_the_others_are_whole() {
+        let tag = id3v2(&[("TIT2", &"\u{7f}x".repeat(200_000)), ("TPE1", "Artist")]);
+        let metadata = parse(&[tag, mp3(20)].concat(), "a.mp3");
+        assert_eq!(metadata.tags.title.map(|title| title.len()), Some(Metadata::LONGEST_TEXT));
+        assert_eq!(metadata.tags.artist.as_deref(), Some("Artist"));
+        assert_eq!(metadata.error.as_deref(), Some("title is cut to 64 KiB"));
     }
 
     #[test]

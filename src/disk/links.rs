@@ -81,6 +81,15 @@ impl Links {
     }
 }
 
+/// Whether there is a link at `path` or on the way to it.
+pub(super) fn lead_to(root: &Path, path: &LibraryPath) -> bool {
+    let mut way = LibraryPath::root();
+    path.names().any(|name| {
+        way = way.join(name);
+        way.under(root).symlink_metadata().is_ok_and(|found| found.is_symlink())
+    })
+}
+
 /// Whether an error proves that a name leads nowhere. A circle of links does.
 fn is_absence(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))

@@ -15,7 +15,7 @@ use futures::Stream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::model::{FsEvent, LibraryPath, Token};
+use crate::model::{FsEvent, LibraryPath, Member, RenameGroups, Token};
 use crate::stream::{Hold, Holds};
 
 /// Paths that may wait one by one; beyond this the whole library is looked at instead, which costs
@@ -38,6 +38,7 @@ struct Shared {
     subtree_marked: Notify,
     doubts: Holds,
     replaced: Holds,
+    renames: RenameGroups,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +56,8 @@ struct Mark {
     doubt: Hold,
     /// Where a directory went away.
     replaced: Option<Hold>,
+    /// Keeps groups of renames open whose files may be found by the walk.
+    members: Vec<Arc<Member>>,
 }
 
 /// A subtree to walk. What is beneath it stays in doubt until this is dropped, which is to be done when
@@ -65,6 +68,8 @@ pub struct Subtree {
     pub path: LibraryPath,
     /// Its own, and those of subtrees that lie in it.
     holds: Vec<Hold>,
+    /// Of the groups of renames whose files the walk may find.
+    pub members: Vec<Arc<Member>>,
 }
 
 impl Inbox {
@@ -83,6 +88,11 @@ impl Inbox {
     /// may have done so to another one.
     pub fn replaced(&self) -> &Holds {
         &self.0.replaced
+    }
+
+    /// The renames that are going on.
+    pub fn renames(&self) -> &RenameGroups {
+        &self.0.renames
     }
 
     /// This hint, and with it the doubt whether what is at its path is as it was.
@@ -121,22 +131,36 @@ impl Inbox {
     /// Asks for a walk of everything at or beneath `subtree`, not before `wait` has passed. Says
     /// whether that was not asked for already.
     pub fn mark(&self, subtree: LibraryPath, wait: Duration) -> bool {
-        self.mark_as(subtree, wait, None)
+        self.mark_as(subtree, wait, None, None)
+    }
+
+    /// The same for a directory that is new, whose files may be those of `member`'s group.
+    pub fn mark_new(&self, subtree: LibraryPath, wait: Duration, member: Arc<Member>) -> bool {
+        self.mark_as(subtree, wait, None, Some(member))
     }
 
     /// The same, where the directory of this name went away, whatever has its name now.
     pub fn mark_gone(&self, subtree: LibraryPath, wait: Duration) -> bool {
-        self.mark_as(subtree, wait, Some(&self.0.replaced))
+        self.mark_as(subtree, wait, Some(&self.0.replaced), None)
     }
 
-    fn mark_as(&self, subtree: LibraryPath, wait: Duration, replaced: Option<&Holds>) -> bool {
+    fn mark_as(
+        &self,
+        subtree: LibraryPath,
+        wait: Duration,
+        replaced: Option<&Holds>,
+        member: Option<Arc<Member>>,
+    ) -> bool {
         let due = Instant::now() + wait;
         let mut state = self.state();
         if state.subtrees.len() >= MOST_SUBTREES {
             state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced));
             state.subtrees.retain(|path, _| path.is_root());
         }
-        let is_new = state.mark(subtree, due, &self.0.doubts, replaced);
+        let is_new = state.mark(subtree.clone(), due, &self.0.doubts, replaced);
+        if let Some(mark) = state.subtrees.get_mut(&subtree) {
+            mark.members.extend(member);
+        }
         drop(state);
         self.0.subtree_marked.notify_one();
         is_new
@@ -213,7 +237,7 @@ impl State {
         match self.subtrees.entry(subtree) {
             Entry::Vacant(entry) => {
                 let doubt = doubts.hold(entry.key().clone());
-                entry.insert(Mark { due, doubt, replaced });
+                entry.insert(Mark { due, doubt, replaced, members: Vec::new() });
                 true
             }
             // What was asked for sooner is not put off by asking again.
@@ -232,8 +256,11 @@ impl State {
             let holds = std::iter::once(mark.doubt).chain(mark.replaced);
             // In byte order a directory comes before what is in it.
             match due.iter_mut().rev().find(|above| path.is_at_or_under(&above.path)) {
-                Some(above) => above.holds.extend(holds),
-                None => due.push(Subtree { path, holds: holds.collect() }),
+                Some(above) => {
+                    above.holds.extend(holds);
+                    above.members.extend(mark.members);
+                }
+                None => due.push(Subtree { path, holds: holds.collect(), members: mark.members }),
             }
         }
         (due, self.subtrees.values().map(|mark| mark.due).min())

@@ -4,8 +4,6 @@
 //! Then a walk after a remount finds that the number differs for most files, and nothing else.
 //! A restore from a backup looks different: it changes the ctime too.
 
-use std::collections::HashMap;
-
 use crate::model::{FileStat, MountId};
 
 /// How many files may differ in nothing but the number before that is believed of all; so many are read again.
@@ -16,7 +14,7 @@ const FEWEST: u64 = 4;
 
 /// What one walk saw of each mount.
 #[derive(Debug, Default)]
-pub(super) struct PassingInodes(HashMap<MountId, Seen>);
+pub(super) struct PassingInodes(Vec<(MountId, Seen)>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
@@ -36,7 +34,12 @@ impl PassingInodes {
         if now.passing_inode || was.passing_inode || was.mount != now.mount {
             return false;
         }
-        let seen = self.0.entry(now.mount).or_default();
+        // A library has few mounts, and a walk stays on one of them for long.
+        let place = self.0.iter().position(|(mount, _)| *mount == now.mount).unwrap_or_else(|| {
+            self.0.push((now.mount, Seen::default()));
+            self.0.len() - 1
+        });
+        let seen = &mut self.0[place].1;
         seen.compared += 1;
         let is_only_number = was.inode != now.inode && was.same_size_and_mtime(now) && was.ctime_ns == now.ctime_ns;
         seen.other_number += u64::from(is_only_number);

@@ -5,7 +5,7 @@ use std::io;
 use std::iter::Peekable;
 
 use super::{Replaced, Walked};
-use crate::model::{FileStat, Index, LibraryPath};
+use crate::model::{FileStat, Index, LibraryPath, MountId};
 
 /// Rows read from the index at once: few enough to hold, many enough to make a query worth its while.
 const PAGE: usize = 2048;
@@ -19,8 +19,8 @@ pub enum Difference {
     Look(LibraryPath),
     /// Another file is there than the one in the index, as far as inode numbers can tell.
     Replaced(Replaced),
-    /// The index has a row and the walk came by nothing: look whether it is gone.
-    Gone(LibraryPath),
+    /// The index has a row, of a file on this mount, and the walk came by nothing: look whether it is gone.
+    Gone(LibraryPath, MountId),
     /// Nothing can be said of this path and what is beneath it.
     Unreadable(LibraryPath, io::Error),
 }
@@ -31,8 +31,8 @@ impl PartialEq for Difference {
             (Self::Same(..), Self::Same(..)) => true,
             (Self::Look(one), Self::Look(other))
             | (Self::Replaced(Replaced { path: one, .. }), Self::Replaced(Replaced { path: other, .. }))
-            | (Self::Gone(one), Self::Gone(other))
             | (Self::Unreadable(one, _), Self::Unreadable(other, _)) => one == other,
+            (Self::Gone(one, mount), Self::Gone(other, other_mount)) => (one, mount) == (other, other_mount),
             _ => false,
         }
     }
@@ -67,7 +67,8 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
         }
     }
 
-    fn next_row(&mut self) -> Result<Option<&(LibraryPath, FileStat)>, I::Error> {
+    /// Makes sure that the next row is in the page, if there is one.
+    fn fill_page(&mut self) -> Result<(), I::Error> {
         if self.page.is_empty() && !self.exhausted {
             let page = self.index.rows_after(&self.under, self.last_read.as_ref(), PAGE)?;
             self.exhausted = page.len() < PAGE;
@@ -76,33 +77,29 @@ impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
             }
             self.page = page.into();
         }
-        Ok(self.page.front())
+        Ok(())
     }
 
     fn step(&mut self) -> Result<Option<Difference>, I::Error> {
         loop {
-            let row = self.next_row()?.cloned();
+            self.fill_page()?;
             let ignore_ctime = self.ignore_ctime;
             let Some(found) = self.walked.peek() else {
-                self.page.pop_front();
-                return Ok(row.map(|(path, _)| Difference::Gone(path)));
+                return Ok(self.page.pop_front().map(|(path, stat)| Difference::Gone(path, stat.mount)));
             };
-            if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, &row)
+            let row = self.page.front();
+            if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, row)
                 && path != unreadable
                 && path.is_at_or_under(unreadable)
             {
                 self.page.pop_front();
                 continue;
             }
-            let order = row.as_ref().map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
+            let order = row.map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
             if order.is_lt() {
-                self.page.pop_front();
-                return Ok(row.map(|(path, _)| Difference::Gone(path)));
+                return Ok(self.page.pop_front().map(|(path, stat)| Difference::Gone(path, stat.mount)));
             }
-            let was = row.filter(|_| order.is_eq()).map(|(_, was)| was);
-            if order.is_eq() {
-                self.page.pop_front();
-            }
+            let was = if order.is_eq() { self.page.pop_front().map(|(_, was)| was) } else { None };
             return Ok(self.walked.next().map(|found| match (found, was) {
                 (Walked::File(_, now), Some(was)) if was.is_unchanged(&now, ignore_ctime) => Difference::Same(was, now),
                 (Walked::File(path, now), Some(was)) if !was.same_file(&now) => {
@@ -140,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{MountId, Row};
+    use crate::model::Row;
 
     /// An index that gives its rows a few at a time, whatever page was asked for.
     struct Rows(BTreeMap<LibraryPath, FileStat>);
@@ -232,7 +229,7 @@ mod tests {
                 .filter_map(|difference| match difference.unwrap() {
                     Difference::Same(..) => Some("same".to_owned()),
                     Difference::Look(path) | Difference::Replaced(Replaced { path, .. }) => Some(format!("look {path}")),
-                    Difference::Gone(path) => Some(format!("gone {path}")),
+                    Difference::Gone(path, _) => Some(format!("gone {path}")),
                     Difference::Unreadable(..) => None,
                 })
                 .collect();

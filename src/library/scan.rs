@@ -5,7 +5,7 @@
 //! moved is found at its new path before its old one is given to another file or called deleted, however
 //! far apart the two are.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,11 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 
-use super::brake::{Brake, Verdict};
+use super::held::{Missed, Place, Vanished, Verdict};
 use super::passing_inodes::PassingInodes;
-use super::{Difference, Inbox, Missing, Reconcile, Replaced, Subtree, Walk, tie_together};
-use crate::disk::{Disk as _, Root};
-use crate::model::{Extensions, FsEvent, Index, LibraryPath, Origin, Quiet, Token};
+use super::release::Approval;
+use super::{Difference, Held, Inbox, Missing, Reconcile, Replaced, Retry, Subtree, Unreadable, Walk, tie_together};
+use crate::disk::{Disk as _, Entry, Root};
+use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Row, Token};
 
 /// Hints between the walking thread and the chain: enough that neither waits for the other's rhythm.
 const AHEAD: usize = 512;
@@ -27,33 +28,33 @@ const AHEAD: usize = 512;
 /// Vanished paths that one walk remembers. Where there are more, the rest is left to the next walk.
 const MOST_GONE: usize = 100_000;
 
+/// How long looks at paths that hold another file wait for a walk to find their old files.
+const WALK_LIMIT: Duration = Duration::from_secs(3);
+
 /// Paths with another file that one walk remembers. More are looked at with the first wave.
 const MOST_REPLACED: usize = 100_000;
 
 /// Walks that may run at once: a new album must not wait for the walk of everything.
 const WALKS_AT_ONCE: usize = 4;
 
-/// How soon a walk of everything looks again at deletes that are held.
-const HELD_RECHECK: Duration = Duration::from_mins(1);
-
-/// How soon a directory that could not be read is tried again.
-const UNREADABLE_RECHECK: Duration = Duration::from_mins(5);
+/// How soon a walk of everything is repeated that could not be finished, or remembered too little.
+const WALK_AGAIN: Duration = Duration::from_mins(1);
 
 /// What walks need to know.
 #[derive(Clone, Debug)]
 pub struct Scanner<I> {
     /// The library.
     pub root: Arc<Root>,
-    /// Which files matter.
-    pub extensions: Extensions,
     /// What was committed.
     pub index: I,
     /// Whether a changed ctime alone is no difference.
     pub ignore_ctime: bool,
-    /// What holds mass deletes.
-    pub brake: Brake,
+    /// What holds deletes in doubt.
+    pub held: Held,
     /// What holds deletes until it is sure that the file has no other name by now.
     pub missing: Missing,
+    /// What cannot be read.
+    pub unreadable: Unreadable,
     /// How far walks have come.
     pub tally: Arc<Tally>,
 }
@@ -74,10 +75,14 @@ pub struct Tally {
 pub struct WalkReport {
     /// Paths that hold another file than the index has there, in order; no more than a bound.
     pub replaced: Vec<Replaced>,
-    /// Indexed paths at which nothing was, in order; no more than a bound.
-    pub gone: Vec<LibraryPath>,
+    /// Indexed paths that the rules leave out now, in order; no more than a bound.
+    pub left_out: Vec<LibraryPath>,
     /// How many there were in all.
-    pub gone_in_all: u64,
+    pub left_out_in_all: u64,
+    /// Indexed paths at which nothing was.
+    pub vanished: Vanished,
+    /// What a person approved of before this walk began.
+    approval: Option<Approval>,
     /// Paths that could not be read, and why.
     pub unreadable: Vec<(LibraryPath, String)>,
     /// Why the index could not be read to its end; then nothing is said of what is gone.
@@ -89,8 +94,8 @@ pub struct WalkReport {
 /// What may be told of what a walk missed.
 #[derive(Debug, Default)]
 pub struct Deletions {
-    /// Paths that may be called gone.
-    pub gone: Vec<LibraryPath>,
+    /// Looks at what may be called gone.
+    pub gone: Vec<FsEvent>,
     /// How soon everything is to be walked again for the rest.
     pub walk_again: Option<Duration>,
 }
@@ -106,8 +111,14 @@ impl WalkReport {
     /// Adds what a later walk found.
     pub fn append(&mut self, mut later: Self) {
         self.replaced.append(&mut later.replaced);
-        self.gone.append(&mut later.gone);
-        self.gone_in_all += later.gone_in_all;
+        // A later walk of a subtree may have missed what the walk of everything missed already.
+        let known: HashSet<&LibraryPath> = self.vanished.here.iter().chain(&self.vanished.approved).collect();
+        later.vanished.here.retain(|path| !known.contains(path));
+        self.vanished.here_in_all += later.vanished.here.len() as u64;
+        self.vanished.here.append(&mut later.vanished.here);
+        self.approval = self.approval.take().or(later.approval);
+        self.left_out.append(&mut later.left_out);
+        self.left_out_in_all += later.left_out_in_all;
         self.unreadable.append(&mut later.unreadable);
         self.failure = self.failure.take().or(later.failure);
     }
@@ -128,6 +139,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             let mut report = WalkReport { generation: scanner.root.generation(), ..WalkReport::default() };
             if subtrees.iter().any(LibraryPath::is_root) {
                 scanner.root.ask_servers();
+                scanner.root.identify_mounts();
+                report.approval = scanner.held.take_approval();
             }
             for subtree in subtrees {
                 if !scanner.walk_one(subtree, origin, &hints, &mut report) {
@@ -148,7 +161,9 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         report: &mut WalkReport,
     ) -> bool {
         let mut noticed = PassingInodes::default();
-        let walk = Walk::new(&self.root, &self.extensions, subtree.clone());
+        let walk = Walk::new(&self.root, subtree.clone());
+        let whole_library = subtree.is_root();
+        let mut nearest = None;
         for difference in Reconcile::new(walk, &self.index, subtree, self.ignore_ctime) {
             match difference {
                 Ok(Difference::Same(was, now)) => {
@@ -173,11 +188,13 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                         return false;
                     }
                 }
-                Ok(Difference::Gone(path)) => {
-                    report.gone_in_all += 1;
-                    if report.gone.len() < MOST_GONE {
-                        report.gone.push(path);
-                    }
+                Ok(Difference::Gone(path, _)) if self.root.is_left_out(&path) => {
+                    report.left_out_in_all += 1;
+                    push_bounded(&mut report.left_out, path);
+                }
+                Ok(Difference::Gone(path, mount)) => {
+                    let is_away = whole_library && self.is_away(&path, mount, &mut nearest);
+                    self.sort(path, is_away.then_some(mount), report);
                 }
                 Ok(Difference::Unreadable(path, error)) => report.unreadable.push((path, error.to_string())),
                 Err(error) => {
@@ -190,37 +207,96 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         true
     }
 
-    /// The paths of `report` that still have a row, if they and so many may be called gone.
-    pub fn deletions(&self, report: &WalkReport, whole_library: bool) -> Deletions {
-        let still_indexed = |path: &&LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
-        let missed: Vec<LibraryPath> = report.gone.iter().filter(still_indexed).cloned().collect();
-        if !whole_library {
-            return Deletions { gone: self.missing.beneath_a_subtree(missed), walk_again: None };
+    /// Whether the mount that the file at `path` was on is not there. `nearest` remembers the mount of the last
+    /// path's directory.
+    fn is_away(&self, path: &LibraryPath, mount: MountId, nearest: &mut Option<(LibraryPath, MountId)>) -> bool {
+        let parent = path.parent().unwrap_or_else(LibraryPath::root);
+        if let Some((known, nearest_mount)) = nearest
+            && *known == parent
+        {
+            return *nearest_mount != mount && !self.root.is_elsewhere(mount, path);
         }
-        let beyond_the_bound = report.gone_in_all - report.gone.len() as u64;
-        let count = missed.len() as u64 + beyond_the_bound;
-        let gone = self.missing.twice(missed, report.generation);
-        let left_over = count - gone.len() as u64;
-        let indexed = self.index.len().unwrap_or(0);
-        let gone = match self.brake.judge(count, left_over, indexed) {
-            Verdict::Pass => gone,
-            Verdict::NewlyHeld => {
-                tracing::warn!(
-                    held = count,
-                    indexed,
-                    "so much of the library is missing that it looks unmounted: no delete is published until the \
-                     files are back, or `file-watcher approve` says that they are gone"
-                );
-                Vec::new()
+        // Of what cannot be found out, or is there again, the look decides.
+        let Ok(Entry::Missing { nearest_mount }) = self.root.entry(path) else { return false };
+        *nearest = Some((parent, nearest_mount));
+        nearest_mount != mount && !self.root.is_elsewhere(mount, path)
+    }
+
+    /// Sorts a path at which nothing was; `away` is its mount if that is gone.
+    fn sort(&self, path: LibraryPath, away: Option<MountId>, report: &mut WalkReport) {
+        let WalkReport { vanished, approval, .. } = report;
+        let place = away.map(|mount| Place::of_mount(&path, mount, self.root.mounts().get(mount).as_ref()));
+        if let Some(approval) = approval {
+            let is_approved = match &place {
+                Some(place) => approval.covers_away(&path, place),
+                None => approval.covers_here(&path),
+            };
+            if is_approved {
+                vanished.approved_in_all += 1;
+                vanished.approved_away += u64::from(place.is_some());
+                push_bounded(&mut vanished.approved, path);
+                return;
             }
-            Verdict::StillHeld => Vec::new(),
-        };
-        let walk_again = if beyond_the_bound > 0 || self.brake.held() > 0 {
-            Some(HELD_RECHECK)
+            let (here, away) = &mut vanished.beneath_approval;
+            *(if place.is_some() { away } else { here }) += u64::from(approval.is_about(&path));
+        }
+        if let Some(place) = place {
+            vanished.away.add(place, 1);
         } else {
-            (left_over > 0).then_some(Duration::ZERO)
+            vanished.here_in_all += 1;
+            push_bounded(&mut vanished.here, path);
+        }
+    }
+
+    /// Leaves out of `report` the missing paths whose rows `is_elsewhere` knows better about.
+    pub fn leave_out(&self, report: &mut WalkReport, is_elsewhere: impl Fn(&Row) -> bool) {
+        let vanished = &mut report.vanished;
+        let before = vanished.here.len();
+        vanished.here.retain(|path| !matches!(self.index.row(path), Ok(Some(row)) if is_elsewhere(&row)));
+        vanished.here_in_all -= (before - vanished.here.len()) as u64;
+    }
+
+    /// Looks at the paths of `report` that still have a row, if they may be called gone.
+    pub fn deletions(&self, report: WalkReport, whole_library: bool) -> Deletions {
+        let WalkReport { mut vanished, approval, generation, mut left_out, left_out_in_all, .. } = report;
+        let still_indexed = |path: &LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
+        let look = |path| FsEvent { quiet: Quiet::Gone, is_indexed: true, ..found(path, Origin::Scan, generation) };
+        // What the rules leave out is deleted because a person asked for it, so nothing holds it.
+        let is_more_left_out = left_out_in_all > left_out.len() as u64;
+        left_out.retain(still_indexed);
+        let left_out = left_out.into_iter().map(look);
+        if !whole_library {
+            vanished.here.retain(still_indexed);
+            let gone = self.missing.beneath_a_subtree(vanished.here).into_iter().map(look);
+            let walk_again = is_more_left_out.then_some(Duration::ZERO);
+            return Deletions { gone: left_out.chain(gone).collect(), walk_again };
+        }
+        let beyond_the_bound = vanished.here_in_all - vanished.here.len() as u64;
+        let found = vanished.approved.len();
+        vanished.here.retain(still_indexed);
+        vanished.approved.retain(still_indexed);
+        vanished.here_in_all = vanished.here.len() as u64 + beyond_the_bound;
+        vanished.approved_in_all -= (found - vanished.approved.len()) as u64;
+        vanished.approved_away = vanished.approved_away.min(vanished.approved_in_all);
+        let missed = vanished.here.iter().chain(&vanished.approved).cloned().collect();
+        let missed = Missed {
+            sure: self.missing.twice(missed, generation).into_iter().collect(),
+            // One that cannot be listed holds nothing, as far as anybody can tell.
+            root_is_empty: !vanished.here.is_empty() && self.root.is_bare().unwrap_or(true),
+            indexed: self.index.len().unwrap_or(0).saturating_sub(left_out_in_all),
+            vanished,
         };
-        Deletions { gone, walk_again }
+        let mounts = self.root.mounts();
+        let Verdict { gone, approved, left_over } = self.held.judge(missed, approval, |mount| mounts.get(mount));
+        let approved =
+            approved.into_iter().map(|(path, token)| FsEvent { approved: true, holds: vec![token], ..look(path) });
+        let walk_again = match left_over {
+            _ if is_more_left_out => Some(Duration::ZERO),
+            0 => None,
+            _ if beyond_the_bound > 0 => Some(WALK_AGAIN),
+            _ => Some(Duration::ZERO),
+        };
+        Deletions { gone: left_out.chain(gone.into_iter().map(look)).chain(approved).collect(), walk_again }
     }
 
     /// Walks every subtree that is marked in `inbox`, for ever. What is gone is pushed to `inbox` in the end.
@@ -243,6 +319,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         recent: Arc<Rounds>,
     ) -> impl Stream<Item = FsEvent> {
         async_stream::stream! {
+            let mut subtrees = subtrees;
             let whole_library = subtrees.iter().any(|subtree| subtree.path.is_root());
             let Some(_turn) = recent.turn(whole_library).await else { return };
             let looks = TaskTracker::new();
@@ -253,13 +330,24 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             let paths = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
             let (hints, report) = self.walk(paths, origin);
             let first_wave = TaskTracker::new();
+            // A file that is found elsewhere by this walk may have left a path that is being looked at now.
+            let own_group = inbox.renames().begin(WALK_LIMIT);
+            let mut members = vec![own_group.join()];
+            let of_subtrees = subtrees.iter_mut().flat_map(|subtree| std::mem::take(&mut subtree.members));
+            members.extend(of_subtrees);
+            let join = |hint: &mut FsEvent| hint.ties.member_of.extend(members.iter().map(|it| it.group().join()));
             for await hint in hints {
                 let mut hint = inbox.doubting(hint);
+                join(&mut hint);
                 hint.walks.extend([Token::new(looks.token()), Token::new(first_wave.token())]);
                 yield hint;
             }
             let Ok(mut report) = report.await else { return };
-            let replaced = report.replaced_hints(origin);
+            let mut replaced = report.replaced_hints(origin);
+            members.remove(0);
+            let join = |hint: &mut FsEvent| hint.ties.member_of.extend(members.iter().map(|it| it.group().join()));
+            replaced.iter_mut().for_each(join);
+            drop(members);
             if !replaced.is_empty() {
                 first_wave.close();
                 first_wave.wait().await;
@@ -271,6 +359,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             }
             looks.close();
             tokio::spawn(async move {
+                let walked: Vec<LibraryPath> = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
+                self.note_unreadable(&walked, &report, &inbox);
                 self.finish(report, origin, earlier, inbox).await;
                 // Until now anything beneath them may have been other than the index has it.
                 drop(subtrees);
@@ -278,17 +368,34 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
     }
 
-    /// Waits until everything that this and earlier rounds found was looked at, then tells of what is gone.
-    async fn finish(self, report: WalkReport, origin: Origin, rounds: Vec<TaskTracker>, inbox: Inbox) {
+    /// Logs what cannot be read, and what can be read again, each once, and asks for another walk of the former.
+    fn note_unreadable(&self, walked: &[LibraryPath], report: &WalkReport, inbox: &Inbox) {
         for (path, error) in &report.unreadable {
-            tracing::warn!(path = %path.under(self.root.path()).display(), %error, "cannot be read; its files stay as they were");
+            let Retry { is_news, wait } = self.unreadable.failed(path, error);
+            let shown = path.under(self.root.path());
+            if is_news {
+                tracing::warn!(path = %shown.display(), %error, "cannot be read; its files stay as they were");
+            } else {
+                tracing::debug!(path = %shown.display(), %error, "still cannot be read");
+            }
             if !path.is_root() {
-                inbox.mark(path.clone(), UNREADABLE_RECHECK);
+                inbox.mark(path.clone(), wait);
             }
         }
+        if report.failure.is_none() {
+            let unreadable: Vec<&LibraryPath> = report.unreadable.iter().map(|(path, _)| path).collect();
+            for path in self.unreadable.walked(walked, &unreadable) {
+                let path = path.under(self.root.path());
+                tracing::info!(path = %path.display(), "can be read again, or is gone");
+            }
+        }
+    }
+
+    /// Waits until everything that this and earlier rounds found was looked at, then tells of what is gone.
+    async fn finish(self, report: WalkReport, origin: Origin, rounds: Vec<TaskTracker>, inbox: Inbox) {
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the index could not be read; the walk is repeated");
-            inbox.mark(LibraryPath::root(), HELD_RECHECK);
+            inbox.mark(LibraryPath::root(), WALK_AGAIN);
             return;
         }
         for round in rounds {
@@ -299,13 +406,18 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             return;
         }
         let whole_library = origin == Origin::Scan;
-        let generation = report.generation;
-        let scanner = self.clone();
-        let deletions = tokio::task::spawn_blocking(move || scanner.deletions(&report, whole_library)).await;
-        let Deletions { gone, walk_again } = deletions.unwrap_or_default();
-        for path in gone {
+        let Deletions { gone, walk_again } = if report.unreadable.iter().any(|(path, _)| path.is_root()) {
+            // Nothing was walked, so nothing new is known of what is held.
+            self.held.not_walked();
+            Deletions::default()
+        } else {
+            let scanner = self.clone();
+            let deletions = tokio::task::spawn_blocking(move || scanner.deletions(report, whole_library)).await;
+            deletions.unwrap_or_default()
+        };
+        for look in gone {
             // What has another name since the walk is looked at there first.
-            inbox.push(FsEvent { quiet: Quiet::Gone, ..found(path, origin, generation) });
+            inbox.push(FsEvent { origin, ..look });
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
@@ -314,6 +426,12 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         if let Some(wait) = walk_again {
             inbox.mark(LibraryPath::root(), wait);
         }
+    }
+}
+
+fn push_bounded(paths: &mut Vec<LibraryPath>, path: LibraryPath) {
+    if paths.len() < MOST_GONE {
+        paths.push(path);
     }
 }
 
@@ -383,7 +501,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::model::{FileStat, MountId, Row};
+    use crate::model::FileStat;
 
     #[derive(Clone)]
     struct NoRows;
@@ -424,17 +542,80 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rows_that_the_rules_leave_out_are_not_for_the_brake_or_a_second_walk() {
+        /// Every path has a row.
+        #[derive(Clone)]
+        struct Rows;
+
+        impl Index for Rows {
+            type Error = Infallible;
+
+            fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Infallible> {
+                Ok(Some(Row::forgotten(path.clone(), MountId::default())))
+            }
+
+            fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
+                Ok(Vec::new())
+            }
+
+            fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
+                Ok(Vec::new())
+            }
+
+            fn rows_after(
+                &self,
+                _: &LibraryPath,
+                after: Option<&LibraryPath>,
+                _: usize,
+            ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
+                let stat = FileStat { inode: 1, size: 1, ..FileStat::default() };
+                let names = ["flac", "txt"].into_iter().flat_map(|kind| (10..22).map(move |at| format!("{at}.{kind}")));
+                let mut paths: Vec<_> = names.map(|name| (LibraryPath::from(name.as_str()), stat)).collect();
+                paths.sort_by(|(one, _), (other, _)| one.cmp(other));
+                Ok(if after.is_some() { Vec::new() } else { paths })
+            }
+
+            fn len(&self) -> Result<u64, Infallible> {
+                Ok(24)
+            }
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        let unwatched = crate::stream::Holds::new();
+        let scanner = Scanner {
+            root: Arc::new(Root::open(folder.path()).unwrap()),
+            index: Rows,
+            ignore_ctime: false,
+            held: Held::new(50, Duration::from_hours(1)),
+            missing: Missing::new(unwatched.clone()),
+            unreadable: Unreadable::new(Duration::ZERO),
+            tally: Arc::default(),
+        };
+        let _polled = unwatched.hold(LibraryPath::root());
+        for whole_library in [false, true] {
+            let (hints, report) = scanner.walk(vec![LibraryPath::root()], Origin::Scan);
+            assert_eq!(hints.count().await, 0);
+            let report = report.await.unwrap();
+            assert_eq!((report.vanished.here.len(), report.left_out.len()), (12, 12));
+            let left_out = report.left_out.clone();
+            let gone: Vec<_> = scanner.deletions(report, whole_library).gone.into_iter().map(|it| it.path).collect();
+            assert_eq!(gone, left_out);
+        }
+        assert_eq!(scanner.held.count(), 12, "of twelve rows that the rules are for, all are gone");
+    }
+
+    #[tokio::test]
     async fn what_is_walked_is_in_doubt_until_all_that_was_found_there_was_looked_at() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("a")).unwrap();
         std::fs::write(folder.path().join("a/x.mp3"), b"").unwrap();
         let scanner = Scanner {
             root: Arc::new(Root::open(folder.path()).unwrap()),
-            extensions: Extensions::default(),
             index: NoRows,
             ignore_ctime: false,
-            brake: Brake::new(50),
+            held: Held::new(50, Duration::from_hours(1)),
             missing: Missing::default(),
+            unreadable: Unreadable::new(Duration::ZERO),
             tally: Arc::default(),
         };
         let inbox = Inbox::new();

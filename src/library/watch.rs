@@ -14,7 +14,7 @@ use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatch
 use super::Inbox;
 use crate::disk::Root;
 use crate::failpoint::failpoint;
-use crate::model::{Extensions, FsEvent, LibraryPath, Origin, Quiet, RenameGroup, Ties};
+use crate::model::{FsEvent, IGNORE_FILE, LibraryPath, Origin, Quiet, RenameGroup, Ties};
 
 /// How long a directory that went away is left alone, so that its other name is walked first and
 /// its files are seen as moved.
@@ -29,6 +29,10 @@ const LONGEST_BURST: Duration = Duration::from_secs(1);
 
 /// How long a look waits for the others of its burst.
 const BURST_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long an ignore file that was made is left alone, for its close tells when it is written; one that is
+/// linked into place is never closed.
+const NEW_IGNORE_FILE_WAIT: Duration = Duration::from_secs(1);
 
 /// Renames whose second half did not come yet; they come within microseconds of each other.
 const RENAMES_REMEMBERED: usize = 4096;
@@ -67,8 +71,6 @@ pub struct Handler {
     pub root: Arc<Root>,
     /// Which directory it is, of all that it has been.
     pub generation: u64,
-    /// Which files matter.
-    pub extensions: Extensions,
     /// Where hints go.
     pub inbox: Inbox,
     /// Mounts that do not answer, and are not to be touched.
@@ -186,6 +188,8 @@ struct Burst {
 struct Went {
     path: LibraryPath,
     marked: bool,
+    /// The renames that it belongs to.
+    group: RenameGroup,
 }
 
 impl Translator {
@@ -201,7 +205,7 @@ impl Translator {
             burst.last = now;
             return burst.group.clone();
         }
-        let group = RenameGroup::new(BURST_LIMIT);
+        let group = self.handler.inbox.renames().begin(BURST_LIMIT);
         self.burst = Some(Burst { group: group.clone(), began: now, last: now });
         group
     }
@@ -216,7 +220,12 @@ impl Translator {
     }
 
     fn fail(&mut self, error: &notify::Error) {
+        let root = &self.handler.root;
+        let is_left_out =
+            |path: &PathBuf| LibraryPath::beneath(root.path(), path).is_some_and(|path| root.is_left_out(&path));
         match &error.kind {
+            // Nobody misses what happens there. Errors are rare enough to ask the disk.
+            ErrorKind::Io(_) if !error.paths.is_empty() && error.paths.iter().all(is_left_out) => {}
             ErrorKind::MaxFilesWatch => self.trouble(WatchTrouble::OutOfWatches),
             ErrorKind::Io(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 let refused =
@@ -248,15 +257,18 @@ impl Translator {
         let Some(path) = event.paths.first() else { return };
         let Some(here) = LibraryPath::beneath(self.handler.root.path(), path) else { return };
         tracing::trace!(path = %here, kind = ?event.kind, rename = event.tracker(), "the kernel tells");
-        // What has no name of an audio file may have one by a link.
-        let is_audio = self.handler.extensions.matches(&here) || !self.handler.root.other_paths(&here).is_empty();
+        if here.name() == IGNORE_FILE {
+            self.rules_may_have_changed(&here, event.kind);
+        }
+        if self.is_left_out(&here) {
+            self.left_out(&here, path, event);
+            return;
+        }
+        let is_audio = self.is_audio(&here);
         match event.kind {
-            EventKind::Create(CreateKind::Folder) => {
-                self.maybe_unwatched(&here);
-                self.mark(here, NEW_DIRECTORY_WAIT);
-            }
+            EventKind::Create(CreateKind::Folder) => self.mark_new(here),
             EventKind::Create(_) if is_audio => self.content_may_have_changed(here, Quiet::Created, false),
-            EventKind::Create(_) if self.is_to_be_walked(path) => drop(self.mark(here, NEW_DIRECTORY_WAIT)),
+            EventKind::Create(_) if self.is_to_be_walked(path) => self.mark_new(here),
             EventKind::Access(AccessKind::Close(AccessMode::Write)) if is_audio => {
                 self.content_may_have_changed(here, Quiet::Closed, true);
             }
@@ -291,6 +303,47 @@ impl Translator {
         }
     }
 
+    fn is_audio(&self, path: &LibraryPath) -> bool {
+        let root = &self.handler.root;
+        // What has no name of an audio file may have one by a link.
+        root.rules().extensions().matches(path) || !root.other_paths(path).is_empty()
+    }
+
+    /// Whether nothing of what happens at a path is published, under this path or that of a link.
+    fn is_left_out(&self, path: &LibraryPath) -> bool {
+        let root = &self.handler.root;
+        root.is_known_to_be_left_out(path)
+            && (!root.follows_links() || (root.other_paths(path).is_empty() && root.links_to_beneath(path).is_empty()))
+    }
+
+    /// Something happened at a path that is left out. Only the other half of a rename may matter: a directory that
+    /// was moved here is gone from where it was, a file has to be no directory.
+    fn left_out(&mut self, here: &LibraryPath, absolute: &Path, event: &Event) {
+        if event.kind == EventKind::Modify(ModifyKind::Name(RenameMode::To)) {
+            let from = event.tracker().and_then(|tracker| self.renames.remove(&tracker));
+            self.unmark_if_no_directory(from.as_ref(), absolute);
+        }
+        tracing::trace!(path = %here, "left out by the rules");
+    }
+
+    /// The ignore file of a directory changed: what it says is found out by a walk.
+    fn rules_may_have_changed(&self, ignore_file: &LibraryPath, kind: EventKind) {
+        let Handler { root, .. } = &self.handler;
+        let Some(directory) = ignore_file.parent() else { return };
+        let wait = match kind {
+            EventKind::Create(_) => NEW_IGNORE_FILE_WAIT,
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_))
+            | EventKind::Remove(_) => NEW_DIRECTORY_WAIT,
+            _ => return,
+        };
+        if root.follows_links() {
+            // It applies by every link that leads here.
+            root.forget_ignore_files(&LibraryPath::root());
+        }
+        self.mark(directory, wait);
+    }
+
     fn content_may_have_changed(&self, path: LibraryPath, quiet: Quiet, written: bool) {
         let complete_at = written.then(SystemTime::now);
         let hint = FsEvent { written, complete_at, ..self.hint(path, quiet) };
@@ -313,6 +366,13 @@ impl Translator {
         self.mark_by(subtree, |inbox, path| inbox.mark(path, wait))
     }
 
+    /// Asks for a walk of a directory that is new here. It may hold files that have just left other names.
+    fn mark_new(&mut self, directory: LibraryPath) {
+        self.maybe_unwatched(&directory);
+        let member = self.rename_group().join();
+        self.mark_by(directory, |inbox, path| inbox.mark_new(path, NEW_DIRECTORY_WAIT, Arc::clone(&member)));
+    }
+
     /// The same, where the directory went away.
     fn mark_gone(&self, subtree: LibraryPath) -> bool {
         self.mark_by(subtree, |inbox, path| inbox.mark_gone(path, GONE_DIRECTORY_WAIT))
@@ -320,6 +380,8 @@ impl Translator {
 
     fn mark_by(&self, subtree: LibraryPath, mark: impl Fn(&Inbox, LibraryPath) -> bool) -> bool {
         let Handler { root, inbox, .. } = &self.handler;
+        // Another directory may have its name now.
+        root.forget_ignore_files(&subtree);
         for path in root.other_paths(&subtree).into_iter().chain(root.links_to_beneath(&subtree)) {
             mark(inbox, path);
         }
@@ -338,16 +400,16 @@ impl Translator {
 
     fn name_went(&mut self, path: LibraryPath, is_audio: bool, tracker: Option<usize>) {
         let mut marked = false;
+        let group = self.rename_group();
         if is_audio {
-            let ties = Ties { left_in: vec![self.rename_group()], ..Ties::default() };
-            self.push(FsEvent { ties, ..self.hint(path.clone(), Quiet::Gone) });
+            self.push(self.hint(path.clone(), Quiet::Gone));
         } else {
             // It may have been a directory, of which only its own name is told.
             marked = self.mark_gone(path.clone());
         }
         if let Some(tracker) = tracker {
             self.rename_order.push_back(tracker);
-            self.renames.insert(tracker, Went { path, marked });
+            self.renames.insert(tracker, Went { path, marked, group });
             if self.rename_order.len() > RENAMES_REMEMBERED
                 && let Some(oldest) = self.rename_order.pop_front()
             {
@@ -360,20 +422,16 @@ impl Translator {
         let from = tracker.and_then(|tracker| self.renames.remove(&tracker));
         if self.is_to_be_walked(absolute) {
             // Its files tell nothing of their own.
-            self.maybe_unwatched(&path);
-            self.mark(path, NEW_DIRECTORY_WAIT);
+            self.mark_new(path);
             return;
         }
-        // It was a file after all, and not one of ours; or a directory that is already somewhere else.
-        if let Some(Went { path, marked: true }) = &from
-            && absolute.symlink_metadata().is_ok()
-        {
-            self.handler.inbox.unmark(path);
-        }
+        self.unmark_if_no_directory(from.as_ref(), absolute);
         if is_audio {
-            let member_of = vec![self.rename_group().join()];
+            let group = from.as_ref().map_or_else(|| self.rename_group(), |from| from.group.clone());
+            let member_of = vec![group.join()];
             let ties = Ties { member_of, ..Ties::default() };
-            let Handler { inbox, extensions, .. } = &self.handler;
+            let Handler { inbox, root, .. } = &self.handler;
+            let extensions = root.rules().extensions();
             // Now, and not only when it is looked at: what resolves a doubt until then finds the old name gone.
             // What was written under a name that is none of ours was not told.
             let is_known = |from: &LibraryPath| extensions.matches(from) && !inbox.doubts().cover(from);
@@ -383,6 +441,17 @@ impl Translator {
             let hint = FsEvent { complete_at, renamed_from, ties, ..self.hint(path, Quiet::Renamed) };
             // The doubt goes with the file: it may get a third name before anybody has looked at it.
             self.push(if is_certain { hint } else { inbox.doubting(hint) });
+        }
+    }
+
+    /// What went by another name may have been a directory, which was to be walked. If it has a name again and is
+    /// no directory, it was a file, and not one of ours; or a directory that is already somewhere else.
+    fn unmark_if_no_directory(&self, from: Option<&Went>, now: &Path) {
+        if let Some(Went { path, marked: true, .. }) = from
+            && now.symlink_metadata().is_ok()
+            && !self.is_to_be_walked(now)
+        {
+            self.handler.inbox.unmark(path);
         }
     }
 }
@@ -409,7 +478,6 @@ mod tests {
         let handler = Handler {
             root: Arc::new(Root::open(root).unwrap()),
             generation: 0,
-            extensions: Extensions::default(),
             inbox: Inbox::new(),
             avoided: Vec::new(),
             trouble: Arc::new(|trouble| panic!("{trouble:?}")),
@@ -436,6 +504,69 @@ mod tests {
         for in_doubt in ["old/a.mp3", "old", ""] {
             let _doubt = inbox.doubts().hold(in_doubt.into());
             assert_eq!(rename(2), None, "{in_doubt:?}");
+        }
+    }
+
+    #[test]
+    fn what_happens_at_a_path_that_is_left_out_goes_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        for directory in ["album/@eaDir/inside", "deep/ignored"] {
+            std::fs::create_dir_all(folder.path().join(directory)).unwrap();
+        }
+        std::fs::write(folder.path().join("deep/.ignore-music"), "ignored/").unwrap();
+        let mut translator = translator(folder.path());
+        let (root, inbox) = (Arc::clone(&translator.handler.root), translator.handler.inbox.clone());
+        for directory in ["", "album", "deep"] {
+            root.list(&directory.into()).unwrap();
+        }
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        for path in ["album/@eaDir/x.mp3", "album/@eaDir", "album/@eaDir/inside", "album/._x.mp3", "deep/ignored/x.mp3"]
+        {
+            for kind in [
+                EventKind::Create(CreateKind::File),
+                EventKind::Create(CreateKind::Folder),
+                closed,
+                renamed(RenameMode::From),
+                renamed(RenameMode::To),
+                EventKind::Remove(RemoveKind::File),
+                EventKind::Remove(RemoveKind::Folder),
+            ] {
+                translator.translate(&Event::new(kind).add_path(folder.path().join(path)).set_tracker(1));
+                assert!(inbox.is_empty() && inbox.take_subtrees().is_empty(), "{path} {kind:?}");
+            }
+        }
+        assert!(translator.renames.is_empty());
+        translator.translate(&Event::new(closed).add_path(folder.path().join("album/x.mp3")));
+        assert_eq!(inbox.take_all().len(), 1);
+    }
+
+    #[test]
+    fn an_ignore_file_that_changes_has_its_directory_walked_and_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        let mut translator = translator(folder.path());
+        let (root, inbox) = (Arc::clone(&translator.handler.root), translator.handler.inbox.clone());
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        for (number, kind) in [
+            EventKind::Create(CreateKind::File),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            renamed(RenameMode::From),
+            renamed(RenameMode::To),
+            EventKind::Remove(RemoveKind::File),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let is_left_out = || root.is_left_out(&"a/x.mp3".into());
+            let before = is_left_out();
+            let pattern = if number % 2 == 0 { "*.mp3" } else { "*.flac" };
+            std::fs::write(folder.path().join("a/.ignore-music"), pattern).unwrap();
+            assert_eq!(is_left_out(), before);
+            translator.translate(&Event::new(kind).add_path(folder.path().join("a/.ignore-music")));
+            assert_eq!(is_left_out(), !before, "{kind:?}");
+            let marked: Vec<_> = inbox.take_subtrees().into_iter().map(|subtree| subtree.path.to_string()).collect();
+            assert!(marked.contains(&"a".to_owned()), "{kind:?}: {marked:?}");
         }
     }
 

@@ -66,8 +66,39 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    /// The most bytes that a body may have. Consumers rely on it.
+    pub const LONGEST_BODY: usize = 256 * 1024;
+
+    /// Whether the body is larger than a message may be.
+    pub fn is_too_large(&self) -> bool {
+        self.body.len() > Self::LONGEST_BODY
+    }
+
     /// `file.` and the event type.
     pub fn routing_key(&self) -> String {
         format!("file.{}", self.event_type)
     }
+}
+
+/// A message that can never be delivered as it is, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place in the store's sequence.
+    pub sequence: u64,
+    /// Why, in words for people and without secrets.
+    pub reason: String,
+}
+
+/// What a person wants to be done about parked messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParkedRequest {
+    /// List them, as one JSON object a line or as a table.
+    List {
+        /// Whether as JSON.
+        json: bool,
+    },
+    /// Deliver these sequence numbers again; all of them if none is given.
+    Retry(Vec<u64>),
+    /// Delete these sequence numbers; all of them if none is given.
+    Drop(Vec<u64>),
 }

@@ -26,9 +26,13 @@ pub struct FsEvent {
     pub renamed_from: Option<LibraryPath>,
     /// What ties it to other looks that have to be decided with it.
     pub ties: Ties,
+    /// The index has a row of this path: it is looked at even if the rules leave the path out.
+    pub is_indexed: bool,
     /// Which of the directories that were the root one after the other this speaks of: what is not in
     /// another one is not gone.
     pub generation: Option<u64>,
+    /// A person approved of the delete, so it is published even if the mount of the file is gone.
+    pub approved: bool,
     /// What the last look saw, when it found the file still changing.
     pub last_seen: Option<FileStat>,
     /// When that was first seen.
@@ -52,7 +56,9 @@ impl FsEvent {
             complete_at: None,
             renamed_from: None,
             ties: Ties::default(),
+            is_indexed: false,
             generation: None,
+            approved: false,
             last_seen: None,
             seen_at: None,
             attempt: 0,
@@ -74,6 +80,8 @@ impl FsEvent {
             self.renamed_from = None;
         }
         self.written |= older.written;
+        self.is_indexed |= older.is_indexed;
+        self.approved |= older.approved;
         self.complete_at = self.complete_at.or(older.complete_at);
         if self.last_seen.is_none() {
             (self.last_seen, self.seen_at) = (older.last_seen, older.seen_at);

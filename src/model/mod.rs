@@ -2,17 +2,21 @@
 
 mod event;
 mod extensions;
+mod held;
 mod hint;
 mod path;
 mod renames;
+mod rules;
 mod settings;
 mod track;
 
-pub use event::{Change, FileEvent, Outgoing};
+pub use event::{Change, FileEvent, Outgoing, ParkedRequest, Refused};
 pub use extensions::{Extensions, ExtensionsError, FileType};
+pub use held::{HeldDeletes, HeldReason};
 pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
-pub use renames::{Member, RenameGroup, Ties};
+pub use renames::{Member, RenameGroup, RenameGroups, Ties};
+pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use settings::{InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
 pub use track::{Content, FileStat, Fingerprint, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 

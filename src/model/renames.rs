@@ -4,8 +4,8 @@
 //! came there are seen by different looks. A look at a path whose old file left must not be committed before
 //! the look that finds that file elsewhere, or the file would be published as deleted and created.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// A group of renames. Clones are the same group.
@@ -17,6 +17,28 @@ struct Group {
     /// Hints and looks that may still find a file of the group under its new name.
     members: AtomicUsize,
     limit: Duration,
+}
+
+/// The groups of renames that are going on. Clones are the same register.
+#[derive(Clone, Debug, Default)]
+pub struct RenameGroups(Arc<Mutex<Vec<Weak<Group>>>>);
+
+impl RenameGroups {
+    /// A new group, whose looks wait for each other no longer than `limit`.
+    pub fn begin(&self, limit: Duration) -> RenameGroup {
+        let group = RenameGroup::new(limit);
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.retain(|group| group.strong_count() > 0);
+        groups.push(Arc::downgrade(&group.0));
+        group
+    }
+
+    /// The groups that have members.
+    pub fn open(&self) -> Vec<RenameGroup> {
+        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = groups.iter().filter_map(Weak::upgrade).map(RenameGroup);
+        there.filter(|group| group.members() > 0).collect()
+    }
 }
 
 /// A hint or look that may find a file of the group under its new name. It counts until it is dropped.
@@ -69,7 +91,7 @@ impl Drop for Member {
 pub struct Ties {
     /// The groups of which this hint is a member: it may find a file under its new name.
     pub member_of: Vec<Arc<Member>>,
-    /// The groups in which the path's old file left this name.
+    /// The groups that may find the path's old file elsewhere.
     pub left_in: Vec<RenameGroup>,
 }
 
@@ -96,5 +118,17 @@ mod tests {
         assert_eq!((group.members(), clone.group().id()), (1, group.id()));
         drop(clone);
         assert_eq!(group.members(), 0);
+    }
+
+    #[test]
+    fn a_group_is_open_while_it_has_members() {
+        let groups = RenameGroups::default();
+        let (one, other) = (groups.begin(Duration::ZERO), groups.begin(Duration::ZERO));
+        let member = one.join();
+        assert_eq!(groups.open().iter().map(RenameGroup::id).collect::<Vec<_>>(), [one.id()]);
+        drop(member);
+        assert!(groups.open().is_empty());
+        drop((one, other));
+        assert_eq!(groups.0.lock().unwrap().iter().filter_map(Weak::upgrade).count(), 0);
     }
 }

@@ -104,6 +104,53 @@ pub struct Metadata {
     pub error: Option<String>,
 }
 
+impl Metadata {
+    /// The most bytes that one text may have, in UTF-8.
+    pub const LONGEST_TEXT: usize = 64 * 1024;
+
+    /// Adds to what is said of what could not be read or kept.
+    pub fn add_error(&mut self, error: &str) {
+        match &mut self.error {
+            Some(errors) => {
+                errors.push_str("; ");
+                errors.push_str(error);
+            }
+            None => self.error = Some(error.to_owned()),
+        }
+    }
+
+    /// Whether a text is longer than [`Self::LONGEST_TEXT`].
+    pub fn has_long_texts(&self) -> bool {
+        let others = [&self.format, &self.error].into_iter().flatten().map(String::as_str);
+        self.tags.present().map(|(_, text)| text).chain(others).any(|text| text.len() > Self::LONGEST_TEXT)
+    }
+
+    /// Cuts every text that is longer than [`Self::LONGEST_TEXT`], at the end of a character, and adds to the error
+    /// which those were.
+    pub fn cut_long_texts(&mut self) {
+        let error = self.error.as_mut().is_some_and(cut);
+        let format = self.format.as_mut().is_some_and(cut);
+        let tags = self.tags.texts_mut().into_iter().filter_map(|(name, text)| cut(text.as_mut()?).then_some(name));
+        let cut: Vec<&str> = tags.chain(format.then_some("format")).collect();
+        for name in cut {
+            self.add_error(&format!("{name} is cut to {} KiB", Self::LONGEST_TEXT / 1024));
+        }
+        if error {
+            self.add_error("this text is cut");
+        }
+    }
+}
+
+/// Cuts a text that is too long; returns whether it was.
+fn cut(text: &mut String) -> bool {
+    let is_too_long = text.len() > Metadata::LONGEST_TEXT;
+    if is_too_long {
+        text.truncate(text.floor_char_boundary(Metadata::LONGEST_TEXT));
+        text.shrink_to_fit();
+    }
+    is_too_long
+}
+
 /// The six tags that consumers know, each absent where the file has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tags {
@@ -140,6 +187,18 @@ impl Tags {
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+
+    /// The tags by name, to be changed.
+    pub fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 6] {
+        [
+            ("title", &mut self.title),
+            ("artist", &mut self.artist),
+            ("album", &mut self.album),
+            ("date", &mut self.date),
+            ("genre", &mut self.genre),
+            ("track", &mut self.track),
+        ]
     }
 }
 
@@ -207,7 +266,7 @@ pub enum Seen {
         stat: FileStat,
         /// Its content.
         content: Content,
-        /// The indexed paths from which it may have been moved here, best first; each was seen to be gone.
+        /// The indexed paths whose file this may be, best first; each was seen to be gone or to hold another file.
         candidates: Vec<LibraryPath>,
     },
 }
@@ -217,7 +276,43 @@ pub enum Seen {
 pub enum Content {
     /// It was read.
     Read(Track),
-    /// Nothing was read: it is what the row of this vanished path says, for it is that very file. The new row keeps
-    /// that row's ctime.
+    /// Nothing was read: it is what the row of this path says, for it is that very file, and the path was seen to
+    /// be gone or to hold another file. The new row keeps that row's ctime.
     MovedFrom(LibraryPath),
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_too_long_is_cut_and_named_beside_what_was_wrong_already() {
+        let mut metadata = Metadata { error: Some("it ends too early".to_owned()), ..Metadata::default() };
+        metadata.tags.title = Some("x".repeat(Metadata::LONGEST_TEXT + 1));
+        metadata.tags.artist = Some("y".repeat(Metadata::LONGEST_TEXT));
+        assert!(metadata.has_long_texts());
+        metadata.cut_long_texts();
+        assert!(!metadata.has_long_texts());
+        assert_eq!(metadata.tags.title.unwrap().len(), Metadata::LONGEST_TEXT);
+        assert_eq!(metadata.tags.artist.unwrap().len(), Metadata::LONGEST_TEXT);
+        assert_eq!(metadata.error.as_deref(), Some("it ends too early; title is cut to 64 KiB"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_text_is_as_long_as_it_may_be_and_what_fits_is_not_cut(pattern in "\\PC{1,5}", over in -9_i64..9) {
+            let length = Metadata::LONGEST_TEXT.saturating_add_signed(isize::try_from(over).unwrap());
+            let text = pattern.repeat(length / pattern.len() + 1);
+            let text = &text[..text.floor_char_boundary(length)];
+            let mut metadata = Metadata::default();
+            metadata.tags.album = Some(text.to_owned());
+            metadata.cut_long_texts();
+            let kept = metadata.tags.album.unwrap();
+            prop_assert!(text.starts_with(&kept) && kept.len() <= Metadata::LONGEST_TEXT);
+            prop_assert!(kept == text || kept.len() + 4 > Metadata::LONGEST_TEXT);
+            prop_assert_eq!(kept == text, metadata.error.is_none());
+        }
+    }
 }

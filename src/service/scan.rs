@@ -16,6 +16,10 @@ use crate::status::Summary;
 /// Walks that one scan makes at most, where the library changes under it.
 const MOST_WALKS: usize = 10;
 
+/// Times that one scan looks at everything: again only if a mount went away under it, or for approved deletes that
+/// one walk could not remember all of.
+const MOST_ROUNDS: usize = 100;
+
 /// Looks at a file that keeps changing before it is left to the next scan.
 const MOST_ATTEMPTS: u32 = 8;
 
@@ -76,20 +80,41 @@ async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
 
 impl Service {
     async fn index_once(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
+        for _ in 0..MOST_ROUNDS {
+            self.is_mount_missed.store(false, Ordering::Relaxed);
+            self.scanner.tally.seen.store(0, Ordering::Relaxed);
+            self.scanner.tally.unchanged.store(0, Ordering::Relaxed);
+            let is_more_left_out = self.index_everything(shutdown).await?;
+            let is_mount_missed = self.is_mount_missed.load(Ordering::Relaxed);
+            if shutdown.is_cancelled() || !(is_mount_missed || is_more_left_out || self.scanner.held.is_approved()) {
+                break;
+            }
+        }
+        self.note_held();
+        Ok(())
+    }
+
+    /// Walks everything and publishes what is new, then what is gone. Returns whether the rules leave out more rows
+    /// than one walk remembers.
+    async fn index_everything(&self, shutdown: &CancellationToken) -> Result<bool, ServiceError> {
         let mut found = WalkReport::default();
         let mut subtrees = vec![LibraryPath::root()];
         // Once, unless the library changes under the walk: then what changed is walked again.
-        for _ in 0..MOST_WALKS {
+        for walk in 0..MOST_WALKS {
             if subtrees.is_empty() || shutdown.is_cancelled() {
                 break;
             }
             let (hints, report) = self.scanner.walk(subtrees, Origin::Scan);
             self.index(hints, shutdown).await;
             self.finish_looks(shutdown).await;
-            let Ok(mut report) = report.await else { return Ok(()) };
+            let Ok(mut report) = report.await else { return Ok(false) };
             self.index(futures::stream::iter(report.replaced_hints(Origin::Scan)), shutdown).await;
             self.finish_looks(shutdown).await;
-            found.append(report);
+            if walk == 0 {
+                found = report;
+            } else {
+                found.append(report);
+            }
             subtrees = self.inbox.take_subtrees().into_iter().map(|subtree| subtree.path).collect();
         }
         if let Some(failure) = found.failure {
@@ -98,14 +123,16 @@ impl Service {
         for (path, error) in &found.unreadable {
             self.failed(path, &std::io::Error::other(error.clone()));
         }
-        if shutdown.is_cancelled() {
-            return Ok(());
+        if shutdown.is_cancelled() || found.unreadable.iter().any(|(path, _)| path.is_root()) {
+            return Ok(false);
         }
-        let gone = self.scanner.deletions(&found, true).gone;
-        let looks = gone.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Scan));
+        let is_more_left_out = found.left_out_in_all > found.left_out.len() as u64;
+        let scanner = self.scanner.clone();
+        let deletions = tokio::task::spawn_blocking(move || scanner.deletions(found, true)).await;
+        let looks = deletions.unwrap_or_default().gone.into_iter().map(|look| FsEvent { quiet: Quiet::Found, ..look });
         self.index(futures::stream::iter(looks), shutdown).await;
         self.finish_looks(shutdown).await;
-        Ok(())
+        Ok(is_more_left_out)
     }
 
     /// Looks at files that were found changing until they are finished, or for long enough.
@@ -129,12 +156,28 @@ impl Service {
 
     /// The files that were found changing and are worth another look.
     fn take_unfinished(&self) -> Vec<FsEvent> {
-        let (waiting, given_up): (Vec<FsEvent>, Vec<FsEvent>) =
-            self.inbox.take_all().into_iter().partition(|look| look.attempt <= MOST_ATTEMPTS);
+        let (waiting, given_up): (Vec<FsEvent>, Vec<FsEvent>) = self
+            .inbox
+            .take_all()
+            .into_iter()
+            .filter(|look| !self.is_left(look))
+            .partition(|look| look.attempt <= MOST_ATTEMPTS);
         for look in given_up {
             self.failed(&look.path, &std::io::Error::other("it keeps changing"));
         }
         waiting
+    }
+
+    /// Whether a file is left to the next scan: one that has been empty for less than a minute may be a download
+    /// that is about to begin.
+    fn is_left(&self, look: &FsEvent) -> bool {
+        let is_empty = look.last_seen.is_some_and(|stat| stat.size == 0);
+        let is_left = is_empty && matches!(look.quiet, Quiet::Again(wait) if wait > self.settings.settle);
+        if is_left {
+            self.counters.left.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(path = %look.path.under(self.root.path()).display(), "empty for less than a minute; left to the next scan");
+        }
+        is_left
     }
 
     fn summary(&self, begun: Instant) -> Summary {
@@ -147,7 +190,8 @@ impl Service {
             unchanged: unchanged_on_walk + self.counters.unchanged.load(Ordering::Relaxed),
             events,
             failed: self.counters.failed.load(Ordering::Relaxed),
-            held: self.scanner.brake.held(),
+            left: self.counters.left.load(Ordering::Relaxed),
+            held: self.scanner.held.count(),
             bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
             verified,
             took: begun.elapsed(),

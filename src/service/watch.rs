@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Service, ServiceError};
+use super::{Service, ServiceError, parked};
 use crate::control::{Control, Refusal, Request};
 use crate::disk::{Disk as _, MountEntry, Root, mounts_beneath};
-use crate::library::{Barrier, Handler, WatchTrouble, Watcher, silent_filesystem, silent_mounts};
+use crate::library::{
+    Barrier, Handler, Recheck, RecheckThread, WatchTrouble, Watcher, silent_filesystem, silent_mounts,
+};
 use crate::model::{LibraryPath, WatchMode};
 use crate::sink::Sink;
 use crate::status::Summary;
@@ -37,6 +39,7 @@ pub async fn watch(
     eyes.open().await;
     tracing::info!(root = %service.root.path().display(), "watching");
 
+    let _recheck = service.start_recheck();
     let scan = service.scanner.clone().rounds(service.inbox.clone(), Arc::clone(&eyes) as Arc<dyn Barrier>);
     let hints = futures::stream::select(service.inbox.hints(), scan);
     let work = async {
@@ -58,6 +61,8 @@ pub async fn watch(
         failed = service.deliver(sink) => failed,
         () = service.say_progress() => Ok(()),
         () = eyes.keep_open() => Ok(()),
+        () = service.keep_conditions() => Ok(()),
+        () = service.scanner.held.recheck(&service.inbox) => Ok(()),
         () = control.serve(|request| service.answer(request)) => Ok(()),
         () = service.replay_for_good(&shutdown) => Ok(()),
         () = stopped => Ok(()),
@@ -66,15 +71,34 @@ pub async fn watch(
 }
 
 impl Service {
+    /// Starts the slow walk for changes that cause no event, if regular walks are wanted at all.
+    fn start_recheck(&self) -> Option<RecheckThread> {
+        self.settings.rescan_interval?;
+        let recheck = Recheck {
+            root: Arc::clone(&self.root),
+            index: self.store.index().clone(),
+            ignore_ctime: self.settings.ignore_ctime,
+            inbox: self.inbox.clone(),
+        };
+        let started = recheck.spawn();
+        started.inspect_err(|error| tracing::warn!(%error, "changes without events are found by full walks only")).ok()
+    }
+
     async fn answer(&self, request: Request) -> Result<String, Refusal> {
         match request {
-            Request::Approve => match self.approve() {
-                0 => Ok("no delete is held; the next walk's deletes are approved".to_owned()),
-                held => Ok(format!("{held} held deletes are approved and will be published after the next walk")),
+            Request::Held(under) => match self.list_held(&under).await {
+                Some(held) => Ok(held.to_json()),
+                None => Err(Refusal::Failed("the first walk of the library is not done yet; ask again".to_owned())),
             },
+            Request::Approve(under) => Ok(self.approve(under).await),
             Request::Replay(under) => match self.begin_replay(under).await {
                 Ok(files) => Ok(format!("{files} files will be published again")),
                 Err(error @ ServiceError::NothingKnown(_)) => Err(Refusal::Impossible(error.to_string())),
+                Err(error) => Err(Refusal::Failed(error.to_string())),
+            },
+            Request::Parked(request) => match parked::answer(&self.store, request, true).await {
+                Ok(answer) => Ok(answer),
+                Err(error @ ServiceError::NotParked(_)) => Err(Refusal::Impossible(error.to_string())),
                 Err(error) => Err(Refusal::Failed(error.to_string())),
             },
         }
@@ -198,7 +222,6 @@ impl Eyes {
         Handler {
             root: Arc::clone(&service.root),
             generation: service.root.generation(),
-            extensions: service.settings.extensions.clone(),
             inbox: service.inbox.clone(),
             avoided: service.root.silent_places(),
             trouble: Arc::new(move |trouble| {
@@ -348,7 +371,7 @@ impl Eyes {
             tracing::error!("the watcher stopped; it is started again and everything is walked");
         } else {
             root.adopt()?;
-            // A walk of all that is there now makes up for what was asked for; and it has a brake.
+            // A walk of all that is there now makes up for what was asked for; and it holds deletes in doubt.
             self.service.inbox.unmark_all();
             let root = root.path().display();
             tracing::warn!(%root, "the library root is there again or another one; everything is walked");

@@ -9,6 +9,9 @@
 //! (`x-overflow: reject-publish`) may refuse a message and take the one behind it. So from the first
 //! refusal on messages go one by one, until a thousand of them were taken.
 //!
+//! A message for which the broker closes the channel, because of its size or whatever else is wrong with it, would be
+//! refused for ever. `suspects.rs` finds it; `deliver` goes on without it and says in the end which it was.
+//!
 //! `UNROUTABLE=auto` looks for somebody who listens among the keys of one batch. Where a batch holds
 //! only keys that no consumer binds, and nothing was routed on this connection yet, it waits, as the
 //! contract has it; `drop` is for consumers that bind few of the keys.
@@ -25,11 +28,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::broker_url::BrokerUrl;
 use super::connection::{self, Keeper, pauses};
 use super::delivery_status::{DeliveryStatus, Hold};
-use super::publish::{Fate, Link};
+use super::publish::{Fate, Link, LinkError};
 use super::rarely::Rarely;
+use super::refusal::{self, MessageRefusal};
+use super::suspects::{Suspects, Verdict};
 use super::tls::Tls;
-use super::{Deliver, SinkError};
-use crate::model::{Outgoing, Unroutable};
+use super::{Deliver, Reread, SinkError};
+use crate::message;
+use crate::model::{Outgoing, Refused, Unroutable};
 
 /// How many messages go one by one after one was refused.
 const CAREFUL: usize = 1_000;
@@ -48,6 +54,8 @@ pub struct AmqpSettings {
     pub broker: BrokerUrl,
     /// What `amqps` needs beyond the authorities that the system trusts.
     pub tls: Tls,
+    /// Reads both again before every connection; `None` if neither comes from files.
+    pub reread: Option<Reread>,
     /// Names the connection, as `file_watcher_{instance_id}`.
     pub instance_id: String,
     /// Told to the broker as a property of the connection.
@@ -68,6 +76,7 @@ impl AmqpSettings {
         Self {
             broker,
             tls: Tls::default(),
+            reread: None,
             instance_id: instance_id.to_owned(),
             watched_directory: watched_directory.to_owned(),
             exchange: "file_events".to_owned(),
@@ -88,6 +97,7 @@ pub struct Amqp {
     closing: DropGuard,
     /// How many messages still go one by one.
     careful: usize,
+    suspects: Suspects,
     let_go: LetGo,
     unroutable: Rarely,
     rejected: Rarely,
@@ -100,8 +110,7 @@ impl Amqp {
         let status = Arc::new(DeliveryStatus::default());
         let (links, link) = watch::channel(None);
         let closing = CancellationToken::new();
-        let keeper =
-            Keeper { settings: Arc::clone(&settings), status: Arc::clone(&status), links, closing: closing.clone() };
+        let keeper = Keeper::new(Arc::clone(&settings), Arc::clone(&status), links, closing.clone());
         Self {
             settings,
             status,
@@ -109,6 +118,7 @@ impl Amqp {
             keeper: tokio::spawn(keeper.run()),
             closing: closing.drop_guard(),
             careful: 0,
+            suspects: Suspects::default(),
             let_go: LetGo::default(),
             unroutable: Rarely::default(),
             rejected: Rarely::default(),
@@ -135,6 +145,49 @@ impl Amqp {
     async fn link(&mut self) -> Result<Arc<Link>, SinkError> {
         let found = self.links.wait_for(|link| link.as_ref().is_some_and(|link| link.is_open())).await;
         found.ok().and_then(|link| link.clone()).ok_or(SinkError::Abandoned)
+    }
+
+    /// Publishes messages, each as the suspicion against it demands. Where the connection was lost over that, waits
+    /// until it was taken back, and finds out whether one of these messages is to blame; returns whether it was lost.
+    async fn publish(&mut self, link: &Arc<Link>, messages: &[&Outgoing]) -> Result<(Vec<Fate>, bool), SinkError> {
+        let sent: Vec<&Outgoing> = messages.iter().map(|message| self.suspects.to_send(message)).collect();
+        let (fates, error) = link.publish(&sent).await;
+        let Some(error) = error else { return Ok((fates, false)) };
+        let replaced = |current: &Option<Arc<Link>>| !current.as_ref().is_some_and(|it| Arc::ptr_eq(it, link));
+        self.links.wait_for(replaced).await.map_err(|_| SinkError::Abandoned)?;
+        let refusal = [Some(&error), link.end()].into_iter().flatten().find_map(|error| match error {
+            LinkError::Broker(error) => refusal::of_message(error, &self.settings.broker),
+            _ => None,
+        });
+        if let Some(refusal) = refusal {
+            let unanswered: Vec<&Outgoing> =
+                sent.iter().zip(&fates).filter(|(_, fate)| **fate == Fate::Unknown).map(|(sent, _)| *sent).collect();
+            if let [suspect] = unanswered[..] {
+                let suspect = suspect.clone();
+                self.refused_alone(&suspect, refusal);
+            } else {
+                tracing::debug!(reason = refusal.reason, "one of several messages is refused; they go one by one");
+                self.careful = self.careful.max(messages.len());
+            }
+        }
+        Ok((fates, true))
+    }
+
+    fn refused_alone(&mut self, sent: &Outgoing, refusal: MessageRefusal) {
+        let reason = refusal.reason.clone();
+        let verdict = self.suspects.refused_alone(sent, refusal);
+        let (sequence, path) = (sent.sequence, message::file_path(sent));
+        match verdict {
+            Verdict::Again => tracing::debug!(path, sequence, reason, "the message is refused; it is sent once more"),
+            Verdict::Reduced => tracing::warn!(
+                path,
+                sequence,
+                bytes = sent.body.len(),
+                reason,
+                "the message is too large for RabbitMQ; it is sent without its metadata"
+            ),
+            Verdict::GivenUp => self.status.count_refused(),
+        }
     }
 
     /// Counts what became of a window; returns how many of its first messages are done with.
@@ -191,35 +244,47 @@ impl Amqp {
 }
 
 impl Deliver for Amqp {
-    async fn deliver(&mut self, batch: &[Outgoing]) -> Result<(), SinkError> {
+    async fn deliver(&mut self, batch: &[Outgoing]) -> Result<Vec<Refused>, SinkError> {
         let auto = self.settings.unroutable == Unroutable::Auto;
         let mut rest = batch;
+        let mut refused = Vec::new();
         let mut held = false;
         let mut sent_up_to = 0;
         let mut pauses = pauses();
-        while !rest.is_empty() {
+        while let Some(first) = rest.first() {
+            if let Some(reason) = self.suspects.given_up(first) {
+                refused.push(Refused { sequence: first.sequence, reason: reason.to_owned() });
+                self.careful = self.careful.saturating_sub(1);
+                rest = &rest[1..];
+                continue;
+            }
             let link = self.link().await?;
             // Decided before publishing: what comes back while the first consumer binds its queue may be its own.
             let lets_go = lets_go(self.settings.unroutable, link.routed_for());
             let alone = held || self.careful > 0 || (auto && link.routed_for().is_none());
-            let window: Vec<_> = rest.iter().take(if alone { 1 } else { rest.len() }).collect();
+            let most = if alone { 1 } else { rest.len() };
+            let window: Vec<_> =
+                rest.iter().take(most).take_while(|message| self.suspects.given_up(message).is_none()).collect();
             self.status.count_redelivered(window.iter().filter(|message| message.sequence <= sent_up_to).count());
             sent_up_to = window.iter().map(|message| message.sequence).fold(sent_up_to, u64::max);
 
-            let (fates, mut error) = link.publish(&window).await;
+            let (fates, mut lost) = self.publish(&link, &window).await?;
             let done = self.settle(&window, &fates, lets_go);
             rest = &rest[done..];
             if done > 0 {
                 pauses = connection::pauses();
             }
-            if auto && fates[0] == Fate::Returned && link.routed_for().is_none() {
+            if !lost && auto && fates[0] == Fate::Returned && link.routed_for().is_none() {
                 // Nobody wants this one. Whoever wants another shows that there are consumers, and
                 // loses nothing by getting that one early: it comes again in its place.
-                error = link.publish(&first_of_each_other_key(rest)).await.1;
+                let mut others = first_of_each_other_key(rest);
+                others.retain(|message| self.suspects.given_up(message).is_none());
+                let together = if self.careful > 0 { 1 } else { others.len().max(1) };
+                for others in others.chunks(together) {
+                    lost = lost || self.publish(&link, others).await?.1;
+                }
             }
-            if error.is_some() {
-                let replaced = |current: &Option<Arc<Link>>| !current.as_ref().is_some_and(|it| Arc::ptr_eq(it, &link));
-                self.links.wait_for(replaced).await.map_err(|_| SinkError::Abandoned)?;
+            if lost {
                 continue;
             }
             held = done < window.len();
@@ -229,7 +294,8 @@ impl Deliver for Amqp {
                 time::sleep(pauses.next().map_or(longest, |pause| pause.min(longest))).await;
             }
         }
-        Ok(())
+        self.suspects.clear();
+        Ok(refused)
     }
 }
 

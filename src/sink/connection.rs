@@ -19,12 +19,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::AmqpSettings;
 use super::delivery_status::DeliveryStatus;
 use super::publish::{Link, LinkError};
 use super::rarely::Rarely;
 use super::refusal::{self, Step, Trouble};
 use super::wire::Wire;
+use super::{AmqpSettings, BrokerUrl, Tls};
 
 /// How long the broker may take for the whole of logging in, after it was reached.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -38,12 +38,41 @@ const REASON: Duration = Duration::from_millis(500);
 /// A connection that lived this long was good, even if it carried no message.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 
+/// The pause before the next connection after the broker refused a message: it is there, and the message is being
+/// looked for.
+const AFTER_REFUSED_MESSAGE: Duration = Duration::from_millis(50);
+
+/// The longest pause after a refusal while a file holds what may be wrong: somebody may be about to replace it.
+const FILE_PAUSE: Duration = Duration::from_secs(3);
+
 /// Keeps one connection, and hands it out as a [`Link`] while it is good.
 pub(super) struct Keeper {
-    pub(super) settings: Arc<AmqpSettings>,
-    pub(super) status: Arc<DeliveryStatus>,
-    pub(super) links: watch::Sender<Option<Arc<Link>>>,
-    pub(super) closing: CancellationToken,
+    settings: Arc<AmqpSettings>,
+    /// As last read, if they come from files.
+    broker: BrokerUrl,
+    tls: Tls,
+    status: Arc<DeliveryStatus>,
+    links: watch::Sender<Option<Arc<Link>>>,
+    closing: CancellationToken,
+}
+
+/// When to say that there is a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Greeting {
+    AtOnce,
+    /// Once a message was answered: the last connection was of no use.
+    WhenProven,
+    /// Only if its absence was said: the last connection ended with a refused message.
+    IfMissed,
+}
+
+/// How a connection ended.
+struct End {
+    error: LinkError,
+    /// Whether it was of any use.
+    good: bool,
+    /// Whether a message ended it that the broker will never take.
+    refused_message: bool,
 }
 
 /// A time without a broker. That a person must put something right is said even where it was said just before that
@@ -60,7 +89,7 @@ impl Outage {
         let any = self.any.again(now);
         match trouble {
             Trouble::Passing(_) => any,
-            Trouble::Refused(_) => self.refused.again(now),
+            Trouble::Refused(_) | Trouble::Unreadable(_) => self.refused.again(now),
         }
     }
 
@@ -82,29 +111,47 @@ struct Session {
 }
 
 impl Keeper {
+    pub(super) fn new(
+        settings: Arc<AmqpSettings>,
+        status: Arc<DeliveryStatus>,
+        links: watch::Sender<Option<Arc<Link>>>,
+        closing: CancellationToken,
+    ) -> Self {
+        let (broker, tls) = (settings.broker.clone(), settings.tls.clone());
+        Self { settings, broker, tls, status, links, closing }
+    }
+
     /// Keeps the connection until `closing`, which closes it politely.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
+        let closing = self.closing.clone();
         let mut pauses = pauses();
         let mut outage = Outage::default();
-        // Whether the last connection was of no use: then the next is not yet good news.
-        let mut doubtful = false;
+        let mut greeting = Greeting::AtOnce;
         loop {
             let opened = tokio::select! {
-                () = self.closing.cancelled() => return,
+                () = closing.cancelled() => return,
                 opened = self.open() => opened,
             };
-            let trouble = match opened {
+            let pause = match opened {
                 Ok(session) => {
-                    let Some((error, good)) = self.attend(session, &mut outage, doubtful).await else { return };
-                    doubtful = !good;
-                    if good {
+                    let Some(end) = self.attend(session, &mut outage, greeting).await else { return };
+                    let trouble = self.explain(&end.error, Step::Publish);
+                    if end.refused_message {
+                        greeting = Greeting::IfMissed;
                         pauses = self::pauses();
+                        let (Trouble::Passing(error) | Trouble::Refused(error) | Trouble::Unreadable(error)) = trouble;
+                        self.status.failed(error);
+                        AFTER_REFUSED_MESSAGE
+                    } else {
+                        greeting = if end.good { Greeting::AtOnce } else { Greeting::WhenProven };
+                        if end.good {
+                            pauses = self::pauses();
+                        }
+                        self.complain(&trouble, &mut outage, &mut pauses)
                     }
-                    self.explain(&error, Step::Publish)
                 }
-                Err(trouble) => trouble,
+                Err(trouble) => self.complain(&trouble, &mut outage, &mut pauses),
             };
-            let pause = self.complain(&trouble, &mut outage, &mut pauses);
             tokio::select! {
                 () = self.closing.cancelled() => return,
                 () = time::sleep(pause) => {}
@@ -113,13 +160,18 @@ impl Keeper {
     }
 
     /// Makes a connection that is ready to publish.
-    async fn open(&self) -> Result<Session, Trouble> {
-        let reaching = self.settings.broker.uri().query.connection_timeout.map_or(HANDSHAKE, Duration::from_millis);
+    async fn open(&mut self) -> Result<Session, Trouble> {
+        if let Some(reread) = &self.settings.reread {
+            let unanswered = || Err(format!("the files with the broker's settings give nothing within {HANDSHAKE:?}"));
+            let read = time::timeout(HANDSHAKE, reread.read()).await.unwrap_or_else(|_| unanswered());
+            (self.broker, self.tls) = read.map_err(Trouble::Unreadable)?;
+        }
+        let reaching = self.broker.uri().query.connection_timeout.map_or(HANDSHAKE, Duration::from_millis);
         let limit = reaching.saturating_add(HANDSHAKE);
         match time::timeout(limit, self.handshake()).await {
             Ok(Ok(session)) => Ok(session),
             Ok(Err((error, step))) => Err(self.explain(&error, step)),
-            Err(_) => Err(Trouble::Passing(format!("{}: no answer within {limit:?}", self.settings.broker.address()))),
+            Err(_) => Err(Trouble::Passing(format!("{}: no answer within {limit:?}", self.broker.address()))),
         }
     }
 
@@ -131,7 +183,7 @@ impl Keeper {
             .with_client_property("instance_id".into(), settings.instance_id.as_str().into())
             .with_client_property("watched_directory".into(), settings.watched_directory.as_str().into());
         let at = |step| move |error: lapin::Error| (LinkError::Broker(error), step);
-        let connection = wire.connect(&settings.broker, &settings.tls, properties).await.map_err(at(Step::Connect))?;
+        let connection = wire.connect(&self.broker, &self.tls, properties).await.map_err(at(Step::Connect))?;
         let events = connection.events_listener().boxed();
         let channel = connection.create_channel().await.map_err(at(Step::Connect))?;
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -146,15 +198,20 @@ impl Keeper {
         Ok(Session { _wire: wire, link: Arc::new(link), connection, events, given_up: reasons, blocked })
     }
 
-    /// Hands the connection out for as long as it is good; then says why it no longer is and whether
-    /// it ever was. `None` after `closing`.
-    async fn attend(&self, mut session: Session, outage: &mut Outage, doubtful: bool) -> Option<(LinkError, bool)> {
+    /// Hands the connection out for as long as it is good; then says how it ended. `None` after `closing`.
+    async fn attend(&self, mut session: Session, outage: &mut Outage, greeting: Greeting) -> Option<End> {
         let link = Arc::clone(&session.link);
         self.status.connected();
         self.links.send_replace(Some(Arc::clone(&link)));
         let mut good = false;
-        if !doubtful {
-            self.say_connected(outage.over(Instant::now()));
+        match greeting {
+            Greeting::AtOnce => self.say_connected(outage.over(Instant::now())),
+            Greeting::IfMissed => {
+                if let Some(lasted) = outage.over(Instant::now()) {
+                    self.say_connected(Some(lasted));
+                }
+            }
+            Greeting::WhenProven => {}
         }
         let end = {
             let mut fails = pin!(session.fails(&self.status));
@@ -165,14 +222,20 @@ impl Keeper {
                     () = self.closing.cancelled() => break None,
                     _ = &mut proof, if !good => {
                         good = true;
-                        if doubtful {
+                        if greeting == Greeting::WhenProven {
                             self.say_connected(outage.over(Instant::now()));
                         }
                     }
-                    error = &mut fails => break Some((error, good || link.is_proven())),
+                    error = &mut fails => {
+                        let refused_message = link.is_publishing() && self.refuses_message(&error);
+                        break Some(End { error, good: good || link.is_proven(), refused_message });
+                    }
                 }
             }
         };
+        if let Some(end) = &end {
+            link.set_end(&end.error);
+        }
         self.links.send_replace(None);
         if end.is_none() {
             // Nothing is lost where the broker does not answer: what is not confirmed will be sent again.
@@ -181,15 +244,19 @@ impl Keeper {
         end
     }
 
+    fn refuses_message(&self, error: &LinkError) -> bool {
+        matches!(error, LinkError::Broker(error) if refusal::of_message(error, &self.broker).is_some())
+    }
+
     fn explain(&self, error: &LinkError, step: Step) -> Trouble {
         match error {
-            LinkError::Broker(error) => refusal::explain(error, step, &self.settings.broker, &self.settings.exchange),
+            LinkError::Broker(error) => refusal::explain(error, step, &self.broker, &self.settings.exchange),
             LinkError::Unconfirmed(_) | LinkError::BrokenOff | LinkError::Ended => Trouble::Passing(error.to_string()),
         }
     }
 
     fn say_connected(&self, outage: Option<Duration>) {
-        let broker = &self.settings.broker;
+        let broker = &self.broker;
         match outage {
             None => tracing::info!(%broker, "connected to RabbitMQ"),
             Some(outage) => tracing::info!(%broker, outage_secs = outage.as_secs(), "connected to RabbitMQ again"),
@@ -212,7 +279,21 @@ impl Keeper {
                 if let Some(outage_secs) = said {
                     tracing::error!(outage_secs, reason, "RabbitMQ refuses us, messages wait; trying again, slowly");
                 }
-                self.settings.refused_pause
+                match self.settings.reread {
+                    Some(_) => self.settings.refused_pause.min(FILE_PAUSE),
+                    None => self.settings.refused_pause,
+                }
+            }
+            Trouble::Unreadable(error) => {
+                self.status.failed(error.clone());
+                if let Some(outage_secs) = said {
+                    tracing::error!(
+                        outage_secs,
+                        error,
+                        "a file with settings of RabbitMQ cannot be used, messages wait; it is read again soon"
+                    );
+                }
+                self.settings.refused_pause.min(FILE_PAUSE)
             }
         }
     }

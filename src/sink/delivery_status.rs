@@ -65,6 +65,8 @@ pub struct DeliveryStatus {
     returned: AtomicU64,
     rejected: AtomicU64,
     redelivered: AtomicU64,
+    refused: AtomicU64,
+    parked: AtomicU64,
 }
 
 impl Default for DeliveryStatus {
@@ -79,6 +81,8 @@ impl Default for DeliveryStatus {
             returned: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             redelivered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            parked: AtomicU64::new(0),
         }
     }
 }
@@ -136,6 +140,21 @@ impl DeliveryStatus {
     /// How often a message was sent again.
     pub fn redelivered(&self) -> u64 {
         self.redelivered.load(Ordering::Relaxed)
+    }
+
+    /// Messages that the broker refused for what they are, and that are sent no more.
+    pub fn refused_messages(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many messages are parked: a person must have them sent again or drop them.
+    pub fn parked(&self) -> u64 {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    /// Takes in how many messages are parked, which whoever keeps them knows.
+    pub fn set_parked(&self, messages: u64) {
+        self.parked.store(messages, Ordering::Relaxed);
     }
 
     pub(super) fn connected(&self) {
@@ -202,6 +221,10 @@ impl DeliveryStatus {
 
     pub(super) fn count_rejected(&self, messages: usize) {
         self.rejected.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_redelivered(&self, messages: usize) {

@@ -2,6 +2,7 @@
 //!
 //! A sink takes a batch and comes back when every message of it is delivered. It does its own
 //! retrying, for as long as it takes: an error that left it would have to end the stream before it.
+//! Only a message that the broker will never take is handed back, with the reason.
 
 mod amqp;
 mod broker_url;
@@ -10,7 +11,9 @@ mod delivery_status;
 mod publish;
 mod rarely;
 mod refusal;
+mod reread;
 mod stdout;
+mod suspects;
 mod tls;
 mod wire;
 
@@ -21,19 +24,21 @@ use std::sync::Arc;
 pub use amqp::{Amqp, AmqpSettings};
 pub use broker_url::{BrokerUrl, BrokerUrlError};
 pub use delivery_status::{BrokerState, DeliveryStatus, Hold};
+pub use reread::Reread;
 pub use stdout::Stdout;
 pub use tls::{Tls, TlsError};
 
-use crate::model::Outgoing;
+use crate::model::{Outgoing, Refused};
 
 /// Takes batches of messages to where they go.
 pub trait Deliver: Send {
-    /// Comes back once every message of the batch is delivered or rightly let go, however long that takes.
+    /// Comes back once every message of the batch is delivered or rightly let go, however long that takes; returns
+    /// those, in order, that are refused for what they are and would be refused whenever they are sent.
     ///
     /// The future may be dropped at any point. Messages may then have been delivered or not, and
     /// delivering the same batch again, now or in another process, is what makes that good.
     /// Batches are to be given one after another, in order.
-    fn deliver(&mut self, batch: &[Outgoing]) -> impl Future<Output = Result<(), SinkError>> + Send;
+    fn deliver(&mut self, batch: &[Outgoing]) -> impl Future<Output = Result<Vec<Refused>, SinkError>> + Send;
 }
 
 /// Why no message will ever be delivered any more.
@@ -77,7 +82,7 @@ impl Sink {
 }
 
 impl Deliver for Sink {
-    async fn deliver(&mut self, batch: &[Outgoing]) -> Result<(), SinkError> {
+    async fn deliver(&mut self, batch: &[Outgoing]) -> Result<Vec<Refused>, SinkError> {
         match self {
             Self::Amqp(amqp) => amqp.deliver(batch).await,
             Self::Stdout(stdout) => stdout.deliver(batch).await,

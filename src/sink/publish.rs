@@ -1,9 +1,8 @@
 //! Messages over one connection, and what became of each.
 
 use std::pin::pin;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, poll};
@@ -59,6 +58,7 @@ pub(super) struct Link {
     publishing: AtomicBool,
     proven: watch::Sender<bool>,
     first_routed: Mutex<Option<Instant>>,
+    end: OnceLock<LinkError>,
 }
 
 impl Link {
@@ -79,6 +79,7 @@ impl Link {
             publishing: AtomicBool::new(false),
             proven: watch::Sender::new(false),
             first_routed: Mutex::new(None),
+            end: OnceLock::new(),
         }
     }
 
@@ -121,6 +122,22 @@ impl Link {
     pub(super) async fn proves_itself(&self) {
         // The sender lives as long as `self`.
         let _ = self.proven.subscribe().wait_for(|proven| *proven).await;
+    }
+
+    /// Whether messages were on their way whose answers did not all come.
+    pub(super) fn is_publishing(&self) -> bool {
+        self.publishing.load(Ordering::Relaxed)
+    }
+
+    /// Notes why the connection ended, before it is taken back.
+    pub(super) fn set_end(&self, error: &LinkError) {
+        // The first reason is the right one.
+        let _ = self.end.set(error.clone());
+    }
+
+    /// Why the connection ended, once it was taken back for that.
+    pub(super) fn end(&self) -> Option<&LinkError> {
+        self.end.get()
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -27,12 +27,40 @@ pub(super) enum Trouble {
     Passing(String),
     /// It will not be over until a person puts something right.
     Refused(String),
+    /// A file with a setting of the connection cannot be used at this moment: it may be just being replaced.
+    Unreadable(String),
 }
 
 /// The reply codes of AMQP that say which setting is wrong.
 const ACCESS_REFUSED: u16 = 403;
 const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
+
+/// Those that say that a message cannot be taken, together with PRECONDITION_FAILED.
+const CONTENT_TOO_LARGE: u16 = 311;
+const FRAME_ERROR: u16 = 501;
+const SYNTAX_ERROR: u16 = 502;
+
+/// The broker closed the channel because of a message that it will never take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MessageRefusal {
+    /// What the broker says, without secrets.
+    pub(super) reason: String,
+    /// Whether the message is too large.
+    pub(super) is_for_size: bool,
+}
+
+/// Whether `error`, which ended a connection that was publishing, refuses what was published.
+pub(super) fn of_message(error: &BrokerError, url: &BrokerUrl) -> Option<MessageRefusal> {
+    let ErrorKind::ProtocolError(protocol) = error.kind() else { return None };
+    let code = protocol.get_id();
+    if !matches!(code, CONTENT_TOO_LARGE | PRECONDITION_FAILED | FRAME_ERROR | SYNTAX_ERROR) {
+        return None;
+    }
+    let said = url.without_secrets(&protocol.get_message().to_string());
+    let is_for_size = code == CONTENT_TOO_LARGE || said.contains("size");
+    Some(MessageRefusal { reason: format!("RabbitMQ refuses it with {code}: {said}"), is_for_size })
+}
 
 /// Says what `error` means at `step`.
 pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange: &str) -> Trouble {
@@ -78,6 +106,7 @@ pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange
     match trouble {
         Trouble::Passing(text) => Trouble::Passing(url.without_secrets(&text)),
         Trouble::Refused(text) => Trouble::Refused(url.without_secrets(&text)),
+        Trouble::Unreadable(text) => Trouble::Unreadable(text),
     }
 }
 
@@ -195,6 +224,28 @@ mod tests {
         assert!(matches!(meaning(io::ErrorKind::UnexpectedEof.into(), Step::Connect), Trouble::Passing(_)));
         assert!(matches!(meaning(alert(Alert::InternalError), Step::Connect), Trouble::Passing(_)));
         assert!(matches!(meaning(alert(Alert::BadRecordMac), Step::Publish), Trouble::Passing(_)));
+    }
+
+    #[test]
+    fn only_a_reply_code_that_concerns_a_message_refuses_one() {
+        let url: BrokerUrl = "amqp://me:hunter2@broker/v".parse().unwrap();
+        let refusal = |kind: AMQPErrorKind, text: &str| {
+            of_message(&ErrorKind::ProtocolError(AMQPError::new(kind, text.into())).into(), &url)
+        };
+        let too_large = refusal(AMQPSoftError::PRECONDITIONFAILED.into(), "message size 9 is larger than 8").unwrap();
+        assert!(
+            too_large.is_for_size && too_large.reason.contains("406") && too_large.reason.contains("larger than 8")
+        );
+        let unclear = refusal(AMQPSoftError::PRECONDITIONFAILED.into(), "hunter2").unwrap();
+        assert!(!unclear.is_for_size && !unclear.reason.contains("hunter2"));
+        assert!(refusal(AMQPSoftError::CONTENTTOOLARGE.into(), "").unwrap().is_for_size);
+        assert!(refusal(AMQPHardError::FRAMEERROR.into(), "").is_some());
+        assert!(refusal(AMQPHardError::SYNTAXERROR.into(), "").is_some());
+        assert_eq!(refusal(AMQPSoftError::ACCESSREFUSED.into(), ""), None);
+        assert_eq!(refusal(AMQPSoftError::NOTFOUND.into(), ""), None);
+        assert_eq!(refusal(AMQPHardError::CONNECTIONFORCED.into(), ""), None);
+        assert_eq!(refusal(AMQPHardError::INTERNALERROR.into(), ""), None);
+        assert_eq!(of_message(&io::Error::from(io::ErrorKind::BrokenPipe).into(), &url), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Deliver, SinkError};
-use crate::model::Outgoing;
+use crate::model::{Outgoing, Refused};
 
 /// Writes each message's body as one line, and flushes once a batch.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Default for Stdout {
 }
 
 impl Deliver for Stdout {
-    async fn deliver(&mut self, batch: &[Outgoing]) -> Result<(), SinkError> {
+    async fn deliver(&mut self, batch: &[Outgoing]) -> Result<Vec<Refused>, SinkError> {
         let mut block = Vec::with_capacity(batch.iter().map(|message| message.body.len() + 1).sum());
         for message in batch {
             block.extend_from_slice(&message.body);
@@ -54,7 +54,7 @@ impl Deliver for Stdout {
         let (done, written) = oneshot::channel();
         self.lines.send((block, done)).map_err(|_| SinkError::Closed)?;
         match written.await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(Vec::new()),
             Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Err(SinkError::Closed),
             Ok(Err(error)) => Err(SinkError::Output(error)),
             Err(_) => Err(SinkError::Closed),

@@ -1,11 +1,15 @@
-//! What has been done so far, in numbers.
+//! What has been done so far, in numbers, and what is not as it should be.
 
+mod conditions;
+mod held_list;
 mod progress;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use conditions::{Active, Condition, ConditionKind, Conditions};
+pub use held_list::{HeldLine, HeldList};
 pub use progress::{Progress, human_bytes};
 
 /// Counters that rise while the service runs.
@@ -17,6 +21,8 @@ pub struct Counters {
     pub unchanged: AtomicU64,
     /// Looks that found out nothing.
     pub failed: AtomicU64,
+    /// Files that a scan leaves to the next one.
+    pub left: AtomicU64,
 }
 
 /// A number for each event type.
@@ -83,6 +89,8 @@ pub struct Summary {
     pub events: EventCounts<u64>,
     /// Files and directories that could not be read.
     pub failed: u64,
+    /// Files that are left to the next scan, for they have been empty for less than a minute.
+    pub left: u64,
     /// Deletes that are held.
     pub held: u64,
     /// Bytes of new or changed files that were read for hashing.
@@ -91,6 +99,13 @@ pub struct Summary {
     pub verified: u64,
     /// From the begin of the walk to the last delivery.
     pub took: Duration,
+}
+
+impl Summary {
+    /// Whether everything could be read and no delete is held.
+    pub fn is_complete(&self) -> bool {
+        self.failed == 0 && self.held == 0
+    }
 }
 
 impl fmt::Display for Summary {
@@ -108,6 +123,9 @@ impl fmt::Display for Summary {
         writeln!(formatter, "changed       {}{told}", self.events.total())?;
         writeln!(formatter, "unchanged     {}", self.unchanged)?;
         writeln!(formatter, "failed        {}", self.failed)?;
+        if self.left > 0 {
+            writeln!(formatter, "left          {} (empty for less than a minute)", self.left)?;
+        }
         if self.held > 0 {
             writeln!(formatter, "held deletes  {}", self.held)?;
         }

@@ -1,12 +1,13 @@
 //! The writer: what happens inside a transaction.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, TransactionBehavior, params};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::mark::Mark;
 use super::mounts::KeptMounts;
+use super::parked::Retries;
 use super::{StoreError, index};
 use crate::classify::{self, RowUpdate, Rows};
 use crate::failpoint::failpoint;
@@ -34,6 +35,9 @@ pub(super) struct Writer {
     pub(super) announce: watch::Sender<u64>,
     pub(super) waiting: watch::Sender<u64>,
     pub(super) mounts: Option<KeptMounts>,
+    pub(super) parked: watch::Sender<u64>,
+    pub(super) last_retry: watch::Sender<i64>,
+    pub(super) retries: Retries,
 }
 
 impl Writer {
@@ -152,31 +156,31 @@ impl Writer {
         // Were this lost with the power, the messages would only be delivered once more: no need to
         // wait for the disk, which the next commit makes up for.
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let forgotten = self
-            .connection
-            .prepare_cached("DELETE FROM outbox WHERE sequence <= ?1")
-            .and_then(|mut statement| statement.execute(params![sequence.cast_signed()]));
+        let forgotten =
+            if self.has_to_park() { self.forget_and_park(sequence) } else { self.forget_delivered(sequence) };
         self.connection.pragma_update(None, "synchronous", "FULL")?;
-        let forgotten = u64::try_from(forgotten?).unwrap_or(0);
+        let forgotten = forgotten?;
         failpoint!("store::forgotten");
         self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(forgotten));
         Ok(())
+    }
+
+    fn forget_delivered(&self, sequence: u64) -> Result<u64, StoreError> {
+        let mut statement = self.connection.prepare_cached("DELETE FROM outbox WHERE sequence <= ?1")?;
+        Ok(u64::try_from(statement.execute(params![sequence.cast_signed()])?).unwrap_or(0))
     }
 }
 
 /// Puts a row into the index.
 pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> {
     let metadata = serde_json::to_string(&row.track.metadata).expect("strings and finite numbers are always JSON");
-    let (mtime_s, mtime_ns) = index::seconds_of(row.stat.mtime_ns);
-    let (ctime_s, ctime_ns) = index::seconds_of(row.stat.ctime_ns);
     connection
         .prepare_cached(
-            "INSERT INTO files (path, mount, inode, born_ns, size, mtime_s, mtime_ns, ctime_s, ctime_ns, sha256, xxh128,
-                 metadata, first_published)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-             ON CONFLICT (path) DO UPDATE SET mount = ?2, inode = ?3, born_ns = ?4, size = ?5, mtime_s = ?6,
-                 mtime_ns = ?7, ctime_s = ?8, ctime_ns = ?9, sha256 = ?10, xxh128 = ?11, metadata = ?12,
-                 first_published = ?13",
+            "INSERT INTO files (path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata,
+                 first_published)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT (path) DO UPDATE SET mount = ?2, inode = ?3, born_ns = ?4, size = ?5, mtime_ns = ?6,
+                 ctime_ns = ?7, sha256 = ?8, xxh128 = ?9, metadata = ?10, first_published = ?11",
         )?
         .execute(params![
             row.path.as_bytes(),
@@ -184,10 +188,8 @@ pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> 
             index::inode_of(&row.stat),
             row.stat.born_ns,
             row.stat.size.cast_signed(),
-            mtime_s,
-            mtime_ns,
-            ctime_s,
-            ctime_ns,
+            index::Time(row.stat.mtime_ns),
+            index::Time(row.stat.ctime_ns),
             &row.track.fingerprint.sha256[..],
             &row.track.fingerprint.xxh128.to_be_bytes()[..],
             metadata,
@@ -236,16 +238,19 @@ pub(super) fn outbox_after(connection: &Connection, after: u64, limit: usize) ->
          WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![after.cast_signed(), limit], |row| {
-        Ok(Outgoing {
-            sequence: row.get::<_, i64>(0)?.cast_unsigned(),
-            event_type: row.get(1)?,
-            correlation_id: row.get(2)?,
-            timestamp: row.get::<_, i64>(3)?.cast_unsigned(),
-            body: row.get(4)?,
-        })
-    })?;
+    let rows = statement.query_map(params![after.cast_signed(), limit], outgoing_from)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The message of a row that begins with its columns, in the order of the outbox.
+pub(super) fn outgoing_from(row: &SqlRow<'_>) -> Result<Outgoing, rusqlite::Error> {
+    Ok(Outgoing {
+        sequence: row.get::<_, i64>(0)?.cast_unsigned(),
+        event_type: row.get(1)?,
+        correlation_id: row.get(2)?,
+        timestamp: row.get::<_, i64>(3)?.cast_unsigned(),
+        body: row.get(4)?,
+    })
 }
 
 pub(super) fn outbox_length(connection: &Connection) -> Result<u64, StoreError> {

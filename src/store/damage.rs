@@ -39,8 +39,19 @@ const ENDS: [&str; 10] = [
     "SELECT sequence, event_type, correlation_id, timestamp, body FROM outbox ORDER BY sequence DESC",
 ];
 
-/// Looks at a store before it is opened for writing, and changes nothing in it.
-pub(super) fn inspect(file: &Path, library: &[u8]) -> Result<(), StoreError> {
+/// The same of the table that older formats do not have.
+const PARKED_ENDS: [&str; 4] = [
+    "SELECT sequence, event_type, correlation_id, timestamp, path, reason, parked_at, retry, body FROM parked
+     ORDER BY sequence",
+    "SELECT sequence, event_type, correlation_id, timestamp, path, reason, parked_at, retry, body FROM parked
+     ORDER BY sequence DESC",
+    "SELECT retry FROM parked WHERE retry IS NOT NULL ORDER BY retry",
+    "SELECT retry FROM parked WHERE retry IS NOT NULL ORDER BY retry DESC",
+];
+
+/// Looks at a store before it is opened for writing, and changes nothing in it. Without a `library` it may be that
+/// of any.
+pub(super) fn inspect(file: &Path, library: Option<&[u8]>) -> Result<(), StoreError> {
     let damaged = |problem: &str| StoreError::Damaged { file: file.to_path_buf(), problem: problem.to_owned() };
     // Only until a file is made does SQLite keep that: its maker was killed, and the next one undoes what it did.
     if length(&beside(file, "-journal"))?.is_some_and(|length| length > 0) {
@@ -73,17 +84,20 @@ pub(super) fn open_untouched(file: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-fn read(connection: &Connection, file: &Path, library: &[u8]) -> Result<(), StoreError> {
+fn read(connection: &Connection, file: &Path, library: Option<&[u8]>) -> Result<(), StoreError> {
     let version = schema::version(connection)?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if version == 0 && tables == 0 {
         return Ok(()); // Its maker was killed before it was one.
     }
     schema::check_version(version, file)?;
-    if let Some(found) = schema::library_of(connection)? {
-        schema::check_library(&found, file, library)?;
+    if let Some(library) = library {
+        schema::check_library(connection, file, library)?;
     }
-    for end in ENDS {
+    let has_parked: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'parked'", [], |row| row.get(0))?;
+    let parked_ends = if has_parked > 0 || version == schema::newest_version() { &PARKED_ENDS[..] } else { &[] };
+    for end in ENDS.iter().chain(parked_ends) {
         connection.query_row(&format!("{end} LIMIT 1"), [], |_| Ok(())).optional()?;
     }
     Ok(())

@@ -3,18 +3,19 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, ToSql, params};
 
 use super::{Damage, StoreError, mounts, schema};
 use crate::disk::KnownMount;
 use crate::model::{FileStat, Fingerprint, Index, LibraryPath, Metadata, MountId, Row, Track};
 
 /// The columns of a whole row, in the order that [`row_from`] reads.
-pub(super) const COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_s, mtime_ns, ctime_s, ctime_ns, sha256, \
-                                  xxh128, metadata, first_published";
+pub(super) const COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata, \
+                                  first_published";
 
 /// The first of them, in the order that [`path_and_stat_from`] reads.
-const STAT_COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_s, mtime_ns, ctime_s, ctime_ns";
+const STAT_COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns";
 
 /// Reads the index as last committed. Clones share their connections, one for each thread that
 /// reads at the same time.
@@ -117,12 +118,11 @@ pub(super) fn names_in_another_state(connection: &Connection, row: &Row) -> Resu
     let mut statement = connection.prepare_cached(
         "SELECT path FROM files
          WHERE inode = ?1 AND mount = ?2 AND path <> ?3
-             AND (size, mtime_s, mtime_ns, ctime_s, ctime_ns) <> (?4, ?5, ?6, ?7, ?8)",
+             AND (size, mtime_ns, ctime_ns) <> (?4, ?5, ?6)",
     )?;
     let FileStat { mount, size, mtime_ns, ctime_ns, .. } = row.stat;
-    let ((mtime_s, mtime_ns), (ctime_s, ctime_ns)) = (seconds_of(mtime_ns), seconds_of(ctime_ns));
     let (inode, size) = (inode_of(&row.stat), size.cast_signed());
-    let arguments = params![inode, mount.0, row.path.as_bytes(), size, mtime_s, mtime_ns, ctime_s, ctime_ns];
+    let arguments = params![inode, mount.0, row.path.as_bytes(), size, Time(mtime_ns), Time(ctime_ns)];
     let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
     paths.collect()
 }
@@ -172,18 +172,18 @@ fn path_and_stat_from(row: &SqlRow<'_>) -> Result<(LibraryPath, FileStat), rusql
         passing_inode: inode.is_none(),
         born_ns: row.get(3)?,
         size: row.get::<_, i64>(4)?.cast_unsigned(),
-        mtime_ns: nanoseconds_of(row.get(5)?, row.get(6)?),
-        ctime_ns: nanoseconds_of(row.get(7)?, row.get(8)?),
+        mtime_ns: row.get::<_, Time>(5)?.0,
+        ctime_ns: row.get::<_, Time>(6)?.0,
     };
     Ok((LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?), stat))
 }
 
 fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
     let (path, stat) = path_and_stat_from(row)?;
-    let fingerprint = Fingerprint { sha256: row.get(9)?, xxh128: u128::from_be_bytes(row.get(10)?) };
+    let fingerprint = Fingerprint { sha256: row.get(7)?, xxh128: u128::from_be_bytes(row.get(8)?) };
     // Metadata that no longer parses is metadata that is not known; the next read of the file brings it back.
-    let metadata: Metadata = serde_json::from_str(row.get_ref(11)?.as_str()?).unwrap_or_default();
-    Ok(Row { path, stat, track: Track { fingerprint, metadata }, first_published: row.get(12)? })
+    let metadata: Metadata = serde_json::from_str(row.get_ref(9)?.as_str()?).unwrap_or_default();
+    Ok(Row { path, stat, track: Track { fingerprint, metadata }, first_published: row.get(10)? })
 }
 
 /// The inode number as the column has it: NULL where it says nothing.
@@ -191,13 +191,27 @@ pub(super) fn inode_of(stat: &FileStat) -> Option<i64> {
     (!stat.passing_inode).then_some(stat.inode.cast_signed())
 }
 
-/// A time as two columns have it: seconds, rounded down, and the nanoseconds beyond them.
-pub(super) fn seconds_of(nanoseconds: i128) -> (i64, i64) {
-    let second = 1_000_000_000;
-    let clamped = |number: i128| i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX });
-    (clamped(nanoseconds.div_euclid(second)), clamped(nanoseconds.rem_euclid(second)))
+/// A time as its column has it: nanoseconds since the epoch, as decimal text if they do not fit an integer.
+pub(super) struct Time(pub(super) i128);
+
+impl ToSql for Time {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
+        Ok(match i64::try_from(self.0) {
+            Ok(nanoseconds) => nanoseconds.into(),
+            Err(_) => self.0.to_string().into(),
+        })
+    }
 }
 
-fn nanoseconds_of(seconds: i64, nanoseconds: i64) -> i128 {
-    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+impl FromSql for Time {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value {
+            ValueRef::Text(digits) => std::str::from_utf8(digits)
+                .ok()
+                .and_then(|digits| digits.parse().ok())
+                .map(Self)
+                .ok_or(FromSqlError::InvalidType),
+            value => Ok(Self(value.as_i64()?.into())),
+        }
+    }
 }

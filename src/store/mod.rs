@@ -13,10 +13,13 @@ mod damage;
 mod index;
 mod mark;
 mod mounts;
+mod parked;
 mod rebuild;
+mod relocate;
 mod schema;
 mod state_dir;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -31,16 +34,19 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::message::Encoder;
-use crate::model::{LibraryPath, Observation, Outgoing};
+use crate::model::{LibraryPath, Observation, Outgoing, Refused};
 
 pub use commit::Committed;
 pub use damage::Damage;
 pub use index::IndexReader;
+pub use parked::Parked;
 pub use rebuild::{Rebuilt, rebuild};
+pub use relocate::{Relocated, relocate};
 pub use state_dir::{StateDir, StateDirError};
 
 use commit::Writer;
 use mark::Mark;
+use parked::Retries;
 
 /// Messages read from the outbox at once.
 const OUTBOX_PAGE: usize = 500;
@@ -88,8 +94,8 @@ pub enum StoreError {
     },
     /// The file belongs to another library.
     #[error(
-        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {wanted:?}; give each library a STATE_DIR \
-         of its own"
+        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {wanted:?}; if the library was moved, run \
+         `file-watcher relocate {found:?} {wanted:?}`, and if it is another one, give it a STATE_DIR of its own"
     )]
     OtherLibrary {
         /// Which.
@@ -98,6 +104,44 @@ pub enum StoreError {
         found: String,
         /// The root that was asked for.
         wanted: String,
+    },
+    /// A relocation of the library has begun, and consumers know of some of it.
+    #[error(
+        "STATE_DIR: the store {file:?} is being relocated from {from:?} to {to:?}; run `file-watcher relocate {from:?} \
+         {to:?}` to finish that"
+    )]
+    Relocating {
+        /// Which.
+        file: PathBuf,
+        /// The old root.
+        from: String,
+        /// The new root.
+        to: String,
+    },
+    /// The file belongs to another library than the one that is to be relocated.
+    #[error(
+        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {from:?}; to relocate it, run \
+         `file-watcher relocate {found:?} {to:?}`"
+    )]
+    RelocatesAnother {
+        /// Which.
+        file: PathBuf,
+        /// The root in the store.
+        found: String,
+        /// The root that was given as the old one.
+        from: String,
+        /// The root that was given as the new one.
+        to: String,
+    },
+    /// There is no store to relocate.
+    #[error(
+        "STATE_DIR: there is no store {file:?} to relocate; give the STATE_DIR and the SINK that {from:?} was scanned with"
+    )]
+    NothingToRelocate {
+        /// Which.
+        file: PathBuf,
+        /// The old root.
+        from: String,
     },
     /// The file, or its folder, may be read and not written.
     #[error("STATE_DIR: the store {file:?} may not be written; give this user leave to write to it and to its folder")]
@@ -124,7 +168,12 @@ impl StoreError {
     pub fn asks_for_another(&self) -> bool {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
-            Self::Newer { .. } | Self::OtherLibrary { .. } | Self::ReadOnly { .. } => true,
+            Self::Newer { .. }
+            | Self::OtherLibrary { .. }
+            | Self::Relocating { .. }
+            | Self::RelocatesAnother { .. }
+            | Self::NothingToRelocate { .. }
+            | Self::ReadOnly { .. } => true,
             Self::File { source, .. } => matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem),
             _ => false,
         }
@@ -155,6 +204,8 @@ pub struct Store {
     outbox_reader: Arc<Mutex<Connection>>,
     last_sequence: watch::Receiver<u64>,
     waiting: watch::Receiver<u64>,
+    parked: watch::Receiver<u64>,
+    last_retry: watch::Receiver<i64>,
     damage: Damage,
     /// The last to go, for with it goes the writer, who tidies up if nobody else has the file open.
     jobs: mpsc::UnboundedSender<Job>,
@@ -166,7 +217,7 @@ impl Store {
     /// `library` is what the store says it belongs to: the root's path, whose bytes must be the same next time.
     pub fn open(file: &Path, library: &[u8], encoder: Encoder) -> Result<Self, StoreError> {
         rebuild::finish(file)?;
-        damage::inspect(file, library)?;
+        damage::inspect(file, Some(library))?;
         Self::open_sound(file, library, encoder).map_err(|error| error.at(file))
     }
 
@@ -174,11 +225,24 @@ impl Store {
         let connection = schema::open(file, library)?;
         let last = last_sequence(&connection, file)?;
         let mark = Mark::open(file, last)?;
-        let (waiting_now, waiting) = watch::channel(commit::outbox_length(&connection)?);
+        let retries = Retries::read(&connection)?;
+        let (waiting_now, waiting) = watch::channel(commit::outbox_length(&connection)? + retries.waiting());
+        let (parked_now, parked) = watch::channel(parked::parked_length(&connection)?);
+        let (last_retry_now, last_retry) = watch::channel(retries.last_place());
         let (announce, last_sequence) = watch::channel(last);
         let damage = Damage::none_yet(file);
-        let mut writer =
-            Writer { connection, encoder, mark, last_sequence: last, announce, waiting: waiting_now, mounts: None };
+        let mut writer = Writer {
+            connection,
+            encoder,
+            mark,
+            last_sequence: last,
+            announce,
+            waiting: waiting_now,
+            parked: parked_now,
+            last_retry: last_retry_now,
+            retries,
+            mounts: None,
+        };
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let spawned = thread::Builder::new().name("store".into()).spawn({
             let damage = damage.clone();
@@ -197,7 +261,7 @@ impl Store {
         }
         let outbox_reader = Arc::new(Mutex::new(schema::open_reader(file)?));
         let reader = IndexReader::open(file, damage.clone())?;
-        Ok(Self { reader, outbox_reader, last_sequence, waiting, damage, jobs })
+        Ok(Self { reader, outbox_reader, last_sequence, waiting, parked, last_retry, damage, jobs })
     }
 
     /// Whether the store was found damaged since it was opened: then nothing will succeed any more.
@@ -217,9 +281,29 @@ impl Store {
         &self.reader
     }
 
-    /// How many messages wait in the outbox.
+    /// How many messages wait for delivery, in the outbox or retried.
     pub fn outbox_length(&self) -> u64 {
         *self.waiting.borrow()
+    }
+
+    /// How many messages are parked, to look at or to wait on.
+    pub fn parked_length(&self) -> watch::Receiver<u64> {
+        self.parked.clone()
+    }
+
+    /// The messages that are parked, in order of sequence, without those that are being retried.
+    pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
+        self.on_writer(Writer::parked_messages).await
+    }
+
+    /// Has these parked messages delivered again, as soon as there is a sink; others are left alone.
+    pub async fn retry_parked(&self, sequences: BTreeSet<u64>) -> Result<(), StoreError> {
+        self.on_writer(move |writer| writer.retry_parked(&sequences)).await
+    }
+
+    /// Deletes these parked messages; others are left alone.
+    pub async fn drop_parked(&self, sequences: BTreeSet<u64>) -> Result<(), StoreError> {
+        self.on_writer(move |writer| writer.drop_parked(&sequences)).await
     }
 
     /// Waits until nothing waits in the outbox.
@@ -234,17 +318,28 @@ impl Store {
 
     /// The messages of the outbox in order, first those that were left there, then each as it is
     /// committed; it ends with the store. Reading forgets nothing.
+    ///
+    /// A parked message that is retried comes before those that were not read yet.
     pub fn outbox(&self) -> impl Stream<Item = Result<Outgoing, StoreError>> + use<> {
         let mut newest = self.last_sequence.clone();
+        let last_retry = self.last_retry.clone();
         let (reader, damage) = (Arc::clone(&self.outbox_reader), self.damage.clone());
         async_stream::try_stream! {
             let mut after = 0;
+            let mut after_retry = 0;
             loop {
                 newest.mark_unchanged();
+                let are_retried = *last_retry.borrow() > after_retry;
                 let (connection, noted) = (Arc::clone(&reader), damage.clone());
                 let page = run_blocking(move || {
                     let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                    told(&noted, commit::outbox_after(&connection, after, OUTBOX_PAGE))
+                    let retried = if are_retried {
+                        told(&noted, parked::retries_after(&connection, after_retry, OUTBOX_PAGE))?
+                    } else {
+                        Vec::new()
+                    };
+                    let limit = OUTBOX_PAGE - retried.len();
+                    Ok((retried, told(&noted, commit::outbox_after(&connection, after, limit))?))
                 })
                 .await;
                 let page = match page {
@@ -256,7 +351,12 @@ impl Store {
                     }
                     page => page?,
                 };
-                let read_all = page.len() < OUTBOX_PAGE;
+                let (retried, page) = page;
+                let read_all = retried.len() + page.len() < OUTBOX_PAGE;
+                for (place, outgoing) in retried {
+                    after_retry = place;
+                    yield outgoing;
+                }
                 for outgoing in page {
                     after = outgoing.sequence;
                     yield outgoing;
@@ -285,6 +385,14 @@ impl Store {
     pub async fn room(&self, most: u64) -> Result<(), StoreError> {
         self.waiting.clone().wait_for(|waiting| *waiting < most).await.map_err(|_| StoreError::Stopped)?;
         Ok(())
+    }
+
+    /// Removes these messages, which came from [`Store::outbox`] and include every one before the last of them: they
+    /// were delivered, or they are parked if they are among `refused`. Both happens in one step.
+    ///
+    /// After an error it is done by the next call of this or of [`Store::forget`] that succeeds.
+    pub async fn settle(&self, sequences: Vec<u64>, refused: Vec<Refused>) -> Result<(), StoreError> {
+        self.on_writer(move |writer| writer.settle(&sequences, refused)).await
     }
 
     /// Forgets every message up to and including `sequence`: they were delivered.

@@ -9,19 +9,23 @@
 //! The old files are only ever renamed, to a name that is free. The new store is made beside them and takes
 //! their place when it is whole; [`finish`] does the rest where the process was killed in between.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row as SqlRow, params};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::mark::{Mark, Marked};
-use super::{StoreError, beside, commit, damage, index, mounts, schema, sync_directory};
+use super::{StoreError, beside, commit, damage, index, mounts, parked, schema, sync_directory};
 use crate::failpoint::failpoint;
-use crate::model::{LibraryPath, MountId, Outgoing, Row};
+use crate::message::{Encoder, Stamp};
+use crate::model::{Change, FileEvent, LibraryPath, MountId, Origin, Outgoing, Row};
 
 /// What SQLite keeps under the name of a store.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
@@ -32,6 +36,9 @@ const JOURNAL: &str = "-journal";
 /// The new store until it is whole, and from then on.
 const UNFINISHED: &str = ".unfinished";
 const REBUILT: &str = ".rebuilt";
+
+/// Rows that are turned into messages at once.
+const DELETED_AT_ONCE: usize = 1000;
 
 /// Keys that are tried one after another where nothing can be read: one lost page holds far fewer.
 const MOST_MISSES: u32 = 20_000;
@@ -46,18 +53,23 @@ pub struct Rebuilt {
     pub aside: PathBuf,
     /// Undelivered messages that were taken over.
     pub messages: u64,
+    /// Parked messages that were taken over.
+    pub parked: u64,
     /// Paths that were taken over.
     pub paths: u64,
     /// Whether all of both could be read.
     pub whole: bool,
     /// The number after which the sequence goes on.
     pub last_sequence: u64,
+    /// The library that the old store belonged to, if that was another one: its paths are told as deleted.
+    pub old_library: Option<String>,
 }
 
-/// Moves the store at `file` aside and makes a new one for `library`; nothing where there is none.
+/// Moves the store at `file` aside and makes a new one for `library`, whose messages are those of `encoder`; nothing
+/// where there is none.
 ///
-/// The store of another library is refused: its paths and messages say nothing of this one.
-pub fn rebuild(file: &Path, library: &[u8]) -> Result<Option<Rebuilt>, StoreError> {
+/// If the old store is that of a library at another place, every path in it is told as deleted there.
+pub fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<Option<Rebuilt>, StoreError> {
     finish(file)?;
     if !is_any_there(file)? {
         return Ok(None);
@@ -78,7 +90,7 @@ pub fn rebuild(file: &Path, library: &[u8]) -> Result<Option<Rebuilt>, StoreErro
         let moved = free_name(file).and_then(|aside| fs::rename(&journal, beside(&aside, JOURNAL)));
         moved.map_err(|source| StoreError::File { file: journal, source })?;
     }
-    let mut rebuilt = make(&unfinished, file, library).map_err(|error| error.at(&unfinished))?;
+    let mut rebuilt = make(&unfinished, file, library, encoder).map_err(|error| error.at(&unfinished))?;
     failpoint!("rebuild::made");
     let ready = beside(file, REBUILT);
     let in_place = File::open(&unfinished)
@@ -142,30 +154,65 @@ fn free_name(file: &Path) -> io::Result<PathBuf> {
 }
 
 /// Makes the new store at `unfinished` from what can be read of the old one.
-fn make(unfinished: &Path, file: &Path, library: &[u8]) -> Result<Rebuilt, StoreError> {
+fn make(unfinished: &Path, file: &Path, library: &[u8], encoder: &Encoder) -> Result<Rebuilt, StoreError> {
     // One that may not be read is not damaged: there may be messages in it.
     let opened = file.exists().then(|| damage::open_untouched(file)).transpose();
     let old = opened.map_err(|error| StoreError::from(error).at(file))?;
-    if let Some(Ok(Some(found))) = old.as_ref().map(schema::library_of) {
-        schema::check_library(&found, file, library)?;
+    let mut old_library = None;
+    if let Some(old) = &old {
+        match schema::check_library(old, file, library) {
+            Err(StoreError::OtherLibrary { .. }) => old_library = schema::library_of(old)?,
+            Err(relocating @ StoreError::Relocating { .. }) => return Err(relocating),
+            // One of which nothing can be read is taken for this library's.
+            _ => {}
+        }
     }
     let mut new = schema::open(unfinished, library)?;
     let transaction = new.transaction()?;
     let mut whole = false;
     if let Some(old) = &old {
         whole = take_messages(old, &transaction)?;
+        whole &= take_parked(old, &transaction)?;
         whole &= take_paths(old, &transaction)?;
     }
-    let last_sequence = sequence_after(old.as_ref(), Mark::read(file), commit::last_sequence(&transaction)?);
+    let last_parked: i64 =
+        transaction.query_row("SELECT coalesce(max(sequence), 0) FROM parked", [], |row| row.get(0))?;
+    let highest_message = commit::last_sequence(&transaction)?.max(last_parked.cast_unsigned());
+    let mut last_sequence = sequence_after(old.as_ref(), Mark::read(file), highest_message);
     transaction.execute("DELETE FROM sqlite_sequence WHERE name = 'outbox'", [])?;
     let sequence = params![last_sequence.cast_signed()];
     transaction.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('outbox', ?1)", sequence)?;
     let count = |query| transaction.query_row(query, [], |row| row.get::<_, i64>(0));
     let paths = count("SELECT count(*) FROM files")?.cast_unsigned();
+    if let Some(old_library) = &old_library {
+        let old_root = Path::new(OsStr::from_bytes(old_library));
+        last_sequence = tell_deleted(&transaction, &encoder.at(old_root), last_sequence)?;
+    }
+    let parked = count("SELECT count(*) FROM parked")?.cast_unsigned();
     let messages = commit::outbox_length(&transaction)?;
     transaction.commit()?;
     new.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    Ok(Rebuilt { aside: PathBuf::new(), messages, paths, whole, last_sequence })
+    let old_library = old_library.map(|library| schema::text(&library));
+    Ok(Rebuilt { aside: PathBuf::new(), messages, parked, paths, whole, last_sequence, old_library })
+}
+
+/// Turns every row into a message that its path is deleted; returns the last number that was given to one.
+fn tell_deleted(new: &Connection, encoder: &Encoder, mut sequence: u64) -> Result<u64, StoreError> {
+    let at = Timestamp::now();
+    let mut after = None;
+    loop {
+        let rows = index::rows_after(new, &LibraryPath::root(), after.as_ref(), DELETED_AT_ONCE)?;
+        let Some((last, _)) = rows.last() else { break };
+        after = Some(last.clone());
+        for (path, _) in rows {
+            sequence += 1;
+            let event = FileEvent { change: Change::Deleted(path), origin: Origin::Scan };
+            commit::insert(new, &encoder.encode(&event, &Stamp { sequence, at, correlation_id: Uuid::new_v4() }))?;
+        }
+    }
+    new.execute("DELETE FROM files", [])?;
+    new.execute("DELETE FROM mounts", [])?;
+    Ok(sequence)
 }
 
 /// Takes over the undelivered messages; returns whether every one could be read.
@@ -184,6 +231,25 @@ fn take_messages(old: &Connection, new: &Connection) -> Result<bool, StoreError>
     })?;
     let ends_early = last.is_some() && last != commit::last_sequence(old).ok();
     Ok(whole && !gaps && !ends_early)
+}
+
+/// Takes over the parked messages; returns whether every one could be read.
+fn take_parked(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
+    let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'parked'";
+    match old.query_row(table, [], |row| row.get::<_, i64>(0)) {
+        // An older format, unless there is no telling which it is.
+        Ok(0) => return Ok(schema::version(old).is_ok_and(|version| version < schema::newest_version())),
+        Ok(_) => {}
+        Err(_) => return Ok(false),
+    }
+    let query = "SELECT sequence, event_type, correlation_id, timestamp, body, reason, parked_at, retry FROM parked
+                 WHERE sequence > ?1 ORDER BY sequence";
+    let read = |row: &SqlRow<'_>| {
+        let message = message_from(row)?;
+        let rest: (String, i64, Option<i64>) = (row.get(5)?, row.get(6)?, row.get(7)?);
+        Ok(message.zip(Some(rest)))
+    };
+    salvage(old, query, read, |(message, (reason, since, retry))| parked::insert(new, &message, &reason, since, retry))
 }
 
 /// Takes over the paths; returns whether every one could be read.

@@ -5,6 +5,7 @@
 //! | `mounts` | a mount that rows of `files` name by its number |
 //! | `files` | what consumers were last told of one path: its stat, hashes and metadata |
 //! | `outbox` | a message that is not delivered yet, its body ready to send |
+//! | `parked` | a message that cannot be delivered, and why |
 //! | `replays` | a subtree that is being published again, and how far that has come |
 //! | `meta` | a fact about the file itself, by name |
 
@@ -17,7 +18,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::StoreError;
 
 /// Steps from each format to the next; append only. `user_version` counts the steps that were taken.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE files (
@@ -47,7 +48,7 @@ const MIGRATIONS: [&str; 3] = [
     ",
     // Mounts in place of device numbers, which change with a reboot: of a row that was not on the root's own
     // device it is not known which mount that was. `inode` is NULL where inode numbers do not last. Times are
-    // seconds and nanoseconds, rounded down.
+    // nanoseconds since the epoch, as decimal text if they do not fit an integer.
     "
     CREATE TABLE mounts (
         id INTEGER PRIMARY KEY,
@@ -66,32 +67,56 @@ const MIGRATIONS: [&str; 3] = [
         inode INTEGER,
         born_ns INTEGER,
         size INTEGER NOT NULL,
-        mtime_s INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL,
-        ctime_s INTEGER NOT NULL,
-        ctime_ns INTEGER NOT NULL,
+        mtime_ns NOT NULL,
+        ctime_ns NOT NULL,
         sha256 BLOB NOT NULL,
         xxh128 BLOB NOT NULL,
         metadata TEXT NOT NULL,
         first_published INTEGER NOT NULL
     );
     INSERT INTO files
-        SELECT path, CASE device WHEN 0 THEN 0 ELSE 4294967295 END, inode, NULL, size,
-            mtime_ns / 1000000000 - (mtime_ns % 1000000000 < 0), (mtime_ns % 1000000000 + 1000000000) % 1000000000,
-            ctime_ns / 1000000000 - (ctime_ns % 1000000000 < 0), (ctime_ns % 1000000000 + 1000000000) % 1000000000,
+        SELECT path, CASE device WHEN 0 THEN 0 ELSE 4294967295 END, inode, NULL, size, mtime_ns, ctime_ns,
             sha256, xxh128, metadata, 0
         FROM old_files ORDER BY path;
     DROP TABLE old_files;
     CREATE INDEX files_by_inode ON files (inode, mount);
     CREATE INDEX files_by_sha256 ON files (sha256);
     ",
+    // `retry` is the place in the line of those that are delivered again; NULL while nobody wants that.
+    "
+    CREATE TABLE parked (
+        sequence INTEGER PRIMARY KEY NOT NULL,
+        event_type TEXT NOT NULL,
+        correlation_id TEXT NOT NULL,
+        timestamp INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        parked_at INTEGER NOT NULL,
+        retry INTEGER,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX parked_by_retry ON parked (retry) WHERE retry IS NOT NULL;
+    ",
 ];
 
 /// The first format whose rows name mounts.
 pub(super) const FIRST_WITH_MOUNTS: i64 = 3;
 
+/// The new root of a library whose relocation has begun, in `meta`.
+pub(super) const RELOCATING_TO: &str = "relocating_to";
+
+/// The last path whose relocation is in the outbox, in `meta`.
+pub(super) const RELOCATED_UP_TO: &str = "relocated_up_to";
+
 /// Opens the file for the writer: makes it, brings it up to date, and makes sure whose it is.
 pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError> {
+    let connection = open_any(file)?;
+    claim(&connection, file, library)?;
+    Ok(connection)
+}
+
+/// The same, whosever it is.
+pub(super) fn open_any(file: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(file)?;
     if connection.is_readonly("main")? {
         // SQLite makes do with reading where it may not write.
@@ -103,7 +128,6 @@ pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError
     // 16 MiB hold the upper pages of an index of a million files.
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
     migrate(&mut connection, file)?;
-    claim(&connection, file, library)?;
     Ok(connection)
 }
 
@@ -149,7 +173,8 @@ pub(super) fn check_version(found: i64, file: &Path) -> Result<(), StoreError> {
     Err(StoreError::Newer { file: file.to_path_buf(), found, known })
 }
 
-fn newest_version() -> i64 {
+/// How many steps there are.
+pub(super) fn newest_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
@@ -169,8 +194,8 @@ fn migrate(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
 }
 
 fn claim(connection: &Connection, file: &Path, library: &[u8]) -> Result<(), StoreError> {
-    if let Some(found) = library_of(connection)? {
-        return check_library(&found, file, library);
+    if library_of(connection)?.is_some() {
+        return check_library(connection, file, library);
     }
     connection.execute("INSERT INTO meta (name, value) VALUES ('library', ?1)", params![library])?;
     Ok(())
@@ -178,24 +203,35 @@ fn claim(connection: &Connection, file: &Path, library: &[u8]) -> Result<(), Sto
 
 /// Whose index a store is.
 pub(super) fn library_of(connection: &Connection) -> Result<Option<Vec<u8>>, rusqlite::Error> {
-    connection.query_row("SELECT value FROM meta WHERE name = 'library'", [], |row| row.get(0)).optional()
+    meta(connection, "library")
 }
 
-/// Refuses the index of another library.
-pub(super) fn check_library(found: &[u8], file: &Path, wanted: &[u8]) -> Result<(), StoreError> {
+/// A fact about the file.
+pub(super) fn meta(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+    connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+/// Refuses the index of another library, and one whose relocation has begun.
+pub(super) fn check_library(connection: &Connection, file: &Path, wanted: &[u8]) -> Result<(), StoreError> {
+    let Some(found) = library_of(connection)? else { return Ok(()) };
+    if let Some(target) = meta(connection, RELOCATING_TO)? {
+        return Err(StoreError::Relocating { file: file.to_path_buf(), from: text(&found), to: text(&target) });
+    }
     if found == wanted {
         return Ok(());
     }
-    Err(StoreError::OtherLibrary {
-        file: file.to_path_buf(),
-        found: String::from_utf8_lossy(found).into_owned(),
-        wanted: String::from_utf8_lossy(wanted).into_owned(),
-    })
+    Err(StoreError::OtherLibrary { file: file.to_path_buf(), found: text(&found), wanted: text(wanted) })
+}
+
+pub(super) fn text(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{LibraryPath, MountId};
+    use crate::store::index;
 
     #[test]
     fn opening_twice_takes_every_step_once() {
@@ -205,6 +241,53 @@ mod tests {
             let connection = open(&file, b"/music").unwrap();
             let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
             assert_eq!(usize::try_from(version).unwrap(), MIGRATIONS.len());
+        }
+    }
+
+    /// Formats that were written before a step was taken.
+    #[test]
+    fn an_older_format_is_no_damage_and_is_brought_up_to_date() {
+        for steps in 0..MIGRATIONS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("x.sqlite");
+            let connection = Connection::open(&file).unwrap();
+            for step in &MIGRATIONS[..steps] {
+                connection.execute_batch(step).unwrap();
+            }
+            connection.pragma_update(None, "user_version", i64::try_from(steps).unwrap()).unwrap();
+            drop(connection);
+            super::super::damage::inspect(&file, Some(b"/music")).unwrap();
+            assert_eq!(version(&open(&file, b"/music").unwrap()).unwrap(), newest_version());
+        }
+    }
+
+    #[test]
+    fn rows_with_device_numbers_become_rows_with_mounts() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.sqlite");
+        let old = Connection::open(&file).unwrap();
+        for step in &MIGRATIONS[..2] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", 2).unwrap();
+        let times = [1_700_000_000_123_456_789, -1, -2_000_000_000, i64::MIN, i64::MAX];
+        for (number, time) in times.iter().enumerate() {
+            let path = format!("{number}.mp3").into_bytes();
+            let device = i64::from(number > 0);
+            old.execute(
+                "INSERT INTO files VALUES (?1, ?2, 7, 9, ?3, ?3, zeroblob(32), zeroblob(16), '{}')",
+                params![path, device, time],
+            )
+            .unwrap();
+        }
+        drop(old);
+        drop(open(&file, b"/music").unwrap());
+        let new = open_reader(&file).unwrap();
+        for (number, time) in times.iter().enumerate() {
+            let row = index::row(&new, &LibraryPath::from(format!("{number}.mp3").as_str())).unwrap().unwrap();
+            let mount = if number > 0 { MountId::UNKNOWN } else { MountId(0) };
+            assert_eq!((row.stat.mount, row.stat.inode, row.stat.born_ns, row.stat.size), (mount, 7, None, 9));
+            assert_eq!((row.stat.mtime_ns, row.stat.ctime_ns), (i128::from(*time), i128::from(*time)));
         }
     }
 

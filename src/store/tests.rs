@@ -10,9 +10,12 @@ pub(super) fn store_file(folder: &Path) -> PathBuf {
     folder.join("index.sqlite")
 }
 
+pub(super) fn encoder() -> Encoder {
+    Encoder::new("test", Path::new("/music"), MetadataStyle::Nested)
+}
+
 pub(super) fn open(folder: &Path) -> Store {
-    let encoder = Encoder::new("test", Path::new("/music"), MetadataStyle::Nested);
-    Store::open(&store_file(folder), b"/music", encoder).unwrap()
+    Store::open(&store_file(folder), b"/music", encoder()).unwrap()
 }
 
 fn stat(inode: u64) -> FileStat {
@@ -54,11 +57,17 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     let store = open(folder.path());
     let row = store.index().row(&path).unwrap().unwrap();
     assert_eq!((row.stat, row.track), (stat(u64::MAX - 3), track(1)));
+    let distant = FileStat { mtime_ns: i128::from(i64::MAX) * 3, ctime_ns: i128::from(i64::MIN) * 2, ..stat(1) };
+    let seen = Seen::File { stat: distant, content: Content::Read(track(2)), candidates: vec![] };
+    store.commit([Observation { seen, ..file(&"b.mp3".into(), 2) }].into()).await.unwrap();
+    assert_eq!(store.index().row(&"b.mp3".into()).unwrap().unwrap().stat, distant);
+    store.commit([missing(&"b.mp3".into())].into()).await.unwrap();
+    store.forget(3).await.unwrap();
     assert_eq!(store.index().rows_by_inode(MountId(0), u64::MAX - 3, 9).unwrap().len(), 1);
     assert_eq!(store.index().rows_by_sha256(&[1; 32], 9).unwrap().len(), 1);
     store.commit([missing(&path)].into()).await.unwrap();
     let messages = waiting(&store).await;
-    assert_eq!((messages[0].sequence, messages[0].event_type.as_str()), (2, "deleted"));
+    assert_eq!((messages[0].sequence, messages[0].event_type.as_str()), (4, "deleted"));
     assert!(store.index().is_empty().unwrap());
 }
 
@@ -200,5 +209,158 @@ proptest! {
             read.extend(rows.into_iter().map(|(path, _)| path));
         }
         prop_assert_eq!(read.iter().collect::<Vec<_>>(), expected);
+    }
+}
+
+/// The same store, opened anew once its writer's thread has closed it.
+fn reopened(store: Store, folder: &Path) -> Store {
+    drop(store);
+    let log = beside(&store_file(folder), "-wal");
+    let begun = std::time::Instant::now();
+    while log.exists() {
+        assert!(begun.elapsed().as_secs() < 10, "the store does not close");
+        thread::sleep(Duration::from_millis(1));
+    }
+    open(folder)
+}
+
+fn refused(sequence: u64) -> Refused {
+    Refused { sequence, reason: format!("{sequence} is too large") }
+}
+
+async fn parked(store: &Store) -> Vec<u64> {
+    let parked = store.parked().await.unwrap();
+    assert_eq!(*store.parked_length().borrow(), parked.len() as u64);
+    parked.into_iter().map(|message| message.sequence).collect()
+}
+
+/// A store with so many undelivered messages.
+async fn with_messages(folder: &Path, count: u8) -> (Store, Vec<Outgoing>) {
+    let store = open(folder);
+    let looks: Vec<_> = (0..count).map(|it| file(&LibraryPath::from(format!("{it}.mp3").as_str()), it)).collect();
+    store.commit(looks.into()).await.unwrap();
+    let messages = waiting(&store).await;
+    (store, messages)
+}
+
+#[tokio::test]
+async fn what_is_refused_is_parked_in_the_step_that_removes_the_rest_and_survives_a_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, messages) = with_messages(folder.path(), 5).await;
+    store.settle(vec![1, 2, 3], vec![refused(2)]).await.unwrap();
+    let store = reopened(store, folder.path());
+    assert_eq!(store.outbox_length(), 2);
+    assert_eq!(waiting(&store).await, messages[3..]);
+    let [only] = &store.parked().await.unwrap()[..] else { panic!("one is parked") };
+    assert_eq!((only.sequence, only.event_type.as_str(), only.path.as_str()), (2, "created", "/music/1.mp3"));
+    assert_eq!((only.size, only.reason.as_str()), (messages[1].body.len() as u64, "2 is too large"));
+    assert_eq!(parked(&store).await, [2]);
+    store.settle(vec![4, 5], vec![refused(4), refused(5)]).await.unwrap();
+    assert_eq!((parked(&store).await, store.outbox_length()), (vec![2, 4, 5], 0));
+    // The highest number is parked, and is not given out again.
+    let store = reopened(store, folder.path());
+    store.commit([file(&"later.mp3".into(), 9)].into()).await.unwrap();
+    assert_eq!(waiting(&store).await[0].sequence, 6);
+}
+
+#[tokio::test]
+async fn a_retried_message_comes_again_as_it_was_and_before_those_that_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, messages) = with_messages(folder.path(), 4).await;
+    store.settle(vec![1, 2, 3], vec![refused(1), refused(2), refused(3)]).await.unwrap();
+    store.retry_parked(BTreeSet::from([3, 1, 99])).await.unwrap();
+    assert_eq!((parked(&store).await, store.outbox_length()), (vec![2], 3));
+    let expected = [&messages[0], &messages[2], &messages[3]].map(Clone::clone);
+    assert_eq!(waiting(&store).await, expected);
+    // Also after a restart, until it is delivered.
+    let store = reopened(store, folder.path());
+    assert_eq!(waiting(&store).await, expected);
+    store.settle(vec![1], vec![]).await.unwrap();
+    assert_eq!(store.outbox_length(), 2);
+    store.settle(vec![3, 4], vec![Refused { sequence: 3, reason: "still".into() }]).await.unwrap();
+    assert_eq!((parked(&store).await, store.outbox_length()), (vec![2, 3], 0));
+    assert_eq!(store.parked().await.unwrap()[1].reason, "still");
+    store.drop_parked(BTreeSet::from([2, 3, 4])).await.unwrap();
+    assert_eq!(parked(&store).await, [0_u64; 0]);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_read_already_hands_out_what_is_retried_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, messages) = with_messages(folder.path(), 2).await;
+    let mut outbox = std::pin::pin!(store.outbox());
+    for message in &messages {
+        assert_eq!(outbox.next().await.unwrap().unwrap(), *message);
+    }
+    store.settle(vec![1, 2], vec![refused(1)]).await.unwrap();
+    for _ in 0..2 {
+        store.retry_parked(BTreeSet::from([1])).await.unwrap();
+        assert_eq!(outbox.next().await.unwrap().unwrap(), messages[0]);
+        // Nobody can drop or retry it meanwhile.
+        store.drop_parked(BTreeSet::from([1])).await.unwrap();
+        store.retry_parked(BTreeSet::from([1])).await.unwrap();
+        store.settle(vec![1], vec![refused(1)]).await.unwrap();
+        assert_eq!(parked(&store).await, [1]);
+    }
+    store.commit([file(&"later.mp3".into(), 9)].into()).await.unwrap();
+    assert_eq!(outbox.next().await.unwrap().unwrap().sequence, 3);
+}
+
+/// A full disk must not make a message vanish that was neither delivered nor parked.
+#[tokio::test]
+async fn what_could_not_be_parked_at_once_is_parked_by_whatever_is_forgotten_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = with_messages(folder.path(), 4).await;
+    let other = Connection::open(store_file(folder.path())).unwrap();
+    other.execute_batch("CREATE TRIGGER full BEFORE INSERT ON parked BEGIN SELECT RAISE(ABORT, 'full'); END").unwrap();
+    store.settle(vec![1, 2], vec![refused(2)]).await.unwrap_err();
+    store.settle(vec![3], vec![]).await.unwrap_err();
+    assert_eq!((store.outbox_length(), parked(&store).await), (4, vec![]));
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    store.forget(3).await.unwrap();
+    assert_eq!((store.outbox_length(), parked(&store).await), (1, vec![2]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn every_message_is_delivered_parked_or_dropped_whatever_is_refused_and_retried(
+        count in 1..40_u8,
+        batch in 1..9_usize,
+        fails in prop::collection::vec(0..4_u8, 1..24),
+        reopen in prop::collection::vec(any::<bool>(), 1..8),
+    ) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut store, messages) = with_messages(folder.path(), count).await;
+            let all: BTreeSet<u64> = messages.iter().map(|message| message.sequence).collect();
+            let mut delivered = BTreeSet::new();
+            let mut turn = 0;
+            for (round, reopen) in reopen.iter().enumerate() {
+                let now = waiting(&store).await;
+                for messages in now.chunks(batch) {
+                    let sequences: Vec<u64> = messages.iter().map(|message| message.sequence).collect();
+                    let mut in_vain = Vec::new();
+                    for sequence in &sequences {
+                        turn += 1;
+                        if fails[turn % fails.len()] == 0 {
+                            in_vain.push(refused(*sequence));
+                        } else {
+                            assert!(delivered.insert(*sequence), "{sequence} is delivered twice");
+                        }
+                    }
+                    store.settle(sequences, in_vain).await.unwrap();
+                }
+                assert_eq!(store.outbox_length(), 0);
+                let aside: BTreeSet<u64> = parked(&store).await.into_iter().collect();
+                assert_eq!(&aside | &delivered, all.clone());
+                assert!(aside.is_disjoint(&delivered));
+                let half: BTreeSet<u64> = aside.iter().copied().skip(round % 2).step_by(2).collect();
+                store.retry_parked(half).await.unwrap();
+                if *reopen {
+                    store = reopened(store, folder.path());
+                }
+            }
+        });
     }
 }

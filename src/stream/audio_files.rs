@@ -6,7 +6,7 @@ use tokio_stream::StreamExt;
 use crate::model::{Extensions, FsEvent};
 
 pub(super) fn audio_files(hints: impl Stream<Item = FsEvent>, extensions: Extensions) -> impl Stream<Item = FsEvent> {
-    hints.filter(move |hint| extensions.matches(&hint.path))
+    hints.filter(move |hint| hint.is_indexed || extensions.matches(&hint.path))
 }
 
 #[cfg(test)]
@@ -24,6 +24,13 @@ mod tests {
         assert_eq!(audio.size_hint(), (0, Some(6)));
         let paths: Vec<String> = audio.map(|hint| hint.path.to_string()).collect().now_or_never().unwrap();
         assert_eq!(paths, ["b/2.flac", "a.MP3", "b/1.ogg"]);
+    }
+
+    #[test]
+    fn a_row_is_looked_at_whatever_its_extension() {
+        let row = FsEvent { is_indexed: true, ..FsEvent::new("a.txt".into(), Quiet::Gone, Origin::Scan) };
+        let known = stream::iter([row]).audio_files(&Extensions::default());
+        assert_eq!(known.count().now_or_never(), Some(1));
     }
 
     #[test]

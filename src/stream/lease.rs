@@ -18,7 +18,8 @@ pub struct Leases<K = LibraryPath>(Arc<Mutex<Held<K>>>);
 /// The right to work on a key, alone, until it is dropped.
 #[must_use = "a lease is given back when it is dropped"]
 pub struct Lease<K: Clone + Eq + Hash = LibraryPath> {
-    key: K,
+    /// `None` once it was given back.
+    key: Option<K>,
     leases: Leases<K>,
 }
 
@@ -46,7 +47,7 @@ impl<K: Clone + Eq + Hash> Leases<K> {
             return None;
         }
         held.insert(key.clone(), Vec::new());
-        Some(Lease { key: key.clone(), leases: self.clone() })
+        Some(Lease { key: Some(key.clone()), leases: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held<K>> {
@@ -55,13 +56,21 @@ impl<K: Clone + Eq + Hash> Leases<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Lease<K> {
-    fn drop(&mut self) {
-        let queue = self.leases.lock().remove(&self.key).unwrap_or_default();
+impl<K: Clone + Eq + Hash> Lease<K> {
+    /// Gives the lease back before it is dropped.
+    pub(super) fn give_back(&mut self) {
+        let Some(key) = self.key.take() else { return };
+        let queue = self.leases.lock().remove(&key).unwrap_or_default();
         for waiting in queue {
             // Who is gone no longer waits.
-            let _ = waiting.unbounded_send(self.key.clone());
+            let _ = waiting.unbounded_send(key.clone());
         }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Lease<K> {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 

@@ -15,6 +15,7 @@ mod holds;
 mod in_batches;
 mod lease;
 mod one_at_a_time;
+mod pace;
 mod rate_limit;
 mod settle;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use holds::{Hold, Holds};
 pub use in_batches::InBatches;
 pub use lease::{Lease, Leases};
 pub use one_at_a_time::{Leased, OneAtATime};
+pub use pace::Pace;
 pub use rate_limit::RateLimit;
 pub use settle::{QuietTime, Settle};
 pub use together::{Tied, Together};
@@ -68,7 +70,7 @@ impl Hint for FsEvent {
 
 /// The verbs of the chain, for every stream.
 pub trait HintStreamExt: Stream + Sized {
-    /// Keeps the hints whose path has one of these extensions, in any case.
+    /// Keeps the hints whose path has one of these extensions, in any case, or has a row in the index.
     ///
     /// Law: the output is the input without the other hints, in the same order.
     ///
@@ -207,11 +209,11 @@ pub trait HintStreamExt: Stream + Sized {
 
     /// Keeps items back until all that have to be decided with them are there, and gives these as one batch.
     ///
-    /// Law: every item comes out once. An item whose ties name no group that its file left comes at once,
-    /// in its batch. The others come when no member of their groups is anywhere else, or when the group's
+    /// Law: every item comes out once, except one whose key has a newer item by then. An item whose ties name no
+    /// group that its file left comes at once, in its batch. The others come when no member of their groups is anywhere else, or when the group's
     /// limit is over, or when the input ends.
     ///
-    /// It cannot deadlock: at worst, when a member waits for an item that waits here, the limit ends the wait.
+    /// It cannot deadlock: an item that waits here keeps no lease, and at worst the limit ends the wait.
     ///
     /// ```
     /// use std::time::Duration;
@@ -219,17 +221,27 @@ pub trait HintStreamExt: Stream + Sized {
     /// use file_watcher::stream::{HintStreamExt, Tied};
     /// use futures::{StreamExt, executor::block_on, stream};
     ///
-    /// struct Look(Ties);
+    /// struct Look(&'static str, Ties);
     ///
     /// impl Tied for Look {
+    ///     type Key = &'static str;
+    ///
+    ///     fn key(&self) -> &Self::Key {
+    ///         &self.0
+    ///     }
+    ///
     ///     fn ties(&self) -> Option<&Ties> {
-    ///         Some(&self.0)
+    ///         Some(&self.1)
+    ///     }
+    ///
+    ///     fn in_place_of(self, _: Self) -> Self {
+    ///         self
     ///     }
     /// }
     ///
     /// let group = RenameGroup::new(Duration::from_secs(1));
-    /// let look = || Look(Ties { member_of: vec![group.join()], left_in: vec![group.clone()] });
-    /// let batches = stream::iter([vec![look()], vec![look()]]).together().collect::<Vec<_>>();
+    /// let look = |name| Look(name, Ties { member_of: vec![group.join()], left_in: vec![group.clone()] });
+    /// let batches = stream::iter([vec![look("a")], vec![look("b")]]).together().collect::<Vec<_>>();
     /// assert_eq!(block_on(batches).len(), 1);
     /// ```
     fn together<T: Tied>(self) -> Together<Self, T>

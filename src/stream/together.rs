@@ -1,6 +1,7 @@
 //! Looks whose files changed names with each other are decided in one batch.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,17 +20,45 @@ use crate::model::{Member, RenameGroup, Ties};
 const CHECK: Duration = Duration::from_millis(5);
 
 /// Items that wait at once; beyond this the oldest goes on alone.
-const MOST_WAITING: usize = 10_000;
+const MOST_WAITING: usize = 2_000;
 
-/// What the combinator needs to know of an item.
-pub trait Tied {
+/// What the combinator needs to know of an item, and to do with it.
+pub trait Tied: Sized {
+    /// What the item is about. Of two items with one key, the later counts.
+    type Key: Clone + Eq + Hash;
+
+    /// The key of this item.
+    fn key(&self) -> &Self::Key;
+
     /// What ties it to others; nothing if it need not wait for them.
     fn ties(&self) -> Option<&Ties>;
+
+    /// Called when the item begins to wait: others may work on its key from now on.
+    fn begin_waiting(&mut self) {}
+
+    /// This item, newer than `older` with the same key, with the ties of both.
+    #[must_use]
+    fn in_place_of(self, older: Self) -> Self;
 }
 
-impl<T: Tied, K: Clone + Eq + std::hash::Hash> Tied for Leased<T, K> {
+impl<T: Tied, K: Clone + Eq + Hash> Tied for Leased<T, K> {
+    type Key = T::Key;
+
+    fn key(&self) -> &T::Key {
+        self.item.key()
+    }
+
     fn ties(&self) -> Option<&Ties> {
         self.item.ties()
+    }
+
+    fn begin_waiting(&mut self) {
+        // A hint for the same path that waits for the lease may itself be a member of the group.
+        self.lease.give_back();
+    }
+
+    fn in_place_of(self, older: Self) -> Self {
+        Self { item: self.item.in_place_of(older.item), lease: self.lease }
     }
 }
 
@@ -39,23 +68,19 @@ pin_project! {
     pub struct Together<S, T>
     where
         S: Stream<Item = Vec<T>>,
+        T: Tied,
     {
         #[pin]
         input: Fuse<S>,
-        waiting: VecDeque<Waiting<T>>,
+        waiting: Room<T>,
         #[pin]
         alarm: Alarm,
     }
 }
 
-struct Waiting<T> {
-    item: T,
-    until: Instant,
-}
-
 impl<S: Stream<Item = Vec<T>>, T: Tied> Together<S, T> {
     pub(super) fn new(input: S) -> Self {
-        Self { input: input.fuse(), waiting: VecDeque::new(), alarm: Alarm::default() }
+        Self { input: input.fuse(), waiting: Room::default(), alarm: Alarm::default() }
     }
 }
 
@@ -65,64 +90,105 @@ impl<S: Stream<Item = Vec<T>>, T: Tied> Stream for Together<S, T> {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Vec<T>>> {
         let mut this = self.project();
         loop {
-            if let Some(batch) = take_complete(this.waiting, Instant::now()) {
+            if let Some(batch) = this.waiting.take_complete(Instant::now()) {
                 return Poll::Ready(Some(batch));
             }
             match this.input.as_mut().poll_next(context) {
                 Poll::Ready(Some(batch)) => {
-                    let batch = admit(this.waiting, batch);
+                    let batch = this.waiting.admit(batch);
                     if !batch.is_empty() {
                         return Poll::Ready(Some(batch));
                     }
                 }
                 // Nobody is left who could come.
-                Poll::Ready(None) if this.waiting.is_empty() => return Poll::Ready(None),
-                Poll::Ready(None) => {
-                    return Poll::Ready(Some(this.waiting.drain(..).map(|waiting| waiting.item).collect()));
-                }
-                Poll::Pending if this.waiting.is_empty() => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(this.waiting.take_all()),
+                Poll::Pending if this.waiting.items.is_empty() => return Poll::Pending,
                 Poll::Pending => ready!(this.alarm.as_mut().poll_at(after(Instant::now(), CHECK), context)),
             }
         }
     }
 }
 
-/// Keeps back the items that wait for others, and gives the rest.
-fn admit<T: Tied>(waiting: &mut VecDeque<Waiting<T>>, batch: Vec<T>) -> Vec<T> {
-    let mut rest = Vec::with_capacity(batch.len());
-    let now = Instant::now();
-    for item in batch {
-        let limit = item.ties().and_then(|ties| ties.left_in.iter().map(RenameGroup::limit).max());
-        match limit {
-            Some(limit) => waiting.push_back(Waiting { item, until: after(now, limit) }),
-            None => rest.push(item),
-        }
-    }
-    while waiting.len() > MOST_WAITING {
-        rest.extend(waiting.pop_front().map(|waiting| waiting.item));
-    }
-    rest
+/// The items that wait, by their arrival.
+struct Room<T: Tied> {
+    items: BTreeMap<u64, Waiting<T>>,
+    places: HashMap<T::Key, u64>,
+    arrivals: u64,
 }
 
-/// Takes the items whose groups have no member elsewhere, and those that have waited for long enough.
-fn take_complete<T: Tied>(waiting: &mut VecDeque<Waiting<T>>, now: Instant) -> Option<Vec<T>> {
-    if waiting.is_empty() {
-        return None;
+struct Waiting<T> {
+    item: T,
+    until: Instant,
+}
+
+impl<T: Tied> Default for Room<T> {
+    fn default() -> Self {
+        Self { items: BTreeMap::new(), places: HashMap::new(), arrivals: 0 }
     }
-    let mut here: HashMap<usize, HashSet<*const Member>> = HashMap::new();
-    for member in waiting.iter().filter_map(|waiting| waiting.item.ties()).flat_map(|ties| &ties.member_of) {
-        here.entry(member.group().id()).or_default().insert(Arc::as_ptr(member));
+}
+
+impl<T: Tied> Room<T> {
+    /// Keeps back the items that wait for others, and gives the rest.
+    fn admit(&mut self, batch: Vec<T>) -> Vec<T> {
+        let mut rest = Vec::with_capacity(batch.len());
+        let now = Instant::now();
+        for mut item in batch {
+            let mut until = None;
+            if let Some(older) = self.take_older(item.key()) {
+                item = item.in_place_of(older.item);
+                until = Some(older.until);
+            }
+            let limit = item.ties().and_then(|ties| ties.left_in.iter().map(RenameGroup::limit).max());
+            let Some(limit) = limit else {
+                rest.push(item);
+                continue;
+            };
+            item.begin_waiting();
+            self.places.insert(item.key().clone(), self.arrivals);
+            self.items.insert(self.arrivals, Waiting { item, until: until.unwrap_or_else(|| after(now, limit)) });
+            self.arrivals += 1;
+        }
+        while self.items.len() > MOST_WAITING {
+            rest.extend(self.items.pop_first().map(|(_, waiting)| self.without_place(waiting)));
+        }
+        rest
     }
-    let is_complete = |group: &RenameGroup| here.get(&group.id()).map_or(0, HashSet::len) >= group.members();
-    let is_done = |waiting: &Waiting<T>| {
-        waiting.until <= now || waiting.item.ties().is_none_or(|ties| ties.left_in.iter().all(is_complete))
-    };
-    if !waiting.iter().any(is_done) {
-        return None;
+
+    fn take_older(&mut self, key: &T::Key) -> Option<Waiting<T>> {
+        if self.places.is_empty() {
+            return None;
+        }
+        self.places.remove(key).and_then(|place| self.items.remove(&place))
     }
-    let (done, kept): (VecDeque<_>, VecDeque<_>) = waiting.drain(..).partition(is_done);
-    *waiting = kept;
-    Some(done.into_iter().map(|waiting| waiting.item).collect())
+
+    fn without_place(&mut self, waiting: Waiting<T>) -> T {
+        self.places.remove(waiting.item.key());
+        waiting.item
+    }
+
+    /// Takes the items whose groups have no member elsewhere, and those that have waited for long enough.
+    fn take_complete(&mut self, now: Instant) -> Option<Vec<T>> {
+        if self.items.is_empty() {
+            return None;
+        }
+        let mut here: HashMap<usize, HashSet<*const Member>> = HashMap::new();
+        for member in self.items.values().filter_map(|waiting| waiting.item.ties()).flat_map(|ties| &ties.member_of) {
+            here.entry(member.group().id()).or_default().insert(Arc::as_ptr(member));
+        }
+        let is_complete = |group: &RenameGroup| here.get(&group.id()).map_or(0, HashSet::len) >= group.members();
+        let is_done = |_: &u64, waiting: &mut Waiting<T>| {
+            waiting.until <= now || waiting.item.ties().is_none_or(|ties| ties.left_in.iter().all(is_complete))
+        };
+        let done: Vec<Waiting<T>> = self.items.extract_if(.., is_done).map(|(_, waiting)| waiting).collect();
+        let done: Vec<T> = done.into_iter().map(|waiting| self.without_place(waiting)).collect();
+        (!done.is_empty()).then_some(done)
+    }
+
+    fn take_all(&mut self) -> Option<Vec<T>> {
+        self.places.clear();
+        let items: Vec<T> = std::mem::take(&mut self.items).into_values().map(|waiting| waiting.item).collect();
+        (!items.is_empty()).then_some(items)
+    }
 }
 
 #[cfg(test)]
@@ -139,8 +205,18 @@ mod tests {
     struct Item(u32, Option<Ties>);
 
     impl Tied for Item {
+        type Key = u32;
+
+        fn key(&self) -> &u32 {
+            &self.0
+        }
+
         fn ties(&self) -> Option<&Ties> {
             self.1.as_ref()
+        }
+
+        fn in_place_of(self, _: Self) -> Self {
+            self
         }
     }
 
@@ -185,6 +261,23 @@ mod tests {
             assert!(begun.elapsed() >= LIMIT && begun.elapsed() <= LIMIT + 2 * CHECK);
             let ended: Vec<Vec<Item>> = stream::iter([vec![left(2, &group)]]).together().collect().await;
             assert_eq!(ended.len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_newer_item_takes_the_place_of_one_that_waits() {
+        paused(async {
+            let group = RenameGroup::new(LIMIT);
+            let elsewhere = group.join();
+            let (sender, batches) = tokio::sync::mpsc::unbounded_channel();
+            let mut together = Box::pin(UnboundedReceiverStream::new(batches).together());
+            sender.send(vec![left(1, &group), left(2, &group)]).unwrap();
+            assert!(together.next().now_or_never().is_none());
+            // It need not wait any more.
+            sender.send(vec![Item(1, None)]).unwrap();
+            assert_eq!(numbers(together.next().await), [1]);
+            drop(elsewhere);
+            assert_eq!(numbers(together.next().await), [2]);
         });
     }
 

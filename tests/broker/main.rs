@@ -6,6 +6,7 @@ mod support;
 mod contract;
 mod network;
 mod outages;
+mod parked;
 mod pressure;
 mod program;
 mod refusals;

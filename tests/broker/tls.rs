@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 
-use file_watcher::sink::{Amqp, Deliver, Tls};
+use file_watcher::sink::{Amqp, Deliver, Reread, Tls};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -82,6 +82,26 @@ async fn an_authority_that_is_not_known_is_refused_by_the_setting_that_mends_it(
         let reason = is_refused(ENCRYPTED.port, tls).await;
         assert!(reason.contains("RABBITMQ_CA_FILE") && reason.contains("authority"), "{reason}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_were_replaced_are_used_for_the_next_connection() {
+    let another = Authority::new("another");
+    let stale = Tls::default().with_authorities(another.pem.as_bytes()).unwrap();
+    let node = Node::shared();
+    let mut settings = settings(&node.tls_url(ENCRYPTED.closed, &node.vhost()));
+    let current = Arc::new(Mutex::new(stale));
+    settings.reread = Some(Reread::new({
+        let (broker, current) = (settings.broker.clone(), Arc::clone(&current));
+        move || Ok((broker.clone(), current.lock().unwrap().clone()))
+    }));
+    let mut sink = Amqp::new(settings);
+    assert!(refusal(&sink).await.contains("RABBITMQ_CA_FILE"));
+    let Pair { certificate, key } = &ENCRYPTED.client;
+    let renewed = ENCRYPTED.trusted().with_identity(certificate.as_bytes(), key.as_bytes()).unwrap();
+    *current.lock().unwrap() = renewed;
+    timeout(LIMIT, sink.connect()).await.expect("let in").unwrap();
+    sink.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

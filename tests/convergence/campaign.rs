@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::history::{self, Failure, Figures, World};
+use crate::names::NAMES_PERCENT;
 use crate::operation::{Operation, operations};
 
 /// Agreement that takes longer is worth a word.
@@ -23,6 +24,8 @@ pub(crate) struct Campaign {
     pub(crate) seeds: u64,
     /// `CHAOS_OPS`: operations in each.
     pub(crate) operations: usize,
+    /// `CHAOS_NAMES_PERCENT`: how many of a hundred histories are about names.
+    pub(crate) names_percent: usize,
     /// `CHAOS_JOBS`: histories at once. They mostly wait.
     pub(crate) jobs: usize,
     /// `CHAOS_KEEP`: the operations to run, all others left out; of one seed.
@@ -43,6 +46,7 @@ impl Campaign {
             first_seed: number("CHAOS_SEED", 1),
             seeds: number("CHAOS_SEEDS", if std::env::var_os("CHAOS_SEED").is_some() { 1 } else { seeds }),
             operations: usize::try_from(number("CHAOS_OPS", operations as u64)).unwrap(),
+            names_percent: usize::try_from(number("CHAOS_NAMES_PERCENT", NAMES_PERCENT)).unwrap(),
             jobs: usize::try_from(number("CHAOS_JOBS", jobs as u64)).unwrap(),
             keep,
             shrink_for: Duration::from_secs(number("CHAOS_SHRINK_SECS", 120)),
@@ -94,7 +98,7 @@ impl Campaign {
             let seeds: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
             println!("seeds that fail: {seeds:?}; the shortest sequence for {seed} is being looked for");
             let (kept, failure) = self.shrink(*seed, failure.clone(), &world);
-            let all = operations(*seed, self.operations, self.with_broker);
+            let all = self.all(*seed);
             let numbers: Vec<String> = kept.iter().map(ToString::to_string).collect();
             for number in &kept {
                 println!("{number}: {:?}", all[*number]);
@@ -111,8 +115,12 @@ impl Campaign {
         figures
     }
 
+    fn all(&self, seed: u64) -> Vec<Operation> {
+        operations(seed, self.operations, self.with_broker, self.names_percent)
+    }
+
     fn sequence(&self, seed: u64) -> Vec<Operation> {
-        let all = operations(seed, self.operations, self.with_broker);
+        let all = self.all(seed);
         let kept =
             |(number, operation)| self.keep.as_ref().is_none_or(|keep| keep.contains(&number)).then_some(operation);
         all.into_iter().enumerate().filter_map(kept).collect()
@@ -125,7 +133,7 @@ impl Campaign {
         mut failure: Failure,
         world: &(impl Fn() -> W + Sync),
     ) -> (Vec<usize>, Failure) {
-        let all = operations(seed, self.operations, self.with_broker);
+        let all = self.all(seed);
         let mut kept: Vec<usize> = match &self.keep {
             Some(keep) => keep.iter().copied().collect(),
             None => (0..all.len()).collect(),

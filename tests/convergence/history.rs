@@ -1,5 +1,7 @@
 //! One history: operations on a library and its watcher, and whether the two agree in the end.
 
+mod names_passed_round;
+
 use std::fmt::Write as _;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
@@ -7,9 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::names;
 use crate::operation::{Choice, Content, Operation, When};
 use crate::program::{Program, Target};
 use crate::replay::Replay;
+use crate::support::strict::StrictConsumers;
 use crate::tree::{How, LIBRARY, Library, OUTSIDE, Tree, name};
 
 /// How long everything may stay as it is after the messages agree, and must.
@@ -33,6 +37,10 @@ const NAMES: [&[u8]; 12] = [
     b"b",
     b"e",
 ];
+
+/// The patterns that operations choose from.
+const PATTERNS: [&str; 10] =
+    ["", "x.mp3", "/a/b/", "*.flac", "d/", "*.mp3\n!/y.mp3", "!x.mp3", "e", "a.mp3/", "[xy].*\n!a/**"];
 
 /// What the world around a history does beside it.
 pub(crate) trait World {
@@ -66,7 +74,8 @@ impl World for Pipe {
 
     fn patience(&self) -> Duration {
         let seconds = std::env::var("CHAOS_PATIENCE_SECS").ok().and_then(|seconds| seconds.parse().ok());
-        Duration::from_secs(seconds.unwrap_or(60))
+        // A file that was left empty is told of a minute later.
+        Duration::from_secs(seconds.unwrap_or(120))
     }
 }
 
@@ -107,7 +116,8 @@ pub(crate) struct Failure {
 /// Runs the operations, and judges.
 pub(crate) fn run(operations: &[Operation], world: &mut dyn World) -> Result<Figures, Failure> {
     let folder = tempfile::Builder::new().prefix("file-watcher-chaos-").tempdir().unwrap();
-    let replay = Arc::new(Mutex::new(Replay::new(&folder.path().join(LIBRARY))));
+    let root = folder.path().join(LIBRARY);
+    let replay = Arc::new(Mutex::new(Replay::new(&root, names::are_about_names(operations))));
     world.begin(&replay);
     let mut history = History {
         tree: Tree::new(folder.path(), crate::program::SETTLE),
@@ -246,6 +256,9 @@ impl History {
                 return Err(format!("never was the file left like that: {told:?}"));
             }
         }
+        for (deleted, rows) in replay.strict.iter().flat_map(StrictConsumers::rows) {
+            self.tree.check_strict_rows(&rows).map_err(|wrong| format!("a strict consumer ({deleted:?}): {wrong}"))?;
+        }
         let (messages, effects) = (replay.told.len() as u64, self.tree.effects);
         if messages > effects + effects / 5 + 10 {
             return Err(format!("{messages} messages for {effects} changes"));
@@ -276,6 +289,18 @@ impl History {
                 }
                 self.down_for = operations;
             }
+            Operation::Ignore { directory: at, patterns, how } => {
+                self.tree.ignore(&directory(at), PATTERNS[patterns % PATTERNS.len()], how);
+            }
+            Operation::Exclude { patterns, kill } => {
+                if kill {
+                    self.program.kill();
+                } else {
+                    self.program.terminate()?;
+                }
+                PATTERNS[patterns % PATTERNS.len()].clone_into(&mut self.program.exclude);
+                self.tree.exclude(&self.program.exclude);
+            }
             Operation::Freeze { milliseconds } => {
                 self.program.freeze();
                 self.frozen_until = Some(Instant::now() + Duration::from_millis(milliseconds));
@@ -288,6 +313,7 @@ impl History {
                 }
             }
             Operation::CutConnection { .. } | Operation::BadWeather { .. } => world.disturb(operation),
+            Operation::Names(ref operation) => self.pass_names_round(operation),
             _ => self.change(operation),
         }
         Ok(())

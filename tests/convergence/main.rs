@@ -13,10 +13,12 @@
 mod broker;
 mod campaign;
 mod history;
+mod names;
 mod operation;
 mod program;
 mod random;
 mod replay;
+mod strict;
 #[path = "../support/mod.rs"]
 mod support;
 mod tree;

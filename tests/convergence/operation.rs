@@ -4,6 +4,7 @@
 //! comes. So a sequence stays one when some of its operations are left out, which is what shrinking
 //! does.
 
+use crate::names::{self, NameOperation};
 use crate::random::Random;
 
 /// Bytes from which on a file takes time to hash.
@@ -137,6 +138,17 @@ pub(crate) enum Operation {
         file: Choice,
         content: Content,
     },
+    /// Writes, replaces or removes the ignore file of a directory.
+    Ignore {
+        directory: Choice,
+        patterns: usize,
+        how: Ignoring,
+    },
+    /// Kills or stops the program, and starts it again with other patterns in `EXCLUDE`.
+    Exclude {
+        patterns: usize,
+        kill: bool,
+    },
     Pause {
         milliseconds: u64,
     },
@@ -156,6 +168,8 @@ pub(crate) enum Operation {
         one: Choice,
         other: Choice,
     },
+    /// Passes names round, or changes a file that has a part in that.
+    Names(NameOperation),
     /// Ends the connection to the broker, at once or in the middle of a frame.
     CutConnection {
         after_bytes: Option<u64>,
@@ -167,6 +181,14 @@ pub(crate) enum Operation {
     },
 }
 
+/// What happens to an ignore file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ignoring {
+    Write,
+    Replace,
+    Remove,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum When {
     Now,
@@ -174,10 +196,12 @@ pub(crate) enum When {
     Future,
 }
 
-/// The first `count` operations of a seed.
-pub(crate) fn operations(seed: u64, count: usize, with_broker: bool) -> Vec<Operation> {
+/// The first `count` operations of a seed. So many of a hundred seeds are about names.
+pub(crate) fn operations(seed: u64, count: usize, with_broker: bool, names_percent: usize) -> Vec<Operation> {
     let mut random = Random::new(seed);
-    (0..count).map(|_| operation(&mut random, with_broker)).collect()
+    // Drawn from another sequence, so that it does not change that of the seed.
+    let draw = if Random::new(!seed).percent(names_percent) { names::operation } else { operation };
+    (0..count).map(|_| draw(&mut random, with_broker)).collect()
 }
 
 fn operation(random: &mut Random, with_broker: bool) -> Operation {
@@ -223,7 +247,12 @@ fn operation(random: &mut Random, with_broker: bool) -> Operation {
         76 => Op::LinkSymbolically { to: one, at: other },
         77 => Op::MakePipe { at: one },
         78 => Op::WriteInTightLoop { file: one, content },
-        79..=91 => Op::Pause { milliseconds },
+        79..=80 => {
+            let how = [Ignoring::Write, Ignoring::Replace, Ignoring::Remove][few % 3];
+            Op::Ignore { directory: one, patterns: number, how }
+        }
+        81 => Op::Exclude { patterns: number, kill: few.is_multiple_of(2) },
+        82..=91 => Op::Pause { milliseconds },
         92..=93 => Op::Kill,
         94 => Op::Terminate,
         95..=96 => Op::Down { kill: number.is_multiple_of(2), operations: few },

@@ -36,6 +36,8 @@ pub(crate) struct Program {
     target: Target,
     replay: Arc<Mutex<Replay>>,
     running: Option<Running>,
+    /// The patterns of `EXCLUDE`.
+    pub(crate) exclude: String,
     pub(crate) starts: u64,
     pub(crate) kills: u64,
 }
@@ -49,7 +51,15 @@ struct Running {
 
 impl Program {
     pub(crate) fn new(folder: &Path, target: Target, replay: Arc<Mutex<Replay>>) -> Self {
-        Self { folder: folder.to_path_buf(), target, replay, running: None, starts: 0, kills: 0 }
+        Self {
+            folder: folder.to_path_buf(),
+            target,
+            replay,
+            running: None,
+            exclude: String::new(),
+            starts: 0,
+            kills: 0,
+        }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -76,6 +86,7 @@ impl Program {
             ("INSTANCE_ID", "chaos".into()),
             ("SETTLE_MS", SETTLE.as_millis().to_string().into()),
             ("DEBOUNCE_MS", DEBOUNCE.as_millis().to_string().into()),
+            ("EXCLUDE", self.exclude.clone().into()),
             // Half a library goes all the time here, and is meant to.
             ("MASS_DELETE_PERCENT", "100".into()),
             // While the broker is away an orderly end takes this long.

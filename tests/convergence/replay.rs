@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::support::strict::{StrictConsumers, StrictMessage};
 use crate::tree::{Hash, Library};
 
 /// A message, as the consumer understood it.
@@ -29,13 +30,16 @@ pub(crate) struct Replay {
     pub(crate) told: Vec<Told>,
     pub(crate) duplicates: u64,
     identities: HashMap<u64, String>,
+    /// Consumers that are unique in hashes, if no two files have equal contents.
+    pub(crate) strict: Option<StrictConsumers>,
     /// The first thing that was against the contract.
     pub(crate) violation: Option<String>,
 }
 
 impl Replay {
-    pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), ..Self::default() }
+    /// `is_strict`: no two files ever have equal contents, so consumers may be unique in hashes.
+    pub(crate) fn new(root: &Path, is_strict: bool) -> Self {
+        Self { root: root.to_path_buf(), strict: is_strict.then(StrictConsumers::new), ..Self::default() }
     }
 
     /// Takes one message, in the order of arrival. Those that came before are dropped.
@@ -71,6 +75,17 @@ impl Replay {
             timestamp: required("timestamp")?,
         };
         self.told.push(told.clone());
+        if let Some(strict) = &mut self.strict {
+            strict.take(&StrictMessage {
+                event_type: &told.event_type,
+                path: told.path.as_os_str().as_bytes(),
+                old_path: told.old_path.as_ref().map(|path| path.as_os_str().as_bytes()),
+                sha256: told.hash.as_deref(),
+                xxh128: message["xxh128_hash"].as_str(),
+                // No other file ever has it.
+                identity: told.hash.as_deref().unwrap_or_default(),
+            })?;
+        }
         self.apply(told)
     }
 

@@ -3,7 +3,9 @@
 //! Whatever is done to the disk goes through here, so it is known without looking what every name
 //! holds, and every content that a name ever had.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod identity;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -13,8 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use file_watcher::model::Extensions;
+use file_watcher::model::{IGNORE_FILE, IgnoreFile, LibraryPath, Patterns, Rules};
 use sha2::{Digest, Sha256};
+
+use crate::operation::Ignoring;
 
 /// SHA-256 in hexadecimal.
 pub(crate) type Hash = String;
@@ -79,6 +83,10 @@ pub(crate) struct Tree {
     next_id: FileId,
     slow: Vec<SlowWrite>,
     complete: HashSet<(PathBuf, Hash)>,
+    /// Which file had which content, in histories whose contents are all different.
+    holders: HashMap<Hash, FileId>,
+    /// All names that each file ever had.
+    ever_at: HashMap<FileId, BTreeSet<PathBuf>>,
     /// When a file was last closed or renamed: for a while after that the program may hear of it, and
     /// take what it finds then for finished as soon as it is quiet.
     touched: HashMap<FileId, Instant>,
@@ -86,13 +94,15 @@ pub(crate) struct Tree {
     pub(crate) effects: u64,
     /// What was done, for people.
     pub(crate) journal: Vec<String>,
-    extensions: Extensions,
+    rules: Rules,
 }
 
 impl Tree {
     pub(crate) fn new(folder: &Path, settle: Duration) -> Self {
         fs::create_dir(folder.join(LIBRARY)).unwrap();
         fs::create_dir(folder.join(OUTSIDE)).unwrap();
+        // A root that holds nothing at all is taken for one that is not mounted, and its deletes are held.
+        fs::write(folder.join(LIBRARY).join("cover.jpg"), "no audio").unwrap();
         Self {
             folder: folder.to_path_buf(),
             settle: settle.saturating_sub(TICK),
@@ -101,10 +111,12 @@ impl Tree {
             next_id: 0,
             slow: Vec::new(),
             complete: HashSet::new(),
+            holders: HashMap::new(),
+            ever_at: HashMap::new(),
             touched: HashMap::new(),
             effects: 0,
             journal: Vec::new(),
-            extensions: Extensions::default(),
+            rules: Rules::default(),
         }
     }
 
@@ -115,7 +127,7 @@ impl Tree {
 
     /// The audio files that the library must be seen to hold.
     pub(crate) fn library(&self) -> Library {
-        let in_library = self.names.iter().filter_map(|(path, id)| Some((self.audio(path)?, id)));
+        let in_library = self.names.iter().filter_map(|(path, id)| Some((self.published(path)?, id)));
         in_library.map(|(path, id)| (path.to_path_buf(), self.files[id].hash.clone())).collect()
     }
 
@@ -131,7 +143,7 @@ impl Tree {
                 if kind.is_dir() {
                     directories.push(path);
                 } else if kind.is_file()
-                    && let Some(audio) = self.audio(&path)
+                    && let Some(audio) = self.published(&path)
                 {
                     found.insert(audio.to_path_buf(), hash(&fs::read(entry.path()).unwrap()));
                 }
@@ -371,7 +383,7 @@ impl Tree {
             let new = joined(to, relative);
             let counts = self.audio(&path).is_some() || self.audio(&new).is_some();
             self.effects += u64::from(counts);
-            self.names.insert(new, id);
+            self.name(new, id);
             if self.slow.iter().all(|write| write.id != id || write.excused) {
                 let hash = self.files[&id].hash.clone();
                 self.remember(id, &hash);
@@ -388,7 +400,7 @@ impl Tree {
         if fs::hard_link(self.folder.join(from), self.folder.join(to)).is_ok()
             && let Some(&id) = self.names.get(from)
         {
-            self.names.insert(to.to_path_buf(), id);
+            self.name(to.to_path_buf(), id);
             self.changed(id);
             self.note(format!("linked {from:?} to {to:?}"));
         }
@@ -478,14 +490,66 @@ impl Tree {
     fn audio<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         let path = path.strip_prefix(LIBRARY).ok()?;
         let name = path.file_name()?;
-        self.extensions.matches_name(name.as_bytes()).then_some(path)
+        self.rules.extensions().matches_name(name.as_bytes()).then_some(path)
+    }
+
+    /// The same, if neither the patterns of `EXCLUDE` nor the ignore files that are on the disk now leave it out.
+    fn published<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+        let path = self.audio(path)?;
+        let whole = LibraryPath::from_bytes(path.as_os_str().as_bytes());
+        let mut directory = LibraryPath::root();
+        let mut ignore_file = None;
+        for name in whole.names() {
+            if let Ok(text) = fs::read(directory.join(IGNORE_FILE).under(&self.folder.join(LIBRARY))) {
+                let (patterns, _) = Patterns::of_text(&text);
+                let (directory, text) = (directory.clone(), text.into_boxed_slice());
+                ignore_file = Some(Arc::new(IgnoreFile { directory, text, patterns, above: ignore_file }));
+            }
+            let is_directory = directory.join(name) != whole;
+            if self.rules.leave_out(ignore_file.as_deref(), &directory, name, is_directory) {
+                return None;
+            }
+            directory = directory.join(name);
+        }
+        Some(path)
+    }
+
+    /// From now on the program leaves out what these patterns match.
+    pub(crate) fn exclude(&mut self, patterns: &str) {
+        let (exclude, _) = Patterns::of_text(patterns.as_bytes());
+        self.rules = Rules::default().excluding(exclude, Patterns::default(), true);
+        self.effects += self.names.len() as u64;
+        self.note(format!("excluded: {patterns:?}"));
+    }
+
+    /// Gives a directory these patterns, or takes them away.
+    pub(crate) fn ignore(&mut self, directory: &Path, patterns: &str, how: Ignoring) {
+        let directory = self.folder.join(directory);
+        let file = directory.join(OsStr::from_bytes(IGNORE_FILE));
+        let done = match how {
+            Ignoring::Write => fs::write(&file, patterns),
+            Ignoring::Replace => {
+                let new = directory.join("new rules");
+                fs::write(&new, patterns).and_then(|()| fs::rename(&new, &file))
+            }
+            Ignoring::Remove => fs::remove_file(&file),
+        };
+        if done.is_ok() {
+            self.effects += self.names.len() as u64;
+            self.note(format!("{how:?} {}: {patterns:?}", file.display()));
+        }
     }
 
     fn adopt(&mut self, path: &Path, bytes: Vec<u8>) -> FileId {
         self.next_id += 1;
-        self.names.insert(path.to_path_buf(), self.next_id);
+        self.name(path.to_path_buf(), self.next_id);
         self.files.insert(self.next_id, Known::new(bytes));
         self.next_id
+    }
+
+    fn name(&mut self, path: PathBuf, id: FileId) {
+        self.ever_at.entry(id).or_default().insert(path.clone());
+        self.names.insert(path, id);
     }
 
     fn forget(&mut self, path: &Path) {
@@ -506,6 +570,7 @@ impl Tree {
 
     fn remember(&mut self, id: FileId, hash: &Hash) -> u64 {
         self.touched.insert(id, Instant::now());
+        self.holders.insert(hash.clone(), id);
         let names = self.names_of(id);
         let audio: Vec<PathBuf> = names.iter().filter_map(|path| self.audio(path)).map(Path::to_path_buf).collect();
         let count = audio.len() as u64;

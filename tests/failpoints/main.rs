@@ -195,7 +195,8 @@ async fn survives(point: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_between_any_two_writes_every_event_is_told_once_and_in_order() {
-    for point in POINTS.iter().filter(|point| !point.starts_with("rebuild::")) {
+    let is_of_every_scan = |point: &&&str| !point.starts_with("rebuild::") && !point.starts_with("relocate::");
+    for point in POINTS.iter().filter(is_of_every_scan) {
         survives(point).await;
     }
 }
@@ -227,5 +228,27 @@ async fn a_rebuild_that_is_ended_at_any_step_is_finished_by_the_next_start() {
         let first: Vec<String> = once.iter().take(undelivered.len()).map(Received::message_id).collect();
         assert_eq!(first, undelivered, "{armed}");
         assert_eq!(replay(&once, true), program.disk(), "{armed}");
+    }
+}
+
+/// Between the chunks of messages, and before the store belongs to the new place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relocation_that_is_ended_at_any_step_is_finished_by_the_next_start() {
+    for armed in ["relocate::step:1", "relocate::commit:1", "relocate::step:2"] {
+        let program = Program::new(Node::shared()).await;
+        program.change(0);
+        // What is in the outbox now was never delivered.
+        program.scan_until_aborted(&[], "store::forget:1").await;
+        let (old, new) = (program.folder.path().join("music"), program.folder.path().join("elsewhere"));
+        fs::rename(&old, &new).unwrap();
+        let arguments = ["--relocate-from", old.to_str().unwrap(), new.to_str().unwrap()];
+        program.scan_until_aborted(&arguments, armed).await;
+        let refused = program.scan(&arguments[2..], None).await;
+        assert_eq!(refused.status.code(), Some(2), "{armed}: {}", log_of(&refused));
+        let finished = program.scan(&arguments, None).await;
+        assert!(finished.status.success(), "{armed}: {}", log_of(&finished));
+        assert!(log_of(&finished).contains("hashed        0 B"), "{armed}: {}", log_of(&finished));
+        let once = each_once(program.delivered().await);
+        assert_eq!(replay(&once, false), files_on_disk(&new), "{armed}");
     }
 }

@@ -376,7 +376,8 @@ impl Medium for Mergerfs {
         let disk = self.folder.path().join("disk");
         self.disk.attach(&disk);
         let branches = format!("{0}/one:{0}/two", disk.display());
-        let options = format!("{},category.create=rand,minfreespace=0,fsname=pool,cache.files=off", self.inodes);
+        let options =
+            format!("{},category.create=rand,minfreespace=0,fsname=pool,cache.files=off,nonempty", self.inodes);
         run("mergerfs", &[&"-o", &options, &branches, &at]);
         self.mounted.is_mounted_at(at);
     }

@@ -9,7 +9,7 @@ use crate::library::{Library, Mark, run};
 const FILES: usize = 20;
 const GONE: usize = 15;
 
-const HELD: &str = "looks unmounted";
+const HELD: &str = "deletes are held";
 
 fn full() -> Library {
     let library = Library::new();
@@ -42,7 +42,8 @@ fn is_held(library: &Library, mark: Mark) {
 fn is_released_by_approval(library: &Library, mark: Mark) {
     let (code, said) = library.ask("approve");
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains(&format!("{GONE} held deletes are approved")), "{said}");
+    assert!(said.contains(&format!("{GONE} deletes are held")), "{said}");
+    assert!(said.contains(&format!("{GONE} published as deleted; 0 still held")), "{said}");
     library.wait_until_settled();
     let told = library.messages_since(mark);
     assert_eq!(told.len(), GONE);

@@ -5,13 +5,19 @@
 
 #[path = "../support/library.rs"]
 mod library;
+#[path = "../support/strict.rs"]
+mod strict;
 
 mod brake;
 mod files;
+mod held;
+mod identity;
 mod links;
 mod names;
 mod offline;
+mod relocation;
 mod roots;
+mod rules;
 mod silent;
 mod space;
 mod special;

@@ -1,5 +1,6 @@
 //! The root and what is mounted there: gone, replaced, unmounted, and back again.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,10 +18,10 @@ fn fill(at: &Path) {
 }
 
 /// Something mounted on a directory, for as long as this lives at most.
-pub(crate) struct Mounted(PathBuf);
+pub(crate) struct Mounted(pub(crate) PathBuf);
 
 impl Mounted {
-    fn tmpfs(at: &Path) -> Self {
+    pub(crate) fn tmpfs(at: &Path) -> Self {
         Self::tmpfs_of("50%", at)
     }
 
@@ -37,7 +38,7 @@ impl Mounted {
         run("mount", &[&"-o", &(if writable { "remount,rw" } else { "remount,ro" }), &self.0]);
     }
 
-    fn bind(from: &Path, at: &Path) -> Self {
+    pub(crate) fn bind(from: &Path, at: &Path) -> Self {
         require_root();
         fs::create_dir_all(at).unwrap();
         run("mount", &[&"--bind", &from, &at]);
@@ -45,8 +46,13 @@ impl Mounted {
     }
 
     /// As a person does it: refused where anybody still holds on to what is mounted.
-    fn unmount(self) {
-        run("umount", &[&self.0]);
+    pub(crate) fn unmount(self) {
+        self.unmount_with(&[]);
+    }
+
+    pub(crate) fn unmount_with(self, options: &[&str]) {
+        let options = options.iter().map(|option| option as &dyn AsRef<OsStr>);
+        run("umount", &options.chain([&self.0 as &dyn AsRef<OsStr>]).collect::<Vec<_>>());
     }
 }
 
@@ -70,7 +76,7 @@ fn a_root_that_is_deleted_says_nothing_and_one_that_is_made_again_is_followed() 
 
     // An empty directory in its place proves nothing.
     fs::create_dir(library.root()).unwrap();
-    library.wait_for_log(mark, "looks unmounted");
+    library.wait_for_log(mark, "deletes are held");
     library.stay_silent(Duration::from_millis(1500));
     assert_eq!(library.files().len(), FILES);
 
@@ -121,7 +127,7 @@ fn what_was_deleted_in_a_root_that_is_no_longer_the_root_was_not_deleted_in_the_
     fs::rename(library.root(), library.outside("aside")).unwrap();
     fs::remove_dir_all(library.outside("aside")).unwrap();
     fs::rename(library.outside("another"), library.root()).unwrap();
-    library.wait_for_log(mark, "looks unmounted");
+    library.wait_for_log(mark, "deletes are held");
     library.stay_silent(Duration::from_millis(3500));
     assert_eq!(library.files().len(), FILES);
 }
@@ -183,7 +189,7 @@ fn a_root_that_is_unmounted_and_mounted_again_has_lost_nothing() {
     let mark = library.mark();
 
     root.unmount();
-    library.wait_for_log(mark, "looks unmounted");
+    library.wait_for_log(mark, "deletes are held");
     library.stay_silent(Duration::from_secs(1));
 
     // What happened to it elsewhere is found when it is back.
@@ -212,7 +218,7 @@ fn a_root_whose_mount_is_missing_at_the_start_says_nothing_until_it_is_there() {
     let summary = library.scan();
     assert_eq!(summary.figure("held deletes"), FILES.to_string());
     library.start();
-    library.wait_for_log(mark, "looks unmounted");
+    library.wait_for_log(mark, "deletes are held");
     let root = Mounted::bind(&disk.0, &library.root());
     library.wait_for_log(mark, "there again");
     library.wait_until_settled();

@@ -131,6 +131,7 @@ fn is_followed(library: &Library, source: &Path, below: &str) {
 fn a_library_on_a_filesystem_that_tells_of_nothing_is_polled_by_itself() {
     let mut library = Library::new();
     let source = library.outside("source");
+    write(&source.join("cover.jpg"), "the root must not be empty");
     let mounted = Elsewhere::mount(&source, &library.root());
     library.set("POLL_INTERVAL_SECS", "1").start();
     assert_eq!(library.logged("this filesystem tells of no changes"), 1);

@@ -19,8 +19,8 @@ use file_watcher::content::{Contents, Examined, Examiner, Outcome, Patience};
 use file_watcher::disk::{Disk as LookedAt, Entry};
 use file_watcher::library::{Inbox, Missing};
 use file_watcher::model::{
-    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Origin, Quiet, Seen,
-    Token, Track,
+    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Origin, Quiet,
+    RenameGroups, Seen, Token, Track,
 };
 use file_watcher::stream::{Hold, Holds};
 use futures::FutureExt;
@@ -289,7 +289,8 @@ impl World {
     fn examiner(&self) -> Examiner<&Self, &Self, &Memory> {
         let process = self.process.borrow();
         // Time does not pass here: a file is quiet once two looks saw the same of it.
-        let patience = Patience { debounce: Duration::ZERO, settle: Duration::ZERO, ignore_ctime: false };
+        let patience =
+            Patience { debounce: Duration::ZERO, settle: Duration::ZERO, empty: Duration::ZERO, ignore_ctime: false };
         Examiner {
             disk: self,
             contents: self,
@@ -299,6 +300,7 @@ impl World {
             doubts: process.inbox.doubts().clone(),
             replaced: process.inbox.replaced().clone(),
             unwatched: self.unwatched.clone(),
+            renames: RenameGroups::default(),
             verified_bytes: Arc::default(),
         }
     }
@@ -364,8 +366,10 @@ impl World {
         }
         let overtaken = self.examiner().overtaken(&observations, &committed.changes);
         (self.lives.get() == life).then_some(())?;
-        let again = committed.again.into_iter().chain(overtaken);
-        looks_again.extend(again.map(|path| FsEvent::new(path, Quiet::Found, Origin::Watch)));
+        // What a look took a file for without reading it did not hold, so it is read.
+        let to_be_read = |path| FsEvent { written: true, ..FsEvent::new(path, Quiet::Found, Origin::Watch) };
+        looks_again.extend(committed.again.into_iter().map(to_be_read));
+        looks_again.extend(overtaken.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Watch)));
         for path in committed.other_names {
             let hint = FsEvent::new(path, Quiet::Gone, Origin::Watch);
             looks_again.push(self.process.borrow().inbox.doubting(hint));
@@ -499,6 +503,7 @@ fn in_short(outcome: &Outcome) -> String {
         }
         Outcome::New(_) | Outcome::Observed(..) | Outcome::Trusted(..) => "missing".into(),
         Outcome::Unchanged => "unchanged".into(),
+        Outcome::Held => "held".into(),
         Outcome::LeftToWalk => "left to the next walk".into(),
         Outcome::Again(look) => format!("again, {:?}", look.quiet),
         Outcome::Failed(error) => format!("failed: {error}"),

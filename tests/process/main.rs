@@ -7,6 +7,7 @@
 mod bounded;
 mod library;
 mod outbox;
+mod parked;
 mod program;
 mod replay;
 mod signals;

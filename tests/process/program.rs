@@ -51,7 +51,11 @@ pub(crate) struct Ended {
 impl Program {
     /// An empty library, a vhost of its own with one queue that takes everything, and fine weather.
     pub(crate) async fn new() -> Self {
-        let node = Node::shared();
+        Self::on(Node::shared()).await
+    }
+
+    /// The same with the broker on this node.
+    pub(crate) async fn on(node: &Node) -> Self {
         let vhost = node.vhost();
         let url = node.url(&vhost);
         declare(&url, QUEUE, &KEYS, FieldTable::default()).await;
@@ -77,6 +81,16 @@ impl Program {
         self
     }
 
+    /// The vhost of the program and its consumers.
+    pub(crate) fn vhost(&self) -> String {
+        self.url.rsplit('/').next().unwrap().to_owned()
+    }
+
+    /// The path of a file in the working directory.
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Reads the queue, from the first message that nobody has read.
     pub(crate) async fn consumer(&self) -> Consumer {
         Consumer::of_queue(&self.url, QUEUE).await
@@ -84,17 +98,20 @@ impl Program {
 
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         let log = self.folder.path().join(format!("log-{}", self.runs.fetch_add(1, Ordering::Relaxed)));
-        let child = Command::new(env!("CARGO_BIN_EXE_file-watcher"))
+        let child = self.command(arguments).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        Running { child, log }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_file-watcher"));
+        command
             .args(arguments)
             .env_clear()
             .envs(&self.variables)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        Running { child, log }
+            .stdout(Stdio::null());
+        command
     }
 
     /// Starts `watch`, and waits until it has walked everything and committed what it found.
@@ -106,6 +123,14 @@ impl Program {
 
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
         self.start(arguments).ended().await
+    }
+
+    /// Runs it to its end; gives its exit code and what it wrote to standard output.
+    pub(crate) fn answer(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = self.command(arguments);
+        let output =
+            tokio::task::block_in_place(|| command.stdout(Stdio::piped()).stderr(Stdio::null()).output()).unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
     /// Scans the library with everything delivered.

@@ -6,6 +6,7 @@ pub(crate) mod certificates;
 pub(crate) mod consumer;
 pub(crate) mod proxy;
 pub(crate) mod rabbit;
+pub(crate) mod strict;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -29,6 +29,9 @@ const START: Duration = Duration::from_mins(2);
 /// How many nodes may be used at once beside the shared one: starting one takes two cores some seconds.
 const PRIVATE_NODES: usize = 2;
 
+/// The largest message that a node takes unless a test says otherwise.
+const USUAL_MESSAGE_SIZE: u32 = 128 * 1024 * 1024;
+
 /// What runs between the test and its node. It ends when the test closes the pipe, in whichever way.
 const KEEPER: &str = r#"
 trap '' INT TERM HUP
@@ -72,7 +75,7 @@ impl Node {
     pub(crate) fn start() -> Private {
         let permit = Permit::take();
         let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let node = idle.unwrap_or_else(|| {
+        let node = idle.inspect(|node| node.set_max_message_size(USUAL_MESSAGE_SIZE)).unwrap_or_else(|| {
             let node = Self::new();
             node.start_again();
             node
@@ -174,6 +177,11 @@ impl Node {
              <<\"guest\">>, <<\"{vhost}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"test\">>)."
         ));
         vhost
+    }
+
+    /// Has the node refuse messages that are larger than this many bytes, on channels that are opened from now on.
+    pub(crate) fn set_max_message_size(&self, bytes: u32) {
+        self.eval(&format!("application:set_env(rabbit, max_message_size, {bytes})."));
     }
 
     /// The URL of a vhost.

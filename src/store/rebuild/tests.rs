@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::super::tests::{file, missing, open, store_file, waiting};
+use super::super::tests::{encoder, file, missing, open, store_file, waiting};
 use super::*;
 use crate::model::{Index, Observation};
 use crate::store::Store;
@@ -39,7 +39,7 @@ fn closed(store: Store, folder: &Path) {
 }
 
 fn rebuilt(folder: &Path) -> Rebuilt {
-    rebuild(&store_file(folder), LIBRARY).unwrap().expect("there was a store")
+    rebuild(&store_file(folder), LIBRARY, &encoder()).unwrap().expect("there was a store")
 }
 
 fn paths_of(store: &Store) -> Vec<LibraryPath> {
@@ -52,7 +52,7 @@ async fn a_sound_store_is_taken_over_in_full_and_everything_is_told_again() {
     let folder = tempfile::tempdir().unwrap();
     let (_, undelivered) = filled(folder.path(), 250).await;
     let before = fs::read(store_file(folder.path())).unwrap();
-    let Rebuilt { aside, messages, paths, whole, last_sequence } = rebuilt(folder.path());
+    let Rebuilt { aside, messages, paths, whole, last_sequence, .. } = rebuilt(folder.path());
     assert_eq!((messages, paths, whole, last_sequence), (150, 250, true, 250));
     assert_eq!(fs::read(&aside).unwrap(), before);
 
@@ -177,7 +177,7 @@ async fn a_rebuild_that_was_killed_half_way_is_finished_by_the_next_start() {
         let (_, undelivered) = filled(folder.path(), 250).await;
         let file_name = store_file(folder.path());
         let unfinished = beside(&file_name, UNFINISHED);
-        make(&unfinished, &file_name, LIBRARY).unwrap();
+        make(&unfinished, &file_name, LIBRARY, &encoder()).unwrap();
         fs::rename(unfinished, beside(&file_name, REBUILT)).unwrap();
         fs::write(beside(&file_name, "-wal"), "a log").unwrap();
         for part in &PARTS[..moved] {
@@ -206,14 +206,34 @@ async fn what_was_kept_aside_is_never_overwritten() {
 }
 
 #[tokio::test]
-async fn the_store_of_another_library_is_neither_opened_nor_rebuilt() {
+async fn the_store_of_another_place_is_not_opened_and_rebuilt_with_a_delete_for_each_of_its_paths() {
     let folder = tempfile::tempdir().unwrap();
-    filled(folder.path(), 1).await;
+    let (_, undelivered) = filled(folder.path(), 2_250).await;
     let file_name = store_file(folder.path());
     let bytes = fs::read(&file_name).unwrap();
-    assert!(matches!(rebuild(&file_name, b"/other"), Err(StoreError::OtherLibrary { .. })));
-    assert!(matches!(damage::inspect(&file_name, b"/other"), Err(StoreError::OtherLibrary { .. })));
+    assert!(matches!(damage::inspect(&file_name, Some(b"/other")), Err(StoreError::OtherLibrary { .. })));
     assert_eq!(fs::read(&file_name).unwrap(), bytes);
+
+    let other = encoder().at(Path::new("/other"));
+    let rebuilt = rebuild(&file_name, b"/other", &other).unwrap().unwrap();
+    assert_eq!(rebuilt.old_library.as_deref(), Some("/music"));
+    assert_eq!((rebuilt.paths, rebuilt.last_sequence), (2_250, 4_500));
+    assert!(rebuild(&file_name, b"/other", &other).unwrap().unwrap().old_library.is_none());
+
+    let store = Store::open(&file_name, b"/other", other).unwrap();
+    assert!(store.index().is_empty().unwrap());
+    let messages = waiting(&store).await;
+    let (before, deleted) = messages.split_at(undelivered.len());
+    assert_eq!(before, undelivered);
+    let mut paths = std::collections::BTreeSet::new();
+    for (message, sequence) in deleted.iter().zip(2_251..) {
+        assert_eq!((message.sequence, message.event_type.as_str()), (sequence, "deleted"));
+        let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
+        paths.insert(body["file_path"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(paths, (0..2_250).map(|number| format!("/music/{}", path(number))).collect());
+    store.commit([file(&"new.mp3".into(), 9)].into()).await.unwrap();
+    assert_eq!(store.last_sequence(), 4_501);
 }
 
 /// Whatever is lost, no number that was given out comes again.
@@ -253,4 +273,24 @@ async fn the_sequence_goes_on_above_every_number_that_was_given_out() {
         store.commit([missing(&"new.mp3".into())].into()).await.unwrap();
         assert_eq!(store.last_sequence(), first + 1, "{what}");
     }
+}
+
+#[tokio::test]
+async fn parked_messages_are_taken_over_and_so_are_those_that_are_retried() {
+    let folder = tempfile::tempdir().unwrap();
+    let (all, _) = filled(folder.path(), 103).await;
+    {
+        let store = open(folder.path());
+        let refused = (101..=103).map(|sequence| crate::model::Refused { sequence, reason: "too large".into() });
+        store.settle(vec![101, 102, 103], refused.collect()).await.unwrap();
+        store.retry_parked(std::collections::BTreeSet::from([102])).await.unwrap();
+        closed(store, folder.path());
+    }
+    let Rebuilt { messages, parked, whole, last_sequence, .. } = rebuilt(folder.path());
+    assert_eq!((messages, parked, whole, last_sequence), (0, 3, true, 103));
+    let store = open(folder.path());
+    assert_eq!(waiting(&store).await, [all[101].clone()]);
+    let parked = store.parked().await.unwrap();
+    assert_eq!(parked.iter().map(|it| it.sequence).collect::<Vec<_>>(), [101, 103]);
+    assert_eq!(parked[0].reason, "too large");
 }

@@ -82,7 +82,7 @@ impl World {
                 |path: &LibraryPath| index.row(path).unwrap().is_some_and(|row| disk.is_out_of_sight(path, &row.stat));
             let is_fine = match &difference {
                 Ok(Difference::Same(..)) => true,
-                Ok(Difference::Gone(path)) => is_held(path),
+                Ok(Difference::Gone(path, _)) => is_held(path),
                 _ => false,
             };
             if !is_fine {

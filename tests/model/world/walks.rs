@@ -50,7 +50,7 @@ impl World {
                     hint.walks.push(Token::new(Arc::clone(&looks)));
                     self.push(hint);
                 }
-                Difference::Gone(path) => gone.push(path),
+                Difference::Gone(path, _) => gone.push(path),
             }
         }
         self.scripts.borrow_mut().pop();

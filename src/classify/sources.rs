@@ -1,0 +1,169 @@
+//! Which row belongs to a file that was found under another name.
+
+use std::collections::BTreeMap;
+
+use super::{Rows, temporary};
+use crate::model::{Content, FileStat, LibraryPath, Observation, Row, Seen};
+
+/// How long after its first message a file that replaces another one counts as a new version of that one, in seconds.
+const YOUNG_SECS: i64 = 60;
+
+/// The last look at each path of a batch.
+pub(super) type Looks<'a> = BTreeMap<&'a LibraryPath, &'a Observation>;
+
+/// The rows whose files were found under other names. Each row is the source of one file at most.
+#[derive(Default)]
+pub(super) struct Sources<'a> {
+    by_target: BTreeMap<&'a LibraryPath, Source<'a>>,
+    targets: BTreeMap<&'a LibraryPath, &'a LibraryPath>,
+}
+
+struct Source<'a> {
+    row: &'a Row,
+    role: Role,
+}
+
+/// What it means that a file was found under another name.
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    /// Its row moves there.
+    Moves,
+    /// It was saved over the file that was there: the row of that path stays, and its own ends.
+    Saved,
+    /// It was saved so, and nobody has read it: what it holds is not known for certain.
+    SavedUnread,
+}
+
+impl<'a> Sources<'a> {
+    /// Finds them for all files of a batch, those with the best evidence first.
+    pub(super) fn find(rows: &'a Rows, looks: &Looks<'a>, now: i64) -> Self {
+        let mut sources = Self::default();
+        for wanted in [Evidence::Identity, Evidence::Stat, Evidence::Content] {
+            for (&path, &look) in looks {
+                let is_source = |row: &&Row| {
+                    !sources.targets.contains_key(&row.path)
+                        && evidence(look, row, rows.get(path)) == Some(wanted)
+                        && has_left(row, looks)
+                };
+                if !sources.by_target.contains_key(path)
+                    && let Some(row) = candidates(look).filter_map(|candidate| rows.get(candidate)).find(is_source)
+                {
+                    sources.by_target.insert(path, Source { row, role: Role::Moves });
+                    sources.targets.insert(&row.path, path);
+                }
+            }
+        }
+        sources.tell_saves_from_moves(rows, looks, now);
+        sources
+    }
+
+    /// The row of the file that was found at this path, if it had another path before.
+    pub(super) fn of(&self, target: &LibraryPath) -> Option<&'a Row> {
+        self.by_target.get(target).map(|source| source.row)
+    }
+
+    /// Where the file of the row at this path was found.
+    pub(super) fn target_of(&self, source: &LibraryPath) -> Option<&'a LibraryPath> {
+        self.targets.get(source).copied()
+    }
+
+    /// Whether the file that was found at this path was saved over the one that was there.
+    pub(super) fn is_save(&self, target: &LibraryPath) -> bool {
+        self.by_target.get(target).is_some_and(|source| source.role == Role::Saved)
+    }
+
+    /// Whether that file has to be read before anything is decided about it and the row that it had.
+    pub(super) fn is_to_be_read(&self, target: &LibraryPath) -> bool {
+        self.by_target.get(target).is_some_and(|source| source.role == Role::SavedUnread)
+    }
+
+    /// The moves, by target, each with the path that it starts from.
+    pub(super) fn moves(&self) -> BTreeMap<&'a LibraryPath, &'a LibraryPath> {
+        let moves = self.by_target.iter().filter(|(_, source)| source.role == Role::Moves);
+        moves.map(|(&target, source)| (target, &source.row.path)).collect()
+    }
+
+    /// Taggers and editors write a new file beside the old one and rename it over that. The file is then a new
+    /// version of the old one, unless the old one was itself found elsewhere.
+    fn tell_saves_from_moves(&mut self, rows: &Rows, looks: &Looks, now: i64) {
+        let targets = &self.targets;
+        for (&path, source) in &mut self.by_target {
+            let replaces = rows.get(path).is_some_and(|own| !own.is_forgotten() && !targets.contains_key(path));
+            let is_save = replaces
+                && (now.saturating_sub(source.row.first_published) < YOUNG_SECS
+                    || temporary::is_temporary_name_of(source.row.path.name(), path.name()));
+            if is_save {
+                let is_read = matches!(looks[path].seen, Seen::File { content: Content::Read(_), .. });
+                source.role = if is_read { Role::Saved } else { Role::SavedUnread };
+            }
+        }
+    }
+}
+
+/// The paths whose rows may belong to the file that was found, best first.
+pub(super) fn candidates(look: &Observation) -> impl Iterator<Item = &LibraryPath> {
+    let (trusted, candidates): (Option<&LibraryPath>, &[LibraryPath]) = match &look.seen {
+        Seen::File { content: Content::MovedFrom(source), .. } => (Some(source), &[]),
+        Seen::File { candidates, .. } => (None, candidates),
+        Seen::Missing => (None, &[]),
+    };
+    trusted.into_iter().chain(candidates).filter(|candidate| **candidate != look.path)
+}
+
+/// Whether a candidate of this look has lost its row since, or has that of another file now: then the row of
+/// the file that was found may have another path.
+pub(super) fn relied_on_another_row(look: &Observation, rows: &Rows) -> bool {
+    let Seen::File { stat, content, .. } = &look.seen else { return false };
+    let is_another = |row: &Row| !row.stat.same_file(stat) && !has_content(row, content);
+    candidates(look).any(|candidate| rows.get(candidate).is_none_or(is_another))
+}
+
+/// Why a file is taken for the one of a row.
+#[derive(Clone, Copy, PartialEq)]
+enum Evidence {
+    /// Inode and birth time: it is that file, whatever else changed.
+    Identity,
+    /// Inode, size and modification time.
+    Stat,
+    /// The hash alone.
+    Content,
+}
+
+/// The evidence that the file that was found belongs to `row`; `own` is the row of the path where it was found.
+fn evidence(look: &Observation, row: &Row, own: Option<&Row>) -> Option<Evidence> {
+    let Seen::File { stat, content, .. } = &look.seen else { return None };
+    let was_here = own.is_some_and(|own| own.stat.same_file(stat));
+    let has_stat = row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat);
+    match content {
+        _ if was_here => None,
+        // Nothing was read, so the content is only known if nothing else changed.
+        Content::MovedFrom(_) if !has_stat => None,
+        _ if row.stat.is_surely_same_file(stat) => Some(Evidence::Identity),
+        _ if has_stat => Some(Evidence::Stat),
+        // A file that replaces one with the same content says nothing about other files with that content.
+        _ if own.is_some_and(|own| has_content(own, content)) => None,
+        _ => has_content(row, content).then_some(Evidence::Content),
+    }
+}
+
+/// Whether nothing in this batch shows that the file of a row is still at its path.
+fn has_left(row: &Row, looks: &Looks) -> bool {
+    match looks.get(&row.path).map(|look| &look.seen) {
+        Some(Seen::File { stat, content, .. }) => !is_file_of(row, stat, content),
+        Some(Seen::Missing) | None => true,
+    }
+}
+
+/// Whether a file that was found at the path of a row is still the file of that row.
+fn is_file_of(row: &Row, stat: &FileStat, content: &Content) -> bool {
+    let by_inode =
+        row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat));
+    // Otherwise the number may have been given to another file, or says nothing at all.
+    let is_unknown_by_inode =
+        row.stat.same_file(stat) || (row.stat.mount == stat.mount && (row.stat.passing_inode || stat.passing_inode));
+    by_inode || (is_unknown_by_inode && has_content(row, content))
+}
+
+fn has_content(row: &Row, content: &Content) -> bool {
+    matches!(content, Content::Read(track) if track.fingerprint.sha256 == row.track.fingerprint.sha256)
+}

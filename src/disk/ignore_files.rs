@@ -1,0 +1,348 @@
+//! What the rules say of paths, which takes the files `.ignore-music` on the way to them.
+//!
+//! What was found out about a directory is remembered until somebody says that it may have changed, or a
+//! listing finds it changed. A directory that is not remembered is asked, so a look never rests on less
+//! than what was there when nobody had said otherwise.
+
+use std::collections::HashMap;
+use std::io;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Disk, Entry, Root};
+use crate::model::{IGNORE_FILE, IgnoreFile, LibraryPath, Patterns};
+
+/// Directories that are remembered; beyond this all are forgotten and asked again one by one.
+const MOST_DIRECTORIES: usize = 16_384;
+
+/// Bytes that an ignore file may have.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// What the rules say of a directory.
+#[derive(Clone, Debug)]
+pub(super) enum Judged {
+    /// It is left out, with everything in it.
+    Excluded,
+    /// It is not; this is the nearest ignore file, in it or above it.
+    Included(Option<Arc<IgnoreFile>>),
+}
+
+impl Judged {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Excluded, Self::Excluded) => true,
+            (Self::Included(one), Self::Included(other)) => is_same_file(one.as_ref(), other.as_ref()),
+            _ => false,
+        }
+    }
+}
+
+fn is_same_file(one: Option<&Arc<IgnoreFile>>, other: Option<&Arc<IgnoreFile>>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        _ => false,
+    }
+}
+
+/// The directories of which it is known what the rules say. A directory is remembered only with all above it.
+#[derive(Debug, Default)]
+pub(super) struct IgnoreFiles(RwLock<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    directories: HashMap<LibraryPath, Judged>,
+    /// Rises whenever something is forgotten: what was asked before that may be old.
+    version: u64,
+}
+
+impl Remembered {
+    /// Forgets what is known of a directory and everything in it.
+    fn forget(&mut self, directory: &LibraryPath) {
+        self.version += 1;
+        if directory.is_root() {
+            self.directories.clear();
+        } else if self.directories.contains_key(directory) {
+            self.directories.retain(|path, _| !path.is_at_or_under(directory));
+        }
+    }
+
+    /// Remembers what was asked at `version`, unless it may be old.
+    fn remember(&mut self, directory: &LibraryPath, judged: &Judged, version: u64) {
+        if self.directories.len() >= MOST_DIRECTORIES {
+            self.forget(&LibraryPath::root());
+        }
+        if self.version == version {
+            self.directories.entry(directory.clone()).or_insert_with(|| judged.clone());
+        }
+    }
+
+    /// The same for what was read by a listing, which is newer than what is remembered. What is in the directory
+    /// rests on that.
+    fn replace(&mut self, directory: &LibraryPath, judged: &Judged, mut version: u64) {
+        let is_other = self.directories.get(directory).is_some_and(|known| !known.is_same(judged));
+        if is_other {
+            let is_current = self.version == version;
+            self.forget(directory);
+            version = if is_current { self.version } else { version };
+        }
+        self.remember(directory, judged, version);
+    }
+}
+
+impl IgnoreFiles {
+    fn get(&self, directory: &LibraryPath) -> Option<Judged> {
+        self.read().directories.get(directory).cloned()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Remembered> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Remembered> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Root {
+    /// Forgets what `.ignore-music` said in a directory and everything in it: it is read again when it is
+    /// needed. A walk reads it in any case.
+    pub fn forget_ignore_files(&self, directory: &LibraryPath) {
+        self.ignore_files.write().forget(directory);
+    }
+
+    /// Whether the rules leave out `path`, as the path of a file: because of its extension, a pattern, or a
+    /// symbolic link that is not followed.
+    pub fn is_left_out(&self, path: &LibraryPath) -> bool {
+        matches!(self.entry(path), Ok(Entry::Excluded))
+    }
+
+    /// Whether it is known without asking the disk that the rules leave out `path`, be it a file, a directory or
+    /// nothing.
+    pub fn is_known_to_be_left_out(&self, path: &LibraryPath) -> bool {
+        let remembered = self.ignore_files.read();
+        let mut child = path.clone();
+        while let Some(parent) = child.parent() {
+            match remembered.directories.get(&parent) {
+                Some(Judged::Excluded) => return true,
+                Some(Judged::Included(file)) => {
+                    let is_left_out =
+                        |is_directory| self.rules.leave_out(file.as_deref(), &parent, child.name(), is_directory);
+                    let is_audio = || self.rules.extensions().matches(path);
+                    return is_left_out(true) && (child != *path || !is_audio() || is_left_out(false));
+                }
+                None => child = parent,
+            }
+        }
+        false
+    }
+
+    /// What was found at `path`, or that the rules leave the path out.
+    pub(super) fn ruled(&self, path: &LibraryPath, found: io::Result<Entry>) -> io::Result<Entry> {
+        let Some(parent) = path.parent() else { return found };
+        let is_directory = matches!(found, Ok(Entry::Directory));
+        let is_excluded = match self.judged(&parent) {
+            Ok(Judged::Excluded) => true,
+            Ok(Judged::Included(file)) => {
+                (!is_directory && !self.rules.extensions().matches(path))
+                    || self.rules.leave_out(file.as_deref(), &parent, path.name(), is_directory)
+            }
+            // What cannot be read has an error of its own.
+            Err(error) => return found.and(Err(error)),
+        };
+        if is_excluded { Ok(Entry::Excluded) } else { found }
+    }
+
+    /// What the rules say of a directory and everything in it, whose ignore file is read from `opened`, the
+    /// directory itself; `None` where a listing found no such file.
+    pub(super) fn judged_now(&self, directory: &LibraryPath, opened: Option<BorrowedFd<'_>>) -> io::Result<Judged> {
+        let (before, version) = {
+            let remembered = self.ignore_files.read();
+            (remembered.directories.get(directory).cloned(), remembered.version)
+        };
+        let judged = match self.judged_from_above(directory)? {
+            Judged::Excluded => Judged::Excluded,
+            Judged::Included(above) => {
+                let known = match &before {
+                    Some(Judged::Included(known)) => known.as_ref(),
+                    _ => None,
+                };
+                let text = opened.map(ignore_file_in).transpose()?.flatten();
+                Judged::Included(self.with_file(directory, text, above, known))
+            }
+        };
+        if !before.is_some_and(|before| before.is_same(&judged)) {
+            self.ignore_files.write().replace(directory, &judged, version);
+        }
+        Ok(judged)
+    }
+
+    /// The same, as it is remembered.
+    fn judged(&self, directory: &LibraryPath) -> io::Result<Judged> {
+        if let Some(judged) = self.ignore_files.get(directory) {
+            return Ok(judged);
+        }
+        let version = self.ignore_files.read().version;
+        let judged = match self.judged_from_above(directory)? {
+            Judged::Excluded => Judged::Excluded,
+            Judged::Included(above) => {
+                let text = match self.open_directory(directory)? {
+                    Some(opened) => ignore_file_in(opened.as_fd())?,
+                    None => match self.behind_link(directory)?.map(|real| self.open_directory(&real)).transpose()? {
+                        Some(Some(opened)) => ignore_file_in(opened.as_fd())?,
+                        _ => None,
+                    },
+                };
+                Judged::Included(self.with_file(directory, text, above, None))
+            }
+        };
+        self.ignore_files.write().remember(directory, &judged, version);
+        Ok(judged)
+    }
+
+    /// What the directories above say of this one.
+    fn judged_from_above(&self, directory: &LibraryPath) -> io::Result<Judged> {
+        let Some(parent) = directory.parent() else { return Ok(Judged::Included(None)) };
+        Ok(match self.judged(&parent)? {
+            Judged::Included(file) if !self.rules.leave_out(file.as_deref(), &parent, directory.name(), true) => {
+                Judged::Included(file)
+            }
+            _ => Judged::Excluded,
+        })
+    }
+
+    /// The nearest ignore file of a directory whose own has this text; the one that is `known` where that is it.
+    fn with_file(
+        &self,
+        directory: &LibraryPath,
+        text: Option<Vec<u8>>,
+        above: Option<Arc<IgnoreFile>>,
+        known: Option<&Arc<IgnoreFile>>,
+    ) -> Option<Arc<IgnoreFile>> {
+        let Some(text) = text else { return above };
+        if let Some(known) = known
+            && known.directory == *directory
+            && *known.text == *text
+            && is_same_file(known.above.as_ref(), above.as_ref())
+        {
+            return Some(Arc::clone(known));
+        }
+        let (patterns, errors) = Patterns::of_text(&text);
+        for error in errors {
+            let path = directory.join(IGNORE_FILE).under(&self.path);
+            tracing::warn!(path = %path.display(), %error, "this line of an ignore file is no pattern; the others apply");
+        }
+        Some(Arc::new(IgnoreFile { directory: directory.clone(), text: text.into_boxed_slice(), patterns, above }))
+    }
+}
+
+/// The text of the ignore file in a directory; a link or anything else that is no regular file is none.
+fn ignore_file_in(directory: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = match rustix::fs::openat(directory, IGNORE_FILE, flags, Mode::empty()) {
+        Ok(opened) => opened,
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(of_ignore_file(&error.into())),
+    };
+    if FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    std::fs::File::from(opened)
+        .take(LARGEST_FILE + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| of_ignore_file(&error))?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(of_ignore_file(&io::Error::other("it has more than 1 MiB")));
+    }
+    Ok(Some(text))
+}
+
+fn of_ignore_file(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("its .ignore-music cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::model::{Extensions, Rules};
+
+    fn library() -> (tempfile::TempDir, Root) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        fs::write(folder.path().join("a/b/x.mp3"), b"").unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        (folder, root)
+    }
+
+    fn ignore(root: &Root, directory: &str, text: &str) {
+        fs::write(root.path().join(directory).join(".ignore-music"), text).unwrap();
+    }
+
+    #[test]
+    fn an_ignore_file_that_changed_is_obeyed_after_it_was_forgotten_or_walked_by() {
+        let (_folder, root) = library();
+        let is_left_out = || root.is_left_out(&"a/b/x.mp3".into());
+        assert!(!is_left_out());
+        ignore(&root, "a", "*.mp3");
+        assert!(!is_left_out(), "it was not read again");
+        root.forget_ignore_files(&"a".into());
+        assert!(is_left_out());
+        ignore(&root, "a", "# nothing");
+        root.list(&"a".into()).unwrap();
+        assert!(!is_left_out());
+        ignore(&root, "a/b", "x.*");
+        root.list(&"a/b".into()).unwrap();
+        assert!(is_left_out());
+        fs::remove_file(root.path().join("a/b/.ignore-music")).unwrap();
+        root.list(&"a/b".into()).unwrap();
+        assert!(!is_left_out());
+    }
+
+    #[test]
+    fn a_path_that_is_left_out_is_so_whatever_is_there_or_can_be_read() {
+        let (folder, root) = library();
+        let rules = Rules::new("flac".parse::<Extensions>().unwrap());
+        let (exclude, _) = Patterns::of_text(b"/gone\n");
+        let root = root.with_rules(rules.excluding(exclude, Patterns::default(), true));
+        for path in ["a/b/x.mp3", "a/b/missing.mp3", "gone/x.flac", "a/@eaDir/x.flac", "a/._x.flac"] {
+            assert_eq!(root.entry(&path.into()).unwrap(), Entry::Excluded, "{path}");
+        }
+        assert!(matches!(root.entry(&"a/b/x.flac".into()).unwrap(), Entry::Missing { .. }));
+        assert_eq!(root.entry(&"a/b".into()).unwrap(), Entry::Directory);
+        // Also where it cannot be found out what is there.
+        fs::rename(folder.path(), folder.path().with_extension("away")).unwrap();
+        assert_eq!(root.entry(&"a/b/x.mp3".into()).unwrap(), Entry::Excluded);
+        root.entry(&"a/b/x.flac".into()).expect_err("the root is gone");
+        fs::rename(folder.path().with_extension("away"), folder.path()).unwrap();
+    }
+
+    #[test]
+    fn an_ignore_file_that_cannot_be_read_is_no_reason_to_publish_what_it_may_leave_out() {
+        let (_folder, root) = library();
+        fs::write(root.path().join("a/.ignore-music"), vec![b'#'; 2 << 20]).unwrap();
+        root.entry(&"a/b/x.mp3".into()).expect_err("it is too large");
+        root.list(&"a".into()).expect_err("it is too large");
+        // What is no regular file is none, and a pipe is not waited for.
+        fs::remove_file(root.path().join("a/.ignore-music")).unwrap();
+        let pipe = root.path().join("a/.ignore-music");
+        rustix::fs::mknodat(rustix::fs::CWD, pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert!(matches!(root.entry(&"a/b/x.mp3".into()).unwrap(), Entry::File(_)));
+    }
+
+    #[test]
+    fn however_many_directories_there_are_few_are_remembered() {
+        let (_folder, root) = library();
+        for number in 0..MOST_DIRECTORIES + 10 {
+            assert!(!root.is_left_out(&format!("a/{number}/x.mp3").as_str().into()));
+        }
+        let remembered = root.ignore_files.read().directories.len();
+        assert!((1..=MOST_DIRECTORIES).contains(&remembered), "{remembered}");
+    }
+}

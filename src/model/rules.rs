@@ -1,0 +1,281 @@
+//! Which paths of a library are published: by their extension, and by patterns that leave some out.
+//!
+//! Patterns have gitignore's syntax and meaning. The last pattern that matches decides; one with a `!`
+//! in front includes again. A directory that is left out is left out with everything in it. Of several
+//! lists the stronger one decides if one of its patterns matches: a file `.ignore-music` before those of
+//! the directories above it, then `EXCLUDE`, then `EXCLUDE_FILE`, then the defaults.
+
+mod defaults;
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use super::{Extensions, LibraryPath};
+
+pub use defaults::DEFAULT_EXCLUDES;
+
+/// The file in which patterns for its directory and everything in it can be given.
+pub const IGNORE_FILE: &[u8] = b".ignore-music";
+
+/// A list of patterns.
+#[derive(Clone, Default)]
+pub struct Patterns(Option<Arc<Gitignore>>);
+
+/// A line that is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct PatternError {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Patterns {
+    /// The patterns of a text that has one in each line, and what is wrong with lines that have none.
+    ///
+    /// Empty lines and those that begin with `#` are skipped.
+    pub fn of_text(text: &[u8]) -> (Self, Vec<PatternError>) {
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        Self::of_lines(text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    /// The same for lines that were taken apart already.
+    pub fn of_lines<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> (Self, Vec<PatternError>) {
+        let mut builder = GitignoreBuilder::new("");
+        builder.allow_unclosed_class(false);
+        let mut errors = Vec::new();
+        for (index, line) in lines.into_iter().enumerate() {
+            let added = match std::str::from_utf8(line) {
+                Ok(line) => builder.add_line(None, line).map(drop).map_err(|error| error.to_string()),
+                Err(_) => Err("is not UTF-8".to_owned()),
+            };
+            if let Err(problem) = added {
+                errors.push(PatternError { line: index + 1, problem });
+            }
+        }
+        match builder.build() {
+            Ok(matcher) if matcher.is_empty() => (Self(None), errors),
+            Ok(matcher) => (Self(Some(Arc::new(matcher))), errors),
+            Err(error) => {
+                errors.push(PatternError { line: 1, problem: error.to_string() });
+                (Self(None), errors)
+            }
+        }
+    }
+
+    /// Whether there is no pattern.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether the path is left out, or expressly not; `None` where no pattern matches it.
+    fn verdict(&self, path: &[u8], is_directory: bool) -> Option<bool> {
+        match self.0.as_ref()?.matched(Path::new(OsStr::from_bytes(path)), is_directory) {
+            Match::None => None,
+            Match::Ignore(_) => Some(true),
+            Match::Whitelist(_) => Some(false),
+        }
+    }
+}
+
+impl fmt::Debug for Patterns {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} patterns", self.0.as_ref().map_or(0, |matcher| matcher.len()))
+    }
+}
+
+/// The file `.ignore-music` of a directory, with the nearest one above it.
+#[derive(Debug)]
+pub struct IgnoreFile {
+    /// The directory that it is in.
+    pub directory: LibraryPath,
+    /// The text that the patterns were made from.
+    pub text: Box<[u8]>,
+    /// What it says.
+    pub patterns: Patterns,
+    /// The nearest one in a directory above.
+    pub above: Option<Arc<IgnoreFile>>,
+}
+
+/// What is published of a library: the extensions of audio files, and the patterns that were given for all of it.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    extensions: Extensions,
+    exclude: Patterns,
+    exclude_file: Patterns,
+    defaults: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::new(Extensions::default())
+    }
+}
+
+impl Rules {
+    /// Files with these extensions, without what the default patterns leave out.
+    pub fn new(extensions: Extensions) -> Self {
+        Self { extensions, exclude: Patterns::default(), exclude_file: Patterns::default(), defaults: true }
+    }
+
+    /// Leaves out what these patterns match; those of `exclude` go before those of `exclude_file`, and these
+    /// before the default ones, which are not used where `defaults` is false.
+    #[must_use]
+    pub fn excluding(self, exclude: Patterns, exclude_file: Patterns, defaults: bool) -> Self {
+        Self { exclude, exclude_file, defaults, ..self }
+    }
+
+    /// Which files are audio.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// Whether a pattern leaves out the entry `name` of `directory`, which itself is not left out.
+    ///
+    /// `ignore_file` is the nearest in `directory` or above it. Extensions do not count here.
+    pub fn leave_out(
+        &self,
+        ignore_file: Option<&IgnoreFile>,
+        directory: &LibraryPath,
+        name: &[u8],
+        is_directory: bool,
+    ) -> bool {
+        let mut path = None;
+        let mut path = || path.get_or_insert_with(|| directory.join(name)).clone();
+        let mut nearest = ignore_file;
+        while let Some(file) = nearest {
+            if !file.patterns.is_empty() {
+                let path = path();
+                let below = path.as_bytes().get(file.directory.join(b"").as_bytes().len()..).unwrap_or_default();
+                if let Some(verdict) = file.patterns.verdict(below, is_directory) {
+                    return verdict;
+                }
+            }
+            nearest = file.above.as_deref();
+        }
+        for patterns in [&self.exclude, &self.exclude_file] {
+            if !patterns.is_empty()
+                && let Some(verdict) = patterns.verdict(path().as_bytes(), is_directory)
+            {
+                return verdict;
+            }
+        }
+        let whole = || {
+            if directory.is_root() { Cow::Borrowed(name) } else { Cow::Owned(directory.join(name).as_bytes().to_vec()) }
+        };
+        self.defaults && defaults::leave_out(name, whole, is_directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(text: &str) -> Patterns {
+        let (patterns, errors) = Patterns::of_text(text.as_bytes());
+        assert!(errors.is_empty(), "{errors:?}");
+        patterns
+    }
+
+    fn leaves_out(rules: &Rules, path: &str, is_directory: bool) -> bool {
+        let path = LibraryPath::from(path);
+        rules.leave_out(None, &path.parent().unwrap(), path.name(), is_directory)
+    }
+
+    #[test]
+    fn the_stronger_list_decides_and_of_one_list_the_last_pattern() {
+        let rules = Rules::default().excluding(patterns("!/a/*.mp3\n/a/x.mp3"), patterns("*.mp3\n!@eaDir/"), true);
+        for (path, is_directory, is_left_out) in [
+            ("a/x.mp3", false, true),
+            ("a/y.mp3", false, false),
+            ("b/y.mp3", false, true),
+            ("b/@eaDir", true, false),
+            ("b/\u{23}recycle", true, true),
+            ("b/y.flac", false, false),
+        ] {
+            assert_eq!(leaves_out(&rules, path, is_directory), is_left_out, "{path}");
+        }
+        assert!(!leaves_out(
+            &Rules::default().excluding(Patterns::default(), Patterns::default(), false),
+            "._a.mp3",
+            false
+        ));
+    }
+
+    #[test]
+    fn an_ignore_file_goes_before_those_above_it_and_these_before_the_settings() {
+        let above = Arc::new(IgnoreFile {
+            directory: "a".into(),
+            text: Box::default(),
+            patterns: patterns("/b/x.mp3\n!/b/y.mp3\n*.flac"),
+            above: None,
+        });
+        let file = IgnoreFile {
+            directory: "a/b".into(),
+            text: Box::default(),
+            patterns: patterns("!/x.mp3"),
+            above: Some(above),
+        };
+        let rules = Rules::default().excluding(patterns("*.mp3"), Patterns::default(), true);
+        let leaves_out = |name: &str| rules.leave_out(Some(&file), &"a/b".into(), name.as_bytes(), false);
+        assert_eq!(["x.mp3", "y.mp3", "z.mp3", "z.flac", "z.ogg"].map(leaves_out), [false, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_pattern_is_named_and_the_others_apply() {
+        let (patterns, errors) = Patterns::of_text(b"\xef\xbb\xbf# music\r\n*.wav\r\n[z-a]\n\xff\n\n!keep.wav");
+        assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(patterns.verdict(b"a/b.wav", false), Some(true));
+        assert_eq!(patterns.verdict(b"a/keep.wav", false), Some(false));
+        assert_eq!(patterns.verdict(b"a/b.mp3", false), None);
+    }
+
+    #[test]
+    fn the_default_patterns_leave_music_alone() {
+        let rules = Rules::default();
+        for path in [
+            "...And Justice for All",
+            "lost and found",
+            "A/Temporary Items",
+            "#1 Hits",
+            "@ the Disco",
+            "$uicideboy$",
+            "~ album",
+            "_underscore",
+            ".hidden album",
+            "Recycled",
+            "Snapshots",
+        ] {
+            assert!(!leaves_out(&rules, path, true), "{path}");
+        }
+        for name in ["a/.5.mp3", "a/...mp3", "a/_.mp3", "lost+found.mp3", "@eaDir.mp3", "#recycle.mp3"] {
+            assert!(!leaves_out(&rules, name, false), "{name}");
+        }
+        let kept_by_systems = [
+            "a/@eaDir",
+            "#recycle",
+            "a/#snapshot",
+            "$RECYCLE.BIN",
+            "a/.Trash-1000",
+            ".zfs",
+            "Temporary Items",
+            "a/.@__thumb",
+        ];
+        for directory in kept_by_systems {
+            assert!(leaves_out(&rules, directory, true), "{directory}");
+        }
+        for file in
+            ["a/._a.mp3", ".trashed-1700000000-a.mp3", ".file-watcher-x.mp3", ".nfs00000000012345670000001a.mp3"]
+        {
+            assert!(leaves_out(&rules, file, false), "{file}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Held deletes: saying that there are some, listing them, and releasing them.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::{Service, ServiceError, scan};
+use crate::disk::{Disk as _, Entry};
+use crate::library::Released;
+use crate::model::{HeldReason, LibraryPath, MountId, Origin};
+use crate::sink::Sink;
+use crate::status::{Condition, ConditionKind, HeldList};
+
+/// How long an approval is waited for. A walk of a large library takes longer.
+const APPROVAL_WAIT: Duration = Duration::from_mins(1);
+
+/// How long the first walk of everything is waited for: before it nothing is known of what is held.
+const FIRST_WALK_WAIT: Duration = Duration::from_secs(20);
+
+/// How often it is checked whether conditions are to be logged again.
+const REMIND: Duration = Duration::from_mins(1);
+
+/// Places that a condition names.
+const PLACES_NAMED: usize = 5;
+
+/// Files whose inodes are remembered to tell moved files from missing ones.
+const MOST_APPEARED: usize = 1_000_000;
+
+/// Finds out what is held by a walk that publishes nothing.
+pub async fn held(service: &Service) -> Result<HeldList, ServiceError> {
+    service.find_held().await?;
+    Ok(service.held_under(&LibraryPath::root()))
+}
+
+/// Publishes what is held at or beneath `under`, by a scan of the library; says before and after what is held.
+pub async fn approve(
+    service: &Service,
+    under: LibraryPath,
+    sink: &mut Sink,
+    shutdown: CancellationToken,
+    say: impl Fn(&str),
+) -> Result<(), ServiceError> {
+    service.find_held().await?;
+    let Some(release) = service.scanner.held.approve(&under) else {
+        say(&nothing_held(&service.place_text(&under)));
+        return Ok(());
+    };
+    say(&service.held_under(&under).to_string());
+    scan(service, sink, shutdown).await?;
+    say(&outcome_text(release.outcome(), true, &service.place_text(&under)));
+    Ok(())
+}
+
+impl Service {
+    /// What is held at or beneath a path, as a running service knows it from its last walk of everything; `None`
+    /// before that.
+    pub(super) async fn list_held(&self, under: &LibraryPath) -> Option<HeldList> {
+        let mut walks = self.scanner.held.walks();
+        // The sender is here, so there is always one.
+        let walked = walks.wait_for(|walks| *walks > 0);
+        tokio::time::timeout(FIRST_WALK_WAIT, walked).await.ok()?.ok()?;
+        Some(self.held_under(under))
+    }
+
+    /// Releases what is held at or beneath a path, and says what came of it within a bounded time.
+    pub(super) async fn approve(&self, under: LibraryPath) -> String {
+        let _one_at_a_time = self.approving.lock().await;
+        let place = self.place_text(&under);
+        let Some(release) = self.scanner.held.approve(&under) else { return nothing_held(&place) };
+        self.inbox.mark(LibraryPath::root(), Duration::ZERO);
+        let is_done = tokio::time::timeout(APPROVAL_WAIT, release.is_done()).await.is_ok();
+        outcome_text(release.outcome(), is_done, &place)
+    }
+
+    fn held_under(&self, under: &LibraryPath) -> HeldList {
+        HeldList::new(&self.scanner.held.list_under(under), self.root.path())
+    }
+
+    /// Where, in words; nothing for the whole library.
+    fn place_text(&self, under: &LibraryPath) -> String {
+        if under.is_root() {
+            String::new()
+        } else {
+            format!(" at or beneath {}", under.under(self.root.path()).display())
+        }
+    }
+
+    /// Keeps the condition register in step with what is held. Never returns.
+    pub(super) async fn keep_conditions(&self) {
+        let mut walks = self.scanner.held.walks();
+        loop {
+            walks.mark_unchanged();
+            self.note_held();
+            tokio::select! {
+                _ = walks.changed() => {}
+                () = tokio::time::sleep(REMIND) => {}
+            }
+            self.conditions.remind();
+        }
+    }
+
+    /// Notes in the condition register what is held.
+    pub(super) fn note_held(&self) {
+        let held = self.scanner.held.list();
+        for reason in HeldReason::ALL {
+            let of_reason: Vec<_> = held.iter().filter(|held| held.reason == reason).cloned().collect();
+            let HeldList { held, total } = HeldList::new(&of_reason, self.root.path());
+            if total == 0 {
+                self.conditions.clear(ConditionKind::DeletesHeld(reason));
+                continue;
+            }
+            let mut places = String::new();
+            for line in held.iter().take(PLACES_NAMED) {
+                let separator = if places.is_empty() { "" } else { ", " };
+                let _ = write!(places, "{separator}{}", line.place.as_deref().unwrap_or("elsewhere"));
+                if let (Some(kind), Some(source)) = (&line.mount_type, &line.mount_source) {
+                    let _ = write!(places, " ({kind}, {source})");
+                }
+            }
+            if held.len() > PLACES_NAMED {
+                places.push_str(", ...");
+            }
+            self.conditions.set(&Condition::DeletesHeld { reason, count: total, places });
+        }
+    }
+
+    /// Fills the register of held deletes by a walk of everything that publishes and commits nothing.
+    async fn find_held(&self) -> Result<(), ServiceError> {
+        let (hints, report) = self.scanner.walk(vec![LibraryPath::root()], Origin::Scan);
+        let mut appeared: HashSet<(MountId, u64)> = HashSet::new();
+        let mut chunks = std::pin::pin!(hints.ready_chunks(512));
+        while let Some(chunk) = chunks.next().await {
+            let root = Arc::clone(&self.root);
+            let stats = tokio::task::spawn_blocking(move || {
+                let stat = |path: &LibraryPath| match root.entry(path) {
+                    Ok(Entry::File(stat)) if !stat.passing_inode => Some((stat.mount, stat.inode)),
+                    _ => None,
+                };
+                chunk.iter().filter_map(|hint| stat(&hint.path)).collect::<Vec<_>>()
+            });
+            let left = MOST_APPEARED.saturating_sub(appeared.len());
+            appeared.extend(stats.await.unwrap_or_default().into_iter().take(left));
+        }
+        let unfinished = || ServiceError::Walk("it was interrupted".to_owned());
+        let mut report = report.await.map_err(|_| unfinished())?;
+        if let Some(failure) = report.failure {
+            return Err(ServiceError::Walk(failure));
+        }
+        for (path, error) in &report.unreadable {
+            if path.is_root() {
+                return Err(ServiceError::Walk(error.clone()));
+            }
+            tracing::warn!(path = %path.under(self.root.path()).display(), error, "cannot be read; what is held there is not known");
+        }
+        let replaced = report.replaced.iter().filter(|replaced| !replaced.now.passing_inode);
+        appeared.extend(replaced.map(|replaced| (replaced.now.mount, replaced.now.inode)));
+        let scanner = self.scanner.clone();
+        let judging = tokio::task::spawn_blocking(move || {
+            // A file that has another name now is not missing.
+            scanner.leave_out(&mut report, |row| appeared.contains(&(row.stat.mount, row.stat.inode)));
+            scanner.deletions(report, true);
+        });
+        judging.await.map_err(|_| unfinished())
+    }
+}
+
+fn nothing_held(place: &str) -> String {
+    format!("no delete is held{place}; nothing was changed")
+}
+
+/// What came of an approval, in a sentence.
+fn outcome_text(outcome: Option<Released>, is_done: bool, place: &str) -> String {
+    let Some(Released { found, published, still_held }) = outcome else {
+        return if is_done {
+            "the library could not be walked, so nothing was released; ask again when it can be read".to_owned()
+        } else {
+            format!("the walk of everything is still going on; what is held{place} will be released when it is done")
+        };
+    };
+    let mut text = match (found, is_done) {
+        (0, _) => format!("no held delete was left{place}"),
+        (_, true) => format!("{published} published as deleted"),
+        (_, false) => format!("{published} of {found} published as deleted so far; the others are on their way"),
+    };
+    let others = found - published;
+    if is_done && others > 0 {
+        let _ = write!(text, ", {others} not: they are there again, or could not be looked at");
+    }
+    let _ = write!(text, "; {still_held} still held{place}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_of_an_approval_says_only_what_is_known() {
+        let text = |found, published, still_held, is_done| {
+            outcome_text(Some(Released { found, published, still_held }), is_done, "")
+        };
+        assert_eq!(text(5, 5, 0, true), "5 published as deleted; 0 still held");
+        assert_eq!(
+            text(5, 3, 7, true),
+            "3 published as deleted, 2 not: they are there again, or could not be looked at; 7 still held"
+        );
+        assert_eq!(
+            text(5, 3, 0, false),
+            "3 of 5 published as deleted so far; the others are on their way; 0 still held"
+        );
+        assert_eq!(text(0, 0, 2, true), "no held delete was left; 2 still held");
+        assert!(outcome_text(None, true, "").contains("nothing was released"));
+        assert!(outcome_text(None, false, "").contains("still going on"));
+    }
+}

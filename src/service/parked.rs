@@ -1,0 +1,137 @@
+//! Messages that cannot be delivered: listed, delivered again, or deleted.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+
+use super::ServiceError;
+use crate::config::Settings;
+use crate::message::Encoder;
+use crate::model::ParkedRequest;
+use crate::store::{Parked, Store};
+
+/// Does what is asked where no service runs, and says what it did. It needs no broker.
+pub async fn parked_at_rest(
+    settings: &Settings,
+    instance_id: &str,
+    request: ParkedRequest,
+) -> Result<String, ServiceError> {
+    let file = settings.store_file();
+    let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
+    let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
+    answer(&store, request, false).await
+}
+
+/// Does what is asked, and says what it did.
+pub(super) async fn answer(store: &Store, request: ParkedRequest, is_running: bool) -> Result<String, ServiceError> {
+    let parked = store.parked().await?;
+    match request {
+        ParkedRequest::List { json: true } => Ok(as_json(&parked)),
+        ParkedRequest::List { json: false } => Ok(as_table(&parked)),
+        ParkedRequest::Retry(sequences) => {
+            let chosen = chosen(&parked, sequences)?;
+            if chosen.is_empty() {
+                return Ok(NOTHING.to_owned());
+            }
+            store.retry_parked(chosen.iter().map(|message| message.sequence).collect()).await?;
+            let when = if is_running { "are delivered again" } else { "will be delivered by the next watch or scan" };
+            Ok(format!("{} parked messages {when}", chosen.len()))
+        }
+        ParkedRequest::Drop(sequences) => {
+            let chosen = chosen(&parked, sequences)?;
+            if chosen.is_empty() {
+                return Ok(NOTHING.to_owned());
+            }
+            store.drop_parked(chosen.iter().map(|message| message.sequence).collect()).await?;
+            tracing::warn!(messages = chosen.len(), "parked messages were dropped");
+            Ok(format!(
+                "{}\n{} parked messages were dropped; consumers never get them",
+                as_table(&chosen),
+                chosen.len()
+            ))
+        }
+    }
+}
+
+/// What is said if there is none.
+const NOTHING: &str = "no message is parked";
+
+/// Those with these sequence numbers, or all of them.
+fn chosen(parked: &[Parked], sequences: Vec<u64>) -> Result<Vec<Parked>, ServiceError> {
+    if sequences.is_empty() {
+        return Ok(parked.to_vec());
+    }
+    let wanted: BTreeSet<u64> = sequences.into_iter().collect();
+    if let Some(unknown) = wanted.iter().find(|wanted| parked.iter().all(|message| message.sequence != **wanted)) {
+        return Err(ServiceError::NotParked(*unknown));
+    }
+    Ok(parked.iter().filter(|message| wanted.contains(&message.sequence)).cloned().collect())
+}
+
+fn as_json(parked: &[Parked]) -> String {
+    let lines: Vec<String> =
+        parked.iter().map(|message| serde_json::to_string(message).expect("texts and numbers are JSON")).collect();
+    lines.join("\n")
+}
+
+/// One message a line, whatever is in its path.
+fn as_table(parked: &[Parked]) -> String {
+    if parked.is_empty() {
+        return NOTHING.to_owned();
+    }
+    let mut lines = vec![format!("{:>10}  {:<8}  {:>9}  {:<20}  PATH: REASON", "SEQUENCE", "EVENT", "BYTES", "SINCE")];
+    for Parked { sequence, event_type, path, size, reason, since } in parked {
+        let reason: String = reason.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+        lines.push(format!("{sequence:>10}  {event_type:<8}  {size:>9}  {since:<20}  {path:?}: {reason}"));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parked(sequence: u64, path: &str) -> Parked {
+        Parked {
+            sequence,
+            event_type: "created".to_owned(),
+            path: path.to_owned(),
+            size: 70_000,
+            reason: "RabbitMQ refuses it\nwith 406".to_owned(),
+            since: "2026-11-28T10:00:00Z".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_list_has_one_message_a_line_whatever_is_in_it() {
+        let parked = [parked(7, "/music/a \n\"b\".mp3"), parked(1234, "/music/\u{e9}.mp3")];
+        let table = [
+            "  SEQUENCE  EVENT         BYTES  SINCE                 PATH: REASON",
+            r#"         7  created       70000  2026-11-28T10:00:00Z  "/music/a \n\"b\".mp3": RabbitMQ refuses it with 406"#,
+            r#"      1234  created       70000  2026-11-28T10:00:00Z  "/music/é.mp3": RabbitMQ refuses it with 406"#,
+        ];
+        assert_eq!(as_table(&parked), table.join("\n"));
+        let json: Vec<serde_json::Value> =
+            as_json(&parked).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            json[0],
+            serde_json::json!({
+                "sequence": 7, "event_type": "created", "path": "/music/a \n\"b\".mp3", "size": 70_000,
+                "reason": "RabbitMQ refuses it\nwith 406", "since": "2026-11-28T10:00:00Z",
+            })
+        );
+        assert_eq!((json.len(), &json[1]["sequence"]), (2, &serde_json::json!(1234)));
+        assert_eq!((as_table(&[]), as_json(&[])), (NOTHING.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn only_numbers_that_are_parked_can_be_chosen() {
+        let parked = [parked(7, "a"), parked(9, "b")];
+        let numbers = |sequences| {
+            chosen(&parked, sequences).map(|chosen| chosen.iter().map(|it| it.sequence).collect::<Vec<_>>())
+        };
+        assert_eq!(numbers(vec![]).unwrap(), [7, 9]);
+        assert_eq!(numbers(vec![9, 9]).unwrap(), [9]);
+        assert!(matches!(numbers(vec![7, 8]), Err(ServiceError::NotParked(8))));
+        assert!(matches!(chosen(&[], vec![8]), Err(ServiceError::NotParked(8))));
+    }
+}

@@ -1,0 +1,194 @@
+//! What is not as it should be, in one register: what, since when, and how it is put right.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::model::HeldReason;
+
+/// How often a condition that lasts is logged.
+const LOGGED_AGAIN: Duration = Duration::from_hours(1);
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Deletes are held until the files are back or a person approves.
+    DeletesHeld {
+        /// Why.
+        reason: HeldReason,
+        /// How many.
+        count: u64,
+        /// Where, in words.
+        places: String,
+    },
+}
+
+/// Which condition one is, whatever its figures: the register has at most one of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionKind {
+    /// [`Condition::DeletesHeld`] for this reason.
+    DeletesHeld(HeldReason),
+}
+
+impl Condition {
+    /// Its kind.
+    pub fn kind(&self) -> ConditionKind {
+        match self {
+            Self::DeletesHeld { reason, .. } => ConditionKind::DeletesHeld(*reason),
+        }
+    }
+
+    /// What is the matter and what can be done about it, in one sentence.
+    pub fn description(&self) -> String {
+        match self {
+            Self::DeletesHeld { reason, .. } => format!(
+                "deletes are held: {}; nothing is published until the files are back, or until `file-watcher approve` \
+                 says that they are gone",
+                reason.description()
+            ),
+        }
+    }
+
+    fn log(&self, lasted: Duration) {
+        let lasted_s = lasted.as_secs();
+        match self {
+            Self::DeletesHeld { reason, count, places } => {
+                tracing::warn!(reason = reason.as_str(), held = count, places, lasted_s, "{}", self.description());
+            }
+        }
+    }
+
+    fn log_end(&self, lasted: Duration) {
+        let lasted_s = lasted.as_secs();
+        match self {
+            Self::DeletesHeld { reason, .. } => {
+                tracing::info!(reason = reason.as_str(), lasted_s, "no delete is held for this reason any more");
+            }
+        }
+    }
+}
+
+/// A condition that lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// What is the matter, with the newest figures.
+    pub condition: Condition,
+    /// Since when, in seconds since the epoch.
+    pub since: i64,
+}
+
+/// The register. A condition is logged when it begins, every hour while it lasts, and when it ends.
+#[derive(Debug, Default)]
+pub struct Conditions(Mutex<Register>);
+
+impl Conditions {
+    /// Notes that this is so now: a new condition, or new figures of one that lasts.
+    pub fn set(&self, condition: &Condition) {
+        let now = Instant::now();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let is_new = self.register().set(condition.clone(), now, i64::try_from(since).unwrap_or(i64::MAX));
+        if is_new {
+            condition.log(Duration::ZERO);
+        }
+    }
+
+    /// Notes that there is no such condition now.
+    pub fn clear(&self, kind: ConditionKind) {
+        let ended = self.register().clear(kind);
+        if let Some(entry) = ended {
+            entry.active.condition.log_end(entry.begun.elapsed());
+        }
+    }
+
+    /// Logs the conditions that have not been logged for an hour. To be called now and then.
+    pub fn remind(&self) {
+        let now = Instant::now();
+        let due = self.register().due(now);
+        for (condition, lasted) in due {
+            condition.log(lasted);
+        }
+    }
+
+    /// All conditions that last, in the order in which they began.
+    pub fn list(&self) -> Vec<Active> {
+        self.register().0.iter().map(|entry| entry.active.clone()).collect()
+    }
+
+    fn register(&self) -> MutexGuard<'_, Register> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The register without its lock and its clocks.
+#[derive(Debug, Default)]
+struct Register(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    active: Active,
+    begun: Instant,
+    logged: Instant,
+}
+
+impl Register {
+    /// Adds or replaces a condition; returns whether it is new.
+    fn set(&mut self, condition: Condition, now: Instant, since: i64) -> bool {
+        if let Some(entry) = self.0.iter_mut().find(|entry| entry.active.condition.kind() == condition.kind()) {
+            entry.active.condition = condition;
+            return false;
+        }
+        self.0.push(Entry { active: Active { condition, since }, begun: now, logged: now });
+        true
+    }
+
+    fn clear(&mut self, kind: ConditionKind) -> Option<Entry> {
+        let place = self.0.iter().position(|entry| entry.active.condition.kind() == kind)?;
+        Some(self.0.remove(place))
+    }
+
+    /// The conditions that are to be logged again, each with how long it has lasted; they count as logged.
+    fn due(&mut self, now: Instant) -> Vec<(Condition, Duration)> {
+        let is_due = |entry: &&mut Entry| now.duration_since(entry.logged) >= LOGGED_AGAIN;
+        let due = self.0.iter_mut().filter(is_due).map(|entry| {
+            entry.logged = now;
+            (entry.active.condition.clone(), now.duration_since(entry.begun))
+        });
+        due.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(reason: HeldReason, count: u64) -> Condition {
+        Condition::DeletesHeld { reason, count, places: "a".to_owned() }
+    }
+
+    #[test]
+    fn a_condition_begins_once_keeps_its_begin_and_ends_once() {
+        let mut register = Register::default();
+        let begun = Instant::now();
+        assert!(register.set(held(HeldReason::MountGone, 2), begun, 100));
+        assert!(!register.set(held(HeldReason::MountGone, 3), begun, 200));
+        assert!(register.set(held(HeldReason::TooMany, 20), begun, 300));
+        let listed: Vec<_> = register.0.iter().map(|entry| entry.active.clone()).collect();
+        let first = Active { condition: held(HeldReason::MountGone, 3), since: 100 };
+        assert_eq!(listed, [first, Active { condition: held(HeldReason::TooMany, 20), since: 300 }]);
+        let kind = ConditionKind::DeletesHeld(HeldReason::MountGone);
+        assert!(register.clear(kind).is_some() && register.clear(kind).is_none());
+        assert!(register.set(held(HeldReason::MountGone, 1), begun, 400));
+    }
+
+    #[test]
+    fn a_condition_that_lasts_is_due_again_every_hour() {
+        let mut register = Register::default();
+        let begun = Instant::now();
+        register.set(held(HeldReason::RootEmpty, 2), begun, 0);
+        assert_eq!(register.due(begun + Duration::from_mins(59)), []);
+        for hours in 1..4 {
+            let lasted = Duration::from_hours(hours);
+            assert_eq!(register.due(begun + lasted), [(held(HeldReason::RootEmpty, 2), lasted)]);
+            assert_eq!(register.due(begun + lasted + Duration::from_mins(59)), []);
+        }
+    }
+}
