@@ -301,7 +301,7 @@ impl Root {
 
     /// The identity of the directory that is at the root's path now.
     pub fn current_identity(&self) -> io::Result<Identity> {
-        Ok(Identity::of(&self.open_unchecked()?)?)
+        Identity::of(&self.open_unchecked()?)
     }
 
     /// Takes the directory that is at the root's path now as the root.

@@ -311,13 +311,11 @@ impl Service {
             _ => None,
         };
         let (paths, origins): (Vec<LibraryPath>, Vec<Origin>) = outcomes.iter().filter_map(observed).unzip();
-        match self.unless_silent(&paths, move || examiner.confirm(outcomes, catch_up)).await {
-            Some(confirmed) => confirmed,
-            None => {
-                let looks = paths.into_iter().zip(origins);
-                (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Quiet::Found, origin)).collect())
-            }
-        }
+        let confirmed = self.unless_silent(&paths, move || examiner.confirm(outcomes, catch_up)).await;
+        confirmed.unwrap_or_else(|| {
+            let looks = paths.into_iter().zip(origins);
+            (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Quiet::Found, origin)).collect())
+        })
     }
 
     /// Does work that looks at these paths, on a thread that may block; `None` if it takes so long that a server was
