@@ -5,6 +5,7 @@
 //! the library, paths longer than the kernel takes at once are reached, no descriptor is held that
 //! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
 
+mod answering;
 mod identity;
 mod ignore_files;
 mod links;
@@ -27,10 +28,12 @@ use rustix::io::Errno;
 
 use crate::model::{FileStat, IGNORE_FILE, InodeTrust, LibraryPath, MountId, Rules};
 
+pub use answering::{ASK_MOUNT, ask_mount};
 pub use identity::Identity;
 pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
 
+use answering::Answering;
 use ignore_files::{IgnoreFiles, Judged};
 use links::Links;
 use mounts::Present;
@@ -132,6 +135,7 @@ pub struct Root {
     links: Option<Links>,
     mounts: Arc<Mounts>,
     exact_names: ExactNames,
+    answering: Answering,
     /// Which paths are published.
     rules: Rules,
     ignore_files: IgnoreFiles,
@@ -161,6 +165,7 @@ impl Root {
             links: None,
             mounts: Arc::new(Mounts::new(path)?),
             exact_names: ExactNames::default(),
+            answering: Answering::default(),
             rules: Rules::default(),
             ignore_files: IgnoreFiles::default(),
         };
@@ -228,6 +233,58 @@ impl Root {
         *self.identity.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asks the mounts beneath the root that have a server whether it answers. Blocks for some seconds if one does
+    /// not; from then on every look at its files fails at once, until it answers.
+    pub fn ask_servers(&self) {
+        self.answering.ask(&self.path);
+    }
+
+    /// Finds out which mounts are where, before anything is said of files that are not at their places.
+    pub fn identify_mounts(&self) {
+        for entry in mounts_beneath(&self.path).unwrap_or_default() {
+            let is_answered = |place| self.answering.check(&place).is_ok();
+            if LibraryPath::beneath(&self.path, &entry.point).is_some_and(is_answered)
+                && let Ok(directory) = open_directory_at(&entry.point)
+                && let Ok(found) = RawStat::of(&directory)
+            {
+                // What cannot be identified now is tried again with the first of its files.
+                let _ = self.mounts.of(&found, directory.as_fd(), None);
+            }
+        }
+    }
+
+    /// The places of the mounts that did not answer.
+    pub fn silent_places(&self) -> Vec<LibraryPath> {
+        self.answering.silent()
+    }
+
+    /// A number that rises whenever a server stops answering or answers again.
+    pub fn answers_version(&self) -> u64 {
+        self.answering.version()
+    }
+
+    /// Fails if a look at `path` depends on a server that did not answer.
+    pub fn check_answered(&self, path: &LibraryPath) -> io::Result<()> {
+        self.answering.check(path)
+    }
+
+    /// Whether a look at `path` depends on a server.
+    pub fn has_server(&self, path: &LibraryPath) -> bool {
+        self.answering.has_server(path)
+    }
+
+    /// Lists a directory as [`Root::list`] does, and gives up if a server that this depends on does not answer.
+    pub fn list_in_time(self: &Arc<Self>, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
+        if !self.has_server(directory) {
+            return self.list(directory);
+        }
+        let (root, directory) = (Arc::clone(self), directory.clone());
+        Answering::within_limit(move || root.list(&directory)).unwrap_or_else(|| {
+            self.ask_servers();
+            Err(Errno::TIMEDOUT.into())
+        })
+    }
+
     /// Notes that the inode numbers of a mount change, and says so once.
     pub fn inodes_do_not_last(&self, mount: MountId) {
         if self.mounts.note_passing_inodes(mount)
@@ -244,7 +301,7 @@ impl Root {
 
     /// The identity of the directory that is at the root's path now.
     pub fn current_identity(&self) -> io::Result<Identity> {
-        Ok(Identity::of(&self.open_unchecked()?)?)
+        Identity::of(&self.open_unchecked()?)
     }
 
     /// Takes the directory that is at the root's path now as the root.
@@ -395,6 +452,7 @@ impl Root {
 
     /// The directory at `path`, or how far down there are directories.
     fn descend(&self, path: &LibraryPath) -> io::Result<Result<OwnedFd, OwnedFd>> {
+        self.answering.check(path)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut directory = self.open_checked()?;
         if path.is_root() {
@@ -445,6 +503,7 @@ impl Root {
         path: &LibraryPath,
         spelling: Spelling,
     ) -> io::Result<Entry> {
+        self.answering.check(path)?;
         let missing = |nearest: &OwnedFd| {
             let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
             Ok(Entry::Missing { nearest_mount: present.id })
@@ -497,6 +556,7 @@ impl Root {
 
     fn open_real(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
         let Some(parent) = path.parent() else { return Ok(None) };
+        self.answering.check(path)?;
         // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = openat2(self.open_unchecked()?, path.as_bytes(), flags, Mode::empty(), WITHIN).or_else(|_| {

@@ -27,7 +27,7 @@ use crate::control::ControlError;
 use crate::disk::Root;
 use crate::library::{Held, Inbox, Missing, Scanner, Tally, Unreadable, Watcher};
 use crate::message::Encoder;
-use crate::model::{Change, FsEvent, LibraryPath, Observation, Quiet};
+use crate::model::{Change, FsEvent, LibraryPath, Observation, Origin, Quiet};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Conditions, Counters, Progress};
@@ -41,6 +41,8 @@ pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
 
+/// How long a look at a file with a server may take before it is asked whether the server answers at all.
+const LOOK_TIME: Duration = Duration::from_secs(3);
 /// How long a file must have been empty before it is published: downloads create their file first, and may get
 /// their first byte much later.
 const EMPTY: Duration = Duration::from_mins(1);
@@ -210,16 +212,38 @@ impl Service {
         let path = item.path.clone();
         let (why, attempt) = (item.quiet, item.attempt);
         let (tell, told) = oneshot::channel();
-        self.readers.spawn_fifo(move || {
-            // Where nobody waits any more, the program is about to end.
+        let work = move || {
+            // Where nobody waits any more, the program is about to end, or the look took too long.
             let _ = tell.send(examiner.examine(item));
-        });
-        let item = told.await.unwrap_or_else(|_| {
-            let error = std::io::Error::other("the look panicked");
-            Examined::failed(path, error)
-        });
+        };
+        let told = if self.root.has_server(&path) {
+            // The look may never end: it must not take one of the readers with it.
+            let _ = thread::Builder::new().name("remote look".into()).spawn(work);
+            self.while_answered(&path, told).await
+        } else {
+            self.readers.spawn_fifo(work);
+            told.await.map_err(|_| std::io::Error::other("the look panicked"))
+        };
+        let item = told.unwrap_or_else(|error| Examined::failed(path, error));
         tracing::trace!(path = %item.path, ?why, attempt, outcome = item.outcome.as_str(), "looked at");
         Leased { item, lease }
+    }
+
+    /// Waits for a look, for as long as the server answers that it depends on.
+    async fn while_answered(
+        &self,
+        path: &LibraryPath,
+        mut told: oneshot::Receiver<Examined>,
+    ) -> Result<Examined, std::io::Error> {
+        loop {
+            tokio::select! {
+                told = &mut told => return told.map_err(|_| std::io::Error::other("the look panicked")),
+                () = tokio::time::sleep(LOOK_TIME) => {}
+            }
+            let root = Arc::clone(&self.root);
+            let _ = tokio::task::spawn_blocking(move || root.ask_servers()).await;
+            self.root.check_answered(path)?;
+        }
     }
 
     /// Commits what a batch of looks found, and asks for what must be looked at again. Leases are
@@ -254,12 +278,15 @@ impl Service {
             self.count(&observations, &committed);
             let Committed { changes, again, other_names } = committed;
             let examiner = Arc::clone(&self.examiner);
-            let overtaken = tokio::task::spawn_blocking(move || examiner.overtaken(&observations, &changes)).await;
+            let paths: Vec<LibraryPath> = observations.iter().map(|observation| observation.path.clone()).collect();
+            let look = move || examiner.overtaken(&observations, &changes);
+            // What cannot be asked now is looked at again.
+            let overtaken = self.unless_silent(&paths, look).await.unwrap_or(paths);
             for path in again {
                 // It is read this time: what it was taken for without that, from its stat, did not hold.
                 looks_again.push(FsEvent { written: true, ..FsEvent::new(path, Quiet::Found, origin) });
             }
-            for path in overtaken.unwrap_or_default() {
+            for path in overtaken {
                 looks_again.push(FsEvent::new(path, Quiet::Found, origin));
             }
             for path in other_names {
@@ -279,8 +306,39 @@ impl Service {
             let watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
             watcher.as_ref().is_some_and(Watcher::barrier)
         };
-        let confirming = tokio::task::spawn_blocking(move || examiner.confirm(outcomes, catch_up));
-        confirming.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        let observed = |outcome: &Outcome| match outcome {
+            Outcome::New(it) | Outcome::Observed(it, _) | Outcome::Trusted(it, _) => Some((it.path.clone(), it.origin)),
+            _ => None,
+        };
+        let (paths, origins): (Vec<LibraryPath>, Vec<Origin>) = outcomes.iter().filter_map(observed).unzip();
+        let confirmed = self.unless_silent(&paths, move || examiner.confirm(outcomes, catch_up)).await;
+        confirmed.unwrap_or_else(|| {
+            let looks = paths.into_iter().zip(origins);
+            (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Quiet::Found, origin)).collect())
+        })
+    }
+
+    /// Does work that looks at these paths, on a thread that may block; `None` if it takes so long that a server was
+    /// asked whether it answers, and did not.
+    async fn unless_silent<T: Send + 'static>(
+        &self,
+        paths: &[LibraryPath],
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut working = tokio::task::spawn_blocking(work);
+        loop {
+            tokio::select! {
+                done = &mut working => {
+                    return Some(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())));
+                }
+                () = tokio::time::sleep(LOOK_TIME), if paths.iter().any(|path| self.root.has_server(path)) => {}
+            }
+            let root = Arc::clone(&self.root);
+            let _ = tokio::task::spawn_blocking(move || root.ask_servers()).await;
+            if paths.iter().any(|path| self.root.check_answered(path).is_err()) {
+                return None;
+            }
+        }
     }
 
     /// Commits until it succeeds: a full disk stops the intake, and nothing else.

@@ -399,7 +399,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             // It went away with a root that is no longer the root: the walk of this one will tell.
             return Outcome::Unchanged;
         }
-        if is_hidden(row, entry) && !look.approved {
+        let is_held = is_hidden(row, entry) && !self.disk.is_elsewhere(row.stat.mount, &row.path);
+        if is_held && !look.approved {
             return Outcome::Held;
         }
         // What is left out by the rules is deleted whatever its file does, so no other name has to be looked for.

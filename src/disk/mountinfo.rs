@@ -5,6 +5,13 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+/// Types of filesystems whose files are with a server or another process: the kernel reports only the changes that
+/// this machine makes, and a look waits for as long as the other side does not answer.
+const WITH_SERVER: &[&str] = &[
+    "nfs", "nfs4", "smbfs", "cifs", "smb3", "fuse", "fuseblk", "9p", "virtiofs", "afs", "ceph", "coda", "lustre",
+    "vboxsf", "vmhgfs",
+];
+
 /// One line of the table: what is mounted, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
@@ -73,6 +80,13 @@ fn unescaped(field: &[u8]) -> PathBuf {
 }
 
 impl MountEntry {
+    /// Whether its files are with a server or another process.
+    pub fn has_server(&self) -> bool {
+        // A name may have the kind of a FUSE filesystem behind a dot.
+        let (kind, _) = self.kind.split_once('.').unwrap_or((&self.kind, ""));
+        WITH_SERVER.contains(&kind)
+    }
+
     /// The UUID of the filesystem on a block device, if udev lists it.
     pub(super) fn uuid(&self) -> Option<String> {
         let device = std::fs::canonicalize(Path::new(&self.source)).ok().filter(|_| self.source.starts_with('/'))?;
@@ -105,6 +119,8 @@ mod tests {
         assert_eq!((usb.root.as_path(), usb.point.as_path()), (Path::new("/sub"), Path::new("/my music/usb")));
         assert_eq!((usb.kind.as_str(), usb.source.as_str()), ("vfat", "/dev/sdc1"));
         assert_eq!((table[3].kind.as_str(), table[3].source.as_str()), ("fuse.sshfs", "host:/m x"));
+        let with_server: Vec<u64> = table.iter().filter(|entry| entry.has_server()).map(|entry| entry.number).collect();
+        assert_eq!(with_server, [32], "a subtype counts as its family does");
     }
 
     #[test]

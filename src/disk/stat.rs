@@ -81,7 +81,12 @@ impl RawStat {
     }
 
     #[expect(clippy::cast_sign_loss, reason = "a file's size and number of links are never negative")]
-    #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "the types differ by architecture")]
+    #[allow(
+        clippy::useless_conversion,
+        clippy::unnecessary_cast,
+        clippy::cast_possible_wrap,
+        reason = "the types differ by architecture"
+    )]
     fn from_stat(found: &rustix::fs::Stat) -> Self {
         Self {
             mount: KernelMount::Device(found.st_dev),

@@ -23,12 +23,6 @@ const SILENT: &[(u32, &str)] = &[
     (0xBACB_ACBC, "VMware"),
 ];
 
-/// The same by their names in the kernel's table of mounts.
-const SILENT_TYPES: &[&str] = &[
-    "nfs", "nfs4", "smbfs", "cifs", "smb3", "fuse", "fuseblk", "9p", "virtiofs", "afs", "ceph", "coda", "lustre",
-    "vboxsf", "vmhgfs",
-];
-
 /// The name of the filesystem that `path` is on, if its changes have to be found by walking.
 pub fn silent_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     #[expect(
@@ -45,14 +39,8 @@ pub fn silent_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
 /// By the name that the kernel's table has for the filesystem, and not by statfs(2): that would wait
 /// for a server that is gone.
 pub fn silent_mounts(mounts: &[MountEntry]) -> Vec<String> {
-    let silent = mounts.iter().filter(|mount| is_silent_type(&mount.kind));
+    let silent = mounts.iter().filter(|mount| mount.has_server());
     silent.map(|mount| mount.point.display().to_string()).collect()
-}
-
-fn is_silent_type(name: &str) -> bool {
-    // A name may have the kind of a FUSE filesystem behind a dot.
-    let (kind, _) = name.split_once('.').unwrap_or((name, ""));
-    SILENT_TYPES.contains(&kind)
 }
 
 fn name_of_silent(kind: u32) -> Option<&'static str> {
@@ -71,13 +59,6 @@ mod tests {
         // ext4, btrfs, xfs, tmpfs, overlayfs, ZFS.
         for kind in [0xEF53, 0x9123_683E, 0x5846_5342, 0x0102_1994, 0x794C_7630, 0x2FC1_2FC1] {
             assert_eq!(name_of_silent(kind), None, "{kind:x}");
-        }
-    }
-
-    #[test]
-    fn a_type_with_a_subtype_is_silent_as_its_family_is() {
-        for (kind, is_silent) in [("nfs4", true), ("fuse.rclone", true), ("fuseblk", true), ("vfat", false)] {
-            assert_eq!(is_silent_type(kind), is_silent, "{kind}");
         }
     }
 

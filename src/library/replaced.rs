@@ -95,8 +95,8 @@ mod tests {
         let files = replaced(&[("2", 2, 1), ("3", 3, 2), ("a", 10, 11), ("b", 11, 10), ("x", 20, 21)]);
         let tied = tie_together(files);
         let group = |path: &str| {
-            let (_, ties) = tied.iter().find(|(tied, _)| *tied == path.into()).unwrap();
-            ties.left_in.first().map(|group| (group.id(), group.members()))
+            let (_, found) = tied.iter().find(|(at, _)| *at == path.into()).unwrap();
+            found.left_in.first().map(|group| (group.id(), group.members()))
         };
         assert_eq!(group("2"), group("3"));
         assert_eq!(group("a"), group("b"));

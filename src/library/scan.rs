@@ -138,6 +138,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         tokio::task::spawn_blocking(move || {
             let mut report = WalkReport { generation: scanner.root.generation(), ..WalkReport::default() };
             if subtrees.iter().any(LibraryPath::is_root) {
+                scanner.root.ask_servers();
+                scanner.root.identify_mounts();
                 report.approval = scanner.held.take_approval();
             }
             for subtree in subtrees {
@@ -212,12 +214,12 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         if let Some((known, nearest_mount)) = nearest
             && *known == parent
         {
-            return *nearest_mount != mount;
+            return *nearest_mount != mount && !self.root.is_elsewhere(mount, path);
         }
         // Of what cannot be found out, or is there again, the look decides.
         let Ok(Entry::Missing { nearest_mount }) = self.root.entry(path) else { return false };
         *nearest = Some((parent, nearest_mount));
-        nearest_mount != mount
+        nearest_mount != mount && !self.root.is_elsewhere(mount, path)
     }
 
     /// Sorts a path at which nothing was; `away` is its mount if that is gone.

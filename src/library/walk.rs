@@ -1,6 +1,7 @@
 //! Walks a subtree of the library in byte order of whole paths.
 
 use std::io;
+use std::sync::Arc;
 use std::vec::IntoIter;
 
 use crate::disk::{Disk, Entry, Listed, ListedKind, Root};
@@ -30,14 +31,14 @@ impl Walked {
 /// empty; whoever acts on that looks again first.
 #[must_use]
 pub struct Walk<'a> {
-    root: &'a Root,
+    root: &'a Arc<Root>,
     start: Option<LibraryPath>,
     levels: Vec<(LibraryPath, IntoIter<Listed>)>,
 }
 
 impl<'a> Walk<'a> {
     /// A walk of everything at or beneath `start`, which may be a file, a directory or nothing.
-    pub fn new(root: &'a Root, start: LibraryPath) -> Self {
+    pub fn new(root: &'a Arc<Root>, start: LibraryPath) -> Self {
         Self { root, start: Some(start), levels: Vec::new() }
     }
 
@@ -51,7 +52,7 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, directory: LibraryPath) -> Option<Walked> {
-        match self.root.list(&directory) {
+        match self.root.list_in_time(&directory) {
             Ok(listed) => {
                 self.levels.push((directory, listed.unwrap_or_default().into_iter()));
                 None
@@ -116,7 +117,7 @@ mod tests {
                 }
                 let _ = fs::write(folder.path().join(format!("{path}.txt")), b"");
             }
-            let root = Root::open(folder.path()).unwrap();
+            let root = Arc::new(Root::open(folder.path()).unwrap());
             let walk = Walk::new(&root, LibraryPath::root()).map(|found| found.path().clone());
             prop_assert_eq!(walk.collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());
         }
@@ -161,7 +162,7 @@ mod tests {
 
             // Each with nothing in memory, and after a walk.
             let root = || Root::open(folder.path()).unwrap();
-            let walked_root = root();
+            let walked_root = Arc::new(root());
             let walked: Vec<_> =
                 Walk::new(&walked_root, LibraryPath::root()).map(|found| found.path().clone()).collect();
             prop_assert_eq!(&walked, &expected.iter().cloned().collect::<Vec<_>>());
@@ -182,7 +183,7 @@ mod tests {
     fn a_walk_may_start_at_a_file_or_at_nothing() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.mp3"), b"").unwrap();
-        let root = Root::open(folder.path()).unwrap();
+        let root = Arc::new(Root::open(folder.path()).unwrap());
         let count = |start: &str| Walk::new(&root, start.into()).count();
         assert_eq!((count("a.mp3"), count("b"), count("")), (1, 0, 1));
     }

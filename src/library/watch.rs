@@ -73,6 +73,8 @@ pub struct Handler {
     pub generation: u64,
     /// Where hints go.
     pub inbox: Inbox,
+    /// Mounts that do not answer, and are not to be touched.
+    pub avoided: Vec<LibraryPath>,
     /// Told of trouble.
     pub trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
 }
@@ -83,9 +85,10 @@ impl Watcher {
     /// reached, that is trouble and no error: what could be watched is.
     pub fn start(handler: Handler) -> Result<Self, WatchError> {
         let (root, trouble) = (handler.root.path().to_path_buf(), Arc::clone(&handler.trouble));
+        let avoided: Vec<PathBuf> = handler.avoided.iter().map(|place| place.under(&root)).collect();
         let mut translator = Translator::new(handler);
         let watcher = Self::listen(&root, move |event| translator.handle(event))?;
-        match watcher.with(|watcher| watcher.watch(&root, RecursiveMode::Recursive)) {
+        match watcher.with(|watcher| watch_around(watcher, &root, &avoided)) {
             Ok(()) => {}
             Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => trouble(WatchTrouble::OutOfWatches),
             Err(error) => return Err(error.into()),
@@ -139,6 +142,22 @@ impl Drop for Watcher {
             std::mem::forget(watcher);
         }
     }
+}
+
+/// Watches a directory and what is beneath it, except the directories `avoided`.
+fn watch_around(watcher: &mut RecommendedWatcher, directory: &Path, avoided: &[PathBuf]) -> notify::Result<()> {
+    if !avoided.iter().any(|place| place.starts_with(directory)) {
+        return watcher.watch(directory, RecursiveMode::Recursive);
+    }
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    for entry in std::fs::read_dir(directory).map_err(notify::Error::io)?.flatten() {
+        let path = entry.path();
+        // The type comes from the listing: whatever is mounted there is not asked.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !avoided.contains(&path) {
+            watch_around(watcher, &path, avoided)?;
+        }
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Watcher {
@@ -276,6 +295,14 @@ impl Translator {
         }
     }
 
+    /// A new directory is not watched by itself if its parent holds a mount that is avoided.
+    fn maybe_unwatched(&self, directory: &LibraryPath) {
+        let parent = directory.parent().unwrap_or_else(LibraryPath::root);
+        if self.handler.avoided.iter().any(|place| place.is_at_or_under(&parent)) {
+            self.trouble(WatchTrouble::MoreToWatch);
+        }
+    }
+
     fn is_audio(&self, path: &LibraryPath) -> bool {
         let root = &self.handler.root;
         // What has no name of an audio file may have one by a link.
@@ -341,6 +368,7 @@ impl Translator {
 
     /// Asks for a walk of a directory that is new here. It may hold files that have just left other names.
     fn mark_new(&mut self, directory: LibraryPath) {
+        self.maybe_unwatched(&directory);
         let member = self.rename_group().join();
         self.mark_by(directory, |inbox, path| inbox.mark_new(path, NEW_DIRECTORY_WAIT, Arc::clone(&member)));
     }
@@ -451,6 +479,7 @@ mod tests {
             root: Arc::new(Root::open(root).unwrap()),
             generation: 0,
             inbox: Inbox::new(),
+            avoided: Vec::new(),
             trouble: Arc::new(|trouble| panic!("{trouble:?}")),
         };
         Translator::new(handler)

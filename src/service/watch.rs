@@ -158,6 +158,7 @@ impl Eyes {
         let inbox = &self.service.inbox;
         // Until the walk: a file may have changed that the kernel tells the next rename of.
         let _in_doubt = inbox.doubts().hold(LibraryPath::root());
+        self.service.root.ask_servers();
         self.open_watcher();
         let is_all_told = lock(&self.sight).sight == Sight::Whole;
         self.leave_to_walks(!is_all_told);
@@ -222,6 +223,7 @@ impl Eyes {
             root: Arc::clone(&service.root),
             generation: service.root.generation(),
             inbox: service.inbox.clone(),
+            avoided: service.root.silent_places(),
             trouble: Arc::new(move |trouble| {
                 let mut signs = lock(&signs);
                 // One of thousands of directories says what all of them would.
@@ -275,6 +277,7 @@ impl Eyes {
         let mut present = true;
         let mut mounted = mounts(&self.service.root);
         let mut untold = self.silent_mounts(&mounted);
+        let mut answers = self.service.root.answers_version();
         let mut walked = Instant::now();
         let mut opened = Instant::now();
         let mut retry = settings.poll_interval;
@@ -291,11 +294,14 @@ impl Eyes {
                 self.service.root.mounts().forget_kernel_ids();
                 untold = self.silent_mounts(&mounted);
             }
+            // A server that stopped answering would stop the watcher too, and one that answers again is to be walked.
+            let have_answers_changed = answers != self.service.root.answers_version();
+            answers = self.service.root.answers_version();
             if sight == Sight::Whole {
                 retry = settings.poll_interval;
             }
             let is_due = matches!(sight, Sight::Partial | Sight::None) && opened.elapsed() >= retry;
-            if is_due || open_again || is_mounted_anew {
+            if is_due || open_again || is_mounted_anew || have_answers_changed {
                 // One that could not start costs nothing to try; watching most of a library again does.
                 retry = if sight == Sight::Partial { (retry * 2).min(LONGEST_RETRY) } else { settings.poll_interval };
                 opened = Instant::now();

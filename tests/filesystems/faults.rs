@@ -61,7 +61,7 @@ fn a_server_that_hangs_stops_neither_the_start_nor_the_rest_nor_the_end() {
     stage.library.wait_until_converged();
     stage.library.stop();
 
-    faults.hang(true);
+    faults.hang_when_asked();
     let mark = stage.library.mark();
     stage.library.spawn();
     // The walk finds what is new elsewhere, and so does the watcher.
@@ -80,25 +80,50 @@ fn a_server_that_hangs_stops_neither_the_start_nor_the_rest_nor_the_end() {
     assert!(!stage.told(mark).iter().any(|told| told.starts_with("deleted") && !told.contains("zzz")));
 
     // It answers again, and hangs while it is watched.
-    faults.hang(false);
+    faults.answer();
     stage.library.start();
     stage.library.wait_until_converged();
-    faults.hang(true);
+    faults.hang_when_asked();
     write(&stage.library.path("here/c.mp3"), "while it hangs");
     is_told(&stage, "created here/c.mp3");
     // Longer than it takes to be polled.
     stage.library.stay_silent(Duration::from_secs(3));
     write(&stage.library.path("here/d.mp3"), "while it still hangs");
     is_told(&stage, "created here/d.mp3");
-    faults.hang(false);
+    faults.answer();
     stage.change(|folder| write(&folder.join("0/00.mp3"), "it answers"));
     stage.library.wait_until_converged();
 
-    faults.hang(true);
+    faults.hang_when_asked();
     let begun = Instant::now();
     stage.library.stop();
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
-    faults.hang(false);
+    faults.answer();
+}
+
+/// No look is taken back that is on its way already, but it holds up no other one.
+#[test]
+fn a_server_that_hangs_in_the_middle_of_a_look_holds_up_nothing_else() {
+    let (mut stage, faults) = stage(Place::Below);
+    stage.library.start();
+    stage.library.wait_until_converged();
+    for round in 0..3 {
+        faults.hang();
+        for number in 0..3 {
+            let (name, mark) = (format!("here/{round}{number}.mp3"), stage.library.mark());
+            write(&stage.library.path(&name), format!("{round} {number}"));
+            let created = format!("created {name}");
+            stage
+                .library
+                .wait_for(&created, |consumer| consumer.messages.iter().any(|message| message.short() == created));
+            assert!(stage.library.told_since(mark).len() == 1);
+            std::thread::sleep(Duration::from_millis(700));
+        }
+        faults.answer();
+        stage.change(|folder| write(&folder.join("0/00.mp3"), format!("it answers {round}")));
+        stage.library.wait_until_converged();
+    }
+    stage.library.stop();
 }
 
 #[test]
@@ -106,13 +131,13 @@ fn a_scan_ends_though_a_server_hangs() {
     let (mut stage, faults) = stage(Place::Below);
     stage.library.scan();
     let mark = stage.library.mark();
-    faults.hang(true);
+    faults.hang_when_asked();
     write_old(&stage.library.path("zzz/new.mp3"), "beside it");
     let begun = Instant::now();
     let (_, log) = stage.library.try_to(&["scan"]);
     assert!(begun.elapsed() < PROMPT, "{:?}\n{log}", begun.elapsed());
     assert_eq!(stage.told(mark), ["created zzz/new.mp3"], "{log}");
-    faults.hang(false);
+    faults.answer();
     let summary = stage.library.scan();
     assert!(summary.hashed_nothing(), "{}", summary.text);
     stage.library.wait_until_converged();

@@ -1,5 +1,7 @@
 //! Every medium plays every scenario.
 
+use std::thread;
+
 use crate::medium::{Bind, Disk, Mergerfs, Overlay, Squashfs};
 use crate::mirror::{Mirror, Oddity};
 use crate::scenarios::{Traits, all};
@@ -24,13 +26,8 @@ fn btrfs_keeps_the_promises() {
 }
 
 #[test]
-fn tmpfs_keeps_the_promises() {
-    all(|| Box::new(Bind::tmpfs()), DISK);
-}
-
-#[test]
-fn a_bind_mount_keeps_the_promises() {
-    all(|| Box::new(Bind::directory()), DISK);
+fn tmpfs_and_bind_mounts_keep_the_promises() {
+    at_once(&[&|| all(|| Box::new(Bind::tmpfs()), DISK), &|| all(|| Box::new(Bind::directory()), DISK)]);
 }
 
 #[test]
@@ -51,41 +48,30 @@ fn ntfs_by_ntfs_3g_keeps_the_promises() {
 }
 
 #[test]
-fn mergerfs_that_passes_inode_numbers_on_keeps_the_promises() {
-    all(|| Box::new(Mergerfs::new("passthrough")), FUSE);
+fn mergerfs_keeps_the_promises_whatever_its_inode_numbers() {
+    let play = |options, traits| all(move || Box::new(Mergerfs::new(options)), traits);
+    at_once(&[
+        &|| play("use_ino,inodecalc=passthrough", FUSE),
+        &|| play("use_ino,inodecalc=path-hash", FUSE),
+        // The numbers come from device numbers, or from the order of look-ups.
+        &|| play("use_ino,inodecalc=devino-hash", CHANGING),
+        &|| play("inodecalc=passthrough", CHANGING),
+    ]);
 }
 
 #[test]
-fn mergerfs_that_makes_inode_numbers_of_device_numbers_keeps_the_promises() {
-    all(|| Box::new(Mergerfs::new("devino-hash")), CHANGING);
+fn filesystems_in_user_space_keep_the_promises_whatever_names_they_find() {
+    let play = |oddity| all(move || Box::new(Mirror::new(oddity)), FUSE);
+    at_once(&[&|| play(Oddity::None), &|| play(Oddity::NoCase), &|| play(Oddity::Decomposed)]);
 }
 
 #[test]
-fn mergerfs_that_makes_inode_numbers_of_paths_keeps_the_promises() {
-    all(|| Box::new(Mergerfs::new("path-hash")), FUSE);
+fn filesystems_with_other_inode_numbers_at_each_mount_or_look_up_keep_the_promises() {
+    let play = |oddity| all(move || Box::new(Mirror::new(oddity)), CHANGING);
+    at_once(&[&|| play(Oddity::InodesOfMount), &|| play(Oddity::InodesOfLookup)]);
 }
 
-#[test]
-fn a_filesystem_in_user_space_keeps_the_promises() {
-    all(|| Box::new(Mirror::new(Oddity::None)), FUSE);
-}
-
-#[test]
-fn a_filesystem_with_other_inode_numbers_at_each_mount_keeps_the_promises() {
-    all(|| Box::new(Mirror::new(Oddity::InodesOfMount)), CHANGING);
-}
-
-#[test]
-fn a_filesystem_with_other_inode_numbers_at_each_look_up_keeps_the_promises() {
-    all(|| Box::new(Mirror::new(Oddity::InodesOfLookup)), CHANGING);
-}
-
-#[test]
-fn a_filesystem_without_case_keeps_the_promises() {
-    all(|| Box::new(Mirror::new(Oddity::NoCase)), FUSE);
-}
-
-#[test]
-fn a_filesystem_with_other_normal_forms_keeps_the_promises() {
-    all(|| Box::new(Mirror::new(Oddity::Decomposed)), FUSE);
+/// They wait most of the time, so the number of processors is no reason to play them one after the other.
+fn at_once(plays: &[&(dyn Fn() + Sync)]) {
+    thread::scope(|scope| plays.iter().for_each(|play| drop(scope.spawn(play))));
 }

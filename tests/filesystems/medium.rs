@@ -357,7 +357,7 @@ pub(crate) struct Mergerfs {
 }
 
 impl Mergerfs {
-    /// `inodes` is how it makes inode numbers: its option `inodecalc`.
+    /// `inodes` is how it makes inode numbers: its options `use_ino` and `inodecalc`.
     pub(crate) fn new(inodes: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut disk = Disk::ext4();
@@ -377,7 +377,7 @@ impl Medium for Mergerfs {
         self.disk.attach(&disk);
         let branches = format!("{0}/one:{0}/two", disk.display());
         let options =
-            format!("inodecalc={},category.create=rand,minfreespace=0,fsname=pool,cache.files=off", self.inodes);
+            format!("{},category.create=rand,minfreespace=0,fsname=pool,cache.files=off,nonempty", self.inodes);
         run("mergerfs", &[&"-o", &options, &branches, &at]);
         self.mounted.is_mounted_at(at);
     }

@@ -45,6 +45,9 @@ struct Wrong {
     list: Option<OsString>,
     read: Option<OsString>,
     hangs: bool,
+    /// It begins to hang when it is asked next whether it answers. No thread of the program is within a look then: one
+    /// that is keeps its process from ending, which nobody can change.
+    hangs_when_asked: bool,
 }
 
 impl Faults {
@@ -54,9 +57,20 @@ impl Faults {
         (wrong.stat, wrong.list, wrong.read) = (stat.map(Into::into), list.map(Into::into), read.map(Into::into));
     }
 
-    /// Lets the server answer nothing until further notice.
-    pub(crate) fn hang(&self, hangs: bool) {
-        self.lock().hangs = hangs;
+    /// Lets the server answer nothing until further notice, from now on.
+    pub(crate) fn hang(&self) {
+        self.lock().hangs = true;
+    }
+
+    /// The same, from when it is asked next whether it answers.
+    pub(crate) fn hang_when_asked(&self) {
+        self.lock().hangs_when_asked = true;
+    }
+
+    /// Lets it answer again.
+    pub(crate) fn answer(&self) {
+        let mut wrong = self.lock();
+        (wrong.hangs, wrong.hangs_when_asked) = (false, false);
         self.0.1.notify_all();
     }
 
@@ -64,7 +78,13 @@ impl Faults {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self) -> MutexGuard<'_, Wrong> {
+    fn wait(&self, asked_by: u32) -> MutexGuard<'_, Wrong> {
+        let mut wrong = self.lock();
+        if wrong.hangs_when_asked {
+            let command = fs::read(format!("/proc/{asked_by}/cmdline")).unwrap_or_default();
+            wrong.hangs |= String::from_utf8_lossy(&command).contains("--ask-mount");
+        }
+        drop(wrong);
         self.0.1.wait_while(self.lock(), |wrong| wrong.hangs).unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,7 +160,7 @@ impl Medium for Mirror {
 
 impl Drop for Mirror {
     fn drop(&mut self) {
-        self.faults.hang(false);
+        self.faults.answer();
         self.pull_out();
     }
 }
@@ -173,8 +193,8 @@ impl Server {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn path(&self, number: INodeNo) -> Result<PathBuf, Errno> {
-        drop(self.faults.wait());
+    fn path(&self, request: &Request, number: INodeNo) -> Result<PathBuf, Errno> {
+        drop(self.faults.wait(request.pid()));
         if number == INodeNo::ROOT {
             return Ok(self.source.clone());
         }
@@ -235,8 +255,8 @@ impl Server {
         })
     }
 
-    fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<FileAttr, Errno> {
-        let path = self.find(&self.path(parent)?, name)?;
+    fn look_up(&self, request: &Request, parent: INodeNo, name: &OsStr) -> Result<FileAttr, Errno> {
+        let path = self.find(&self.path(request, parent)?, name)?;
         let inode = fs::symlink_metadata(&path).map_err(errno)?.ino();
         let number = self.number(&path, inode);
         self.attributes(&path, number)
@@ -252,8 +272,8 @@ impl Server {
         Ok(names)
     }
 
-    fn content(&self, number: INodeNo, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let path = self.path(number)?;
+    fn content(&self, request: &Request, number: INodeNo, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let path = self.path(request, number)?;
         if self.faults.fails(&path, |wrong| &wrong.read) {
             return Err(Errno::EIO);
         }
@@ -270,15 +290,15 @@ fn errno(error: io::Error) -> Errno {
 }
 
 impl Filesystem for Server {
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.look_up(parent, name) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.look_up(request, parent, name) {
             Ok(attributes) => reply.entry(&Duration::ZERO, &attributes, Generation(0)),
             Err(error) => reply.error(error),
         }
     }
 
-    fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.path(number).and_then(|path| self.attributes(&path, number.0)) {
+    fn getattr(&self, request: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.path(request, number).and_then(|path| self.attributes(&path, number.0)) {
             Ok(attributes) => reply.attr(&Duration::ZERO, &attributes),
             Err(error) => reply.error(error),
         }
@@ -286,7 +306,7 @@ impl Filesystem for Server {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -295,14 +315,14 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.content(number, offset, size) {
+        match self.content(request, number, offset, size) {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(error),
         }
     }
 
-    fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let names = match self.path(number).and_then(|path| self.names(&path)) {
+    fn readdir(&self, request: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let names = match self.path(request, number).and_then(|path| self.names(&path)) {
             Ok(names) => names,
             Err(error) => return reply.error(error),
         };
