@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use criterion::{Criterion, SamplingMode, Throughput};
+use std::sync::Arc;
+
 use file_watcher::disk::Root;
 use file_watcher::library::{Difference, Reconcile, Walk};
 use file_watcher::model::LibraryPath;
@@ -33,7 +35,7 @@ pub(crate) fn unchanged(criterion: &mut Criterion) {
             });
         });
         group.bench_function("walked only", |bencher| {
-            let root = Root::open(library.root()).unwrap();
+            let root = Arc::new(Root::open(library.root()).unwrap());
             bencher.iter(|| assert_eq!(Walk::new(&root, LibraryPath::root()).count(), count));
         });
         group.bench_function("neighbour: std::fs", |bencher| {
@@ -45,7 +47,7 @@ pub(crate) fn unchanged(criterion: &mut Criterion) {
 
 /// A library and its index.
 struct Indexed {
-    root: Root,
+    root: Arc<Root>,
     store: Store,
     _state: tempfile::TempDir,
 }
@@ -54,7 +56,7 @@ impl Indexed {
     fn of(library: &Library) -> Self {
         let state = tempfile::tempdir().unwrap();
         let store = support::store(&state.path().join("bench.sqlite"));
-        let root = Root::open(library.root()).unwrap();
+        let root = Arc::new(Root::open(library.root()).unwrap());
         fill(&store, &root);
         Self { root, store, _state: state }
     }

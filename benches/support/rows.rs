@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use std::sync::Arc;
+
 use file_watcher::disk::Root;
 use file_watcher::library::{Walk, Walked};
 use file_watcher::model::{
@@ -70,7 +72,7 @@ pub(crate) fn track(number: usize) -> Track {
 }
 
 /// Commits all files of a library as they are on disk now, and forgets the messages.
-pub(crate) fn fill(store: &Store, root: &Root) {
+pub(crate) fn fill(store: &Store, root: &Arc<Root>) {
     let walk = Walk::new(root, LibraryPath::root());
     let found = walk.enumerate().map(|(number, walked)| match walked {
         Walked::File(path, stat) => found(path, stat, number),

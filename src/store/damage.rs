@@ -69,6 +69,7 @@ pub(super) fn inspect(file: &Path, library: Option<&[u8]>) -> Result<(), StoreEr
         Some(_) if !begins_with(file, &[MAGIC])? => return Err(damaged("it is not a database")),
         Some(_) => {}
     }
+    // Whoever is closing the store meanwhile removes the log.
     if has_log && !begins_with(&log, &LOG_MAGIC.each_ref())? {
         return Err(damaged("its -wal is not one"));
     }
@@ -111,10 +112,14 @@ fn length(file: &Path) -> Result<Option<u64>, StoreError> {
     }
 }
 
+/// Whether a file begins with one of these; one that has just been removed says nothing.
 fn begins_with(file: &Path, beginnings: &[&(impl AsRef<[u8]> + ?Sized)]) -> Result<bool, StoreError> {
-    let unreadable = |source| StoreError::File { file: file.to_path_buf(), source };
     let mut read = Vec::new();
-    File::open(file).and_then(|file| file.take(16).read_to_end(&mut read)).map_err(unreadable)?;
+    match File::open(file).and_then(|file| file.take(16).read_to_end(&mut read)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        Err(source) => return Err(StoreError::File { file: file.to_path_buf(), source }),
+    }
     Ok(beginnings.iter().any(|beginning| read.starts_with(beginning.as_ref())))
 }
 
