@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use std::sync::Arc;
-
 use file_watcher::disk::Root;
 use file_watcher::library::{Walk, Walked};
 use file_watcher::model::{

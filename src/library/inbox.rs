@@ -107,7 +107,7 @@ impl Inbox {
         let mut state = self.state();
         if state.hints.len() >= MOST_HINTS && !state.hints.contains_key(&hint.path) {
             // First, for with the hints their doubts go.
-            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced));
+            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced), None);
             state.hints.clear();
             state.order.clear();
             state.overflows += 1;
@@ -154,13 +154,10 @@ impl Inbox {
         let due = Instant::now() + wait;
         let mut state = self.state();
         if state.subtrees.len() >= MOST_SUBTREES {
-            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced));
+            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced), None);
             state.subtrees.retain(|path, _| path.is_root());
         }
-        let is_new = state.mark(subtree.clone(), due, &self.0.doubts, replaced);
-        if let Some(mark) = state.subtrees.get_mut(&subtree) {
-            mark.members.extend(member);
-        }
+        let is_new = state.mark(subtree, due, &self.0.doubts, replaced, member);
         drop(state);
         self.0.subtree_marked.notify_one();
         is_new
@@ -232,12 +229,19 @@ impl Inbox {
 
 impl State {
     /// Marks a subtree, and says whether it was not marked before.
-    fn mark(&mut self, subtree: LibraryPath, due: Instant, doubts: &Holds, replaced: Option<&Holds>) -> bool {
+    fn mark(
+        &mut self,
+        subtree: LibraryPath,
+        due: Instant,
+        doubts: &Holds,
+        replaced: Option<&Holds>,
+        member: Option<Arc<Member>>,
+    ) -> bool {
         let replaced = replaced.map(|replaced| replaced.hold(subtree.clone()));
         match self.subtrees.entry(subtree) {
             Entry::Vacant(entry) => {
                 let doubt = doubts.hold(entry.key().clone());
-                entry.insert(Mark { due, doubt, replaced, members: Vec::new() });
+                entry.insert(Mark { due, doubt, replaced, members: member.into_iter().collect() });
                 true
             }
             // What was asked for sooner is not put off by asking again.
@@ -245,6 +249,7 @@ impl State {
                 let mark = entry.get_mut();
                 mark.due = due.min(mark.due);
                 mark.replaced = mark.replaced.take().or(replaced);
+                mark.members.extend(member);
                 false
             }
         }

@@ -127,8 +127,9 @@ mod tests {
             waits.push(wait.as_secs() / 60);
             // Another walk in between changes nothing.
             advance(Duration::from_mins(1)).await;
-            assert_eq!(unreadable.failed(&"a".into(), "EIO").wait, wait - Duration::from_mins(1));
-            advance(wait - Duration::from_mins(1)).await;
+            let left = unreadable.failed(&"a".into(), "EIO").wait;
+            assert_eq!(left + Duration::from_mins(1), wait);
+            advance(left).await;
         }
         assert_eq!((news, waits), (1, vec![5, 10, 20, 40, 60, 60, 60]));
         assert_eq!(unreadable.now()[0].error, "EIO");

@@ -351,3 +351,44 @@ fn a_file_that_is_only_renamed_is_not_read_again() {
     library.stay_silent(SETTLE);
     assert_eq!(openings.count(), 1, "the test itself would notice");
 }
+
+#[test]
+fn a_file_that_is_closed_twice_a_second_is_published_in_growing_steps_and_to_its_end() {
+    const APPENDS: usize = 20;
+    let library = Library::watched();
+    let append = || {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(library.path("show.mp3")).unwrap();
+        file.write_all(b"more").unwrap();
+    };
+    append();
+    library.wait_until_settled();
+    let mark = library.mark();
+    for _ in 0..APPENDS {
+        append();
+        // As a recorder does.
+        thread::sleep(Duration::from_millis(250));
+    }
+    // Another path does not wait for it.
+    library.write("other.mp3", "other");
+    library.wait_for("the other file", |consumer| consumer.files.contains_key(b"other.mp3".as_slice()));
+    library.wait_until_converged();
+    let told = library.told_since(mark);
+    let steps = told.iter().filter(|told| *told == "modified show.mp3").count();
+    assert!((1..=APPENDS / 4).contains(&steps), "{told:?}");
+}
+
+#[test]
+fn a_change_without_an_event_is_found_while_it_runs() {
+    let mut library = Library::new();
+    // So that the slow walk runs; the walk of everything comes too late.
+    library.set("RESCAN_INTERVAL_SECS", "3600");
+    library.write("cut.mp3", "a longer content");
+    library.write("same.mp3", "same");
+    library.start();
+    library.wait_until_converged();
+    let mark = library.mark();
+    run("python3", &[&"-c", &"import os, sys; os.truncate(sys.argv[1], 5)", &library.path("cut.mp3")]);
+    library.wait_until_converged();
+    assert_eq!(library.told_since(mark), ["modified cut.mp3"]);
+    assert_eq!(library.logged("changed without an event"), 1);
+}

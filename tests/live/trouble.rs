@@ -223,3 +223,19 @@ fn a_directory_that_becomes_readable_is_watched_from_then_on() {
     assert_eq!(library.files().len(), 3);
     assert_eq!(library.logged("are not watched"), 0, "one directory that may not be read is no trouble");
 }
+
+#[test]
+fn a_directory_that_cannot_be_read_is_logged_once_and_once_more_when_it_can() {
+    let mut library = Library::new();
+    library.set("RESCAN_INTERVAL_SECS", "1");
+    write(&library.path("a/x.mp3"), "x");
+    let path = library.path("a");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    library.run_by_nobody().start();
+    library.wait_for_logged("still cannot be read", 2);
+    assert_eq!(library.logged("its files stay as they were"), 1);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    library.wait_until_settled();
+    library.wait_for_logged("can be read again", 1);
+    assert_eq!(library.logged("its files stay as they were"), 1);
+}
