@@ -132,8 +132,8 @@ impl Disk {
         fs::File::create(&image).unwrap().set_len(megabytes * 1024 * 1024).unwrap();
         let mut arguments = make[1..].to_vec();
         arguments.push(image.to_str().unwrap());
-        let made = output(make[0], &arguments);
-        assert!(made.status.success(), "{make:?}: {}", String::from_utf8_lossy(&made.stderr));
+        let outcome = output(make[0], &arguments);
+        assert!(outcome.status.success(), "{make:?}: {}", String::from_utf8_lossy(&outcome.stderr));
         Self { mounted: MountPoint::default(), device: None, image, kind, _folder: folder }
     }
 
@@ -191,7 +191,7 @@ impl Medium for Disk {
 pub(crate) struct Bind {
     mounted: MountPoint,
     source: PathBuf,
-    _below: MountPoint,
+    below: MountPoint,
     _folder: TempDir,
 }
 
@@ -201,13 +201,13 @@ impl Bind {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("source");
         fs::create_dir(&source).unwrap();
-        Self { mounted: MountPoint::default(), source, _below: MountPoint::default(), _folder: folder }
+        Self { mounted: MountPoint::default(), source, below: MountPoint::default(), _folder: folder }
     }
 
     /// A filesystem in memory, which stays mounted elsewhere.
     pub(crate) fn tmpfs() -> Self {
         let mut bind = Self::directory();
-        bind._below.mount(&bind.source, &["-t", "tmpfs", "tmpfs"]);
+        bind.below.mount(&bind.source, &["-t", "tmpfs", "tmpfs"]);
         bind
     }
 }

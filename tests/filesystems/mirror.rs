@@ -284,7 +284,6 @@ impl Server {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
 fn errno(error: io::Error) -> Errno {
     Errno::from(error)
 }

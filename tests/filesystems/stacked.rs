@@ -41,9 +41,9 @@ const TOLD: [&str; 7] = [
 fn stage(place: Place) -> Stage {
     let mut overlay = Overlay::in_memory();
     overlay.prepare(&|lower| {
-        ["1", "2"].iter().for_each(|name| {
+        for name in ["1", "2"] {
             write_old(&lower.join(format!("lower/{name}.mp3")), &format!("lower {name}"));
-        })
+        }
     });
     let stage = Stage::new(Box::new(overlay), place);
     stage.change(|folder| write_old(&folder.join("1/upper.mp3"), "above"));
