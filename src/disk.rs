@@ -9,36 +9,35 @@ mod answering;
 mod identity;
 mod ignore_files;
 mod links;
+mod listing;
 mod mountinfo;
 mod mounts;
 mod names;
 mod stat;
 
-use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use crate::model::{FileStat, IGNORE_FILE, InodeTrust, LibraryPath, MountId, Rules};
+use crate::model::{FileStat, InodeTrust, LibraryPath, MountId, Rules};
 
 pub use answering::{ASK_MOUNT, ask_mount};
 pub use identity::Identity;
+pub use listing::{Listed, ListedKind};
 pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
 
 use answering::Answering;
-use ignore_files::{IgnoreFiles, Judged};
+use ignore_files::IgnoreFiles;
 use links::Links;
-use mounts::Present;
 use names::ExactNames;
-use stat::{KernelMount, RawStat};
+use stat::RawStat;
 
 /// Bytes of directory entries read at once.
 const LISTING_BUFFER: usize = 32 * 1024;
@@ -62,26 +61,6 @@ pub enum Entry {
     },
     /// The rules leave this path out, whatever is there: its extension, a pattern, or a link that is not followed.
     Excluded,
-}
-
-/// One entry of a directory, as far as a walk cares.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    /// Its name.
-    pub name: Box<[u8]>,
-    /// What it is.
-    pub kind: ListedKind,
-}
-
-/// What a directory's entry is.
-#[derive(Debug, Clone)]
-pub enum ListedKind {
-    /// A directory.
-    Directory,
-    /// A regular file with a name that is wanted.
-    File(FileStat),
-    /// Something whose stat could not be read.
-    Unreadable(Errno),
 }
 
 /// How the rest of the program sees the disk; tests put a model in its place.
@@ -312,128 +291,6 @@ impl Root {
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
         self.forget_ignore_files(&LibraryPath::root());
         Ok(identity)
-    }
-
-    /// The entries of a directory that a walk goes on to: directories and audio files that no rule leaves out,
-    /// in byte order of their paths, so a directory sorts as `name/`. `None` where there is no directory of
-    /// this name. The directory's `.ignore-music` is read as it is now.
-    pub fn list(&self, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
-        match self.list_real(directory, directory, self.follows_links())? {
-            None => match self.behind_link(directory)? {
-                Some(real) => self.list_real(&real, directory, false),
-                None => Ok(None),
-            },
-            listed => Ok(listed),
-        }
-    }
-
-    /// Whether the root holds nothing but hidden names, which begin with a dot, and `lost+found`.
-    pub fn is_bare(&self) -> io::Result<bool> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(self.open_checked()?, c".", flags, Mode::empty())?;
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
-        let mut entries = RawDir::new(&opened, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if !name.starts_with(b".") && name != b"lost+found" {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The entries of what is really at `real`, under the rules for `directory`.
-    fn list_real(&self, real: &LibraryPath, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
-        let Some(path_only) = self.open_directory(real)? else { return Ok(None) };
-        let wanted = self.rules.extensions();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
-        let mut found: Vec<(Box<[u8]>, FileType)> = Vec::new();
-        let mut has_ignore_file = false;
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
-        let mut entries = RawDir::new(&opened, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            has_ignore_file |= name == IGNORE_FILE;
-            match entry.file_type() {
-                FileType::Directory if name == b"." || name == b".." => {}
-                FileType::RegularFile if !wanted.matches_name(name) => {}
-                FileType::Symlink if !follow => {}
-                kind @ (FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Unknown) => {
-                    found.push((Box::from(name), kind));
-                }
-                _ => {}
-            }
-        }
-        // Only now is it known whether there is one, without asking for it in every directory.
-        let ignore_file = has_ignore_file.then_some(opened.as_fd());
-        let Judged::Included(ignore_file) = self.judged_now(directory, ignore_file)? else {
-            return Ok(Some(Vec::new()));
-        };
-        let is_left_out =
-            |name: &[u8], is_directory| self.rules.leave_out(ignore_file.as_deref(), directory, name, is_directory);
-        let mut last_mount = None;
-        let mut listed = Vec::with_capacity(found.len());
-        for (name, file_type) in found {
-            let kind = match file_type {
-                FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if is_left_out(&name, false) => None,
-                FileType::Symlink => self.linked_kind(&directory.join(&name)),
-                _ => self.listed_kind(opened.as_fd(), &name, follow.then_some(directory), &mut last_mount),
-            };
-            // A regular file was asked before its stat was read.
-            let is_published = |kind: &ListedKind| {
-                file_type == FileType::RegularFile || !is_left_out(&name, matches!(kind, ListedKind::Directory))
-            };
-            if let Some(kind) = kind.filter(is_published) {
-                listed.push(Listed { name, kind });
-            }
-        }
-        listed.sort_unstable_by(Listed::cmp_paths);
-        Ok(Some(listed))
-    }
-
-    /// What an entry is; links are followed where the path of their directory is given for it.
-    fn listed_kind(
-        &self,
-        directory: BorrowedFd<'_>,
-        name: &[u8],
-        follow: Option<&LibraryPath>,
-        last_mount: &mut Option<(KernelMount, Present)>,
-    ) -> Option<ListedKind> {
-        let unreadable = |error: &io::Error| match Errno::from_io_error(error) {
-            Some(Errno::NOENT) => None,
-            error => Some(ListedKind::Unreadable(error.unwrap_or(Errno::IO))),
-        };
-        match RawStat::at(directory, name) {
-            Ok(found) => match found.kind {
-                FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if self.rules.extensions().matches_name(name) => match *last_mount {
-                    Some((mount, present)) if mount == found.mount => Some(ListedKind::File(present.file_stat(&found))),
-                    _ => match self.mounts.of(&found, directory, Some(name)) {
-                        Ok(present) => {
-                            *last_mount = Some((found.mount, present));
-                            Some(ListedKind::File(present.file_stat(&found)))
-                        }
-                        Err(error) => unreadable(&error),
-                    },
-                },
-                FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name))),
-                _ => None,
-            },
-            Err(error) => unreadable(&error),
-        }
-    }
-
-    fn linked_kind(&self, link: &LibraryPath) -> Option<ListedKind> {
-        match self.entry(link) {
-            Ok(Entry::Directory) => Some(ListedKind::Directory),
-            Ok(Entry::File(stat)) => Some(ListedKind::File(stat)),
-            Ok(_) => None,
-            Err(error) => Some(ListedKind::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
-        }
     }
 
     /// Where `path` really is, where a link that is followed is on the way to it.
@@ -680,21 +537,6 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 
     fn inodes_do_not_last(&self, mount: MountId) {
         (**self).inodes_do_not_last(mount);
-    }
-}
-
-impl Listed {
-    /// The order of whole paths: a directory, and what may be one, sorts as `name/`.
-    fn cmp_paths(&self, other: &Self) -> Ordering {
-        let common = self.name.len().min(other.name.len());
-        let (one, two) = (self.byte_at(common), other.byte_at(common));
-        self.name[..common].cmp(&other.name[..common]).then(one.cmp(&two)).then(self.name.len().cmp(&other.name.len()))
-    }
-
-    /// The byte of the sort key at a place within or just behind the name; nothing behind the name of a file.
-    fn byte_at(&self, place: usize) -> Option<u8> {
-        let slash = (!matches!(self.kind, ListedKind::File(_))).then_some(b'/');
-        self.name.get(place).copied().or(slash)
     }
 }
 

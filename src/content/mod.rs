@@ -4,6 +4,7 @@ pub mod adts;
 pub mod tags;
 
 mod asf;
+mod confirm;
 mod container;
 mod examine;
 mod mp4;
