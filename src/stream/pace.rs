@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{QuietTime, Settle};
 use crate::model::{FsEvent, LibraryPath, Quiet};
@@ -34,10 +35,17 @@ pub struct Pace {
     register: Arc<Mutex<Register>>,
 }
 
+/// Stands for a path, which may be long. Two paths with one hash would only wait for each other's messages.
+type PathHash = u64;
+
+fn hash_of(path: &LibraryPath) -> PathHash {
+    xxh3_64(path.as_bytes())
+}
+
 #[derive(Debug, Default)]
 struct Register {
-    young: HashMap<LibraryPath, Recent>,
-    old: HashMap<LibraryPath, Recent>,
+    young: HashMap<PathHash, Recent>,
+    old: HashMap<PathHash, Recent>,
     rotated: Option<Instant>,
 }
 
@@ -122,11 +130,12 @@ impl Register {
             self.old = std::mem::take(&mut self.young);
             self.rotated = Some(now);
         }
-        self.young.remove(path).or_else(|| self.old.remove(path))
+        let hash = hash_of(path);
+        self.young.remove(&hash).or_else(|| self.old.remove(&hash))
     }
 
     fn put(&mut self, path: &LibraryPath, recent: Recent) {
-        self.young.insert(path.clone(), recent);
+        self.young.insert(hash_of(path), recent);
     }
 }
 
