@@ -17,6 +17,8 @@ mod temporary;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Change, Content, FileEvent, FileStat, LibraryPath, Observation, Origin, Row, Seen};
+pub use temporary::originals_of_temporary_name;
+
 use draft::Draft;
 use order::{Modified, Move};
 use sources::{Looks, Sources};

@@ -30,6 +30,23 @@ pub(super) fn is_temporary_name_of(name: &[u8], of: &[u8]) -> bool {
     behind(of) || behind(of_stem) || stem.strip_suffix(of_stem).is_some_and(is_in_front)
 }
 
+/// The names of which this one may be the name with a temporary part.
+pub fn originals_of_temporary_name(name: &[u8]) -> Vec<Vec<u8>> {
+    let visible = name.strip_prefix(b".").unwrap_or(name);
+    let (stem, extension) = split_extension(visible);
+    let with_extension = |stem: &[u8]| [stem, b".", extension].concat();
+    let is_separator = |(_, byte): &(usize, &u8)| SEPARATORS.contains(byte);
+    let parts = stem.iter().enumerate().filter(is_separator).flat_map(|(place, _)| {
+        let (front, behind) = (&stem[..place], &stem[place + 1..]);
+        [front.to_vec(), with_extension(front), with_extension(behind)]
+    });
+    let mut originals: Vec<Vec<u8>> = parts.chain([visible.to_vec(), with_extension(visible)]).collect();
+    originals.retain(|original| original != name && is_temporary_name_of(name, original));
+    originals.sort_unstable();
+    originals.dedup();
+    originals
+}
+
 /// Whether this is what a program puts behind a name; any short word behind the whole name of a hidden file is.
 fn is_behind(rest: &[u8], may_be_random: bool) -> bool {
     let Some((separator, word)) = rest.split_first().filter(|(first, _)| SEPARATORS.contains(first)) else {
@@ -93,6 +110,11 @@ mod tests {
         ];
         for name in of_2 {
             assert!(is_temporary_name_of(name.as_bytes(), b"2.mp3"), "{name}");
+            let originals = originals_of_temporary_name(name.as_bytes());
+            assert!(originals.iter().any(|original| original.eq_ignore_ascii_case(b"2.mp3")), "{name}: {originals:?}");
+        }
+        for name in ["2.mp3", "New Song.mp3", "2 (remix).mp3", "02 - Tempo.mp3"] {
+            assert_eq!(originals_of_temporary_name(name.as_bytes()), Vec::<Vec<u8>>::new(), "{name}");
         }
         assert!(is_temporary_name_of("Café.temp.flac".as_bytes(), "Café.flac".as_bytes()));
         assert!(is_temporary_name_of(b"\xff.tmp.mp3", b"\xff.mp3"));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::classify::originals_of_temporary_name;
 use crate::disk::{Disk, Entry};
 use crate::model::{
     Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, RenameGroups, Row, Seen, Ties, Token,
@@ -228,6 +229,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             }
             return Ok(Outcome::Again(next));
         }
+        if row.is_none() && same_inode.is_empty() && self.may_be_renamed_soon(&look.path, &stat)? {
+            let wait = self.patience.settle;
+            return Ok(Outcome::Again(look_again(look, wait, Some(stat))));
+        }
         tokens.extend(same_inode.iter().map(|row| self.claim(row)));
         let (path, origin) = (look.path.clone(), look.origin);
         let observed = |content, candidates| {
@@ -301,6 +306,23 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
         let observation = Observation { path: look.path.clone(), origin: look.origin, seen: Seen::Missing };
         Outcome::Observed(observation, look_instead(look))
+    }
+
+    /// Whether a new file has the name of a known one with a temporary part, and had it for a short time only:
+    /// programs that save a file so rename it over the known one as soon as it is written.
+    fn may_be_renamed_soon(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<bool> {
+        let changed = u64::try_from(stat.ctime_ns).map(Duration::from_nanos).unwrap_or_default();
+        let age = since_epoch(SystemTime::now()).checked_sub(changed);
+        if age.is_none_or(|age| age >= self.patience.settle) {
+            return Ok(false);
+        }
+        let directory = path.parent().unwrap_or_else(LibraryPath::root);
+        for original in originals_of_temporary_name(path.name()) {
+            if self.index.row(&directory.join(&original)).map_err(io::Error::other)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// How long to wait until the file can be called finished; `None` where it is.
