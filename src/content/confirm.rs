@@ -11,10 +11,10 @@ use crate::model::{Change, Content, FileEvent, FileStat, FsEvent, Index, Library
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// What may be committed of what looks found, and what is to be looked at in place of the rest.
     ///
-    /// To be asked right before every commit. A file that was only renamed was not read, which rests on
-    /// nobody having told of a change of it. But what the kernel tells is late, and were the process killed
-    /// before it heard, nobody would ever know: the row would have the times of the change and the content from
-    /// before it. So first everything is heard that was told until now: `catch_up` says whether it was.
+    /// To be asked right before every commit. A rename is accepted without reading the file if no event says
+    /// that its content changed. Events come late, and a process that is killed before it reads one would have
+    /// committed a row with the times of the change and the hash from before it. So `catch_up` handles the pending
+    /// events first, and says whether it could.
     ///
     /// And what is not true any more is not told: a file that a look still found where it was moved from would
     /// come back to life there, and one that several looks found under its new names one after the other may

@@ -190,7 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::library::testing::OneRow;
+    use crate::library::testing::Rows;
 
     proptest! {
         #[test]
@@ -220,8 +220,12 @@ mod tests {
         let root = Arc::new(Root::open(folder.path()).unwrap());
         let Entry::File(stat) = root.entry(&"same.mp3".into()).unwrap() else { panic!("no file") };
         let inbox = Inbox::new();
-        let recheck =
-            Recheck { root, index: OneRow("same.mp3".into(), stat), ignore_ctime: false, inbox: inbox.clone() };
+        let recheck = Recheck {
+            root,
+            index: Rows([("same.mp3".into(), stat)].into()),
+            ignore_ctime: false,
+            inbox: inbox.clone(),
+        };
         let doubt = inbox.doubts().hold("on its way.mp3".into());
         let rests = Cell::new(0);
         let rest = |_| {
@@ -246,7 +250,7 @@ mod tests {
         let inbox = Inbox::new();
         let recheck = Recheck {
             root: Arc::new(Root::open(folder.path()).unwrap()),
-            index: OneRow("b.mp3".into(), crate::model::FileStat::default()),
+            index: Rows([("b.mp3".into(), crate::model::FileStat::default())].into()),
             ignore_ctime: false,
             inbox: inbox.clone(),
         };

@@ -19,7 +19,7 @@ pub enum Difference {
     Look(LibraryPath),
     /// Another file is there than the one in the index, as far as inode numbers can tell.
     Replaced(Replaced),
-    /// The index has a row, of a file on this mount, and the walk came by nothing: look whether it is gone.
+    /// The index has a row, of a file on this mount, and the walk found nothing: look whether it is gone.
     Gone(LibraryPath, MountId),
     /// Nothing can be said of this path and what is beneath it.
     Unreadable(LibraryPath, io::Error),

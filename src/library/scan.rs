@@ -391,7 +391,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
     }
 
-    /// Waits until everything that this and earlier rounds found was looked at, then tells of what is gone.
+    /// Waits until everything that this and earlier rounds found was looked at, then emits hints for what is gone.
     async fn finish(self, report: WalkReport, origin: Origin, rounds: Vec<TaskTracker>, inbox: Inbox) {
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the index could not be read; the walk is repeated");
@@ -498,42 +498,9 @@ impl Rounds {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
+    use crate::library::testing::Rows;
     use crate::model::FileStat;
-
-    #[derive(Clone)]
-    struct NoRows;
-
-    impl Index for NoRows {
-        type Error = Infallible;
-
-        fn row(&self, _: &LibraryPath) -> Result<Option<Row>, Infallible> {
-            Ok(None)
-        }
-
-        fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
-            Ok(Vec::new())
-        }
-
-        fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
-            Ok(Vec::new())
-        }
-
-        fn rows_after(
-            &self,
-            _: &LibraryPath,
-            _: Option<&LibraryPath>,
-            _: usize,
-        ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
-            Ok(Vec::new())
-        }
-
-        fn len(&self) -> Result<u64, Infallible> {
-            Ok(0)
-        }
-    }
 
     struct NoWatcher;
 
@@ -543,48 +510,15 @@ mod tests {
 
     #[tokio::test]
     async fn rows_that_the_rules_leave_out_are_not_for_the_brake_or_a_second_walk() {
-        /// Every path has a row.
-        #[derive(Clone)]
-        struct Rows;
-
-        impl Index for Rows {
-            type Error = Infallible;
-
-            fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Infallible> {
-                Ok(Some(Row::forgotten(path.clone(), MountId::default())))
-            }
-
-            fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
-                Ok(Vec::new())
-            }
-
-            fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
-                Ok(Vec::new())
-            }
-
-            fn rows_after(
-                &self,
-                _: &LibraryPath,
-                after: Option<&LibraryPath>,
-                _: usize,
-            ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
-                let stat = FileStat { inode: 1, size: 1, ..FileStat::default() };
-                let names = ["flac", "txt"].into_iter().flat_map(|kind| (10..22).map(move |at| format!("{at}.{kind}")));
-                let mut paths: Vec<_> = names.map(|name| (LibraryPath::from(name.as_str()), stat)).collect();
-                paths.sort_by(|(one, _), (other, _)| one.cmp(other));
-                Ok(if after.is_some() { Vec::new() } else { paths })
-            }
-
-            fn len(&self) -> Result<u64, Infallible> {
-                Ok(24)
-            }
-        }
+        let names = ["flac", "txt"].into_iter().flat_map(|kind| (10..22).map(move |at| format!("{at}.{kind}")));
+        let stat = FileStat { inode: 1, size: 1, ..FileStat::default() };
+        let rows = Rows(names.map(|name| (LibraryPath::from(name.as_str()), stat)).collect());
 
         let folder = tempfile::tempdir().unwrap();
         let unwatched = crate::stream::Holds::new();
         let scanner = Scanner {
             root: Arc::new(Root::open(folder.path()).unwrap()),
-            index: Rows,
+            index: rows,
             ignore_ctime: false,
             held: Held::new(50, Duration::from_hours(1)),
             missing: Missing::new(unwatched.clone()),
@@ -611,7 +545,7 @@ mod tests {
         std::fs::write(folder.path().join("a/x.mp3"), b"").unwrap();
         let scanner = Scanner {
             root: Arc::new(Root::open(folder.path()).unwrap()),
-            index: NoRows,
+            index: Rows::default(),
             ignore_ctime: false,
             held: Held::new(50, Duration::from_hours(1)),
             missing: Missing::default(),

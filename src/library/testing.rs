@@ -1,20 +1,22 @@
 //! What the tests of this module share.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use crate::model::{FileStat, Fingerprint, Index, LibraryPath, Metadata, MountId, Row, Track};
 
-/// An index with one row.
-#[derive(Clone)]
-pub(super) struct OneRow(pub(super) LibraryPath, pub(super) FileStat);
+/// An index with these rows, all of which have the same content.
+#[derive(Clone, Default)]
+pub(super) struct Rows(pub(super) BTreeMap<LibraryPath, FileStat>);
 
-impl Index for OneRow {
+impl Index for Rows {
     type Error = Infallible;
 
     fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Infallible> {
         let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
         let track = Track { fingerprint, metadata: Metadata::default() };
-        Ok((*path == self.0).then(|| Row { path: path.clone(), stat: self.1, track, first_published: 0 }))
+        let stat = self.0.get(path).copied();
+        Ok(stat.map(|stat| Row { path: path.clone(), stat, track, first_published: 0 }))
     }
 
     fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
@@ -29,13 +31,15 @@ impl Index for OneRow {
         &self,
         under: &LibraryPath,
         after: Option<&LibraryPath>,
-        _: usize,
+        limit: usize,
     ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
-        let is_asked_for = self.0.is_at_or_under(under) && after.is_none_or(|after| self.0 > *after);
-        Ok(is_asked_for.then(|| (self.0.clone(), self.1)).into_iter().collect())
+        let is_asked_for = |(path, _): &(&LibraryPath, &FileStat)| {
+            path.is_at_or_under(under) && after.is_none_or(|after| *path > after)
+        };
+        Ok(self.0.iter().filter(is_asked_for).take(limit).map(|(path, stat)| (path.clone(), *stat)).collect())
     }
 
     fn len(&self) -> Result<u64, Infallible> {
-        Ok(1)
+        Ok(self.0.len() as u64)
     }
 }
