@@ -70,8 +70,9 @@ impl FsEvent {
     /// This hint, newer than `older` for the same path, knowing what `older` knew.
     ///
     /// The newest says how long to wait, but neither a change of attributes nor a walk that comes by
-    /// turns a file that was closed or renamed into an unfinished one. A rename is trusted only while nothing else
-    /// is said of the path.
+    /// turns a file that was closed or renamed into an unfinished one, and a look that asks for another one
+    /// puts off nothing: `older` is of something that happened since. A rename is trusted only while nothing
+    /// else is said of the path.
     #[must_use]
     pub fn merged_over(mut self, mut older: Self) -> Self {
         let adds_nothing = matches!(self.quiet, Quiet::Touched | Quiet::Found);
@@ -79,6 +80,12 @@ impl FsEvent {
             self.quiet = older.quiet;
             self.renamed_from = None;
         }
+        self.quiet = match (self.quiet, older.quiet) {
+            (Quiet::Again(one), Quiet::Again(other)) => Quiet::Again(one.min(other)),
+            (Quiet::Again(_), quiet) => quiet,
+            (Quiet::Gone, quiet) if self.attempt > 0 => quiet,
+            (quiet, _) => quiet,
+        };
         self.written |= older.written;
         self.is_indexed |= older.is_indexed;
         self.approved |= older.approved;
@@ -156,5 +163,27 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Token")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(quiet: Quiet) -> FsEvent {
+        FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
+    }
+
+    #[test]
+    fn a_look_that_asks_for_another_one_puts_off_nothing_that_waits_already() {
+        let again = |seconds| Quiet::Again(Duration::from_secs(seconds));
+        for quiet in [Quiet::Found, Quiet::Renamed, Quiet::Closed, Quiet::Created, Quiet::Touched, Quiet::Gone] {
+            assert_eq!(hint(again(60)).merged_over(hint(quiet)).quiet, quiet);
+        }
+        assert_eq!(hint(again(60)).merged_over(hint(again(2))).quiet, again(2));
+        assert_eq!(hint(again(2)).merged_over(hint(again(60))).quiet, again(2));
+        let gone = || hint(Quiet::Gone);
+        assert_eq!(gone().merged_over(hint(Quiet::Renamed)).quiet, Quiet::Gone);
+        assert_eq!(FsEvent { attempt: 1, ..gone() }.merged_over(hint(Quiet::Renamed)).quiet, Quiet::Renamed);
     }
 }
