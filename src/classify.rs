@@ -131,7 +131,9 @@ fn compare_contents(draft: &mut Draft, looks: &Looks, sources: &Sources, now: i6
     for (&path, look) in looks {
         let Seen::File { stat, content, .. } = &look.seen else { continue };
         let source = sources.of(path);
-        if sources.is_undecided(path) {
+        // Its own path's row may be the one of a file about which nothing is decided yet.
+        let is_held = sources.target_of(path).is_some_and(|target| sources.is_undecided(target));
+        if sources.is_undecided(path) || is_held {
             contents.again.push(path.clone());
             continue;
         }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use file_watcher::content::{Examined, Outcome};
-use file_watcher::model::{Extensions, FsEvent, LibraryPath, Origin, Outgoing, Quiet, Ties, Token};
+use file_watcher::model::{Extensions, FsEvent, LibraryPath, Origin, Outgoing, Quiet, Token};
 use file_watcher::pipeline::{self, Chain};
 use file_watcher::stream::{Leased, Leases, Pace, Settle};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
@@ -125,17 +125,7 @@ impl World {
             // Where the made-up look keeps which hint it knows.
             let outcome =
                 Outcome::Again(FsEvent { attempt, ..FsEvent::new(path.clone(), Quiet::Found, Origin::Watch) });
-            Leased {
-                item: Examined {
-                    path,
-                    outcome,
-                    look_under: false,
-                    tokens: walks,
-                    ties: Ties::default(),
-                    is_displaced: false,
-                },
-                lease,
-            }
+            Leased { item: Examined { path, outcome, look_under: false, tokens: walks, displaced: None }, lease }
         }
     }
 
@@ -332,14 +322,7 @@ fn unchanged(look: Leased<FsEvent>) -> Leased<Examined> {
     let Leased { item, lease } = look;
     let outcome = Outcome::Unchanged;
     Leased {
-        item: Examined {
-            path: item.path,
-            outcome,
-            look_under: false,
-            tokens: item.walks,
-            ties: item.ties,
-            is_displaced: false,
-        },
+        item: Examined { path: item.path, outcome, look_under: false, tokens: item.walks, displaced: None },
         lease,
     }
 }

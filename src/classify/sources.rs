@@ -122,20 +122,25 @@ impl<'a> Sources<'a> {
 
 /// The paths whose rows may belong to the file that was found, best first.
 pub(super) fn candidates(look: &Observation) -> impl Iterator<Item = &LibraryPath> {
+    relied_on(look).filter(|candidate| **candidate != look.path)
+}
+
+/// The same, and the path itself if its own row was that of the file.
+fn relied_on(look: &Observation) -> impl Iterator<Item = &LibraryPath> {
     let (trusted, candidates): (Option<&LibraryPath>, &[LibraryPath]) = match &look.seen {
         Seen::File { content: Content::MovedFrom(source), .. } => (Some(source), &[]),
         Seen::File { candidates, .. } => (None, candidates),
         Seen::Missing => (None, &[]),
     };
-    trusted.into_iter().chain(candidates).filter(|candidate| **candidate != look.path)
+    trusted.into_iter().chain(candidates)
 }
 
-/// Whether a candidate of this look has lost its row since, or has that of another file now: then the row of
-/// the file that was found may have another path.
+/// Whether a path on which this look relied has lost its row since, or has that of another file now: then the row
+/// of the file that was found may have another path.
 pub(super) fn relied_on_another_row(look: &Observation, rows: &Rows) -> bool {
     let Seen::File { stat, content, .. } = &look.seen else { return false };
     let is_another = |row: &Row| !row.stat.same_file(stat) && !has_content(row, content);
-    candidates(look).any(|candidate| rows.get(candidate).is_none_or(is_another))
+    relied_on(look).any(|path| rows.get(path).is_none_or(is_another))
 }
 
 /// Why a file is taken for the one of a row.

@@ -277,6 +277,19 @@ fn a_temporary_file_that_is_renamed_over_its_original_is_its_new_version() {
 }
 
 #[test]
+fn a_row_waits_for_the_decision_about_its_file() {
+    // 2 is moved over 3, perhaps to save it, and 1 is moved to 2 and replaced by a new file.
+    let before = album(&[(1, 1), (2, 2), (3, 3)]);
+    let after = album(&[(1, 4), (2, 1), (3, 2)]);
+    let rows = rows_of(&before, |_| true);
+    let batch: Vec<Observation> =
+        before.keys().map(|path| look(&after, &rows, path, path.to_string() == "a/3.mp3")).collect();
+    let decision = classify(&rows, &batch, NOW);
+    assert_eq!(in_words(&decision), Vec::<String>::new());
+    assert_eq!(decision.again, before.into_keys().collect::<Vec<_>>());
+}
+
+#[test]
 fn a_save_without_a_change_only_updates_the_row() {
     let before = disk([("a/2.mp3", file(1, 1)), ("a/2.temp.mp3", file(2, 1))]);
     let after = disk([("a/2.mp3", file(2, 1))]);

@@ -3,13 +3,27 @@
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::examine::{Contents, Examiner, Outcome, found_by};
+use super::batch::{Batch, BatchedLook, Doubt};
+use super::examine::{Contents, Examiner, Outcome, displaced_by, found_by};
 use crate::disk::{Disk, Entry};
 use crate::model::{Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Seen, Token};
 
+/// A file whose names were changed this short a time ago may have another one again by now. Older ones are not asked
+/// for: whatever happens to them has a hint of its own, and a first scan has many.
+const YOUNG: Duration = Duration::from_secs(10);
+
+fn is_young(observation: &Observation) -> bool {
+    let changed = found_by(observation).and_then(|found| u64::try_from(found.ctime_ns).ok()).map(Duration::from_nanos);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    changed.is_some_and(|changed| now.saturating_sub(changed) < YOUNG)
+}
+
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
-    /// What may be committed of what looks found, and what is to be looked at in place of the rest.
+    /// What may be committed of what looks found, each with the look to make if it is not committed after all, and
+    /// what is to be looked at in place of the rest. With each outcome comes the file of the path's row, if the look
+    /// did not find that.
     ///
     /// To be asked right before every commit. A rename is accepted without reading the file if no event says
     /// that its content changed. Events come late, and a process that is killed before it reads one would have
@@ -18,60 +32,72 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     ///
     /// And what is not true any more is not told: a file that a look still found where it was moved from would
     /// come back to life there, and one that several looks found under its new names one after the other may
-    /// have been moved to the last of them only.
+    /// have been moved to the last of them only. Nor is a path given up by its file while that may still be found;
+    /// if the program `is_ending`, nobody looks for it any more, and the next start decides.
     pub fn confirm(
         &self,
-        outcomes: impl IntoIterator<Item = Outcome>,
+        outcomes: impl IntoIterator<Item = (Outcome, Option<FileStat>)>,
+        is_ending: bool,
         catch_up: impl FnOnce() -> bool,
-    ) -> (Vec<Observation>, Vec<FsEvent>) {
-        let (mut confirmed, mut looks) = (Vec::new(), Vec::new());
-        // Files that are known to be elsewhere by looks that are not confirmed.
-        let mut on_their_way = Vec::new();
+    ) -> (Vec<(Observation, FsEvent)>, Vec<FsEvent>) {
+        let mut batch = Batch::default();
         let is_caught_up = LazyCell::new(catch_up);
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Trusted(observation, instead) if !*is_caught_up || self.is_in_doubt(&observation) => {
-                    on_their_way.extend(found_by(&observation));
-                    looks.push(instead);
+        for (outcome, displaced) in outcomes {
+            let (observation, instead, doubt) = match outcome {
+                Outcome::New(observation, instead) => {
+                    let doubt = if is_young(&observation) { self.doubt_about(&observation) } else { None };
+                    (observation, instead, doubt)
                 }
-                Outcome::Observed(observation, mut instead) | Outcome::Trusted(observation, mut instead)
-                    if self.is_overtaken_now(&observation) =>
-                {
-                    on_their_way.extend(found_by(&observation));
-                    // What it found new is in no row, so a rename of the file cannot be trusted yet.
-                    instead.holds.push(Token::new(self.doubts.hold(observation.path)));
-                    looks.push(instead);
+                Outcome::Observed(observation, instead) => {
+                    let doubt = self.doubt_about(&observation);
+                    (observation, instead, doubt)
                 }
-                Outcome::New(observation) => confirmed.push((observation, None)),
-                Outcome::Observed(observation, instead) | Outcome::Trusted(observation, instead) => {
-                    confirmed.push((observation, Some(instead)));
+                Outcome::Trusted(observation, instead) => {
+                    let is_trusted = *is_caught_up && !self.is_in_doubt(&observation);
+                    let doubt = if is_trusted { self.doubt_about(&observation) } else { Some(Doubt::MayBeWritten) };
+                    (observation, instead, doubt)
                 }
-                Outcome::Again(look) => looks.push(look),
-                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Held | Outcome::Failed(_) => {}
+                Outcome::Again(look) => {
+                    batch.look_again(look);
+                    continue;
+                }
+                Outcome::Unchanged | Outcome::LeftToWalk | Outcome::Held | Outcome::Failed(_) => continue,
+            };
+            let displaced = self.displaced_by_now(&observation, displaced);
+            let mut look = BatchedLook { observation, instead, displaced };
+            match doubt {
+                None => batch.add(look),
+                Some(doubt) => {
+                    if doubt == Doubt::Overtaken {
+                        // What it found new is in no row, so a rename of the file cannot be trusted yet.
+                        let path = look.observation.path.clone();
+                        look.instead.holds.push(Token::new(self.doubts.hold(path)));
+                    }
+                    batch.withdraw(look, doubt);
+                }
             }
         }
-        self.withdraw_dependent(&mut confirmed, on_their_way, &mut looks);
-        (confirmed.into_iter().map(|(observation, _)| observation).collect(), looks)
+        if batch.withdraw_dependent().is_displaced() {
+            // Without a watcher nobody tells of renames.
+            let _ = *is_caught_up;
+            batch.withdraw_waiting(&self.renames, is_ending).withdraw_dependent();
+        }
+        batch.into_confirmed()
     }
 
-    /// Takes back the looks at paths whose old files are on their way to other names: they wait for those.
-    fn withdraw_dependent(
-        &self,
-        confirmed: &mut Vec<(Observation, Option<FsEvent>)>,
-        mut on_their_way: Vec<FileStat>,
-        looks: &mut Vec<FsEvent>,
-    ) {
-        while let Some(file) = on_their_way.pop() {
-            let has_left = |(observation, instead): &mut (Observation, Option<FsEvent>)| {
-                let is_there = found_by(observation).is_some_and(|found| found.same_file(&file));
-                let row = || self.index.row(&observation.path).ok().flatten();
-                instead.is_some() && !is_there && row().is_some_and(|row| row.stat.same_file(&file))
-            };
-            for (observation, instead) in confirmed.extract_if(.., has_left) {
-                on_their_way.extend(found_by(&observation));
-                looks.extend(instead);
-            }
+    /// Why a look is not to be committed.
+    fn doubt_about(&self, observation: &Observation) -> Option<Doubt> {
+        let is_untrue = self.is_overtaken_now(observation) || self.has_a_row_by_now(observation);
+        is_untrue.then_some(Doubt::Overtaken)
+    }
+
+    /// The file of the path's row, if that is not the one that was found. The row may be another one since the look.
+    fn displaced_by_now(&self, observation: &Observation, displaced: Option<FileStat>) -> Option<FileStat> {
+        if displaced.is_none() && !is_young(observation) {
+            return None;
         }
+        let row = self.index.row(&observation.path).ok().flatten()?;
+        displaced_by(observation, &row)
     }
 
     /// Where the disk is no longer as it was found, of the paths whose rows were just committed.
@@ -109,6 +135,17 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             // Nothing can be said of it now; that which can no longer be read is walked again anyway.
             Err(_) => false,
         }
+    }
+
+    /// Whether a file that belonged to no row when it was looked at has one that was committed since, at a path that
+    /// it has left.
+    fn has_a_row_by_now(&self, observation: &Observation) -> bool {
+        let Seen::File { stat, content: Content::Read(_), candidates } = &observation.seen else { return false };
+        candidates.is_empty()
+            && is_young(observation)
+            && self
+                .rows_of_file(&observation.path, stat)
+                .is_ok_and(|rows| rows.iter().any(|row| self.has_left_for_another(row)))
     }
 
     /// Whether the content may have changed of a file that is said to be only renamed, under either name.

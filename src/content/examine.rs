@@ -8,8 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::classify::originals_of_temporary_name;
 use crate::disk::{Disk, Entry};
 use crate::model::{
-    Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, RenameGroups, Row, Seen, Ties, Token,
-    Track,
+    Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Renames, Row, Seen, Ties, Token, Track,
 };
 use crate::stream::{Holds, Tied};
 
@@ -68,7 +67,7 @@ pub struct Examiner<D, C, I> {
     /// Subtrees of which nobody tells what happens there: only walks call deleted what is gone from them.
     pub unwatched: Holds,
     /// Renames that are going on, which may find a file that has left its path.
-    pub renames: RenameGroups,
+    pub renames: Renames,
     /// Bytes of files that were read only to make sure that nothing but their names had changed.
     pub verified_bytes: Arc<AtomicU64>,
 }
@@ -84,23 +83,14 @@ pub struct Examined {
     pub look_under: bool,
     /// What must stay alive until the outcome is committed.
     pub tokens: Vec<Token>,
-    /// What ties the look to others, until it is committed.
-    pub ties: Ties,
-    /// Whether the path holds another file than its row, whose own file may be found by a look that is tied to this one.
-    pub is_displaced: bool,
+    /// The file of the path's row, if it is not at the path any more. A look that is tied to this one may find it.
+    pub displaced: Option<FileStat>,
 }
 
 impl Examined {
     /// A look that found out nothing.
     pub fn failed(path: LibraryPath, error: io::Error) -> Self {
-        Self {
-            path,
-            outcome: Outcome::Failed(error),
-            look_under: false,
-            tokens: Vec::new(),
-            ties: Ties::default(),
-            is_displaced: false,
-        }
+        Self { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new(), displaced: None }
     }
 }
 
@@ -112,15 +102,25 @@ impl Tied for Examined {
     }
 
     fn ties(&self) -> Option<&Ties> {
-        self.is_displaced.then_some(&self.ties)
+        self.displaced?;
+        self.outcome.look().map(|look| &look.ties)
+    }
+
+    fn begin_waiting(&mut self) {
+        if let Some(look) = self.outcome.look_mut() {
+            // The wave may find what it waits for.
+            look.ties.waves.clear();
+        }
     }
 
     fn in_place_of(mut self, mut older: Self) -> Self {
         self.tokens.append(&mut older.tokens);
-        self.ties.append(&mut older.ties);
         self.look_under |= older.look_under;
-        // Its file may be found by the same looks as before.
-        self.is_displaced |= older.is_displaced && self.outcome.found_a_file();
+        if let (Some(look), Some(older)) = (self.outcome.look_mut(), older.outcome.look_mut()) {
+            look.ties.append(&mut older.ties);
+            look.walks.append(&mut older.walks);
+            look.holds.append(&mut older.holds);
+        }
         self
     }
 }
@@ -128,8 +128,9 @@ impl Tied for Examined {
 /// What a look found.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A file of which the index has nothing, nor of what it may have been moved from.
-    New(Observation),
+    /// A file of which the index has nothing, nor of what it may have been moved from; and the look to make in its
+    /// place if it is not true any more.
+    New(Observation, FsEvent),
     /// Something to compare with what the index has, if it is still true; else the look to make in its place.
     Observed(Observation, FsEvent),
     /// The same, if moreover it is true that the file was only renamed.
@@ -147,17 +148,35 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn found_a_file(&self) -> bool {
-        let (Self::New(observation) | Self::Observed(observation, _) | Self::Trusted(observation, _)) = self else {
-            return false;
-        };
-        matches!(observation.seen, Seen::File { .. })
+    /// What was found, to compare with the index.
+    fn observation(&self) -> Option<&Observation> {
+        match self {
+            Self::New(observation, _) | Self::Observed(observation, _) | Self::Trusted(observation, _) => {
+                Some(observation)
+            }
+            Self::Again(_) | Self::Unchanged | Self::LeftToWalk | Self::Held | Self::Failed(_) => None,
+        }
+    }
+
+    /// The look to make next, or in place of this one.
+    fn look(&self) -> Option<&FsEvent> {
+        match self {
+            Self::New(_, look) | Self::Observed(_, look) | Self::Trusted(_, look) | Self::Again(look) => Some(look),
+            Self::Unchanged | Self::LeftToWalk | Self::Held | Self::Failed(_) => None,
+        }
+    }
+
+    fn look_mut(&mut self) -> Option<&mut FsEvent> {
+        match self {
+            Self::New(_, look) | Self::Observed(_, look) | Self::Trusted(_, look) | Self::Again(look) => Some(look),
+            Self::Unchanged | Self::LeftToWalk | Self::Held | Self::Failed(_) => None,
+        }
     }
 
     /// A word or two for the log.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::New(_) => "new",
+            Self::New(..) => "new",
             Self::Observed(Observation { seen: Seen::Missing, .. }, _) => "gone",
             Self::Observed(..) => "changed",
             Self::Trusted(..) => "only renamed",
@@ -173,43 +192,54 @@ impl Outcome {
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Looks at a path. Blocks for as long as reading the file takes.
     pub fn examine(&self, look: FsEvent) -> Examined {
-        let (path, mut ties) = (look.path.clone(), look.ties.clone());
+        let path = look.path.clone();
         // Also here until the commit: another look takes them along, and without one they are let go of then.
         let mut tokens: Vec<Token> = look.walks.iter().chain(&look.holds).cloned().collect();
         let mut look_under = false;
-        let mut outcome = self.outcome(look, &mut tokens, &mut look_under).unwrap_or_else(Outcome::Failed);
-        if let Outcome::Again(next) | Outcome::Observed(_, next) | Outcome::Trusted(_, next) = &mut outcome
-            && next.attempt > WALKS_WAIT_FOR
-        {
-            next.walks.clear();
-            next.ties.member_of.clear();
+        let row = self.index.row(&path).map_err(io::Error::other);
+        let mut displaced = None;
+        let mut outcome = row
+            .and_then(|row| {
+                let outcome = self.outcome(look, row.as_ref(), &mut tokens, &mut look_under);
+                displaced =
+                    outcome.as_ref().ok().and_then(|outcome| displaced_by(outcome.observation()?, row.as_ref()?));
+                outcome
+            })
+            .unwrap_or_else(Outcome::Failed);
+        if let Some(next) = outcome.look_mut() {
+            if next.attempt > WALKS_WAIT_FOR {
+                next.walks.clear();
+            }
+            if displaced.is_some() {
+                let mut groups = self.renames.that_may_find_what_left(&path, &next.ties);
+                next.ties.left_in.append(&mut groups);
+            }
         }
-        ties.left_in.append(&mut self.renames.open());
-        let is_displaced = !ties.left_in.is_empty() && self.is_displaced(&path, &outcome);
-        Examined { path, outcome, look_under, tokens, ties, is_displaced }
+        Examined { path, outcome, look_under, tokens, displaced }
     }
 
-    /// Whether a file was found that is not the one of the path's row.
-    fn is_displaced(&self, path: &LibraryPath, outcome: &Outcome) -> bool {
-        let (Outcome::Observed(observation, _) | Outcome::Trusted(observation, _)) = outcome else { return false };
-        let row = self.index.row(path).ok().flatten();
-        found_by(observation).zip(row).is_some_and(|(found, row)| !row.stat.same_file(&found))
-    }
-
-    fn outcome(&self, look: FsEvent, tokens: &mut Vec<Token>, look_under: &mut bool) -> io::Result<Outcome> {
-        let row = self.index.row(&look.path).map_err(io::Error::other)?;
+    fn outcome(
+        &self,
+        look: FsEvent,
+        row: Option<&Row>,
+        tokens: &mut Vec<Token>,
+        look_under: &mut bool,
+    ) -> io::Result<Outcome> {
         let entry = self.disk.entry(&look.path)?;
         let Entry::File(stat) = entry else {
             *look_under = entry == Entry::Directory || self.has_rows_beneath(&look.path)?;
-            return Ok(self.gone(look, entry, row.as_ref()));
+            return Ok(self.gone(look, entry, row));
         };
         // A walk comes by what was beneath by itself; a hint may be all that is told of a directory of this name.
         *look_under = look.origin == Origin::Watch && self.has_rows_beneath(&look.path)?;
-        if !look.written && row.as_ref().is_some_and(|row| row.stat.is_unchanged(&stat, self.patience.ignore_ctime)) {
+        if !look.written && row.is_some_and(|row| row.stat.is_unchanged(&stat, self.patience.ignore_ctime)) {
             return Ok(Outcome::Unchanged);
         }
-        let was_here = row.as_ref().is_some_and(|row| row.stat.same_file(&stat));
+        let was_here = row.is_some_and(|row| row.stat.same_file(&stat));
         let mut same_inode = if was_here { Vec::new() } else { self.rows_of_file(&look.path, &stat)? };
+        // One that has not left its path is a hard link, or comes and goes while this looks.
+        let is_known_elsewhere = !same_inode.is_empty();
+        same_inode.retain(|row| self.has_left_for_another(row));
         // Of several names that one file lost, the one that this was is most likely the one that is most like it.
         same_inode.sort_by_key(|row| {
             let is_told = look.renamed_from.as_ref() == Some(&row.path);
@@ -217,10 +247,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         });
         // Nothing was written since it was committed, however young that is: it only changed its name or attributes.
         let was_finished =
-            row.iter().filter(|_| was_here).chain(&same_inode).any(|row| row.stat.same_size_and_mtime(&stat));
+            row.into_iter().filter(|_| was_here).chain(&same_inode).any(|row| row.stat.same_size_and_mtime(&stat));
         // An empty file is one that was cut to be written anew, or made to be written, more often than not.
         let may_be_cut = stat.size == 0
-            || row.iter().map(|row| &row.stat).chain(&look.last_seen).any(|before| may_be_cut(before, &stat));
+            || row.map(|row| &row.stat).iter().copied().chain(&look.last_seen).any(|before| may_be_cut(before, &stat));
         if !was_finished && let Some(wait) = self.unsettled_for(&look, &stat, may_be_cut) {
             let mut next = look_again(look, wait, Some(stat));
             if stat.size == 0 && wait > self.patience.settle {
@@ -253,7 +283,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             }
         }
 
-        let known = row.as_ref().or(same_inode.first()).map(|row| &row.track);
+        let known = row.or(same_inode.first()).map(|row| &row.track);
         let Some(track) = self.read_whole(&look, &stat, known)? else {
             let wait = backoff(look.attempt);
             return Ok(Outcome::Again(look_again(look, wait, None)));
@@ -264,14 +294,18 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             self.verified_bytes.fetch_add(stat.size, Ordering::Relaxed);
         }
         let mut candidates: Vec<LibraryPath> = same_inode.into_iter().map(|row| row.path).collect();
-        if !was_here {
+        if was_here {
+            // The row may belong to another path by the time of the commit.
+            candidates.push(look.path.clone());
+        } else {
             let same_content = self.row_with_content(&look.path, &track)?;
             tokens.extend(same_content.iter().map(|row| self.claim(row)));
             candidates.extend(same_content.into_iter().map(|row| row.path));
         }
-        let is_new = row.is_none() && candidates.is_empty();
+        let is_new = row.is_none() && candidates.is_empty() && !is_known_elsewhere;
         let observation = observed(Content::Read(track), candidates);
-        Ok(if is_new { Outcome::New(observation) } else { Outcome::Observed(observation, look_instead(look)) })
+        let instead = look_instead(look);
+        Ok(if is_new { Outcome::New(observation, instead) } else { Outcome::Observed(observation, instead) })
     }
 
     /// Takes the path of a row for the old name of a file, for as long as the token lives.
@@ -302,7 +336,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
         if look.quiet != Quiet::Gone {
             // It waits as deletions do: the file's other name may be about to be looked at.
-            return Outcome::Again(FsEvent { quiet: Quiet::Gone, ..look });
+            let attempt = look.attempt.saturating_add(1);
+            return Outcome::Again(FsEvent { quiet: Quiet::Gone, attempt, ..look });
         }
         let observation = Observation { path: look.path.clone(), origin: look.origin, seen: Seen::Missing };
         Outcome::Observed(observation, look_instead(look))
@@ -412,8 +447,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         Ok((self.disk.stat(&file)? == *stat && has_its_name()).then_some(track))
     }
 
-    /// The rows of the file with this stat that had other paths, which it has left.
-    fn rows_of_file(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<Vec<Row>> {
+    /// The rows of the file with this stat that have other paths.
+    pub(super) fn rows_of_file(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<Vec<Row>> {
         if stat.passing_inode {
             return Ok(Vec::new());
         }
@@ -422,7 +457,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let is_its = |row: &Row| {
             row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat))
         };
-        rows.retain(|row| row.path != *path && is_its(row) && self.has_left(row, |now| !row.stat.same_file(now)));
+        rows.retain(|row| row.path != *path && is_its(row));
         Ok(rows)
     }
 
@@ -452,10 +487,21 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
     }
 
+    /// The same, judged by the inode.
+    pub(super) fn has_left_for_another(&self, row: &Row) -> bool {
+        self.has_left(row, |now| !row.stat.same_file(now))
+    }
+
     fn has_rows_beneath(&self, path: &LibraryPath) -> io::Result<bool> {
         let beneath = self.index.rows_after(path, Some(path), 1).map_err(io::Error::other)?;
         Ok(!beneath.is_empty())
     }
+}
+
+/// The file of the path's row, if the look did not find that.
+pub(super) fn displaced_by(observation: &Observation, row: &Row) -> Option<FileStat> {
+    let is_there = found_by(observation).is_some_and(|found| row.stat.same_file(&found));
+    (!is_there).then_some(row.stat)
 }
 
 pub(super) fn found_by(observation: &Observation) -> Option<FileStat> {
@@ -603,7 +649,7 @@ mod tests {
             doubts: Holds::new(),
             replaced: Holds::new(),
             unwatched: Holds::new(),
-            renames: RenameGroups::default(),
+            renames: Renames::default(),
             verified_bytes: Arc::default(),
         }
     }
@@ -624,7 +670,7 @@ mod tests {
     }
 
     fn is_read(outcome: &Outcome) -> bool {
-        let (Outcome::New(observation) | Outcome::Observed(observation, _)) = outcome else { return false };
+        let (Outcome::New(observation, _) | Outcome::Observed(observation, _)) = outcome else { return false };
         matches!(observation.seen, Seen::File { content: Content::Read(_), .. })
     }
 
@@ -655,12 +701,12 @@ mod tests {
     #[test]
     fn a_rename_is_committed_unread_only_when_everything_was_heard_that_was_told_before() {
         let (examiner, hint) = renamed();
-        let outcome = || [examiner.examine(hint.clone()).outcome];
-        let (observations, looks) = examiner.confirm(outcome(), || true);
+        let outcome = || [(examiner.examine(hint.clone()).outcome, None)];
+        let (observations, looks) = examiner.confirm(outcome(), false, || true);
         assert_eq!((observations.len(), looks.len()), (1, 0));
         let mut doubts = Vec::new();
         for heard in ["b/old.mp3", "b", HERE] {
-            let (observations, looks) = examiner.confirm(outcome(), || {
+            let (observations, looks) = examiner.confirm(outcome(), false, || {
                 doubts.push(examiner.doubts.hold(heard.into()));
                 true
             });
@@ -668,7 +714,7 @@ mod tests {
             assert_eq!(looks.iter().map(|look| look.renamed_from.clone()).collect::<Vec<_>>(), [None]);
             doubts.clear();
         }
-        let (observations, looks) = examiner.confirm(outcome(), || false);
+        let (observations, looks) = examiner.confirm(outcome(), false, || false);
         assert_eq!((observations.len(), looks.len()), (0, 1));
     }
 
@@ -678,9 +724,10 @@ mod tests {
         let Outcome::Trusted(here, instead) = examiner.examine(hint).outcome else { panic!("not believed") };
         let elsewhere = Observation { path: "a/was-here.mp3".into(), ..here.clone() };
         let look = FsEvent::new(elsewhere.path.clone(), Quiet::Found, Origin::Watch);
-        let outcomes = [Outcome::Observed(elsewhere.clone(), look), Outcome::Trusted(here.clone(), instead)];
-        let (observations, looks) = examiner.confirm(outcomes, || true);
-        assert_eq!(observations, [here]);
+        let outcomes =
+            [(Outcome::Observed(elsewhere.clone(), look), None), (Outcome::Trusted(here.clone(), instead), None)];
+        let (observations, looks) = examiner.confirm(outcomes, false, || true);
+        assert_eq!(observations.into_iter().map(|(found, _)| found).collect::<Vec<_>>(), [here]);
         assert_eq!(looks.into_iter().map(|look| look.path).collect::<Vec<_>>(), [elsewhere.path]);
     }
 
@@ -724,7 +771,7 @@ mod tests {
         let Examined { outcome, tokens, .. } = examiner.examine(FsEvent { walks, renamed_from: None, ..hint });
         let touched = FileStat { ctime_ns: examiner.disk.stat.ctime_ns + 1, ..examiner.disk.stat };
         let examiner = Examiner { disk: OneFile { stat: touched, ..examiner.disk }, ..examiner };
-        let (observations, mut looks) = examiner.confirm([outcome], || true);
+        let (observations, mut looks) = examiner.confirm([(outcome, None)], false, || true);
         drop(tokens);
         assert!(observations.is_empty() && looks.len() == 1 && Arc::strong_count(&waits) > 1);
         // But not for ever, where the file changes all the time.
@@ -830,7 +877,7 @@ mod tests {
         // On a filesystem that may be mounted or not.
         let examiner = examiner(old(9), Some((HERE, FileStat { mount: MountId(7), ..old(9) })));
         let Examiner { contents, index, patience, claimed, doubts, replaced, unwatched, .. } = examiner;
-        let (renames, verified_bytes) = (RenameGroups::default(), Arc::default());
+        let (renames, verified_bytes) = (Renames::default(), Arc::default());
         let examiner = Examiner {
             disk: LeftOut,
             contents,

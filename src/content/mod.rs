@@ -4,6 +4,7 @@ pub mod adts;
 pub mod tags;
 
 mod asf;
+mod batch;
 mod confirm;
 mod container;
 mod examine;

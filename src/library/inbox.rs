@@ -15,7 +15,7 @@ use futures::Stream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::model::{FsEvent, LibraryPath, Member, RenameGroups, Token};
+use crate::model::{FsEvent, LibraryPath, Renames, Ties, Token};
 use crate::stream::{Hold, Holds};
 
 /// Paths that may wait one by one; beyond this the whole library is looked at instead, which costs
@@ -38,7 +38,7 @@ struct Shared {
     subtree_marked: Notify,
     doubts: Holds,
     replaced: Holds,
-    renames: RenameGroups,
+    renames: Renames,
 }
 
 #[derive(Debug, Default)]
@@ -56,8 +56,8 @@ struct Mark {
     doubt: Hold,
     /// Where a directory went away.
     replaced: Option<Hold>,
-    /// Keeps groups of renames open whose files may be found by the walk.
-    members: Vec<Arc<Member>>,
+    /// Of the renames whose files the walk may find, or miss.
+    ties: Ties,
 }
 
 /// A subtree to walk. What is beneath it stays in doubt until this is dropped, which is to be done when
@@ -68,8 +68,8 @@ pub struct Subtree {
     pub path: LibraryPath,
     /// Its own, and those of subtrees that lie in it.
     holds: Vec<Hold>,
-    /// Of the groups of renames whose files the walk may find.
-    pub members: Vec<Arc<Member>>,
+    /// Of the renames whose files the walk may find, or miss.
+    pub ties: Ties,
 }
 
 impl Inbox {
@@ -91,7 +91,7 @@ impl Inbox {
     }
 
     /// The renames that are going on.
-    pub fn renames(&self) -> &RenameGroups {
+    pub fn renames(&self) -> &Renames {
         &self.0.renames
     }
 
@@ -107,7 +107,7 @@ impl Inbox {
         let mut state = self.state();
         if state.hints.len() >= MOST_HINTS && !state.hints.contains_key(&hint.path) {
             // First, for with the hints their doubts go.
-            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced), None);
+            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced), self.unwatched());
             state.hints.clear();
             state.order.clear();
             state.overflows += 1;
@@ -131,36 +131,35 @@ impl Inbox {
     /// Asks for a walk of everything at or beneath `subtree`, not before `wait` has passed. Says
     /// whether that was not asked for already.
     pub fn mark(&self, subtree: LibraryPath, wait: Duration) -> bool {
-        self.mark_as(subtree, wait, None, None)
+        self.mark_as(subtree, wait, None, Ties::default())
     }
 
-    /// The same for a directory that is new, whose files may be those of `member`'s group.
-    pub fn mark_new(&self, subtree: LibraryPath, wait: Duration, member: Arc<Member>) -> bool {
-        self.mark_as(subtree, wait, None, Some(member))
+    /// The same, where the walk may find, or miss, files of renames that `ties` name.
+    pub fn mark_tied(&self, subtree: LibraryPath, wait: Duration, ties: Ties) -> bool {
+        self.mark_as(subtree, wait, None, ties)
     }
 
     /// The same, where the directory of this name went away, whatever has its name now.
-    pub fn mark_gone(&self, subtree: LibraryPath, wait: Duration) -> bool {
-        self.mark_as(subtree, wait, Some(&self.0.replaced), None)
+    pub fn mark_gone(&self, subtree: LibraryPath, wait: Duration, ties: Ties) -> bool {
+        self.mark_as(subtree, wait, Some(&self.0.replaced), ties)
     }
 
-    fn mark_as(
-        &self,
-        subtree: LibraryPath,
-        wait: Duration,
-        replaced: Option<&Holds>,
-        member: Option<Arc<Member>>,
-    ) -> bool {
+    fn mark_as(&self, subtree: LibraryPath, wait: Duration, replaced: Option<&Holds>, ties: Ties) -> bool {
         let due = Instant::now() + wait;
         let mut state = self.state();
         if state.subtrees.len() >= MOST_SUBTREES {
-            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced), None);
+            state.mark(LibraryPath::root(), Instant::now(), &self.0.doubts, Some(&self.0.replaced), self.unwatched());
             state.subtrees.retain(|path, _| path.is_root());
         }
-        let is_new = state.mark(subtree, due, &self.0.doubts, replaced, member);
+        let is_new = state.mark(subtree, due, &self.0.doubts, replaced, ties);
         drop(state);
         self.0.subtree_marked.notify_one();
         is_new
+    }
+
+    /// The ties of a walk of everything that finds out what happened while nobody watched.
+    pub fn unwatched(&self) -> Ties {
+        Ties { member_of: vec![self.0.renames.begin_walk_of_unwatched().join()], ..Ties::default() }
     }
 
     /// Takes all marks back: something makes up for them that is marked now.
@@ -235,13 +234,13 @@ impl State {
         due: Instant,
         doubts: &Holds,
         replaced: Option<&Holds>,
-        member: Option<Arc<Member>>,
+        mut ties: Ties,
     ) -> bool {
         let replaced = replaced.map(|replaced| replaced.hold(subtree.clone()));
         match self.subtrees.entry(subtree) {
             Entry::Vacant(entry) => {
                 let doubt = doubts.hold(entry.key().clone());
-                entry.insert(Mark { due, doubt, replaced, members: member.into_iter().collect() });
+                entry.insert(Mark { due, doubt, replaced, ties });
                 true
             }
             // What was asked for sooner is not put off by asking again.
@@ -249,7 +248,7 @@ impl State {
                 let mark = entry.get_mut();
                 mark.due = due.min(mark.due);
                 mark.replaced = mark.replaced.take().or(replaced);
-                mark.members.extend(member);
+                mark.ties.append(&mut ties);
                 false
             }
         }
@@ -257,15 +256,15 @@ impl State {
 
     fn take_due(&mut self, now: Instant) -> (Vec<Subtree>, Option<Instant>) {
         let mut due: Vec<Subtree> = Vec::new();
-        for (path, mark) in self.subtrees.extract_if(.., |_, mark| mark.due <= now) {
+        for (path, mut mark) in self.subtrees.extract_if(.., |_, mark| mark.due <= now) {
             let holds = std::iter::once(mark.doubt).chain(mark.replaced);
             // In byte order a directory comes before what is in it.
             match due.iter_mut().rev().find(|above| path.is_at_or_under(&above.path)) {
                 Some(above) => {
                     above.holds.extend(holds);
-                    above.members.extend(mark.members);
+                    above.ties.append(&mut mark.ties);
                 }
-                None => due.push(Subtree { path, holds: holds.collect(), members: mark.members }),
+                None => due.push(Subtree { path, holds: holds.collect(), ties: mark.ties }),
             }
         }
         (due, self.subtrees.values().map(|mark| mark.due).min())
@@ -365,8 +364,8 @@ mod tests {
         let is_replaced = |path: &str| inbox.replaced().cover(&path.into());
         inbox.mark("a".into(), Duration::ZERO);
         inbox.mark("a/b".into(), Duration::ZERO);
-        inbox.mark_gone("a/b".into(), Duration::ZERO);
-        inbox.mark_gone("c".into(), Duration::ZERO);
+        inbox.mark_gone("a/b".into(), Duration::ZERO, Ties::default());
+        inbox.mark_gone("c".into(), Duration::ZERO, Ties::default());
         inbox.unmark(&"c".into());
         assert!(is_replaced("a/b/x.mp3") && !is_replaced("a/x.mp3") && !is_replaced("c/x.mp3"));
         let walked = inbox.due_subtrees().await;

@@ -63,7 +63,7 @@ pub fn tie_together(replaced: Vec<Replaced>) -> Vec<(LibraryPath, Ties)> {
             return (path, Ties::default());
         }
         let group = groups.entry(top).or_insert_with(|| RenameGroup::new(LIMIT));
-        (path, Ties { member_of: vec![group.join()], left_in: vec![group.clone()] })
+        (path, Ties { member_of: vec![group.join()], left_in: vec![group.clone()], ..Ties::default() })
     };
     replaced.into_iter().enumerate().map(tie).collect()
 }

@@ -20,16 +20,13 @@ use super::passing_inodes::PassingInodes;
 use super::release::Approval;
 use super::{Difference, Held, Inbox, Missing, Reconcile, Replaced, Retry, Subtree, Unreadable, Walk, tie_together};
 use crate::disk::{Disk as _, Entry, Root};
-use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Row, Token};
+use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, RenameGroup, Row, Ties, Token};
 
 /// Hints between the walking thread and the chain: enough that neither waits for the other's rhythm.
 const AHEAD: usize = 512;
 
 /// Vanished paths that one walk remembers. Where there are more, the rest is left to the next walk.
 const MOST_GONE: usize = 100_000;
-
-/// How long looks at paths that hold another file wait for a walk to find their old files.
-const WALK_LIMIT: Duration = Duration::from_secs(3);
 
 /// Paths with another file that one walk remembers. More are looked at with the first wave.
 const MOST_REPLACED: usize = 100_000;
@@ -330,24 +327,29 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             let paths = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
             let (hints, report) = self.walk(paths, origin);
             let first_wave = TaskTracker::new();
-            // A file that is found elsewhere by this walk may have left a path that is being looked at now.
-            let own_group = inbox.renames().begin(WALK_LIMIT);
-            let mut members = vec![own_group.join()];
-            let of_subtrees = subtrees.iter_mut().flat_map(|subtree| std::mem::take(&mut subtree.members));
-            members.extend(of_subtrees);
-            let join = |hint: &mut FsEvent| hint.ties.member_of.extend(members.iter().map(|it| it.group().join()));
+            // A file that it finds may be that of a path at which it finds another file or none.
+            let own_group = inbox.renames().begin_walk();
+            let mut ties = Ties { of_walk: true, ..Ties::default() };
+            subtrees.iter_mut().for_each(|subtree| ties.append(&mut subtree.ties));
+            ties.left_in.push(own_group.clone());
+            let join = |hint: &mut FsEvent| {
+                hint.ties.member_of.extend(ties.member_of.iter().map(|member| member.group().join()));
+                hint.ties.left_in.extend_from_slice(&ties.left_in);
+                hint.ties.of_walk = true;
+            };
             for await hint in hints {
                 let mut hint = inbox.doubting(hint);
                 join(&mut hint);
-                hint.walks.extend([Token::new(looks.token()), Token::new(first_wave.token())]);
+                hint.ties.member_of.push(own_group.join());
+                hint.walks.push(Token::new(looks.token()));
+                hint.ties.waves.push(Token::new(first_wave.token()));
                 yield hint;
             }
             let Ok(mut report) = report.await else { return };
             let mut replaced = report.replaced_hints(origin);
-            members.remove(0);
-            let join = |hint: &mut FsEvent| hint.ties.member_of.extend(members.iter().map(|it| it.group().join()));
             replaced.iter_mut().for_each(join);
-            drop(members);
+            let Ties { member_of, left_in, .. } = ties;
+            drop(member_of);
             if !replaced.is_empty() {
                 first_wave.close();
                 first_wave.wait().await;
@@ -361,7 +363,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             tokio::spawn(async move {
                 let walked: Vec<LibraryPath> = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
                 self.note_unreadable(&walked, &report, &inbox);
-                self.finish(report, origin, earlier, inbox).await;
+                self.finish(report, origin, earlier, left_in, inbox).await;
                 // Until now anything beneath them may have been other than the index has it.
                 drop(subtrees);
             });
@@ -392,7 +394,14 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
     }
 
     /// Waits until everything that this and earlier rounds found was looked at, then emits hints for what is gone.
-    async fn finish(self, report: WalkReport, origin: Origin, rounds: Vec<TaskTracker>, inbox: Inbox) {
+    async fn finish(
+        self,
+        report: WalkReport,
+        origin: Origin,
+        rounds: Vec<TaskTracker>,
+        left_in: Vec<RenameGroup>,
+        inbox: Inbox,
+    ) {
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the index could not be read; the walk is repeated");
             inbox.mark(LibraryPath::root(), WALK_AGAIN);
@@ -417,7 +426,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         };
         for look in gone {
             // What has another name since the walk is looked at there first.
-            inbox.push(FsEvent { origin, ..look });
+            let ties = Ties { left_in: left_in.clone(), of_walk: true, ..Ties::default() };
+            inbox.push(FsEvent { origin, ties, ..look });
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);

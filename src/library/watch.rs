@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKindMask, ModifyKind, RemoveKind, RenameMode};
 use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -14,7 +14,7 @@ use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatch
 use super::Inbox;
 use crate::disk::Root;
 use crate::failpoint::failpoint;
-use crate::model::{FsEvent, IGNORE_FILE, LibraryPath, Origin, Quiet, RenameGroup, Ties};
+use crate::model::{FsEvent, IGNORE_FILE, Left, LibraryPath, Origin, Quiet, RenameGroup, Ties};
 
 /// How long a directory that went away is left alone, so that its other name is walked first and
 /// its files are seen as moved.
@@ -22,13 +22,6 @@ const GONE_DIRECTORY_WAIT: Duration = Duration::from_millis(400);
 
 /// How long a new directory is left alone, so that many of them make one walk.
 const NEW_DIRECTORY_WAIT: Duration = Duration::from_millis(10);
-
-/// Renames that follow each other this closely may pass names around; a group of them is closed after the second time.
-const RENAME_GAP: Duration = Duration::from_millis(100);
-const LONGEST_BURST: Duration = Duration::from_secs(1);
-
-/// How long a look waits for the others of its burst.
-const BURST_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long an ignore file that was made is left alone, for its close tells when it is written; one that is
 /// linked into place is never closed.
@@ -173,41 +166,19 @@ struct Translator {
     rename_order: VecDeque<usize>,
     /// Directories that are not watched because they may not be read.
     refused: HashSet<LibraryPath>,
-    /// The renames of this moment.
-    burst: Option<Burst>,
-}
-
-/// Renames that follow each other closely.
-struct Burst {
-    group: RenameGroup,
-    began: Instant,
-    last: Instant,
 }
 
 /// A name that went away, and whether that made a new mark to walk it.
 struct Went {
     path: LibraryPath,
     marked: bool,
-    /// The renames that it belongs to.
-    group: RenameGroup,
+    /// What follows the file or directory that had it.
+    followed_by: Vec<RenameGroup>,
 }
 
 impl Translator {
     fn new(handler: Handler) -> Self {
-        Self { handler, renames: HashMap::new(), rename_order: VecDeque::new(), refused: HashSet::new(), burst: None }
-    }
-
-    /// The group of a rename that happens now.
-    fn rename_group(&mut self) -> RenameGroup {
-        let now = Instant::now();
-        let is_of_burst = |burst: &Burst| now - burst.last <= RENAME_GAP && now - burst.began <= LONGEST_BURST;
-        if let Some(burst) = self.burst.as_mut().filter(|burst| is_of_burst(burst)) {
-            burst.last = now;
-            return burst.group.clone();
-        }
-        let group = self.handler.inbox.renames().begin(BURST_LIMIT);
-        self.burst = Some(Burst { group: group.clone(), began: now, last: now });
-        group
+        Self { handler, renames: HashMap::new(), rename_order: VecDeque::new(), refused: HashSet::new() }
     }
 
     fn handle(&mut self, event: notify::Result<Event>) {
@@ -266,9 +237,9 @@ impl Translator {
         }
         let is_audio = self.is_audio(&here);
         match event.kind {
-            EventKind::Create(CreateKind::Folder) => self.mark_new(here),
+            EventKind::Create(CreateKind::Folder) => self.mark_new(here, Vec::new()),
             EventKind::Create(_) if is_audio => self.content_may_have_changed(here, Quiet::Created, false),
-            EventKind::Create(_) if self.is_to_be_walked(path) => self.mark_new(here),
+            EventKind::Create(_) if self.is_to_be_walked(path) => self.mark_new(here, Vec::new()),
             EventKind::Access(AccessKind::Close(AccessMode::Write)) if is_audio => {
                 self.content_may_have_changed(here, Quiet::Closed, true);
             }
@@ -286,10 +257,10 @@ impl Translator {
             EventKind::Remove(RemoveKind::File) if is_audio => self.push(self.hint(here, Quiet::Gone)),
             // It may have been a link to a directory.
             EventKind::Remove(RemoveKind::File) if self.handler.root.follows_links() => {
-                self.mark_gone(here);
+                self.mark_gone(here, &[]);
             }
             EventKind::Remove(RemoveKind::File) => {}
-            EventKind::Remove(RemoveKind::Folder) if !here.is_root() => drop(self.mark_gone(here)),
+            EventKind::Remove(RemoveKind::Folder) if !here.is_root() => drop(self.mark_gone(here, &[])),
             EventKind::Remove(_) if here.is_root() => self.trouble(WatchTrouble::RootGone),
             _ => {}
         }
@@ -366,16 +337,18 @@ impl Translator {
         self.mark_by(subtree, |inbox, path| inbox.mark(path, wait))
     }
 
-    /// Asks for a walk of a directory that is new here. It may hold files that have just left other names.
-    fn mark_new(&mut self, directory: LibraryPath) {
+    /// Asks for a walk of a directory that is new here, and that `groups` followed.
+    fn mark_new(&self, directory: LibraryPath, groups: Vec<RenameGroup>) {
         self.maybe_unwatched(&directory);
-        let member = self.rename_group().join();
-        self.mark_by(directory, |inbox, path| inbox.mark_new(path, NEW_DIRECTORY_WAIT, Arc::clone(&member)));
+        let member_of = self.handler.inbox.renames().directory_came(&directory, groups);
+        let ties = Ties { member_of, ..Ties::default() };
+        self.mark_by(directory, |inbox, path| inbox.mark_tied(path, NEW_DIRECTORY_WAIT, ties.clone()));
     }
 
-    /// The same, where the directory went away.
-    fn mark_gone(&self, subtree: LibraryPath) -> bool {
-        self.mark_by(subtree, |inbox, path| inbox.mark_gone(path, GONE_DIRECTORY_WAIT))
+    /// The same, where the directory went away, and `groups` follow it.
+    fn mark_gone(&self, subtree: LibraryPath, groups: &[RenameGroup]) -> bool {
+        let ties = Ties { left_in: groups.to_vec(), ..Ties::default() };
+        self.mark_by(subtree, |inbox, path| inbox.mark_gone(path, GONE_DIRECTORY_WAIT, ties.clone()))
     }
 
     fn mark_by(&self, subtree: LibraryPath, mark: impl Fn(&Inbox, LibraryPath) -> bool) -> bool {
@@ -400,16 +373,17 @@ impl Translator {
 
     fn name_went(&mut self, path: LibraryPath, is_audio: bool, tracker: Option<usize>) {
         let mut marked = false;
-        let group = self.rename_group();
+        let Left { followed_by, awaits } = self.handler.inbox.renames().left(&path);
         if is_audio {
-            self.push(self.hint(path.clone(), Quiet::Gone));
+            let ties = Ties { left_in: awaits, ..Ties::default() };
+            self.push(FsEvent { ties, ..self.hint(path.clone(), Quiet::Gone) });
         } else {
             // It may have been a directory, of which only its own name is told.
-            marked = self.mark_gone(path.clone());
+            marked = self.mark_gone(path.clone(), &awaits);
         }
         if let Some(tracker) = tracker {
             self.rename_order.push_back(tracker);
-            self.renames.insert(tracker, Went { path, marked, group });
+            self.renames.insert(tracker, Went { path, marked, followed_by });
             if self.rename_order.len() > RENAMES_REMEMBERED
                 && let Some(oldest) = self.rename_order.pop_front()
             {
@@ -420,17 +394,16 @@ impl Translator {
 
     fn name_came(&mut self, path: LibraryPath, absolute: &Path, is_audio: bool, tracker: Option<usize>) {
         let from = tracker.and_then(|tracker| self.renames.remove(&tracker));
+        let groups = from.as_ref().map(|from| from.followed_by.clone()).unwrap_or_default();
         if self.is_to_be_walked(absolute) {
             // Its files tell nothing of their own.
-            self.mark_new(path);
+            self.mark_new(path, groups);
             return;
         }
         self.unmark_if_no_directory(from.as_ref(), absolute);
+        let Handler { inbox, root, .. } = &self.handler;
         if is_audio {
-            let group = from.as_ref().map_or_else(|| self.rename_group(), |from| from.group.clone());
-            let member_of = vec![group.join()];
-            let ties = Ties { member_of, ..Ties::default() };
-            let Handler { inbox, root, .. } = &self.handler;
+            let ties = Ties { member_of: inbox.renames().came(&path, groups), ..Ties::default() };
             let extensions = root.rules().extensions();
             // Now, and not only when it is looked at: what resolves a doubt until then finds the old name gone.
             // What was written under a name that is none of ours was not told.
@@ -441,6 +414,8 @@ impl Translator {
             let hint = FsEvent { complete_at, renamed_from, ties, ..self.hint(path, Quiet::Renamed) };
             // The doubt goes with the file: it may get a third name before anybody has looked at it.
             self.push(if is_certain { hint } else { inbox.doubting(hint) });
+        } else {
+            inbox.renames().came_unseen(&path, &groups);
         }
     }
 

@@ -266,7 +266,8 @@ pub enum Seen {
         stat: FileStat,
         /// Its content.
         content: Content,
-        /// The indexed paths whose file this may be, best first; each was seen to be gone or to hold another file.
+        /// The indexed paths whose file this may be, best first; each was seen to be gone or to hold another file,
+        /// except for the path itself, if its own row is that of the file.
         candidates: Vec<LibraryPath>,
     },
 }

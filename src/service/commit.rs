@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{LONGEST_WAIT, Service, retry_waits};
 use crate::content::{Examined, Outcome};
 use crate::library::Watcher;
-use crate::model::{Change, FsEvent, LibraryPath, Observation, Origin, Quiet};
+use crate::model::{Change, FileStat, FsEvent, LibraryPath, Observation, Origin, Quiet};
 use crate::store::Committed;
 use crate::stream::Leased;
 
@@ -72,8 +72,8 @@ impl Service {
     }
 
     /// Commits what a batch of looks found, and asks for what must be looked at again. Leases are
-    /// released when this is done.
-    pub(super) async fn commit(&self, batch: Vec<Leased<Examined>>) {
+    /// released when this is done. If the program `is_ending`, what depends on further looks is left to the next start.
+    pub(super) async fn commit(&self, batch: Vec<Leased<Examined>>, is_ending: bool) {
         let mut leases = Vec::with_capacity(batch.len());
         let mut outcomes = Vec::with_capacity(batch.len());
         for Leased { item, lease } in batch {
@@ -94,10 +94,11 @@ impl Service {
                 }
                 _ => {}
             }
-            outcomes.push(item.outcome);
+            outcomes.push((item.outcome, item.displaced));
         }
-        let (observations, mut looks_again) = self.confirm(outcomes).await;
-        if let Some(origin) = observations.first().map(|observation| observation.origin) {
+        let (observations, mut looks_again) = self.confirm(outcomes, is_ending).await;
+        if let Some(origin) = observations.first().map(|(observation, _)| observation.origin) {
+            let (observations, instead): (Vec<Observation>, Vec<FsEvent>) = observations.into_iter().unzip();
             let observations: Arc<[Observation]> = observations.into();
             let committed = self.commit_to_store(&observations).await;
             self.count(&observations, &committed);
@@ -107,10 +108,10 @@ impl Service {
             let look = move || examiner.overtaken(&observations, &changes);
             // What cannot be asked now is looked at again.
             let overtaken = self.unless_silent(&paths, look).await.unwrap_or(paths);
-            for path in again {
-                // It is read this time: what it was taken for without that, from its stat, did not hold.
-                looks_again.push(FsEvent { written: true, ..FsEvent::new(path, Quiet::Found, origin) });
-            }
+            // They are read this time: what they were taken for without that, from their stats, did not hold.
+            let again: HashSet<LibraryPath> = again.into_iter().collect();
+            let again = instead.into_iter().filter(|look| again.contains(&look.path));
+            looks_again.extend(again.map(|look| FsEvent { written: true, ..look }));
             for path in overtaken {
                 looks_again.push(FsEvent::new(path, Quiet::Found, origin));
             }
@@ -125,18 +126,24 @@ impl Service {
     }
 
     /// What may be committed of these outcomes, and what is to be looked at again.
-    async fn confirm(&self, outcomes: Vec<Outcome>) -> (Vec<Observation>, Vec<FsEvent>) {
+    async fn confirm(
+        &self,
+        outcomes: Vec<(Outcome, Option<FileStat>)>,
+        is_ending: bool,
+    ) -> (Vec<(Observation, FsEvent)>, Vec<FsEvent>) {
         let (examiner, watcher) = (Arc::clone(&self.examiner), Arc::clone(&self.watcher));
         let catch_up = move || {
             let watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
             watcher.as_ref().is_some_and(Watcher::barrier)
         };
-        let observed = |outcome: &Outcome| match outcome {
-            Outcome::New(it) | Outcome::Observed(it, _) | Outcome::Trusted(it, _) => Some((it.path.clone(), it.origin)),
+        let observed = |(outcome, _): &(Outcome, Option<FileStat>)| match outcome {
+            Outcome::New(it, _) | Outcome::Observed(it, _) | Outcome::Trusted(it, _) => {
+                Some((it.path.clone(), it.origin))
+            }
             _ => None,
         };
         let (paths, origins): (Vec<LibraryPath>, Vec<Origin>) = outcomes.iter().filter_map(observed).unzip();
-        let confirmed = self.unless_silent(&paths, move || examiner.confirm(outcomes, catch_up)).await;
+        let confirmed = self.unless_silent(&paths, move || examiner.confirm(outcomes, is_ending, catch_up)).await;
         confirmed.unwrap_or_else(|| {
             let looks = paths.into_iter().zip(origins);
             (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Quiet::Found, origin)).collect())

@@ -151,7 +151,8 @@ impl Service {
     /// Takes hints through the chain until they end or `shutdown` comes, and commits all that was taken.
     pub(super) async fn index(&self, hints: impl Stream<Item = FsEvent>, shutdown: &CancellationToken) {
         let hints = hints.take_until(shutdown.cancelled());
-        crate::pipeline::index(hints, &self.chain, |look| self.examine(look), |batch| self.commit(batch)).await;
+        let commit = |batch| self.commit(batch, shutdown.is_cancelled());
+        crate::pipeline::index(hints, &self.chain, |look| self.examine(look), commit).await;
     }
 
     /// The files that were found changing and are worth another look.

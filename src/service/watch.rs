@@ -158,11 +158,12 @@ impl Eyes {
         let inbox = &self.service.inbox;
         // Until the walk: a file may have changed that the kernel tells the next rename of.
         let _in_doubt = inbox.doubts().hold(LibraryPath::root());
+        let unwatched = inbox.unwatched();
         self.service.root.ask_servers();
         self.open_watcher();
         let is_all_told = lock(&self.sight).sight == Sight::Whole;
         self.leave_to_walks(!is_all_told);
-        inbox.mark(LibraryPath::root(), Duration::ZERO);
+        inbox.mark_tied(LibraryPath::root(), Duration::ZERO, unwatched);
     }
 
     /// Whether only walks may call anything deleted, for nobody else would tell of its other name.
@@ -233,7 +234,7 @@ impl Eyes {
                     WatchTrouble::Overflow => {
                         signs.open_again = true;
                         // Any of them may have said that a directory is another one now.
-                        inbox.mark_gone(LibraryPath::root(), AFTER_TROUBLE);
+                        inbox.mark_gone(LibraryPath::root(), AFTER_TROUBLE, inbox.unwatched());
                         tracing::warn!("the kernel lost events; everything is watched anew and walked");
                     }
                     WatchTrouble::RootGone => signs.root_gone = true,

@@ -240,7 +240,7 @@ pub trait HintStreamExt: Stream + Sized {
     /// }
     ///
     /// let group = RenameGroup::new(Duration::from_secs(1));
-    /// let look = |name| Look(name, Ties { member_of: vec![group.join()], left_in: vec![group.clone()] });
+    /// let look = |name| Look(name, Ties { member_of: vec![group.join()], left_in: vec![group.clone()], ..Ties::default() });
     /// let batches = stream::iter([vec![look("a")], vec![look("b")]]).together().collect::<Vec<_>>();
     /// assert_eq!(block_on(batches).len(), 1);
     /// ```

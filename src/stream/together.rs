@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Leased;
 use super::alarm::{Alarm, after};
-use crate::model::{Member, RenameGroup, Ties};
+use crate::model::{RenameGroup, Ties};
 
 /// How often it is checked whether the last member of a group is gone: members end without a sign.
 const CHECK: Duration = Duration::from_millis(5);
@@ -55,6 +54,7 @@ impl<T: Tied, K: Clone + Eq + Hash> Tied for Leased<T, K> {
     fn begin_waiting(&mut self) {
         // A hint for the same path that waits for the lease may itself be a member of the group.
         self.lease.give_back();
+        self.item.begin_waiting();
     }
 
     fn in_place_of(self, older: Self) -> Self {
@@ -171,13 +171,20 @@ impl<T: Tied> Room<T> {
         if self.items.is_empty() {
             return None;
         }
-        let mut here: HashMap<usize, HashSet<*const Member>> = HashMap::new();
-        for member in self.items.values().filter_map(|waiting| waiting.item.ties()).flat_map(|ties| &ties.member_of) {
-            here.entry(member.group().id()).or_default().insert(Arc::as_ptr(member));
+        let mut complete: BTreeMap<u64, &Ties> =
+            self.items.iter().filter_map(|(place, waiting)| Some((*place, waiting.item.ties()?))).collect();
+        // One that stays takes along those that need it here.
+        loop {
+            let here = Ties::members_here(complete.values().copied());
+            let before = complete.len();
+            complete.retain(|_, ties| ties.left_in.iter().all(|group| here.are_all_of(group)));
+            if complete.len() == before {
+                break;
+            }
         }
-        let is_complete = |group: &RenameGroup| here.get(&group.id()).map_or(0, HashSet::len) >= group.members();
-        let is_done = |_: &u64, waiting: &mut Waiting<T>| {
-            waiting.until <= now || waiting.item.ties().is_none_or(|ties| ties.left_in.iter().all(is_complete))
+        let complete: HashSet<u64> = complete.into_keys().collect();
+        let is_done = |place: &u64, waiting: &mut Waiting<T>| {
+            waiting.until <= now || complete.contains(place) || waiting.item.ties().is_none()
         };
         let done: Vec<Waiting<T>> = self.items.extract_if(.., is_done).map(|(_, waiting)| waiting).collect();
         let done: Vec<T> = done.into_iter().map(|waiting| self.without_place(waiting)).collect();
@@ -223,11 +230,29 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(1);
 
     fn left(number: u32, group: &RenameGroup) -> Item {
-        Item(number, Some(Ties { member_of: vec![group.join()], left_in: vec![group.clone()] }))
+        Item(number, Some(Ties { member_of: vec![group.join()], left_in: vec![group.clone()], ..Ties::default() }))
     }
 
     fn numbers(batch: Option<Vec<Item>>) -> Vec<u32> {
         batch.unwrap_or_default().into_iter().map(|item| item.0).collect()
+    }
+
+    #[test]
+    fn an_item_does_not_go_before_one_that_it_waits_for_and_that_waits_itself() {
+        paused(async {
+            let (one, other) = (RenameGroup::new(LIMIT), RenameGroup::new(LIMIT));
+            let ties = |member_of: &RenameGroup, left_in: &RenameGroup| {
+                Some(Ties { member_of: vec![member_of.join()], left_in: vec![left_in.clone()], ..Ties::default() })
+            };
+            let (first, second) = (Item(1, ties(&one, &other)), Item(2, ties(&other, &one)));
+            let elsewhere = other.join();
+            let (sender, batches) = tokio::sync::mpsc::unbounded_channel();
+            let mut together = Box::pin(UnboundedReceiverStream::new(batches).together());
+            sender.send(vec![first, second]).unwrap();
+            assert!(together.next().now_or_never().is_none());
+            drop(elsewhere);
+            assert_eq!(numbers(together.next().await), [1, 2]);
+        });
     }
 
     #[test]

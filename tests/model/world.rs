@@ -19,8 +19,8 @@ use file_watcher::content::{Contents, Examined, Examiner, Outcome, Patience};
 use file_watcher::disk::{Disk as LookedAt, Entry};
 use file_watcher::library::{Inbox, Missing};
 use file_watcher::model::{
-    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Origin, Quiet,
-    RenameGroups, Seen, Token, Track,
+    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Origin, Quiet, Renames,
+    Seen, Token, Track,
 };
 use file_watcher::stream::{Hold, Holds};
 use futures::FutureExt;
@@ -274,7 +274,7 @@ impl World {
         self.scripts.borrow_mut().pop();
         self.disk.borrow_mut().open.truncate(open_before);
         if let Some(witness) = self.witnesses.borrow_mut().pop()
-            && let Outcome::New(found) | Outcome::Observed(found, _) = &look.outcome
+            && let Outcome::New(found, _) | Outcome::Observed(found, _) = &look.outcome
             && let Seen::File { content: Content::Read(track), .. } = &found.seen
             && !witness.contents.contains(&track.fingerprint.sha256[0])
         {
@@ -300,7 +300,7 @@ impl World {
             doubts: process.inbox.doubts().clone(),
             replaced: process.inbox.replaced().clone(),
             unwatched: self.unwatched.clone(),
-            renames: RenameGroups::default(),
+            renames: Renames::default(),
             verified_bytes: Arc::default(),
         }
     }
@@ -335,7 +335,7 @@ impl World {
     fn commit_batch(&self, batch: Vec<Examined>, life: u32) -> Option<(Vec<FsEvent>, Leases)> {
         let mut outcomes = Vec::new();
         let mut leases = Vec::new();
-        for Examined { path, outcome, look_under, tokens, .. } in batch {
+        for Examined { path, outcome, look_under, tokens, displaced, .. } in batch {
             if look_under {
                 self.mark(path.clone(), Haste::Came);
             }
@@ -343,14 +343,15 @@ impl World {
                 let Process { failed, inbox, .. } = &mut *self.process.borrow_mut();
                 failed.entry(path.clone()).or_insert_with_key(|path| inbox.doubts().hold(path.clone()));
             }
-            outcomes.push(outcome);
+            outcomes.push((outcome, displaced));
             leases.push((path, tokens));
         }
         let catch_up = || {
             self.hear_all();
             true
         };
-        let (observations, mut looks_again) = self.examiner().confirm(outcomes, catch_up);
+        let (observations, mut looks_again) = self.examiner().confirm(outcomes, false, catch_up);
+        let observations: Vec<Observation> = observations.into_iter().map(|(observation, _)| observation).collect();
         (self.lives.get() == life).then_some(())?;
         if observations.is_empty() {
             return Some((looks_again, leases));
@@ -491,7 +492,7 @@ impl Contents<usize> for &World {
 
 fn in_short(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::New(Observation { seen: Seen::File { stat, content, candidates }, .. })
+        Outcome::New(Observation { seen: Seen::File { stat, content, candidates }, .. }, _)
         | Outcome::Observed(Observation { seen: Seen::File { stat, content, candidates }, .. }, _)
         | Outcome::Trusted(Observation { seen: Seen::File { stat, content, candidates }, .. }, _) => {
             let content = match content {
@@ -501,7 +502,7 @@ fn in_short(outcome: &Outcome) -> String {
             let how = if matches!(outcome, Outcome::Trusted(..)) { "trusted" } else { "observed" };
             format!("{how} inode {} ctime {}, {content}, candidates {candidates:?}", stat.inode, stat.ctime_ns)
         }
-        Outcome::New(_) | Outcome::Observed(..) | Outcome::Trusted(..) => "missing".into(),
+        Outcome::New(..) | Outcome::Observed(..) | Outcome::Trusted(..) => "missing".into(),
         Outcome::Unchanged => "unchanged".into(),
         Outcome::Held => "held".into(),
         Outcome::LeftToWalk => "left to the next walk".into(),

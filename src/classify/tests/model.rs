@@ -72,7 +72,8 @@ pub(super) fn rows_of(disk: &Disk, young: impl Fn(&LibraryPath) -> bool) -> Rows
     disk.iter().map(row).collect()
 }
 
-/// What an honest look says: candidates are rows whose path is gone or holds another file, by inode first.
+/// What an honest look says: candidates are rows whose path is gone or holds another file, by inode first, and
+/// the path's own row if it is that of the file.
 pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool) -> Observation {
     let seen = disk.get(path).map_or(Seen::Missing, |file| {
         let stat = file.stat();
@@ -88,7 +89,9 @@ pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool
             .collect();
         let by_content: Vec<&Row> = others.into_iter().filter(|row| row.track == track(file.content)).collect();
         let unique = if by_content.len() == 1 { by_content } else { Vec::new() };
-        let candidates = by_inode.iter().copied().chain(unique).map(|row| row.path.clone()).collect();
+        let own = rows.get(path).filter(|row| row.stat.same_file(&stat));
+        let candidates = own.into_iter().chain(by_inode.iter().copied()).chain(unique);
+        let candidates = candidates.map(|row| row.path.clone()).collect();
         // A stat that agrees in every part is trusted, and in this model as on a real disk such a file is unchanged.
         let trusted = by_inode.iter().find(|row| may_trust && row.stat == stat && row.track == track(file.content));
         let content = match trusted {
