@@ -29,7 +29,7 @@ pub(crate) fn unchanged(criterion: &mut Criterion) {
             let Indexed { root, store, .. } = &*indexed;
             bencher.iter(|| {
                 let walk = Walk::new(root, LibraryPath::root());
-                let compared = Reconcile::new(walk, store.index(), LibraryPath::root(), false);
+                let compared = Reconcile::reading_ahead(walk, store.index().clone(), LibraryPath::root(), false);
                 let same = compared.filter(|difference| matches!(difference, Ok(Difference::Same(..)))).count();
                 assert_eq!(same, count);
             });

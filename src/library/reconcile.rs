@@ -3,12 +3,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::iter::Peekable;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
 use super::{Replaced, Walked};
 use crate::model::{FileStat, Index, LibraryPath, MountId};
 
 /// Rows read from the index at once: few enough to hold, many enough to make a query worth its while.
 const PAGE: usize = 2048;
+
+/// Pages that are read before they are asked for.
+const PAGES_AHEAD: usize = 1;
 
 /// Where the disk and the index agree or differ.
 #[derive(Debug)]
@@ -38,49 +43,50 @@ impl PartialEq for Difference {
     }
 }
 
+/// Rows in the order of their paths.
+type Page = Vec<(LibraryPath, FileStat)>;
+
 /// The merge-join of a walk and the index's rows in the same subtree; an iterator that blocks.
 ///
 /// Its law: it yields each path of either side once, except the rows beneath a directory that could
-/// not be read, of which nothing is said. It holds one page of rows and nothing else.
+/// not be read, of which nothing is said. It holds a few pages of rows and nothing else.
 #[must_use]
-pub struct Reconcile<'a, W: Iterator<Item = Walked>, I: Index> {
+pub struct Reconcile<'a, W: Iterator<Item = Walked>, E> {
     walked: Peekable<W>,
-    index: &'a I,
-    under: LibraryPath,
+    pages: Box<dyn Iterator<Item = Result<Page, E>> + 'a>,
     ignore_ctime: bool,
     page: VecDeque<(LibraryPath, FileStat)>,
-    last_read: Option<LibraryPath>,
-    exhausted: bool,
 }
 
-impl<'a, W: Iterator<Item = Walked>, I: Index> Reconcile<'a, W, I> {
+impl<'a, W: Iterator<Item = Walked>, E> Reconcile<'a, W, E> {
     /// Compares `walked`, a walk of everything at or beneath `under`, with the rows there.
-    pub fn new(walked: W, index: &'a I, under: LibraryPath, ignore_ctime: bool) -> Self {
-        Self {
-            walked: walked.peekable(),
-            index,
-            under,
-            ignore_ctime,
-            page: VecDeque::new(),
-            last_read: None,
-            exhausted: false,
-        }
+    pub fn new(walked: W, index: &'a impl Index<Error = E>, under: LibraryPath, ignore_ctime: bool) -> Self {
+        let pages = Pages::new(under, |under, after| index.rows_after(under, after, PAGE));
+        Self { walked: walked.peekable(), pages: Box::new(pages), ignore_ctime, page: VecDeque::new() }
+    }
+
+    /// The same, with a thread that reads rows while this one walks, if there is more than a page of them.
+    pub fn reading_ahead<I>(walked: W, index: I, under: LibraryPath, ignore_ctime: bool) -> Self
+    where
+        I: Index<Error = E> + Clone + Send + 'static,
+        E: Send + 'static,
+    {
+        let read = move |under: &LibraryPath, after: Option<&LibraryPath>| index.rows_after(under, after, PAGE);
+        let pages = Pages::new(under, read);
+        Self { walked: walked.peekable(), pages: Box::new(pages.read_ahead()), ignore_ctime, page: VecDeque::new() }
     }
 
     /// Makes sure that the next row is in the page, if there is one.
-    fn fill_page(&mut self) -> Result<(), I::Error> {
-        if self.page.is_empty() && !self.exhausted {
-            let page = self.index.rows_after(&self.under, self.last_read.as_ref(), PAGE)?;
-            self.exhausted = page.len() < PAGE;
-            if let Some((path, _)) = page.last() {
-                self.last_read = Some(path.clone());
-            }
-            self.page = page.into();
+    fn fill_page(&mut self) -> Result<(), E> {
+        if self.page.is_empty()
+            && let Some(page) = self.pages.next()
+        {
+            self.page = page?.into();
         }
         Ok(())
     }
 
-    fn step(&mut self) -> Result<Option<Difference>, I::Error> {
+    fn step(&mut self) -> Result<Option<Difference>, E> {
         loop {
             self.fill_page()?;
             let ignore_ctime = self.ignore_ctime;
@@ -121,11 +127,78 @@ fn compare_with_walked(row: &LibraryPath, found: &Walked) -> std::cmp::Ordering 
     }
 }
 
-impl<W: Iterator<Item = Walked>, I: Index> Iterator for Reconcile<'_, W, I> {
-    type Item = Result<Difference, I::Error>;
+impl<W: Iterator<Item = Walked>, E> Iterator for Reconcile<'_, W, E> {
+    type Item = Result<Difference, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.step().transpose()
+    }
+}
+
+/// The pages of an index, which `read` reads: those beneath the first path that come after the second one.
+#[derive(Clone)]
+struct Pages<R> {
+    read: R,
+    under: LibraryPath,
+    last_read: Option<LibraryPath>,
+    is_exhausted: bool,
+}
+
+impl<R, E> Pages<R>
+where
+    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<Page, E>,
+{
+    fn new(under: LibraryPath, read: R) -> Self {
+        Self { read, under, last_read: None, is_exhausted: false }
+    }
+}
+
+impl<R, E> Iterator for Pages<R>
+where
+    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<Page, E>,
+{
+    type Item = Result<Page, E>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_exhausted {
+            return None;
+        }
+        let page = (self.read)(&self.under, self.last_read.as_ref());
+        self.is_exhausted = page.as_ref().map_or(true, |page| page.len() < PAGE);
+        if let Ok(page) = &page
+            && let Some((path, _)) = page.last()
+        {
+            self.last_read = Some(path.clone());
+        }
+        Some(page)
+    }
+}
+
+impl<R, E> Pages<R>
+where
+    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<Page, E> + Clone + Send + 'static,
+    E: Send + 'static,
+{
+    /// The same pages, all but the first of which another thread reads before they are asked for.
+    fn read_ahead(self) -> impl Iterator<Item = Result<Page, E>> {
+        let mut here = Some(self);
+        let mut ahead: Option<Receiver<Result<Page, E>>> = None;
+        std::iter::from_fn(move || {
+            if let Some(pages) = &ahead {
+                return pages.recv().ok();
+            }
+            let mut pages = here.take()?;
+            let page = pages.next();
+            let (sender, receiver) = sync_channel(PAGES_AHEAD);
+            let rest = pages.clone();
+            let read = move || rest.map(|page| sender.send(page)).take_while(Result::is_ok).for_each(drop);
+            if !pages.is_exhausted && thread::Builder::new().name("index reader".into()).spawn(read).is_ok() {
+                ahead = Some(receiver);
+            } else {
+                here = Some(pages);
+            }
+            page
+        })
     }
 }
 
@@ -140,6 +213,7 @@ mod tests {
     use crate::model::Row;
 
     /// An index that gives its rows a few at a time, whatever page was asked for.
+    #[derive(Clone)]
     struct Rows(BTreeMap<LibraryPath, FileStat>);
 
     impl Index for Rows {
@@ -242,13 +316,16 @@ mod tests {
     fn a_library_of_several_pages_is_compared_to_its_end() {
         let files: BTreeMap<_, _> =
             (0..PAGE * 2 + 7).map(|index| (LibraryPath::from(format!("{index:06}.mp3").as_str()), stat(0))).collect();
-        let walked: Vec<Walked> = files.iter().map(|(path, stat)| Walked::File(path.clone(), *stat)).collect();
+        let walked: Vec<(LibraryPath, FileStat)> = files.iter().map(|(path, stat)| (path.clone(), *stat)).collect();
+        let walk = |files: &[(LibraryPath, FileStat)]| {
+            let files: Vec<Walked> = files.iter().map(|(path, stat)| Walked::File(path.clone(), *stat)).collect();
+            files.into_iter()
+        };
         let index = Rows(files);
-        let mut same = 0;
-        for difference in Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false) {
-            assert!(matches!(difference.unwrap(), Difference::Same(..)));
-            same += 1;
-        }
-        assert_eq!(same, PAGE * 2 + 7);
+        let all_are_same = |compared: Reconcile<_, Infallible>| {
+            assert_eq!(compared.map(|it| assert!(matches!(it.unwrap(), Difference::Same(..)))).count(), PAGE * 2 + 7);
+        };
+        all_are_same(Reconcile::new(walk(&walked), &index, LibraryPath::root(), false));
+        all_are_same(Reconcile::reading_ahead(walk(&walked), index, LibraryPath::root(), false));
     }
 }

@@ -161,7 +161,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         let walk = Walk::new(&self.root, subtree.clone());
         let whole_library = subtree.is_root();
         let mut nearest = None;
-        for difference in Reconcile::new(walk, &self.index, subtree, self.ignore_ctime) {
+        for difference in Reconcile::reading_ahead(walk, self.index.clone(), subtree, self.ignore_ctime) {
             match difference {
                 Ok(Difference::Same(was, now)) => {
                     noticed.note(&was, &now);

@@ -35,10 +35,8 @@ impl Extensions {
     pub fn matches_name(&self, name: &[u8]) -> bool {
         let Some(dot) = name.iter().rposition(|&byte| byte == b'.') else { return false };
         let (stem, extension) = (&name[..dot], &name[dot + 1..]);
-        // Ten bytes hold every extension in use; a longer one needs no lower-case copy to be refused quickly.
-        !stem.is_empty()
-            && std::str::from_utf8(extension)
-                .is_ok_and(|text| self.0.contains(text) || self.0.contains(text.to_ascii_lowercase().as_str()))
+        // There are few of them, and nearly all differ from this one in length or in the first byte.
+        !stem.is_empty() && self.0.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(extension))
     }
 }
 
