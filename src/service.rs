@@ -26,7 +26,7 @@ use crate::config::{Command, Relocation, Settings, SinkKind};
 use crate::content::{Examiner, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Held, Inbox, Missing, Scanner, Tally, Unreadable, Watcher};
+use crate::library::{Held, Inbox, LeftOut, Missing, Scanner, Tally, Unreadable, Watcher};
 use crate::message::Encoder;
 use crate::model::LibraryPath;
 use crate::pipeline::Chain;
@@ -98,6 +98,8 @@ pub struct Service {
     inbox: Inbox,
     /// What tells of changes, while there is such a thing.
     watcher: Arc<Mutex<Option<Watcher>>>,
+    /// Directories that the rules leave out, so that they are not watched for long.
+    left_out: LeftOut,
     /// Subtrees of which nobody tells what happens there: walks, again and again, find it.
     unwatched: Holds,
     chain: Chain,
@@ -160,7 +162,9 @@ impl Service {
             renames: inbox.renames().clone(),
             verified_bytes: Arc::default(),
         };
+        let left_out = LeftOut::default();
         let scanner = Scanner {
+            left_out: left_out.clone(),
             root: Arc::clone(&root),
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
@@ -183,6 +187,7 @@ impl Service {
             store,
             inbox,
             watcher: Arc::default(),
+            left_out,
             unwatched,
             chain,
             examiner: Arc::new(examiner),

@@ -28,6 +28,8 @@ pub struct Listed {
 pub enum ListedKind {
     /// A directory.
     Directory,
+    /// A directory that the rules leave out.
+    LeftOut,
     /// A regular file with a name that is wanted.
     File(FileStat),
     /// Something whose stat could not be read.
@@ -91,7 +93,8 @@ impl Root {
         // Only now is it known whether there is one, without asking for it in every directory.
         let ignore_file = has_ignore_file.then_some(opened.as_fd());
         let Judged::Included(ignore_file) = self.judged_now(directory, ignore_file)? else {
-            return Ok(Some(Vec::new()));
+            let directories = found.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
+            return Ok(Some(directories.map(|(name, _)| Listed { name, kind: ListedKind::LeftOut }).collect()));
         };
         let is_left_out =
             |name: &[u8], is_directory| self.rules.leave_out(ignore_file.as_deref(), directory, name, is_directory);
@@ -104,13 +107,14 @@ impl Root {
                 FileType::Symlink => self.linked_kind(&directory.join(&name)),
                 _ => self.listed_kind(opened.as_fd(), &name, follow.then_some(directory), &mut last_mount),
             };
-            // A regular file was asked before its stat was read.
-            let is_published = |kind: &ListedKind| {
-                file_type == FileType::RegularFile || !is_left_out(&name, matches!(kind, ListedKind::Directory))
+            let kind = match kind {
+                // It was asked before its stat was read.
+                kind if file_type == FileType::RegularFile => kind,
+                Some(ListedKind::Directory) if is_left_out(&name, true) => Some(ListedKind::LeftOut),
+                Some(ListedKind::Directory) => kind,
+                kind => kind.filter(|_| !is_left_out(&name, false)),
             };
-            if let Some(kind) = kind.filter(is_published) {
-                listed.push(Listed { name, kind });
-            }
+            listed.extend(kind.map(|kind| Listed { name, kind }));
         }
         listed.sort_unstable_by(Listed::cmp_paths);
         Ok(Some(listed))

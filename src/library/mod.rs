@@ -6,6 +6,7 @@
 mod filesystem;
 mod held;
 mod inbox;
+mod left_out;
 mod missing;
 mod passing_inodes;
 mod recheck;
@@ -22,6 +23,7 @@ mod watch;
 pub use filesystem::{silent_filesystem, silent_mounts};
 pub use held::{Held, Vanished};
 pub use inbox::{Hints, Inbox, Subtree};
+pub use left_out::LeftOut;
 pub use missing::Missing;
 pub use recheck::{Recheck, RecheckThread};
 pub use reconcile::{Difference, Reconcile};

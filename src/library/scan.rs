@@ -18,7 +18,9 @@ use tokio_util::task::TaskTracker;
 use super::held::{Missed, Place, Vanished, Verdict};
 use super::passing_inodes::PassingInodes;
 use super::release::Approval;
-use super::{Difference, Held, Inbox, Missing, Reconcile, Replaced, Retry, Subtree, Unreadable, Walk, tie_together};
+use super::{
+    Difference, Held, Inbox, LeftOut, Missing, Reconcile, Replaced, Retry, Subtree, Unreadable, Walk, tie_together,
+};
 use crate::disk::{Disk as _, Entry, Root};
 use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, RenameGroup, Row, Ties, Token};
 
@@ -46,6 +48,8 @@ pub struct Scanner<I> {
     pub index: I,
     /// Whether a changed ctime alone is no difference.
     pub ignore_ctime: bool,
+    /// The directories that the rules leave out, as walks find them.
+    pub left_out: LeftOut,
     /// What holds deletes in doubt.
     pub held: Held,
     /// What holds deletes until it is sure that the file has no other name by now.
@@ -158,7 +162,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         report: &mut WalkReport,
     ) -> bool {
         let mut noticed = PassingInodes::default();
-        let walk = Walk::new(&self.root, subtree.clone());
+        let walk = Walk::new(&self.root, subtree.clone()).noting(&self.left_out);
         let whole_library = subtree.is_root();
         let mut nearest = None;
         for difference in Reconcile::reading_ahead(walk, self.index.clone(), subtree, self.ignore_ctime) {
@@ -527,6 +531,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let unwatched = crate::stream::Holds::new();
         let scanner = Scanner {
+            left_out: LeftOut::default(),
             root: Arc::new(Root::open(folder.path()).unwrap()),
             index: rows,
             ignore_ctime: false,
@@ -554,6 +559,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("a")).unwrap();
         std::fs::write(folder.path().join("a/x.mp3"), b"").unwrap();
         let scanner = Scanner {
+            left_out: LeftOut::default(),
             root: Arc::new(Root::open(folder.path()).unwrap()),
             index: Rows::default(),
             ignore_ctime: false,

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
+use super::LeftOut;
 use crate::disk::{Disk, Entry, Listed, ListedKind, Root};
 use crate::model::{FileStat, LibraryPath};
 
@@ -34,12 +35,18 @@ pub struct Walk<'a> {
     root: &'a Arc<Root>,
     start: Option<LibraryPath>,
     levels: Vec<(LibraryPath, IntoIter<Listed>)>,
+    left_out: Option<&'a LeftOut>,
 }
 
 impl<'a> Walk<'a> {
     /// A walk of everything at or beneath `start`, which may be a file, a directory or nothing.
     pub fn new(root: &'a Arc<Root>, start: LibraryPath) -> Self {
-        Self { root, start: Some(start), levels: Vec::new() }
+        Self { root, start: Some(start), levels: Vec::new(), left_out: None }
+    }
+
+    /// Tells this register of the directories that the rules leave out.
+    pub fn noting(self, left_out: &'a LeftOut) -> Self {
+        Self { left_out: Some(left_out), ..self }
     }
 
     fn begin(&mut self, start: LibraryPath) -> Option<Walked> {
@@ -81,6 +88,11 @@ impl Iterator for Walk<'_> {
             match entry.kind {
                 ListedKind::File(stat) => return Some(Walked::File(path, stat)),
                 ListedKind::Unreadable(error) => return Some(Walked::Unreadable(path, error.into())),
+                ListedKind::LeftOut => {
+                    if let Some(left_out) = self.left_out {
+                        left_out.found(path);
+                    }
+                }
                 ListedKind::Directory => {
                     if let Some(unreadable) = self.enter(path) {
                         return Some(unreadable);

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKindMask, ModifyKind, RemoveKind, RenameMode};
 use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::Inbox;
+use super::{Inbox, LeftOut};
 use crate::disk::Root;
 use crate::failpoint::failpoint;
 use crate::model::{FsEvent, IGNORE_FILE, Left, LibraryPath, Origin, Quiet, RenameGroup, Ties};
@@ -68,6 +68,8 @@ pub struct Handler {
     pub inbox: Inbox,
     /// Mounts that do not answer, and are not to be touched.
     pub avoided: Vec<LibraryPath>,
+    /// Directories that the rules leave out.
+    pub left_out: LeftOut,
     /// Told of trouble.
     pub trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
 }
@@ -100,6 +102,15 @@ impl Watcher {
         let config = Config::default().with_event_kinds(mask).with_follow_symlinks(false);
         let watcher = RecommendedWatcher::new(handler, config)?;
         Ok(Self { watcher: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier") })
+    }
+
+    /// Watches these directories, and what is beneath them, no more. Takes time for each that grows with what is
+    /// watched, and blocks.
+    pub fn leave_out(&self, directories: impl IntoIterator<Item = PathBuf>) {
+        for directory in directories {
+            // One that is not watched any more needs nothing.
+            let _ = self.with(|watcher| watcher.unwatch(&directory));
+        }
     }
 
     /// Returns once everything that the kernel told before this call was handled and every directory
@@ -294,6 +305,14 @@ impl Translator {
             let from = event.tracker().and_then(|tracker| self.renames.remove(&tracker));
             self.unmark_if_no_directory(from.as_ref(), absolute);
         }
+        let may_be_directory = match event.kind {
+            EventKind::Create(kind) => kind == CreateKind::Folder,
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => absolute.is_dir(),
+            _ => false,
+        };
+        if may_be_directory {
+            self.handler.left_out.made(here.clone());
+        }
         tracing::trace!(path = %here, "left out by the rules");
     }
 
@@ -308,6 +327,10 @@ impl Translator {
             | EventKind::Remove(_) => NEW_DIRECTORY_WAIT,
             _ => return,
         };
+        if self.handler.left_out.is_any_beneath(&directory) {
+            // It may not be left out any more.
+            self.trouble(WatchTrouble::MoreToWatch);
+        }
         if root.follows_links() {
             // It applies by every link that leads here.
             root.forget_ignore_files(&LibraryPath::root());
@@ -456,6 +479,7 @@ mod tests {
             inbox: Inbox::new(),
             avoided: Vec::new(),
             trouble: Arc::new(|trouble| panic!("{trouble:?}")),
+            left_out: LeftOut::default(),
         };
         Translator::new(handler)
     }

@@ -27,6 +27,9 @@ const AFTER_TROUBLE: Duration = Duration::from_millis(500);
 /// time in vain, up to this.
 const LONGEST_RETRY: Duration = Duration::from_hours(1);
 
+/// Directories that are taken from the watcher each time: about a millisecond for each in a large library.
+const LEFT_OUT_AT_ONCE: usize = 20;
+
 /// Follows the library until `shutdown`, then finishes what is in flight within the grace time.
 pub async fn watch(
     service: Arc<Service>,
@@ -180,6 +183,7 @@ impl Eyes {
         // The old one goes first: both at once would need twice the watches.
         let mut watcher = lock(&self.service.watcher);
         *watcher = None;
+        self.service.left_out.watched_anew();
         *lock(&self.sight) = Signs::default();
         if self.is_to_be_polled() {
             lock(&self.sight).sight = Sight::Polled;
@@ -225,6 +229,7 @@ impl Eyes {
             generation: service.root.generation(),
             inbox: service.inbox.clone(),
             avoided: service.root.silent_places(),
+            left_out: service.left_out.clone(),
             trouble: Arc::new(move |trouble| {
                 let mut signs = lock(&signs);
                 // One of thousands of directories says what all of them would.
@@ -288,6 +293,7 @@ impl Eyes {
             if !present {
                 continue;
             }
+            self.leave_out().await;
             let Signs { sight, open_again, .. } = *lock(&self.sight);
             let were_mounted = std::mem::replace(&mut mounted, mounts(&self.service.root));
             let is_mounted_anew = were_mounted != mounted;
@@ -320,6 +326,21 @@ impl Eyes {
                 self.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
             }
         }
+    }
+
+    /// Takes some of the directories that the rules leave out from the watcher.
+    async fn leave_out(&self) {
+        let directories = self.service.left_out.take(LEFT_OUT_AT_ONCE);
+        if directories.is_empty() {
+            return;
+        }
+        let (watcher, root) = (Arc::clone(&self.service.watcher), Arc::clone(&self.service.root));
+        let leave_out = move || {
+            if let Some(watcher) = lock(&watcher).as_ref() {
+                watcher.leave_out(directories.iter().map(|directory| directory.under(root.path())));
+            }
+        };
+        let _ = tokio::task::spawn_blocking(leave_out).await;
     }
 
     /// What is to be doubted while some of what is mounted beneath the root has to be walked to be followed;
