@@ -276,8 +276,9 @@ impl Translator {
 
     fn is_audio(&self, path: &LibraryPath) -> bool {
         let root = &self.handler.root;
+        let extensions = root.rules().extensions();
         // What has no name of an audio file may have one by a link.
-        root.rules().extensions().matches(path) || !root.other_paths(path).is_empty()
+        extensions.matches(path) || root.other_paths(path).iter().any(|other| extensions.matches(other))
     }
 
     /// Whether nothing of what happens at a path is published, under this path or that of a link.

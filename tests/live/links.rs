@@ -114,3 +114,14 @@ fn what_happens_behind_a_link_is_told_at_every_path_while_it_happens() {
     wait_until_told(&library, &told);
     library.stay_silent(SETTLE * 2);
 }
+
+#[test]
+fn a_directory_that_a_link_leads_to_goes_with_its_files_at_every_path() {
+    let mut library = following();
+    library.write("other/z.mp3", "other");
+    symlink("other", library.path("jazz")).unwrap();
+    library.start();
+    wait_until_told(&library, &[("jazz/z.mp3", "other"), ("other/z.mp3", "other")]);
+    fs::rename(library.path("other"), library.outside("other")).unwrap();
+    wait_until_told(&library, &[]);
+}
