@@ -322,7 +322,14 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             let looks = TaskTracker::new();
             let earlier = recent.begin(&looks, whole_library);
             // New directories are watched from here on, so what the walk does not come by will be told.
-            let _ = tokio::task::spawn_blocking(move || watcher.wait()).await;
+            let root = Arc::clone(&self.root);
+            let prepare = move || {
+                if whole_library {
+                    root.find_links();
+                }
+                watcher.wait();
+            };
+            let _ = tokio::task::spawn_blocking(prepare).await;
             let origin = if whole_library { Origin::Scan } else { Origin::Watch };
             let paths = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
             let (hints, report) = self.walk(paths, origin);
