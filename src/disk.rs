@@ -1,9 +1,10 @@
-//! The library root: what is at a path beneath it, and nothing outside of it.
+//! The library root: what is at a path beneath it, and outside of it only what links lead to that are followed.
 //!
 //! Every look starts at the root's own path, makes sure that the directory there is still the one
-//! that is watched, and goes down name by name without following a link. So no look ever leaves
-//! the library, paths longer than the kernel takes at once are reached, no descriptor is held that
-//! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
+//! that is watched, and goes down name by name without following a link; behind a link that leads out and is
+//! followed, it goes down from where that leads. So no look ever leaves the library by chance, paths longer
+//! than the kernel takes at once are reached, no descriptor is held that would keep a filesystem from being
+//! unmounted, and "there is nothing of this name" is proof.
 
 mod answering;
 mod find_links;
