@@ -252,9 +252,15 @@ impl Root {
             let links = table.links.iter().filter(is_compared).cycle().skip(first);
             links.take(count.min(CHECKED_AT_ONCE)).map(|(link, fate)| (link.clone(), fate.clone())).collect()
         };
+        let mounted = if compared.is_empty() { Vec::new() } else { mountinfo::mount_table().unwrap_or_default() };
+        // A look may wait for a server, or have a disk mounted for it; walks are to do that, and not every second.
+        let may_be_asked = |target: &Path| {
+            mountinfo::mount_of(&mounted, target).is_some_and(|entry| !entry.has_server() && entry.kind != "autofs")
+        };
         compared.into_iter().any(|(link, fate)| match fate {
-            Fate::Directory(target, identity) => identity_of(&target).ok() != Some(identity),
-            _ => link.under(&self.path).metadata().is_ok(),
+            Fate::Directory(target, identity) => may_be_asked(&target) && identity_of(&target).ok() != Some(identity),
+            Fate::Broken(target) => may_be_asked(&target) && link.under(&self.path).metadata().is_ok(),
+            _ => false,
         })
     }
 
