@@ -22,7 +22,9 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::model::{InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Unroutable, WatchMode};
+use crate::model::{
+    FollowSymlinks, InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Unroutable, WatchMode,
+};
 use crate::sink::{BrokerUrl, Reread, Tls};
 
 use arguments::Arguments;
@@ -86,8 +88,8 @@ pub struct Settings {
     pub watch_mode: WatchMode,
     /// Inferred deletes of more than this share of the index are held back.
     pub mass_delete_percent: u8,
-    /// Whether symbolic links to what is inside the library are followed.
-    pub follow_symlinks: bool,
+    /// Which symbolic links are followed.
+    pub follow_symlinks: FollowSymlinks,
     /// Whether the ctime is left out of comparisons.
     pub ignore_ctime: bool,
     /// Whether inode numbers are left out of comparisons.
@@ -272,7 +274,7 @@ impl Settings {
             rebuild_index: flags.rebuild_index,
             root,
             rules: exclusions::rules(&sources, &flags, environment)?,
-            follow_symlinks: given!(follow_symlinks).boolean()?,
+            follow_symlinks: given!(follow_symlinks).follow_symlinks()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             inode_trust: given!(ignore_inode).choice(
                 "a way with inode numbers",
@@ -426,7 +428,7 @@ mod tests {
         assert_eq!(settings.poll_interval, Duration::from_secs(30));
         assert_eq!(settings.watch_mode, WatchMode::Auto);
         assert_eq!(settings.mass_delete_percent, 50);
-        assert!(!settings.ignore_ctime && !settings.follow_symlinks);
+        assert!(!settings.ignore_ctime && settings.follow_symlinks == FollowSymlinks::Never);
         assert_eq!(settings.inode_trust, InodeTrust::Auto);
         assert_eq!(settings.outbox_max_events, 1_000_000);
         assert!(settings.warnings.is_empty());

@@ -1,11 +1,13 @@
-//! The library root: what is at a path beneath it, and nothing outside of it.
+//! The library root: what is at a path beneath it, and outside of it only what links lead to that are followed.
 //!
 //! Every look starts at the root's own path, makes sure that the directory there is still the one
-//! that is watched, and goes down name by name without following a link. So no look ever leaves
-//! the library, paths longer than the kernel takes at once are reached, no descriptor is held that
-//! would keep a filesystem from being unmounted, and "there is nothing of this name" is proof.
+//! that is watched, and goes down name by name without following a link; behind a link that leads out and is
+//! followed, it goes down from where that leads. So no look ever leaves the library by chance, paths longer
+//! than the kernel takes at once are reached, no descriptor is held that would keep a filesystem from being
+//! unmounted, and "there is nothing of this name" is proof.
 
 mod answering;
+mod find_links;
 mod identity;
 mod ignore_files;
 mod links;
@@ -13,6 +15,7 @@ mod listing;
 mod mountinfo;
 mod mounts;
 mod names;
+mod outside;
 mod stat;
 
 use std::fs::File;
@@ -25,18 +28,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use crate::model::{FileStat, InodeTrust, LibraryPath, MountId, Rules};
+use crate::model::{FileStat, FollowSymlinks, InodeTrust, LibraryPath, MountId, Rules};
 
 pub use answering::{ASK_MOUNT, ask_mount};
 pub use identity::Identity;
 pub use listing::{Listed, ListedKind};
 pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
+pub use outside::{LinkTarget, LinkUnknown};
 
 use answering::Answering;
 use ignore_files::IgnoreFiles;
 use links::Links;
 use names::ExactNames;
+use outside::{Lead, LinksOut, is_unknown_link};
 use stat::RawStat;
 
 /// Bytes of directory entries read at once.
@@ -110,14 +115,30 @@ pub struct Root {
     path: PathBuf,
     identity: RwLock<Identity>,
     generation: AtomicU64,
-    /// Those that are followed, where any are.
+    /// Those to what is inside the library, where they are followed.
     links: Option<Links>,
+    /// Those that lead out of the library, where they are followed too.
+    links_out: Option<LinksOut>,
     mounts: Arc<Mounts>,
     exact_names: ExactNames,
     answering: Answering,
     /// Which paths are published.
     rules: Rules,
     ignore_files: IgnoreFiles,
+}
+
+/// Where something really is, as long as no link is on the way.
+#[derive(Clone, Copy, Debug)]
+struct At<'a> {
+    /// The directory outside of the library that the path begins at; `None` for the root.
+    outside: Option<&'a Path>,
+    path: &'a LibraryPath,
+}
+
+impl<'a> From<&'a LibraryPath> for At<'a> {
+    fn from(path: &'a LibraryPath) -> Self {
+        Self { outside: None, path }
+    }
 }
 
 /// Which spellings of a name count.
@@ -142,6 +163,7 @@ impl Root {
             identity: RwLock::new(Identity::of(&open_directory_at(path)?)?),
             generation: AtomicU64::new(0),
             links: None,
+            links_out: None,
             mounts: Arc::new(Mounts::new(path)?),
             exact_names: ExactNames::default(),
             answering: Answering::default(),
@@ -169,11 +191,12 @@ impl Root {
         &self.mounts
     }
 
-    /// Follows symbolic links to what is inside the library: once on the way to a path, and never to a
-    /// directory that holds the link.
+    /// Follows these symbolic links: those to what is inside the library once on the way to a path, and never to
+    /// a directory that holds the link; and those that lead out as [`Root::find_links`] finds them.
     #[must_use]
-    pub fn following_links(self) -> Self {
-        Self { links: Some(Links::default()), ..self }
+    pub fn following_links(self, which: FollowSymlinks) -> Self {
+        let links = (which != FollowSymlinks::Never).then(Links::default);
+        Self { links, links_out: (which == FollowSymlinks::All).then(LinksOut::default), ..self }
     }
 
     /// Obeys these rules, and the files `.ignore-music` in the library.
@@ -220,9 +243,12 @@ impl Root {
 
     /// Finds out which mounts are where, before anything is said of files that are not at their places.
     pub fn identify_mounts(&self) {
-        for entry in mounts_beneath(&self.path).unwrap_or_default() {
-            let is_answered = |place| self.answering.check(&place).is_ok();
-            if LibraryPath::beneath(&self.path, &entry.point).is_some_and(is_answered)
+        let is_answered = |entry: &MountEntry| match LibraryPath::beneath(&self.path, &entry.point) {
+            Some(place) => self.answering.check(&place).is_ok(),
+            None => !entry.has_server(),
+        };
+        for entry in self.mount_entries().into_iter().chain(self.known_outside()) {
+            if is_answered(&entry)
                 && let Ok(directory) = open_directory_at(&entry.point)
                 && let Ok(found) = RawStat::of(&directory)
             {
@@ -293,7 +319,7 @@ impl Root {
         Ok(identity)
     }
 
-    /// Where `path` really is, where a link that is followed is on the way to it.
+    /// Where `path` really is, where a link to what is inside the library is on the way to it, and followed.
     fn behind_link(&self, path: &LibraryPath) -> io::Result<Option<LibraryPath>> {
         self.links.as_ref().map_or(Ok(None), |links| links.resolve(&self.path, path))
     }
@@ -307,11 +333,23 @@ impl Root {
         if Identity::of(&root)? == self.identity() { Ok(root) } else { Err(io::Error::other(RootReplaced)) }
     }
 
-    /// The directory at `path`, or how far down there are directories.
-    fn descend(&self, path: &LibraryPath) -> io::Result<Result<OwnedFd, OwnedFd>> {
-        self.answering.check(path)?;
+    /// The directory that is there, or how far down there are directories.
+    fn descend(&self, at: At<'_>) -> io::Result<Result<OwnedFd, OwnedFd>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut directory = self.open_checked()?;
+        let mut directory = match at.outside {
+            None => {
+                self.answering.check(at.path)?;
+                self.open_checked()?
+            }
+            Some(target) => {
+                self.open_checked()?;
+                match outside::open_nearest(target)? {
+                    Ok(directory) => directory,
+                    nearest => return Ok(nearest),
+                }
+            }
+        };
+        let path = at.path;
         if path.is_root() {
             return Ok(Ok(directory));
         }
@@ -333,45 +371,59 @@ impl Root {
 
     /// What is at `path`, also by a link that is followed, whatever the rules say.
     fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
-        let entry = self.real_entry(path)?;
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.entry_outside(&real),
+            Some(Lead::PassedOver) => return Ok(Entry::Excluded),
+            None => {}
+        }
+        let entry = self.real_entry(path.into())?;
         if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
             return Ok(entry);
         }
         if !self.follows_links() {
             return Ok(if links::lead_to(&self.path, path) { Entry::Excluded } else { entry });
         }
-        if let Some(real) = self.behind_link(path)?
-            && let found @ (Entry::File(_) | Entry::Directory) = self.real_entry(&real)?
-        {
-            return Ok(found);
+        if let Some(real) = self.behind_link(path)? {
+            let found = self.real_entry((&real).into())?;
+            return Ok(if matches!(found, Entry::File(_) | Entry::Directory) { found } else { entry });
         }
-        Ok(entry)
+        match &self.links_out {
+            None if links::lead_out(&self.path, path) => Ok(Entry::Excluded),
+            Some(_) if links::lead_to(&self.path, path) => Err(io::Error::other(LinkUnknown)),
+            _ => Ok(entry),
+        }
     }
 
-    fn real_entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-        let Some(parent) = path.parent() else { return Ok(Entry::Directory) };
-        self.entry_in(self.descend(&parent)?.as_ref(), path, Spelling::Exact)
+    fn real_entry(&self, at: At<'_>) -> io::Result<Entry> {
+        match at.path.parent() {
+            Some(parent) => self.entry_in(self.descend(At { path: &parent, ..at })?.as_ref(), at, Spelling::Exact),
+            None if at.outside.is_none() => Ok(Entry::Directory),
+            None => match self.descend(at)? {
+                Ok(_) => Ok(Entry::Directory),
+                Err(nearest) => self.missing(&nearest),
+            },
+        }
+    }
+
+    /// That nothing is there, where this is the nearest directory.
+    fn missing(&self, nearest: &OwnedFd) -> io::Result<Entry> {
+        let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
+        Ok(Entry::Missing { nearest_mount: present.id })
     }
 
     /// What is at a path, whose directory is open, or the nearest directory above it that there is.
-    fn entry_in(
-        &self,
-        directory: Result<&OwnedFd, &OwnedFd>,
-        path: &LibraryPath,
-        spelling: Spelling,
-    ) -> io::Result<Entry> {
-        self.answering.check(path)?;
-        let missing = |nearest: &OwnedFd| {
-            let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
-            Ok(Entry::Missing { nearest_mount: present.id })
-        };
+    fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, at: At<'_>, spelling: Spelling) -> io::Result<Entry> {
+        let path = at.path;
+        if at.outside.is_none() {
+            self.answering.check(path)?;
+        }
         let directory = match directory {
             Ok(directory) => directory,
-            Err(nearest) => return missing(nearest),
+            Err(nearest) => return self.missing(nearest),
         };
         let found = match RawStat::at(directory, path.name()) {
             Ok(found) => found,
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return missing(directory),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return self.missing(directory),
             Err(error) => return Err(error),
         };
         let present = self.mounts.of(&found, directory.as_fd(), Some(path.name()))?;
@@ -380,8 +432,8 @@ impl Root {
             FileType::Directory => Entry::Directory,
             _ => return Ok(Entry::Other),
         };
-        if spelling == Spelling::Exact && !self.is_exact(directory, path, present.may_normalise)? {
-            return missing(directory);
+        if spelling == Spelling::Exact && !self.is_exact(directory, at, present.may_normalise)? {
+            return self.missing(directory);
         }
         Ok(entry)
     }
@@ -390,7 +442,8 @@ impl Root {
     ///
     /// Where the last directory distinguishes case, the ones above it are taken to do so too:
     /// whether a directory does is inherited from the one that it was made in.
-    fn is_exact(&self, directory: &OwnedFd, path: &LibraryPath, may_normalise: bool) -> io::Result<bool> {
+    fn is_exact(&self, directory: &OwnedFd, at: At<'_>, may_normalise: bool) -> io::Result<bool> {
+        let path = at.path;
         // A name on the way may have been found in another normal form, whatever the last one is.
         let is_way_doubtful = may_normalise && !path.as_bytes().is_ascii();
         if !is_way_doubtful && !names::may_be_folded(directory, path.name(), may_normalise)? {
@@ -402,7 +455,7 @@ impl Root {
         let mut way = path.parent();
         while let Some(directory) = way.filter(|directory| !directory.is_root()) {
             let above = directory.parent().unwrap_or_else(LibraryPath::root);
-            let Ok(opened) = self.descend(&above)? else { return Ok(false) };
+            let Ok(opened) = self.descend(At { path: &above, ..at })? else { return Ok(false) };
             if !self.exact_names.lists(&opened, directory.name())? {
                 return Ok(false);
             }
@@ -411,14 +464,24 @@ impl Root {
         Ok(true)
     }
 
-    fn open_real(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
+    fn open_real(&self, at: At<'_>) -> io::Result<Option<(File, FileStat)>> {
+        let path = at.path;
         let Some(parent) = path.parent() else { return Ok(None) };
-        self.answering.check(path)?;
+        let base = match at.outside {
+            None => {
+                self.answering.check(path)?;
+                self.open_unchecked()?
+            }
+            Some(target) => match outside::open_nearest(target)? {
+                Ok(base) => base,
+                Err(_) => return Ok(None),
+            },
+        };
         // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = openat2(self.open_unchecked()?, path.as_bytes(), flags, Mode::empty(), WITHIN).or_else(|_| {
+        let opened = openat2(&base, path.as_bytes(), flags, Mode::empty(), WITHIN).or_else(|_| {
             // Where the path is too long for that, or to tell more of why not.
-            let directory = self.open_directory(&parent)?.ok_or(io::ErrorKind::NotFound)?;
+            let directory = self.open_directory(At { path: &parent, ..at })?.ok_or(io::ErrorKind::NotFound)?;
             Ok::<_, io::Error>(rustix::fs::openat(&directory, path.name(), flags, Mode::empty())?)
         });
         let file = match opened {
@@ -437,8 +500,21 @@ impl Root {
         Ok(Some((File::from(file), stat)))
     }
 
-    fn open_directory(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
-        Ok(self.descend(path)?.ok())
+    fn open_directory(&self, at: At<'_>) -> io::Result<Option<OwnedFd>> {
+        Ok(self.descend(at)?.ok())
+    }
+
+    /// The directory at `path`, also by a link that is followed.
+    fn open_directory_by_links(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.open_directory(real.at()),
+            Some(Lead::PassedOver) => return Ok(None),
+            None => {}
+        }
+        match self.open_directory(path.into())? {
+            None => self.behind_link(path)?.map_or(Ok(None), |real| self.open_directory((&real).into())),
+            opened => Ok(opened),
+        }
     }
 }
 
@@ -451,7 +527,11 @@ impl Disk for Root {
     type File = File;
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-        self.ruled(path, self.entry_by_links(path))
+        let found = self.ruled(path, self.entry_by_links(path));
+        if found.as_ref().is_err_and(is_unknown_link) {
+            self.links_changed();
+        }
+        found
     }
 
     fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
@@ -460,18 +540,23 @@ impl Disk for Root {
             let Some(parent) = path.parent().filter(|_| !self.follows_links()) else { return self.entry(path) };
             let directory = match opened.take() {
                 Some((at, directory)) if at == parent => directory,
-                _ => self.descend(&parent)?,
+                _ => self.descend((&parent).into())?,
             };
             let (_, directory) = opened.insert((parent, directory));
-            self.ruled(path, self.entry_in(directory.as_ref(), path, Spelling::Any))
+            self.ruled(path, self.entry_in(directory.as_ref(), path.into(), Spelling::Any))
         };
         paths.iter().map(|path| entry(path)).collect()
     }
 
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
-        match self.open_real(path)? {
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.open_real(real.at()),
+            Some(Lead::PassedOver) => return Ok(None),
+            None => {}
+        }
+        match self.open_real(path.into())? {
             None => match self.behind_link(path)? {
-                Some(real) => self.open_real(&real),
+                Some(real) => self.open_real((&real).into()),
                 None => Ok(None),
             },
             opened => Ok(opened),
@@ -484,10 +569,16 @@ impl Disk for Root {
     }
 
     fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool> {
-        let Some(parent) = path.parent() else { return Ok(false) };
-        let Some(directory) = self.open_directory(&parent)? else { return Ok(false) };
-        let found = RawStat::at(&directory, path.name())?;
-        // What is found behind a link has another name.
+        let lead = self.lead(path)?;
+        let at = match &lead {
+            Some(Lead::To(real)) => real.at(),
+            Some(Lead::PassedOver) => return Ok(false),
+            None => path.into(),
+        };
+        let Some(parent) = at.path.parent() else { return Ok(false) };
+        let Some(directory) = self.open_directory(At { path: &parent, ..at })? else { return Ok(false) };
+        let found = RawStat::at(&directory, at.path.name())?;
+        // What is found behind a link inside the library has another name.
         Ok(found.kind == FileType::RegularFile && found.links == 1)
     }
 
@@ -496,7 +587,11 @@ impl Disk for Root {
     }
 
     fn is_elsewhere(&self, mount: MountId, path: &LibraryPath) -> bool {
-        self.mounts.is_elsewhere(mount, path)
+        match self.lead(path) {
+            Ok(Some(Lead::To(real))) => self.mounts.is_elsewhere(mount, &real.absolute()),
+            Ok(_) => self.mounts.is_elsewhere(mount, path),
+            Err(_) => false,
+        }
     }
 
     fn inodes_do_not_last(&self, mount: MountId) {

@@ -132,7 +132,7 @@ impl Service {
             .and_then(|root| root.trusting_inodes(settings.inode_trust))
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let root = root.with_rules(settings.rules.clone());
-        let root = Arc::new(if settings.follow_symlinks { root.following_links() } else { root });
+        let root = Arc::new(root.following_links(settings.follow_symlinks));
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
         let file = settings.store_file();
         let relocated = relocate_store(&settings, &file, &encoder)?;

@@ -118,7 +118,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("EXCLUDE", &[b"[z-a]", b"*.wav,{a", b"#recycle", b"\xff"]),
     ("EXCLUDE_DEFAULTS", &[b"some"]),
     ("EXCLUDE_FILE", &[b"nowhere", b"library", b"patterns", b"not-utf-8"]),
-    ("FOLLOW_SYMLINKS", &[b"inside"]),
+    ("FOLLOW_SYMLINKS", &[b"outside", b"2"]),
     ("IGNORE_CTIME", &[b"2"]),
     ("IGNORE_INODE", &[b"2"]),
     ("INSTANCE_ID", &[b"two words", b"0123456789012345678901234567890123456789012345678901234567890123x"]),

@@ -185,12 +185,14 @@ pub(super) struct Flags {
     )]
     pub(super) exclude_defaults: OsString,
 
-    /// Whether to follow symbolic links to files and directories inside the library.
+    /// Which symbolic links to follow: never (or false), inside (or true) or all.
     ///
-    /// What they lead to is then told at the link's path too. A link behind another link, out of the
-    /// library, or to a directory that holds it is never followed.
+    /// What they lead to is then told at the link's path too. inside follows links to files and directories
+    /// of the library, but none that is behind another link. all also follows links that lead out of the
+    /// library, for libraries made of links: each place outside once, by the first of the links to it. A
+    /// link to a directory that holds it is never followed.
     #[arg(
-        long, global = true, env = "FOLLOW_SYMLINKS", value_name = "BOOL", default_value = "false",
+        long, global = true, env = "FOLLOW_SYMLINKS", value_name = "WHICH", default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
     )]
     pub(super) follow_symlinks: OsString,

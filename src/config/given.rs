@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::SettingsError;
+use crate::model::FollowSymlinks;
 
 /// A value with the name of what gave it, so that an error can say which to mend.
 #[derive(Clone)]
@@ -74,6 +75,18 @@ impl Given {
             "true" | "yes" | "on" | "1" => Ok(true),
             "false" | "no" | "off" | "0" => Ok(false),
             _ => Err(self.is_not("yes or no", "true or false")),
+        }
+    }
+
+    /// Which symbolic links are followed: yes is those inside the library.
+    pub(super) fn follow_symlinks(&self) -> Result<FollowSymlinks, SettingsError> {
+        match self.boolean() {
+            Ok(true) => Ok(FollowSymlinks::Inside),
+            Ok(false) => Ok(FollowSymlinks::Never),
+            Err(_) => self.choice(
+                "a way with symbolic links",
+                &[("never", FollowSymlinks::Never), ("inside", FollowSymlinks::Inside), ("all", FollowSymlinks::All)],
+            ),
         }
     }
 

@@ -63,7 +63,9 @@ impl Batch {
         while let Some(file) = self.on_their_way.pop() {
             let has_left = |look: &mut BatchedLook| look.displaced.is_some_and(|displaced| displaced.same_file(&file));
             let dependent: Vec<BatchedLook> = self.confirmed.extract_if(.., has_left).collect();
-            dependent.into_iter().for_each(|look| self.withdraw(look, Doubt::OldFileNotCommitted));
+            for look in dependent {
+                self.withdraw(look, Doubt::OldFileNotCommitted);
+            }
         }
         self
     }
@@ -92,7 +94,9 @@ impl Batch {
             !instead.ties.left_in.iter().all(|group| here.are_all_of(group))
         };
         let waiting: Vec<BatchedLook> = self.confirmed.extract_if(.., may_be_found).collect();
-        waiting.into_iter().for_each(|look| self.withdraw(look, Doubt::OldFileNotFound));
+        for look in waiting {
+            self.withdraw(look, Doubt::OldFileNotFound);
+        }
         self
     }
 

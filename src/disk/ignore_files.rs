@@ -95,7 +95,7 @@ impl Remembered {
 }
 
 impl IgnoreFiles {
-    fn get(&self, directory: &LibraryPath) -> Option<Judged> {
+    pub(super) fn get(&self, directory: &LibraryPath) -> Option<Judged> {
         self.read().directories.get(directory).cloned()
     }
 
@@ -190,13 +190,8 @@ impl Root {
         let judged = match self.judged_from_above(directory)? {
             Judged::Excluded => Judged::Excluded,
             Judged::Included(above) => {
-                let text = match self.open_directory(directory)? {
-                    Some(opened) => ignore_file_in(opened.as_fd())?,
-                    None => match self.behind_link(directory)?.map(|real| self.open_directory(&real)).transpose()? {
-                        Some(Some(opened)) => ignore_file_in(opened.as_fd())?,
-                        _ => None,
-                    },
-                };
+                let opened = self.open_directory_by_links(directory)?;
+                let text = opened.map(|opened| ignore_file_in(opened.as_fd())).transpose()?.flatten();
                 Judged::Included(self.with_file(directory, text, above, None))
             }
         };
@@ -216,7 +211,7 @@ impl Root {
     }
 
     /// The nearest ignore file of a directory whose own has this text; the one that is `known` where that is it.
-    fn with_file(
+    pub(super) fn with_file(
         &self,
         directory: &LibraryPath,
         text: Option<Vec<u8>>,
@@ -241,7 +236,7 @@ impl Root {
 }
 
 /// The text of the ignore file in a directory; a link or anything else that is no regular file is none.
-fn ignore_file_in(directory: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn ignore_file_in(directory: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = match rustix::fs::openat(directory, IGNORE_FILE, flags, Mode::empty()) {
         Ok(opened) => opened,

@@ -1,19 +1,22 @@
 //! Symbolic links, where they are to be followed.
 //!
-//! On the way to a path one link is followed, and only to what is inside the library. A link that is
-//! come by behind another one, that leads out, or that leads to a directory which holds it, is a name
+//! On the way to a path one link is followed, and only to what is inside the library; `outside.rs` has those
+//! that lead out. A link that is come by behind another one, that leads out, or that leads to a directory which holds it, is a name
 //! and nothing more. So every file has a finite number of paths, whatever leads to whatever, and what
 //! a path is does not depend on how it was come by.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
 use crate::model::LibraryPath;
+
+/// Links on one way that the kernel follows; more are a circle.
+const MOST_LINKS: usize = 40;
 
 /// The links that were followed so far: each as where it leads and where it is.
 #[derive(Debug, Default)]
@@ -90,8 +93,36 @@ pub(super) fn lead_to(root: &Path, path: &LibraryPath) -> bool {
     })
 }
 
+/// Whether the first link at `path` or on the way to it leads out of the library, as far as can be told.
+pub(super) fn lead_out(root: &Path, path: &LibraryPath) -> bool {
+    let mut way = LibraryPath::root();
+    let link = path.names().find_map(|name| {
+        way = way.join(name);
+        let link = way.under(root);
+        link.symlink_metadata().is_ok_and(|found| found.is_symlink()).then_some(link)
+    });
+    let (Some(link), Ok(root)) = (link, root.canonicalize()) else { return false };
+    match link.canonicalize() {
+        Ok(target) => !target.starts_with(&root),
+        Err(error) => is_absence(&error) && nearest_target(&link).is_some_and(|target| !target.starts_with(&root)),
+    }
+}
+
+/// Where a link that leads nowhere would lead: what there is of the way is canonical.
+pub(super) fn nearest_target(link: &Path) -> Option<PathBuf> {
+    let mut target = link.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        let Ok(next) = target.read_link() else {
+            let (above, canonical) = target.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)))?;
+            return Some(canonical.join(target.strip_prefix(above).ok()?));
+        };
+        target = target.parent()?.join(next);
+    }
+    None
+}
+
 /// Whether an error proves that a name leads nowhere. A circle of links does.
-fn is_absence(error: &io::Error) -> bool {
+pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 

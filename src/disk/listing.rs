@@ -10,8 +10,9 @@ use rustix::io::Errno;
 
 use super::ignore_files::Judged;
 use super::mounts::Present;
+use super::outside::{Lead, is_unknown_link};
 use super::stat::{KernelMount, RawStat};
-use super::{Disk, Entry, LISTING_BUFFER, Root};
+use super::{At, Entry, LISTING_BUFFER, Root};
 use crate::model::{FileStat, IGNORE_FILE, LibraryPath};
 
 /// One entry of a directory, as far as a walk cares.
@@ -41,9 +42,14 @@ impl Root {
     /// in byte order of their paths, so a directory sorts as `name/`. `None` where there is no directory of
     /// this name. The directory's `.ignore-music` is read as it is now.
     pub fn list(&self, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
-        match self.list_real(directory, directory, self.follows_links())? {
+        match self.lead(directory)? {
+            Some(Lead::To(real)) => return self.list_real(real.at(), directory, true),
+            Some(Lead::PassedOver) => return Ok(None),
+            None => {}
+        }
+        match self.list_real(directory.into(), directory, self.follows_links())? {
             None => match self.behind_link(directory)? {
-                Some(real) => self.list_real(&real, directory, false),
+                Some(real) => self.list_real((&real).into(), directory, false),
                 None => Ok(None),
             },
             listed => Ok(listed),
@@ -67,7 +73,7 @@ impl Root {
     }
 
     /// The entries of what is really at `real`, under the rules for `directory`.
-    fn list_real(&self, real: &LibraryPath, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
+    fn list_real(&self, real: At<'_>, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
         let Some(path_only) = self.open_directory(real)? else { return Ok(None) };
         let wanted = self.rules.extensions();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -153,7 +159,12 @@ impl Root {
     }
 
     fn linked_kind(&self, link: &LibraryPath) -> Option<ListedKind> {
-        match self.entry(link) {
+        let found = self.entry_by_links(link);
+        if found.as_ref().is_err_and(is_unknown_link) {
+            self.links_changed();
+            return None;
+        }
+        match self.ruled(link, found) {
             Ok(Entry::Directory) => Some(ListedKind::Directory),
             Ok(Entry::File(stat)) => Some(ListedKind::File(stat)),
             Ok(_) => None,

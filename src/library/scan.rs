@@ -326,7 +326,14 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             let looks = TaskTracker::new();
             let earlier = recent.begin(&looks, whole_library);
             // New directories are watched from here on, so what the walk does not come by will be told.
-            let _ = tokio::task::spawn_blocking(move || watcher.wait()).await;
+            let root = Arc::clone(&self.root);
+            let prepare = move || {
+                if whole_library {
+                    root.find_links();
+                }
+                watcher.wait();
+            };
+            let _ = tokio::task::spawn_blocking(prepare).await;
             let origin = if whole_library { Origin::Scan } else { Origin::Watch };
             let paths = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
             let (hints, report) = self.walk(paths, origin);
@@ -334,7 +341,9 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
             // A file that it finds may be that of a path at which it finds another file or none.
             let own_group = inbox.renames().begin_walk();
             let mut ties = Ties { of_walk: true, ..Ties::default() };
-            subtrees.iter_mut().for_each(|subtree| ties.append(&mut subtree.ties));
+            for subtree in &mut subtrees {
+                ties.append(&mut subtree.ties);
+            }
             ties.left_in.push(own_group.clone());
             let join = |hint: &mut FsEvent| {
                 hint.ties.member_of.extend(ties.member_of.iter().map(|member| member.group().join()));

@@ -111,6 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::FollowSymlinks;
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
@@ -132,6 +133,68 @@ mod tests {
             let root = Arc::new(Root::open(folder.path()).unwrap());
             let walk = Walk::new(&root, LibraryPath::root()).map(|found| found.path().clone());
             prop_assert_eq!(walk.collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    /// Directories inside and outside of a library, each with one file.
+    const DIRECTORIES: [&str; 7] =
+        ["library/a", "library/a/b", "library/c", "outside/d", "outside/d/e", "outside/d/e/f", "outside/g"];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+        /// Whatever leads to whatever: a walk ends, every file outside has one path at most, the links of the
+        /// library are followed, and looks agree with walks.
+        #[test]
+        fn every_file_that_links_lead_to_outside_has_one_path(
+            links in prop::collection::btree_map((0..DIRECTORIES.len(), "[lm]"), 0..DIRECTORIES.len() + 5, 0..9),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let base = folder.path().canonicalize().unwrap();
+            for directory in DIRECTORIES {
+                fs::create_dir_all(base.join(directory)).unwrap();
+                fs::write(base.join(directory).join("x.mp3"), b"").unwrap();
+            }
+            let others = ["library", "outside", "", "nothing", "outside/g/x.mp3"];
+            let target = |to: usize| base.join(DIRECTORIES.iter().chain(&others).nth(to).unwrap());
+            for ((at, name), &to) in &links {
+                let extension = if to == DIRECTORIES.len() + 4 { ".mp3" } else { "" };
+                let link = base.join(DIRECTORIES[*at]).join(format!("{name}{extension}"));
+                std::os::unix::fs::symlink(target(to), link).unwrap();
+            }
+            let root = Root::open(&base.join("library")).unwrap().following_links(FollowSymlinks::All);
+            root.find_links();
+            let root = Arc::new(root);
+            let mut outside = BTreeSet::new();
+            let mut last = None;
+            for found in Walk::new(&root, LibraryPath::root()) {
+                let path = found.path().clone();
+                prop_assert!(matches!(found, Walked::File(..)), "{found:?}");
+                prop_assert!(matches!(root.entry(&path).unwrap(), Entry::File(_)), "{path}");
+                prop_assert!(root.open(&path).unwrap().is_some(), "{path}");
+                prop_assert!(last.is_none_or(|last| last < path), "{path} is out of order");
+                let real = path.under(root.path()).canonicalize().unwrap();
+                if !real.starts_with(root.path()) {
+                    prop_assert_eq!(root.by_links(&real).map(|(path, _)| path), Some(path.clone()));
+                    prop_assert!(outside.insert(real), "{path} is there twice");
+                }
+                last = Some(path);
+            }
+            let followed: Vec<_> = links
+                .iter()
+                .filter(|((at, _), _)| DIRECTORIES[*at].starts_with("library"))
+                .map(|(_, to)| target(*to))
+                .filter(|target| target.starts_with(base.join("outside")))
+                .collect();
+            for directory in DIRECTORIES {
+                let file = base.join(directory).join("x.mp3");
+                let is_followed = followed.iter().any(|target| file.starts_with(target));
+                prop_assert!(!is_followed || outside.contains(&file), "{file:?} is not there");
+            }
+            let found_before = root.links_version();
+            root.find_links();
+            prop_assert_eq!(root.links_version(), found_before);
+            prop_assert!(!root.have_links_changed());
         }
     }
 

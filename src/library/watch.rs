@@ -12,7 +12,7 @@ use notify::event::{AccessKind, AccessMode, CreateKind, EventKindMask, ModifyKin
 use notify::{Config, ErrorKind, Event, EventHandler, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::{Inbox, LeftOut};
-use crate::disk::Root;
+use crate::disk::{LinkTarget, Root};
 use crate::failpoint::failpoint;
 use crate::model::{FsEvent, IGNORE_FILE, Left, LibraryPath, Origin, Quiet, RenameGroup, Ties};
 
@@ -33,8 +33,18 @@ const RENAMES_REMEMBERED: usize = 4096;
 /// A running watcher. It ends when it is dropped.
 pub struct Watcher {
     /// `None` only while it is dropped.
-    watcher: Mutex<Option<RecommendedWatcher>>,
+    inner: Mutex<Option<RecommendedWatcher>>,
     barrier: PathBuf,
+    /// Where links that lead out of the library are watched.
+    links: Option<Mutex<WatchedLinks>>,
+}
+
+/// What is watched outside of the library because links lead there.
+struct WatchedLinks {
+    root: Arc<Root>,
+    trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
+    version: Option<u64>,
+    targets: HashMap<PathBuf, LinkTarget>,
 }
 
 /// What may go wrong with watching, in words for people.
@@ -80,15 +90,49 @@ impl Watcher {
     /// reached, that is trouble and no error: what could be watched is.
     pub fn start(handler: Handler) -> Result<Self, WatchError> {
         let (root, trouble) = (handler.root.path().to_path_buf(), Arc::clone(&handler.trouble));
+        let links = handler.root.follows_links_out().then(|| {
+            let (root, trouble) = (Arc::clone(&handler.root), Arc::clone(&handler.trouble));
+            Mutex::new(WatchedLinks { root, trouble, version: None, targets: HashMap::new() })
+        });
         let avoided: Vec<PathBuf> = handler.avoided.iter().map(|place| place.under(&root)).collect();
         let mut translator = Translator::new(handler);
-        let watcher = Self::listen(&root, move |event| translator.handle(event))?;
+        let mut watcher = Self::listen(&root, move |event| translator.handle(event))?;
+        watcher.links = links;
         match watcher.with(|watcher| watch_around(watcher, &root, &avoided)) {
             Ok(()) => {}
             Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => trouble(WatchTrouble::OutOfWatches),
             Err(error) => return Err(error.into()),
         }
+        watcher.watch_links();
         Ok(watcher)
+    }
+
+    /// Watches what links lead to, out of the library, as they were found last.
+    fn watch_links(&self) {
+        let Some(links) = &self.links else { return };
+        let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = links.root.links_version();
+        if links.version.replace(version) == Some(version) {
+            return;
+        }
+        let targets = links.root.link_targets();
+        let before = std::mem::replace(&mut links.targets, targets);
+        let is_same = |(path, target): &(&PathBuf, &LinkTarget)| links.targets.get(*path) == Some(*target);
+        for (path, _) in before.iter().filter(|watched| !is_same(watched)) {
+            // One that is gone is not watched any more.
+            let _ = self.with(|watcher| watcher.unwatch(path));
+        }
+        for (path, target) in links.targets.iter().filter(|(path, target)| before.get(*path) != Some(*target)) {
+            let mode = if target.is_recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+            match self.with(|watcher| watcher.watch(path, mode)) {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
+                    (links.trouble)(WatchTrouble::OutOfWatches);
+                }
+                Err(error) if is_absence(&error) => links.root.links_changed(),
+                Err(error) => (links.trouble)(WatchTrouble::Other(error.to_string())),
+            }
+        }
     }
 
     fn listen(root: &Path, handler: impl EventHandler) -> Result<Self, WatchError> {
@@ -101,7 +145,7 @@ impl Watcher {
             | EventKindMask::ACCESS_CLOSE;
         let config = Config::default().with_event_kinds(mask).with_follow_symlinks(false);
         let watcher = RecommendedWatcher::new(handler, config)?;
-        Ok(Self { watcher: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier") })
+        Ok(Self { inner: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier"), links: None })
     }
 
     /// Watches these directories, and what is beneath them, no more. Takes time for each that grows with what is
@@ -120,6 +164,7 @@ impl Watcher {
     /// there. It answers before it tells us what it read, so that takes a second round trip: asking it
     /// to forget a path that it never knew.
     pub fn barrier(&self) -> bool {
+        self.watch_links();
         let round_trip = |watcher: &mut RecommendedWatcher| {
             watcher.update_paths(Vec::new()).map_err(|error| error.source)?;
             watcher.unwatch(&self.barrier)
@@ -131,7 +176,7 @@ impl Watcher {
     }
 
     fn with<T>(&self, ask: impl FnOnce(&mut RecommendedWatcher) -> notify::Result<T>) -> notify::Result<T> {
-        match self.watcher.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        match self.inner.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(watcher) => ask(watcher),
             None => Err(notify::Error::new(ErrorKind::WatchNotFound)),
         }
@@ -142,9 +187,18 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         // One whose thread is gone would panic when it is dropped. What it leaks then is a channel.
         if !self.barrier() {
-            let watcher = self.watcher.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+            let watcher = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).take();
             std::mem::forget(watcher);
         }
+    }
+}
+
+/// Whether there is nothing to watch.
+fn is_absence(error: &notify::Error) -> bool {
+    match &error.kind {
+        ErrorKind::PathNotFound => true,
+        ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 
@@ -203,16 +257,14 @@ impl Translator {
 
     fn fail(&mut self, error: &notify::Error) {
         let root = &self.handler.root;
-        let is_left_out =
-            |path: &PathBuf| LibraryPath::beneath(root.path(), path).is_some_and(|path| root.is_left_out(&path));
+        let is_left_out = |path: &PathBuf| self.place_of(path).is_some_and(|(path, _)| root.is_left_out(&path));
         match &error.kind {
             // Nobody misses what happens there. Errors are rare enough to ask the disk.
             ErrorKind::Io(_) if !error.paths.is_empty() && error.paths.iter().all(is_left_out) => {}
             ErrorKind::MaxFilesWatch => self.trouble(WatchTrouble::OutOfWatches),
             ErrorKind::Io(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                let refused =
-                    error.paths.iter().filter_map(|path| LibraryPath::beneath(self.handler.root.path(), path));
-                for path in refused {
+                let refused: Vec<_> = error.paths.iter().filter_map(|path| self.place_of(path)).collect();
+                for (path, _) in refused {
                     self.mark(path.clone(), NEW_DIRECTORY_WAIT);
                     self.refused.insert(path);
                 }
@@ -237,12 +289,17 @@ impl Translator {
 
     fn translate(&mut self, event: &Event) {
         let Some(path) = event.paths.first() else { return };
-        let Some(here) = LibraryPath::beneath(self.handler.root.path(), path) else { return };
+        let Some((here, is_target)) = self.place_of(path) else { return };
         tracing::trace!(path = %here, kind = ?event.kind, rename = event.tracker(), "the kernel tells");
         if here.name() == IGNORE_FILE {
             self.rules_may_have_changed(&here, event.kind);
         }
         if self.is_left_out(&here) {
+            self.left_out(&here, path, event);
+            return;
+        }
+        if self.handler.root.follows_links_out() && !is_target && self.is_new_link(&here, path, event.kind) {
+            // Where it leads, and whether it is followed, is found out before everything is walked.
             self.left_out(&here, path, event);
             return;
         }
@@ -277,6 +334,29 @@ impl Translator {
         }
     }
 
+    /// The path in the library of what is at an absolute path, and whether a link leads to just that.
+    fn place_of(&self, path: &Path) -> Option<(LibraryPath, bool)> {
+        let root = &self.handler.root;
+        LibraryPath::beneath(root.path(), path).map(|here| (here, false)).or_else(|| root.by_links(path))
+    }
+
+    /// Whether a link came to be here; notes it, and also if one that is known went away.
+    fn is_new_link(&self, here: &LibraryPath, path: &Path, kind: EventKind) -> bool {
+        let root = &self.handler.root;
+        let is_new = match kind {
+            EventKind::Create(CreateKind::Folder) => return false,
+            EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                path.symlink_metadata().is_ok_and(|found| found.is_symlink())
+            }
+            EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => false,
+            _ => return false,
+        };
+        if is_new || root.has_link_at_or_beneath(here) {
+            root.links_changed();
+        }
+        is_new
+    }
+
     /// A new directory is not watched by itself if its parent holds a mount that is avoided.
     fn maybe_unwatched(&self, directory: &LibraryPath) {
         let parent = directory.parent().unwrap_or_else(LibraryPath::root);
@@ -287,8 +367,9 @@ impl Translator {
 
     fn is_audio(&self, path: &LibraryPath) -> bool {
         let root = &self.handler.root;
+        let extensions = root.rules().extensions();
         // What has no name of an audio file may have one by a link.
-        root.rules().extensions().matches(path) || !root.other_paths(path).is_empty()
+        extensions.matches(path) || root.other_paths(path).iter().any(|other| extensions.matches(other))
     }
 
     /// Whether nothing of what happens at a path is published, under this path or that of a link.
@@ -332,8 +413,9 @@ impl Translator {
             self.trouble(WatchTrouble::MoreToWatch);
         }
         if root.follows_links() {
-            // It applies by every link that leads here.
+            // It applies by every link that leads here, and it may leave out links.
             root.forget_ignore_files(&LibraryPath::root());
+            root.links_changed();
         }
         self.mark(directory, wait);
     }

@@ -82,9 +82,10 @@ impl FsEvent {
         }
         self.quiet = match (self.quiet, older.quiet) {
             (Quiet::Again(one), Quiet::Again(other)) => Quiet::Again(one.min(other)),
-            (Quiet::Again(_), quiet) => quiet,
-            (Quiet::Gone, quiet) if self.attempt > 0 => quiet,
-            (quiet, _) => quiet,
+            (newest, waiting) => {
+                let is_repeated = matches!(newest, Quiet::Again(_)) || (newest == Quiet::Gone && self.attempt > 0);
+                if is_repeated { waiting } else { newest }
+            }
         };
         self.written |= older.written;
         self.is_indexed |= older.is_indexed;

@@ -17,7 +17,7 @@ pub use hint::{FsEvent, Origin, Quiet, Token};
 pub use path::LibraryPath;
 pub use renames::{Left, MembersHere, RenameGroup, Renames, Ties};
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
-pub use settings::{InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
+pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
 pub use track::{Content, FileStat, Fingerprint, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 
 /// What was last committed, read by path, by inode and by content.

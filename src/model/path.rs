@@ -58,12 +58,11 @@ impl LibraryPath {
         let mut short = [0; SHORT_PATH];
         let mut long;
         // Most paths fit on the stack, so that there is one allocation and not two.
-        let bytes = match short.get_mut(..end) {
-            Some(short) => short,
-            None => {
-                long = vec![0; end];
-                &mut long[..]
-            }
+        let bytes = if let Some(short) = short.get_mut(..end) {
+            short
+        } else {
+            long = vec![0; end];
+            &mut long[..]
         };
         bytes[..slash].copy_from_slice(&self.0);
         bytes[slash] = b'/';

@@ -36,6 +36,18 @@ pub enum WatchMode {
     Poll,
 }
 
+/// Which symbolic links are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FollowSymlinks {
+    /// None.
+    #[default]
+    Never,
+    /// Those to what is inside the library.
+    Inside,
+    /// Those that lead out of the library too.
+    All,
+}
+
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

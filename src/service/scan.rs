@@ -97,6 +97,8 @@ impl Service {
     /// Walks everything and publishes what is new, then what is gone. Returns whether the rules leave out more rows
     /// than one walk remembers.
     async fn index_everything(&self, shutdown: &CancellationToken) -> Result<bool, ServiceError> {
+        let root = Arc::clone(&self.root);
+        let _ = tokio::task::spawn_blocking(move || root.find_links()).await;
         let mut found = WalkReport::default();
         let mut subtrees = vec![LibraryPath::root()];
         // Once, unless the library changes under the walk: then what changed is walked again.
@@ -192,6 +194,7 @@ impl Service {
             events,
             failed: self.counters.failed.load(Ordering::Relaxed),
             left: self.counters.left.load(Ordering::Relaxed),
+            links_passed_over: self.root.links_passed_over(),
             held: self.scanner.held.count(),
             bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
             verified,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError, parked};
 use crate::control::{Control, Refusal, Request};
-use crate::disk::{Disk as _, MountEntry, Root, mounts_beneath};
+use crate::disk::{Disk as _, MountEntry};
 use crate::library::{
     Barrier, Handler, Recheck, RecheckThread, WatchTrouble, Watcher, silent_filesystem, silent_mounts,
 };
@@ -281,7 +281,8 @@ impl Eyes {
     async fn keep_open(self: Arc<Self>) {
         let settings = &self.service.settings;
         let mut present = true;
-        let mut mounted = mounts(&self.service.root);
+        let mut mounted = self.service.root.mount_entries();
+        let mut links = self.service.root.links_version();
         let mut untold = self.silent_mounts(&mounted);
         let mut answers = self.service.root.answers_version();
         let mut walked = Instant::now();
@@ -295,9 +296,12 @@ impl Eyes {
             }
             self.leave_out().await;
             let Signs { sight, open_again, .. } = *lock(&self.sight);
-            let were_mounted = std::mem::replace(&mut mounted, mounts(&self.service.root));
-            let is_mounted_anew = were_mounted != mounted;
-            if is_mounted_anew {
+            let were_mounted = std::mem::replace(&mut mounted, self.service.root.mount_entries());
+            let links_before = std::mem::replace(&mut links, self.service.root.links_version());
+            let has_changed = were_mounted != mounted;
+            // Other links may lead to other mounts, which are watched and walked already.
+            let is_mounted_anew = has_changed && links == links_before;
+            if has_changed {
                 self.service.root.mounts().forget_kernel_ids();
                 untold = self.silent_mounts(&mounted);
             }
@@ -317,6 +321,9 @@ impl Eyes {
                 if sight != Sight::Whole && lock(&self.sight).sight == Sight::Whole {
                     tracing::info!("everything is watched again");
                 }
+            }
+            if self.have_links_changed().await {
+                self.service.inbox.mark(LibraryPath::root(), Duration::ZERO);
             }
             let is_all_told = lock(&self.sight).sight == Sight::Whole && untold.is_none();
             self.leave_to_walks(!is_all_told);
@@ -341,6 +348,13 @@ impl Eyes {
             }
         };
         let _ = tokio::task::spawn_blocking(leave_out).await;
+    }
+
+    /// Whether other links are to be followed, which only a walk of everything finds out.
+    async fn have_links_changed(&self) -> bool {
+        let root = Arc::clone(&self.service.root);
+        root.follows_links_out()
+            && tokio::task::spawn_blocking(move || root.have_links_changed()).await.unwrap_or_default()
     }
 
     /// What is to be doubted while some of what is mounted beneath the root has to be walked to be followed;
@@ -401,11 +415,6 @@ impl Eyes {
         self.open_now();
         Ok(())
     }
-}
-
-/// What is mounted beneath the root. Of mounts the kernel tells those who watch nothing at all.
-fn mounts(root: &Root) -> Vec<MountEntry> {
-    mounts_beneath(root.path()).unwrap_or_default()
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

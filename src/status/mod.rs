@@ -91,6 +91,8 @@ pub struct Summary {
     pub failed: u64,
     /// Files that are left to the next scan, for they have been empty for less than a minute.
     pub left: u64,
+    /// Symbolic links that are passed over, where those that lead out of the library are followed.
+    pub links_passed_over: u64,
     /// Deletes that are held.
     pub held: u64,
     /// Bytes of new or changed files that were read for hashing.
@@ -125,6 +127,9 @@ impl fmt::Display for Summary {
         writeln!(formatter, "failed        {}", self.failed)?;
         if self.left > 0 {
             writeln!(formatter, "left          {} (empty for less than a minute)", self.left)?;
+        }
+        if self.links_passed_over > 0 {
+            writeln!(formatter, "links skipped {}", self.links_passed_over)?;
         }
         if self.held > 0 {
             writeln!(formatter, "held deletes  {}", self.held)?;

@@ -26,6 +26,7 @@ mod library;
 
 mod faults;
 mod lacking;
+mod links;
 mod matrix;
 mod medium;
 mod mirror;

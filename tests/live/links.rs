@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 
 use crate::library::{Files, Library, SETTLE, sha256, write};
 
-fn following() -> Library {
+fn following(which: &str) -> Library {
     let mut library = Library::new();
-    library.set("FOLLOW_SYMLINKS", "true");
+    library.set("FOLLOW_SYMLINKS", which);
     library
 }
 
@@ -33,7 +33,7 @@ fn lead_astray(library: &Library) {
 
 #[test]
 fn what_links_lead_to_is_told_at_every_path_that_leads_there() {
-    let mut library = following();
+    let mut library = following("true");
     library.write("artist/album/x.mp3", "one");
     library.write("blob", "no name of an audio file");
     fs::create_dir(library.path("genre")).unwrap();
@@ -56,7 +56,15 @@ fn what_links_lead_to_is_told_at_every_path_that_leads_there() {
 
 #[test]
 fn what_happens_behind_a_link_is_told_at_every_path_while_it_happens() {
-    let mut library = following();
+    follow_live(following("inside"), lead_astray);
+}
+
+#[test]
+fn links_inside_are_followed_likewise_if_those_that_lead_out_are_followed_too() {
+    follow_live(following("all"), |_| {});
+}
+
+fn follow_live(mut library: Library, lead_astray: impl Fn(&Library)) {
     library.write("artist/x.mp3", "one");
     library.write("blob", "first");
     lead_astray(&library);
@@ -113,4 +121,17 @@ fn what_happens_behind_a_link_is_told_at_every_path_while_it_happens() {
     fs::rename(library.outside("other"), library.path("other")).unwrap();
     wait_until_told(&library, &told);
     library.stay_silent(SETTLE * 2);
+}
+
+#[test]
+fn a_directory_that_a_link_leads_to_goes_with_its_files_at_every_path() {
+    for which in ["inside", "all"] {
+        let mut library = following(which);
+        library.write("other/z.mp3", "other");
+        symlink("other", library.path("jazz")).unwrap();
+        library.start();
+        wait_until_told(&library, &[("jazz/z.mp3", "other"), ("other/z.mp3", "other")]);
+        fs::rename(library.path("other"), library.outside("other")).unwrap();
+        wait_until_told(&library, &[]);
+    }
 }

@@ -13,6 +13,7 @@ mod files;
 mod held;
 mod identity;
 mod links;
+mod links_out;
 mod names;
 mod offline;
 mod relocation;
