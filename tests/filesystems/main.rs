@@ -27,6 +27,7 @@ mod library;
 mod faults;
 mod lacking;
 mod matrix;
+#[path = "../support/medium.rs"]
 mod medium;
 mod mirror;
 mod names;
