@@ -11,7 +11,8 @@ run *arguments:
 test *arguments:
     tests/run {{ arguments }}
 
-# Random histories against the disk and against a broker in trouble: just chaos 500, just chaos 200 broker
+# Random histories against the disk and against a broker in trouble: just chaos 500, just chaos 200 broker,
+# CHAOS_ROOT=ext4 just chaos 100 disk
 chaos seeds="100" *arguments:
     CHAOS_SEEDS={{ seeds }} CHAOS_OPS="${CHAOS_OPS:-300}" tests/run --test convergence -- --nocapture --test-threads 1 {{ arguments }}
 

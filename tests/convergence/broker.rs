@@ -34,6 +34,9 @@ const QUEUE: &str = "cataloging.file.events";
 /// Short times, so that a silent broker costs seconds and not minutes.
 const IMPATIENCE: &str = "heartbeat=2&connection_timeout=1000";
 
+/// The largest message that the node takes. Usual ones have a third of that; tags and the longest names make larger ones.
+pub(crate) const LARGEST_MESSAGE: u32 = 3_000;
+
 /// How long the consumer waits for anything at all.
 const SILENCE: Duration = Duration::from_secs(6);
 
@@ -194,8 +197,13 @@ impl World for Line<'_> {
         proxy.cut_after(u64::MAX);
     }
 
+    fn largest_message(&self) -> Option<usize> {
+        Some(LARGEST_MESSAGE as usize)
+    }
+
     fn patience(&self) -> Duration {
-        Duration::from_mins(1)
+        // A file that was left empty is told of a minute later.
+        Duration::from_mins(2)
     }
 
     fn end(&mut self) {

@@ -1,6 +1,6 @@
 //! Many histories side by side, and what is to be learnt from one that fails.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::history::{self, Failure, Figures, World};
 use crate::names::NAMES_PERCENT;
-use crate::operation::{Operation, operations};
+use crate::operation::{Operation, is_about_names, operations};
+use crate::root::{Kind, Root};
 
 /// Agreement that takes longer is worth a word.
 const SLOW: Duration = Duration::from_secs(8);
@@ -26,6 +27,8 @@ pub(crate) struct Campaign {
     pub(crate) operations: usize,
     /// `CHAOS_NAMES_PERCENT`: how many of a hundred histories are about names.
     pub(crate) names_percent: usize,
+    /// `CHAOS_ROOT`: the filesystem of every library (`ext4`, `xfs`, `btrfs`, `tmpfs`, `bind`, `overlay` or `plain`).
+    pub(crate) root: Option<Kind>,
     /// `CHAOS_JOBS`: histories at once. They mostly wait.
     pub(crate) jobs: usize,
     /// `CHAOS_KEEP`: the operations to run, all others left out; of one seed.
@@ -34,6 +37,9 @@ pub(crate) struct Campaign {
     pub(crate) shrink_for: Duration,
     /// `CHAOS_STORIES`: a folder for the story of each failure.
     pub(crate) stories: Option<PathBuf>,
+    /// `CHAOS_SUDDEN=1`: filesystems go at any moment. Else not while the program starts, nor while it has names of
+    /// unique files to publish.
+    pub(crate) sudden: bool,
     pub(crate) with_broker: bool,
 }
 
@@ -47,10 +53,12 @@ impl Campaign {
             seeds: number("CHAOS_SEEDS", if std::env::var_os("CHAOS_SEED").is_some() { 1 } else { seeds }),
             operations: usize::try_from(number("CHAOS_OPS", operations as u64)).unwrap(),
             names_percent: usize::try_from(number("CHAOS_NAMES_PERCENT", NAMES_PERCENT)).unwrap(),
+            root: std::env::var("CHAOS_ROOT").ok().map(|kind| Kind::named(&kind)),
             jobs: usize::try_from(number("CHAOS_JOBS", jobs as u64)).unwrap(),
             keep,
             shrink_for: Duration::from_secs(number("CHAOS_SHRINK_SECS", 120)),
             stories: std::env::var_os("CHAOS_STORIES").map(PathBuf::from),
+            sudden: std::env::var_os("CHAOS_SUDDEN").is_some(),
             with_broker,
         }
     }
@@ -59,6 +67,7 @@ impl Campaign {
     pub(crate) fn run<W: World>(&self, world: impl Fn() -> W + Sync) -> Figures {
         let next = AtomicU64::new(0);
         let figures = Mutex::new(Figures::default());
+        let by_kind: Mutex<BTreeMap<Kind, Figures>> = Mutex::default();
         let failures: Mutex<Vec<(u64, Failure)>> = Mutex::default();
         thread::scope(|scope| {
             for _ in 0..self.jobs {
@@ -70,15 +79,16 @@ impl Campaign {
                             break;
                         }
                         let seed = self.first_seed + number;
-                        match history::run(&self.sequence(seed), &mut world) {
+                        match history::run(&self.sequence(seed), self.root_of(seed), &mut world) {
                             Ok(more) => {
                                 if more.slowest > SLOW {
                                     println!("seed {seed} took {:?} to agree", more.slowest);
                                 }
                                 *lock(&figures) += more;
+                                *lock(&by_kind).entry(self.root_of(seed).kind).or_default() += more;
                             }
                             Err(failure) => {
-                                println!("seed {seed} fails: {}", failure.what);
+                                println!("seed {seed} ({:?}) fails: {}", self.root_of(seed), failure.what);
                                 self.tell(seed, &failure);
                                 lock(&failures).push((seed, failure));
                             }
@@ -92,6 +102,9 @@ impl Campaign {
             }
         });
         let figures = *lock(&figures);
+        for (kind, figures) in lock(&by_kind).iter() {
+            println!("{kind:?}: {figures:?}");
+        }
         println!("{figures:?}, {:.2} messages for each change", figures.messages as f64 / figures.effects as f64);
         let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some((seed, failure)) = failures.first() {
@@ -104,7 +117,7 @@ impl Campaign {
                 println!("{number}: {:?}", all[*number]);
             }
             self.tell(*seed, &failure);
-            println!("{}", failure.story);
+            println!("{:?}\n{}", self.root_of(*seed), failure.story);
             panic!(
                 "seed {seed}: {}\nagain: CHAOS_SEED={seed} CHAOS_OPS={} CHAOS_KEEP={} cargo test --test convergence",
                 failure.what,
@@ -116,7 +129,12 @@ impl Campaign {
     }
 
     fn all(&self, seed: u64) -> Vec<Operation> {
-        operations(seed, self.operations, self.with_broker, self.names_percent)
+        let is_about_names = is_about_names(seed, self.names_percent);
+        operations(seed, self.operations, self.with_broker, is_about_names, self.root_of(seed).can_go())
+    }
+
+    fn root_of(&self, seed: u64) -> Root {
+        Root::of(seed, self.root, is_about_names(seed, self.names_percent), self.sudden)
     }
 
     fn sequence(&self, seed: u64) -> Vec<Operation> {
@@ -151,7 +169,7 @@ impl Campaign {
                         .collect()
                 })
                 .collect();
-            if let Some((shorter, fails)) = self.first_failing(&all, &candidates, end, world) {
+            if let Some((shorter, fails)) = self.first_failing(seed, &candidates, end, world) {
                 kept = shorter;
                 failure = fails;
                 size = size.min(kept.len().div_ceil(2));
@@ -166,11 +184,12 @@ impl Campaign {
     /// One of the sequences that fails, tried side by side, each twice: not every race is lost every time.
     fn first_failing<W: World>(
         &self,
-        all: &[Operation],
+        seed: u64,
         candidates: &[Vec<usize>],
         end: Instant,
         world: &(impl Fn() -> W + Sync),
     ) -> Option<(Vec<usize>, Failure)> {
+        let (all, root) = (self.all(seed), self.root_of(seed));
         let next = AtomicUsize::new(0);
         let found = Mutex::new(None);
         thread::scope(|scope| {
@@ -180,7 +199,7 @@ impl Campaign {
                     while lock(&found).is_none() && Instant::now() < end {
                         let Some(candidate) = candidates.get(next.fetch_add(1, Ordering::Relaxed) / 2) else { break };
                         let sequence: Vec<Operation> = candidate.iter().map(|number| all[*number].clone()).collect();
-                        if let Err(failure) = history::run(&sequence, &mut world) {
+                        if let Err(failure) = history::run(&sequence, root, &mut world) {
                             *lock(&found) = Some((candidate.clone(), failure));
                         }
                     }

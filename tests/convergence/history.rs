@@ -1,5 +1,6 @@
 //! One history: operations on a library and its watcher, and whether the two agree in the end.
 
+mod absence;
 mod names_passed_round;
 
 use std::fmt::Write as _;
@@ -9,10 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use self::absence::Absences;
 use crate::names;
 use crate::operation::{Choice, Content, Operation, When};
+use crate::poison;
 use crate::program::{Program, Target};
 use crate::replay::Replay;
+use crate::root::{Mounted, Root};
 use crate::support::strict::StrictConsumers;
 use crate::tree::{How, LIBRARY, Library, OUTSIDE, Tree, name};
 
@@ -54,6 +58,10 @@ pub(crate) trait World {
     fn calm(&mut self);
     /// The history is over.
     fn end(&mut self) {}
+    /// The largest message that the broker takes. Larger ones are parked.
+    fn largest_message(&self) -> Option<usize> {
+        None
+    }
     /// How long the messages may take to agree with the disk once nothing changes any more.
     fn patience(&self) -> Duration;
 }
@@ -89,6 +97,10 @@ pub(crate) struct Figures {
     pub(crate) duplicates: u64,
     pub(crate) starts: u64,
     pub(crate) kills: u64,
+    pub(crate) remounts: u64,
+    pub(crate) absences: u64,
+    pub(crate) poisonous: u64,
+    pub(crate) parked: u64,
     pub(crate) slowest: Duration,
 }
 
@@ -101,6 +113,10 @@ impl AddAssign for Figures {
         self.duplicates += other.duplicates;
         self.starts += other.starts;
         self.kills += other.kills;
+        self.remounts += other.remounts;
+        self.absences += other.absences;
+        self.poisonous += other.poisonous;
+        self.parked += other.parked;
         self.slowest = self.slowest.max(other.slowest);
     }
 }
@@ -114,11 +130,13 @@ pub(crate) struct Failure {
 }
 
 /// Runs the operations, and judges.
-pub(crate) fn run(operations: &[Operation], world: &mut dyn World) -> Result<Figures, Failure> {
+pub(crate) fn run(operations: &[Operation], root: Root, world: &mut dyn World) -> Result<Figures, Failure> {
     let folder = tempfile::Builder::new().prefix("file-watcher-chaos-").tempdir().unwrap();
-    let root = folder.path().join(LIBRARY);
-    let replay = Arc::new(Mutex::new(Replay::new(&root, names::are_about_names(operations))));
+    let library = folder.path().join(LIBRARY);
+    let (is_strict, largest) = (names::are_about_names(operations), world.largest_message());
+    let replay = Arc::new(Mutex::new(Replay::new(&library, is_strict, largest)));
     world.begin(&replay);
+    let mounted = root.mount(folder.path());
     let mut history = History {
         tree: Tree::new(folder.path(), crate::program::SETTLE),
         program: Program::new(folder.path(), world.target(), Arc::clone(&replay)),
@@ -126,7 +144,15 @@ pub(crate) fn run(operations: &[Operation], world: &mut dyn World) -> Result<Fig
         down_for: 0,
         frozen_until: None,
         moved_out: 0,
+        absences: Absences::default(),
+        remounts: 0,
+        poisonous: 0,
+        root,
+        mounted,
     };
+    for (path, bytes) in std::mem::take(&mut history.mounted.files) {
+        history.tree.find(&path, &bytes);
+    }
     let judged = history.play(operations, world).and_then(|slowest| history.judge(world).map(|()| slowest));
     history.program.kill();
     world.end();
@@ -140,6 +166,10 @@ pub(crate) fn run(operations: &[Operation], world: &mut dyn World) -> Result<Fig
             duplicates: replay.duplicates,
             starts: history.program.starts,
             kills: history.program.kills,
+            remounts: history.remounts,
+            absences: history.absences.count(),
+            poisonous: history.poisonous,
+            parked: replay.parked,
             slowest,
         }),
         Err(what) => {
@@ -157,6 +187,12 @@ struct History {
     down_for: usize,
     frozen_until: Option<Instant>,
     moved_out: usize,
+    absences: Absences,
+    remounts: u64,
+    poisonous: u64,
+    root: Root,
+    /// The last one: it is unmounted when nothing uses it any more.
+    mounted: Mounted,
 }
 
 impl History {
@@ -166,6 +202,7 @@ impl History {
             self.tree.note(format!("{number}: {operation:?}"));
             self.operate(operation, world)?;
             self.pass(Duration::ZERO);
+            self.count_absence()?;
             if self.down_for > 0 {
                 self.down_for -= 1;
             } else if !self.program.is_running() {
@@ -177,6 +214,7 @@ impl History {
         while self.tree.is_writing_slowly() {
             self.pass(Duration::from_millis(5));
         }
+        self.put_back()?;
         self.frozen_until = None;
         self.program.thaw();
         self.program.start();
@@ -211,9 +249,10 @@ impl History {
         let mut agreed_since: Option<Instant> = None;
         loop {
             self.program.check()?;
+            self.take_parked();
             let (agrees, violation) = {
                 let replay = self.replay();
-                (replay.library == expected, replay.violation.clone())
+                (replay.library == expected && replay.is_whole(), replay.violation.clone())
             };
             if let Some(violation) = violation {
                 return Err(violation);
@@ -239,11 +278,12 @@ impl History {
         self.program.scan()?;
         // What a broker was given may still be on its way to the consumer.
         thread::sleep(if matches!(world.target(), Target::Pipe) { Duration::ZERO } else { Duration::from_millis(300) });
+        self.take_parked();
         let replay = self.replay();
         if let Some(violation) = &replay.violation {
             return Err(violation.clone());
         }
-        if replay.library != expected {
+        if replay.library != expected || !replay.is_whole() {
             return Err("the messages no longer say what is on disk after the end".into());
         }
         if let Some(told) = replay.told.get(before) {
@@ -256,6 +296,7 @@ impl History {
                 return Err(format!("never was the file left like that: {told:?}"));
             }
         }
+        self.absences.check(&replay.told)?;
         for (deleted, rows) in replay.strict.iter().flat_map(StrictConsumers::rows) {
             self.tree.check_strict_rows(&rows).map_err(|wrong| format!("a strict consumer ({deleted:?}): {wrong}"))?;
         }
@@ -264,6 +305,12 @@ impl History {
             return Err(format!("{messages} messages for {effects} changes"));
         }
         Ok(())
+    }
+
+    /// Lets the consumer have what was parked, as if a person had sent it.
+    fn take_parked(&self) {
+        let parked = self.program.parked();
+        self.replay().take_parked(parked);
     }
 
     fn replay(&self) -> MutexGuard<'_, Replay> {
@@ -290,9 +337,11 @@ impl History {
                 self.down_for = operations;
             }
             Operation::Ignore { directory: at, patterns, how } => {
+                self.absences.rules_change();
                 self.tree.ignore(&directory(at), PATTERNS[patterns % PATTERNS.len()], how);
             }
             Operation::Exclude { patterns, kill } => {
+                self.absences.rules_change();
                 if kill {
                     self.program.kill();
                 } else {
@@ -313,6 +362,16 @@ impl History {
                 }
             }
             Operation::CutConnection { .. } | Operation::BadWeather { .. } => world.disturb(operation),
+            Operation::Remount { kill } => self.remount(kill, world.patience())?,
+            Operation::Away { operations, milliseconds } => {
+                self.take_away(operations, world.patience())?;
+                self.pass(Duration::from_millis(milliseconds));
+            }
+            Operation::Poison { at, name, title, seed } => {
+                let path = poison::path(&directory(at), name);
+                self.make_parent(&path);
+                self.poisonous += u64::from(self.tree.write(&path, &poison::mp3(title, seed), How::Whole));
+            }
             Operation::Names(ref operation) => self.pass_names_round(operation),
             _ => self.change(operation),
         }

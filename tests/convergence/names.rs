@@ -10,7 +10,7 @@ use crate::random::Random;
 use crate::tree::LIBRARY;
 
 /// How many of a hundred histories are about names, unless `CHAOS_NAMES_PERCENT` says otherwise.
-pub(crate) const NAMES_PERCENT: u64 = 0;
+pub(crate) const NAMES_PERCENT: u64 = 30;
 
 /// The directories of the albums. Two are in each other, and the last one is for files that are moved away.
 const ALBUMS: [&str; 4] = ["a", "a/b", "d", "away"];
@@ -109,6 +109,8 @@ pub(crate) fn are_about_names(operations: &[Operation]) -> bool {
                 | Operation::Freeze { .. }
                 | Operation::CutConnection { .. }
                 | Operation::BadWeather { .. }
+                | Operation::Remount { .. }
+                | Operation::Away { .. }
         )
     };
     operations.iter().all(may_occur)

@@ -168,6 +168,23 @@ pub(crate) enum Operation {
         one: Choice,
         other: Choice,
     },
+    /// Writes a file with tags or a name that are a trouble to whoever handles them.
+    Poison {
+        at: Choice,
+        name: usize,
+        title: usize,
+        seed: u64,
+    },
+    /// Kills or stops the program, unless it is down, and mounts the library's filesystem again under another number.
+    Remount {
+        kill: bool,
+    },
+    /// Takes the library's filesystem out, whether or not the program runs, and puts it back after so many more
+    /// operations.
+    Away {
+        operations: usize,
+        milliseconds: u64,
+    },
     /// Passes names round, or changes a file that has a part in that.
     Names(NameOperation),
     /// Ends the connection to the broker, at once or in the middle of a frame.
@@ -196,12 +213,43 @@ pub(crate) enum When {
     Future,
 }
 
-/// The first `count` operations of a seed. So many of a hundred seeds are about names.
-pub(crate) fn operations(seed: u64, count: usize, with_broker: bool, names_percent: usize) -> Vec<Operation> {
-    let mut random = Random::new(seed);
+/// Whether a seed, as so many of a hundred, is about names.
+pub(crate) fn is_about_names(seed: u64, names_percent: usize) -> bool {
     // Drawn from another sequence, so that it does not change that of the seed.
-    let draw = if Random::new(!seed).percent(names_percent) { names::operation } else { operation };
-    (0..count).map(|_| draw(&mut random, with_broker)).collect()
+    Random::new(!seed).percent(names_percent)
+}
+
+/// The first `count` operations of a seed, which is about names or not, and whose filesystem can be taken out or not.
+pub(crate) fn operations(
+    seed: u64,
+    count: usize,
+    with_broker: bool,
+    is_about_names: bool,
+    can_go: bool,
+) -> Vec<Operation> {
+    let mut random = Random::new(seed);
+    let mut rare = Random::new(!seed.rotate_left(16));
+    let draw = if is_about_names { names::operation } else { operation };
+    (0..count)
+        .map(|_| {
+            let usual = draw(&mut random, with_broker);
+            rare_operation(&mut rare, is_about_names, can_go).unwrap_or(usual)
+        })
+        .collect()
+}
+
+/// An operation to do instead of another one.
+fn rare_operation(random: &mut Random, is_about_names: bool, can_go: bool) -> Option<Operation> {
+    let (at, seed) = (random.next(), random.next());
+    let (name, title, number) = (random.below(100), random.below(100), random.below(1_000));
+    // Long enough to be noticed, or not.
+    let milliseconds = random.next() % if number.is_multiple_of(3) { 3_000 } else { 300 };
+    match random.below(100) {
+        0..=1 if can_go => Some(Operation::Remount { kill: number.is_multiple_of(2) }),
+        2..=3 if can_go => Some(Operation::Away { operations: number % 12, milliseconds }),
+        4..=6 if !is_about_names => Some(Operation::Poison { at, name, title, seed }),
+        _ => None,
+    }
 }
 
 fn operation(random: &mut Random, with_broker: bool) -> Operation {

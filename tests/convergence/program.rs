@@ -1,13 +1,15 @@
 //! The real program, started, frozen, stopped and killed.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
 
 use crate::replay::Replay;
 
@@ -47,6 +49,8 @@ struct Running {
     reader: Option<JoinHandle<()>>,
     frozen: bool,
     started: Instant,
+    /// How long the log was when it was started.
+    log_before: u64,
 }
 
 impl Program {
@@ -78,6 +82,7 @@ impl Program {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(binary()).arg(verb);
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
+        let log_before = log.metadata().unwrap().len();
         let state = self.folder.join("state");
         let settings = [
             ("DATA_DIR", self.folder.join(crate::tree::LIBRARY)),
@@ -114,7 +119,7 @@ impl Program {
                 }
             })
         });
-        Running { child, reader, frozen: false, started: Instant::now() }
+        Running { child, reader, frozen: false, started: Instant::now(), log_before }
     }
 
     /// Kills it, and waits until everything that it wrote was read.
@@ -188,6 +193,40 @@ impl Program {
             Some(status) => Err(format!("the scan ended with {status}")),
             None => Err(format!("the scan did not end within {END:?}")),
         }
+    }
+
+    /// Waits until it has opened the library, and watches it.
+    pub(crate) fn wait_until_it_watches(&mut self) -> Result<(), String> {
+        let Some(log_before) = self.running.as_ref().map(|running| running.log_before) else { return Ok(()) };
+        let begun = Instant::now();
+        loop {
+            self.check()?;
+            let mut log = File::open(self.log_file()).unwrap();
+            log.seek(SeekFrom::Start(log_before)).unwrap();
+            if BufReader::new(log).lines().map_while(Result::ok).any(|line| line.contains("\"watching\"")) {
+                return Ok(());
+            }
+            if begun.elapsed() > FIRST_STEPS {
+                return Err(format!("it does not watch after {FIRST_STEPS:?}"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The messages that no broker takes, by sequence.
+    pub(crate) fn parked(&self) -> Vec<(u64, Vec<u8>)> {
+        let store = self.folder.join("state/amqp.sqlite");
+        if matches!(self.target, Target::Pipe) || !store.exists() {
+            return Vec::new();
+        }
+        let read = || -> rusqlite::Result<Vec<(u64, Vec<u8>)>> {
+            let store = Connection::open_with_flags(&store, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let mut parked = store.prepare("SELECT sequence, body FROM parked ORDER BY sequence")?;
+            let rows = parked.query_map([], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))?;
+            rows.collect()
+        };
+        // It may be in the middle of being made; then the next try gives what is there.
+        read().unwrap_or_default()
     }
 
     pub(crate) fn log_file(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 //! A consumer that believes every message and holds each to the contract.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,12 @@ pub(crate) struct Replay {
     pub(crate) told: Vec<Told>,
     pub(crate) duplicates: u64,
     identities: HashMap<u64, String>,
+    /// The largest message that arrives. What is larger is parked, and those behind it come before it is known.
+    largest: Option<usize>,
+    /// Messages that wait for parked ones in front of them, by sequence.
+    waiting: BTreeMap<u64, Vec<u8>>,
+    /// How many messages were parked.
+    pub(crate) parked: u64,
     /// Consumers that are unique in hashes, if no two files have equal contents.
     pub(crate) strict: Option<StrictConsumers>,
     /// The first thing that was against the contract.
@@ -38,16 +44,59 @@ pub(crate) struct Replay {
 
 impl Replay {
     /// `is_strict`: no two files ever have equal contents, so consumers may be unique in hashes.
-    pub(crate) fn new(root: &Path, is_strict: bool) -> Self {
-        Self { root: root.to_path_buf(), strict: is_strict.then(StrictConsumers::new), ..Self::default() }
+    pub(crate) fn new(root: &Path, is_strict: bool, largest: Option<usize>) -> Self {
+        let strict = is_strict.then(StrictConsumers::new);
+        Self { root: root.to_path_buf(), strict, largest, ..Self::default() }
+    }
+
+    /// Whether no message waits for one in front of it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Takes one message, in the order of arrival. Those that came before are dropped.
     pub(crate) fn take(&mut self, body: &[u8]) {
-        if let Err(wrong) = self.try_take(body) {
+        let taken = self.try_take(body);
+        self.note(taken, body);
+        self.take_waiting();
+    }
+
+    /// Takes the messages that were parked so far, each in its place.
+    pub(crate) fn take_parked(&mut self, parked: Vec<(u64, Vec<u8>)>) {
+        for (sequence, body) in parked {
+            if sequence == self.last() + 1 {
+                self.parked += 1;
+                let taken = self.is_too_large(&body).and_then(|()| self.try_take(&body));
+                self.note(taken, &body);
+                self.take_waiting();
+            }
+        }
+    }
+
+    fn take_waiting(&mut self) {
+        while let Some(body) = self.waiting.remove(&(self.last() + 1)) {
+            let taken = self.try_take(&body);
+            self.note(taken, &body);
+        }
+    }
+
+    /// Whether no broker would take it, without its metadata either.
+    fn is_too_large(&self, body: &[u8]) -> Result<(), String> {
+        let mut message: Value = serde_json::from_slice(body).map_err(|error| format!("no JSON ({error})"))?;
+        message.as_object_mut().ok_or("no object")?.remove("metadata");
+        let is_too_large = self.largest.is_some_and(|largest| message.to_string().len() > largest);
+        if is_too_large { Ok(()) } else { Err("parked, and not too large".into()) }
+    }
+
+    fn note(&mut self, taken: Result<(), String>, body: &[u8]) {
+        if let Err(wrong) = taken {
             let message = String::from_utf8_lossy(body).into_owned();
             self.violation.get_or_insert(format!("{wrong}: {message}"));
         }
+    }
+
+    fn last(&self) -> u64 {
+        self.told.last().map_or(0, |told| told.sequence)
     }
 
     fn try_take(&mut self, body: &[u8]) -> Result<(), String> {
@@ -60,7 +109,11 @@ impl Replay {
             self.duplicates += 1;
             return if *before == identity { Ok(()) } else { Err("another correlation_id than before".into()) };
         }
-        let last = self.told.last().map_or(0, |told| told.sequence);
+        let last = self.last();
+        if sequence > last + 1 && self.largest.is_some() {
+            self.duplicates += u64::from(self.waiting.insert(sequence, body.to_vec()).is_some());
+            return Ok(());
+        }
         if sequence != last + 1 {
             return Err(format!("a gap after {last}"));
         }

@@ -42,6 +42,12 @@ const TICK: Duration = Duration::from_millis(15);
 pub(crate) const LIBRARY: &str = "music";
 pub(crate) const OUTSIDE: &str = "outside";
 
+/// A file where a directory would have to be, so that nothing can be made or found at what leads through it.
+const NOWHERE: &str = "nowhere";
+
+/// How long after a name went it may still be told that it was gone for a moment.
+const TOLD_LATE: Duration = Duration::from_secs(5);
+
 /// An inode, whatever the filesystem calls it.
 type FileId = u64;
 
@@ -90,6 +96,10 @@ pub(crate) struct Tree {
     /// When a file was last closed or renamed: for a while after that the program may hear of it, and
     /// take what it finds then for finished as soon as it is quiet.
     touched: HashMap<FileId, Instant>,
+    /// When a name last went, or was given to another file.
+    went: HashMap<PathBuf, Instant>,
+    /// What is not there as long as its filesystem is not mounted.
+    away: Option<PathBuf>,
     /// How many times an audio file in the library came, changed or went.
     pub(crate) effects: u64,
     /// What was done, for people.
@@ -99,8 +109,9 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn new(folder: &Path, settle: Duration) -> Self {
-        fs::create_dir(folder.join(LIBRARY)).unwrap();
+        fs::create_dir_all(folder.join(LIBRARY)).unwrap();
         fs::create_dir(folder.join(OUTSIDE)).unwrap();
+        fs::write(folder.join(NOWHERE), "").unwrap();
         // A root that holds nothing at all is taken for one that is not mounted, and its deletes are held.
         fs::write(folder.join(LIBRARY).join("cover.jpg"), "no audio").unwrap();
         Self {
@@ -114,10 +125,43 @@ impl Tree {
             holders: HashMap::new(),
             ever_at: HashMap::new(),
             touched: HashMap::new(),
+            went: HashMap::new(),
+            away: None,
             effects: 0,
             journal: Vec::new(),
             rules: Rules::default(),
         }
+    }
+
+    /// Takes note of a file that was there before.
+    pub(crate) fn find(&mut self, path: &Path, bytes: &[u8]) {
+        let id = self.adopt(path, bytes.to_vec());
+        self.changed(id);
+    }
+
+    /// Where a path of this tree is on the disk.
+    fn real(&self, path: &Path) -> PathBuf {
+        let is_away = self.is_away(path);
+        if is_away { self.folder.join(NOWHERE).join(path) } else { self.folder.join(path) }
+    }
+
+    fn is_away(&self, path: &Path) -> bool {
+        self.away.as_ref().is_some_and(|away| path.starts_with(away))
+    }
+
+    /// Does as if nothing was at this place from now on, where nobody may be writing. Returns the names of the library that
+    /// are there, without those that may still be told to have been gone for a moment.
+    pub(crate) fn take_away(&mut self, place: &Path) -> BTreeSet<PathBuf> {
+        self.away = Some(place.to_path_buf());
+        let is_there = |path: &&PathBuf| {
+            path.starts_with(place) && self.went.get(*path).is_none_or(|went| went.elapsed() > TOLD_LATE)
+        };
+        self.names.keys().filter(is_there).filter_map(|path| self.audio(path)).map(Path::to_path_buf).collect()
+    }
+
+    /// What was taken away is there again.
+    pub(crate) fn put_back(&mut self) {
+        self.away = None;
     }
 
     /// Writes down what happens now.
@@ -136,8 +180,8 @@ impl Tree {
         let mut found = Library::new();
         let mut directories = vec![PathBuf::from(LIBRARY)];
         while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(self.folder.join(&directory)).unwrap() {
-                let entry = entry.unwrap();
+            let Ok(entries) = fs::read_dir(self.real(&directory)) else { continue };
+            for entry in entries.map(Result::unwrap) {
                 let path = directory.join(entry.file_name());
                 let kind = entry.file_type().unwrap();
                 if kind.is_dir() {
@@ -159,7 +203,7 @@ impl Tree {
 
     /// The files that are there, in the library or outside.
     pub(crate) fn files_in(&self, place: &str) -> Vec<PathBuf> {
-        self.names.keys().filter(|path| path.starts_with(place)).cloned().collect()
+        self.names.keys().filter(|path| path.starts_with(place) && !self.is_away(path)).cloned().collect()
     }
 
     /// The directories beneath `place`, itself not among them.
@@ -167,9 +211,10 @@ impl Tree {
         let mut found = Vec::new();
         let mut to_list = vec![place.to_path_buf()];
         while let Some(directory) = to_list.pop() {
-            let Ok(entries) = fs::read_dir(self.folder.join(&directory)) else { continue };
+            let Ok(entries) = fs::read_dir(self.real(&directory)) else { continue };
             for entry in entries.flatten() {
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_directory && !self.is_away(&directory.join(entry.file_name())) {
                     to_list.push(directory.join(entry.file_name()));
                     found.push(directory.join(entry.file_name()));
                 }
@@ -218,7 +263,7 @@ impl Tree {
             return;
         }
         let last = Instant::now();
-        let file = OpenOptions::new().write(true).create(true).truncate(cut).open(self.folder.join(path));
+        let file = OpenOptions::new().write(true).create(true).truncate(cut).open(self.real(path));
         let Ok(file) = file else { return };
         let id = self.names.get(path).copied().unwrap_or_else(|| self.adopt(path, Vec::new()));
         if cut {
@@ -242,7 +287,7 @@ impl Tree {
         let mut options = OpenOptions::new();
         options.write(true).create(how == How::Whole).truncate(how == How::Whole);
         let mut last = Instant::now();
-        let Ok(mut file) = options.open(self.folder.join(path)) else { return false };
+        let Ok(mut file) = options.open(self.real(path)) else { return false };
         let before = match self.names.get(path) {
             Some(id) if how != How::Whole => self.files[id].bytes.to_vec(),
             _ => Vec::new(),
@@ -293,7 +338,7 @@ impl Tree {
         while last.is_none() || begun.elapsed() < length {
             let next = content();
             let cut = Instant::now();
-            let mut file = OpenOptions::new().write(true).truncate(true).open(self.folder.join(path)).unwrap();
+            let mut file = OpenOptions::new().write(true).truncate(true).open(self.real(path)).unwrap();
             let is_cut = Instant::now();
             file.write_all(&next).unwrap();
             let written = Instant::now();
@@ -318,7 +363,7 @@ impl Tree {
         if !self.may_be_written(path) {
             return;
         }
-        let file = OpenOptions::new().write(true).open(self.folder.join(path)).unwrap();
+        let file = OpenOptions::new().write(true).open(self.real(path)).unwrap();
         let half = self.files[&id].bytes.len() / 2;
         file.set_len(half as u64).unwrap();
         drop(file);
@@ -330,20 +375,20 @@ impl Tree {
 
     /// The modification time, to be restored.
     pub(crate) fn modified(&self, path: &Path) -> Option<SystemTime> {
-        fs::metadata(self.folder.join(path)).and_then(|metadata| metadata.modified()).ok()
+        fs::metadata(self.real(path)).and_then(|metadata| metadata.modified()).ok()
     }
 
     pub(crate) fn set_modified(&mut self, path: &Path, when: SystemTime) {
         let Some(&id) = self.names.get(path) else { return };
         // Who makes a half-written file look old has said that it is finished.
         self.excuse(id);
-        let file = File::open(self.folder.join(path)).unwrap();
+        let file = File::open(self.real(path)).unwrap();
         file.set_times(FileTimes::new().set_modified(when)).unwrap();
         self.note(format!("set the modification time of {path:?}"));
     }
 
     pub(crate) fn change_mode(&mut self, path: &Path) {
-        let path = self.folder.join(path);
+        let path = self.real(path);
         let Ok(metadata) = fs::symlink_metadata(&path) else { return };
         let mode = if metadata.mode() & 0o777 == 0o644 { 0o600 } else { 0o644 };
         let _ = fs::set_permissions(&path, Permissions::from_mode(mode));
@@ -351,10 +396,13 @@ impl Tree {
 
     /// Renames a file or a directory, onto what is there.
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> bool {
-        let is_directory = fs::symlink_metadata(self.folder.join(from)).is_ok_and(|metadata| metadata.is_dir());
+        let is_directory = fs::symlink_metadata(self.real(from)).is_ok_and(|metadata| metadata.is_dir());
         self.keep_what_lasted();
-        if from == to || fs::rename(self.folder.join(from), self.folder.join(to)).is_err() {
+        if from == to {
             return false;
+        }
+        if let Err(error) = fs::rename(self.real(from), self.real(to)) {
+            return error.kind() == io::ErrorKind::CrossesDevices && !is_directory && self.move_across(from, to);
         }
         self.keep_what_lasted();
         self.note(format!("renamed {from:?} to {to:?}"));
@@ -379,6 +427,7 @@ impl Tree {
         }
         for path in moved {
             let id = self.names.remove(&path).unwrap();
+            self.went.insert(path.clone(), Instant::now());
             let relative = path.strip_prefix(from).unwrap();
             let new = joined(to, relative);
             let counts = self.audio(&path).is_some() || self.audio(&new).is_some();
@@ -392,12 +441,24 @@ impl Tree {
         true
     }
 
+    /// As `mv` does it from one filesystem to another.
+    fn move_across(&mut self, from: &Path, to: &Path) -> bool {
+        let Some(id) = self.names.get(from) else { return false };
+        let bytes = Arc::clone(&self.files[id].bytes);
+        self.remove(to);
+        let is_copied = self.write(to, &bytes, How::Whole);
+        if is_copied {
+            self.remove(from);
+        }
+        is_copied
+    }
+
     pub(crate) fn link(&mut self, from: &Path, to: &Path) {
         self.keep_what_lasted();
         if self.names.get(from).is_some_and(|id| self.slow.iter().any(|write| write.id == *id)) {
             return;
         }
-        if fs::hard_link(self.folder.join(from), self.folder.join(to)).is_ok()
+        if fs::hard_link(self.real(from), self.real(to)).is_ok()
             && let Some(&id) = self.names.get(from)
         {
             self.name(to.to_path_buf(), id);
@@ -408,14 +469,14 @@ impl Tree {
 
     pub(crate) fn remove(&mut self, path: &Path) {
         self.keep_what_lasted();
-        if fs::remove_file(self.folder.join(path)).is_ok() {
+        if fs::remove_file(self.real(path)).is_ok() {
             self.note(format!("removed {path:?}"));
             self.forget(path);
         }
     }
 
     pub(crate) fn make_directories(&mut self, path: &Path) -> bool {
-        let made = fs::create_dir_all(self.folder.join(path)).is_ok();
+        let made = fs::create_dir_all(self.real(path)).is_ok();
         self.note(format!("made {path:?}: {made}"));
         made
     }
@@ -424,7 +485,7 @@ impl Tree {
     pub(crate) fn remove_tree(&mut self, path: &Path) {
         self.keep_what_lasted();
         self.note(format!("removing {path:?}"));
-        let _ = fs::remove_dir_all(self.folder.join(path));
+        let _ = fs::remove_dir_all(self.real(path));
         self.keep_what_lasted();
         let gone: Vec<PathBuf> = self.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
         for name in gone {
@@ -450,12 +511,12 @@ impl Tree {
     pub(crate) fn link_symbolically(&mut self, to: &Path, at: &Path) {
         // Never under the name of a directory, or what is written beneath that would go elsewhere.
         let at = if at.extension().is_some() { at } else { &at.with_file_name("link.mp3") };
-        let _ = std::os::unix::fs::symlink(self.folder.join(to), self.folder.join(at));
+        let _ = std::os::unix::fs::symlink(self.real(to), self.real(at));
     }
 
     pub(crate) fn make_pipe(&mut self, at: &Path) {
         use rustix::fs::{CWD, FileType, Mode, mknodat};
-        let _ = mknodat(CWD, self.folder.join(at), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0);
+        let _ = mknodat(CWD, self.real(at), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0);
     }
 
     /// More changes than the kernel's queue has room for, of no consequence.
@@ -480,7 +541,7 @@ impl Tree {
     fn may_be_written(&self, path: &Path) -> bool {
         let is_told =
             |id| self.audio(path).is_some() || self.names_of(id).iter().all(|name| self.audio(name).is_none());
-        match fs::symlink_metadata(self.folder.join(path)) {
+        match fs::symlink_metadata(self.real(path)) {
             Ok(metadata) => metadata.is_file() && self.names.get(path).is_none_or(|&id| is_told(id)),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
@@ -524,7 +585,7 @@ impl Tree {
 
     /// Gives a directory these patterns, or takes them away.
     pub(crate) fn ignore(&mut self, directory: &Path, patterns: &str, how: Ignoring) {
-        let directory = self.folder.join(directory);
+        let directory = self.real(directory);
         let file = directory.join(OsStr::from_bytes(IGNORE_FILE));
         let done = match how {
             Ignoring::Write => fs::write(&file, patterns),
@@ -554,6 +615,7 @@ impl Tree {
 
     fn forget(&mut self, path: &Path) {
         if self.names.remove(path).is_some() {
+            self.went.insert(path.to_path_buf(), Instant::now());
             self.effects += u64::from(self.audio(path).is_some());
         }
     }

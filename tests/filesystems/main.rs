@@ -28,6 +28,7 @@ mod faults;
 mod lacking;
 mod links;
 mod matrix;
+#[path = "../support/medium.rs"]
 mod medium;
 mod mirror;
 mod names;

@@ -49,6 +49,8 @@ pub(crate) struct Disk {
     hidden_names: BTreeMap<LibraryPath, usize>,
     mounted: bool,
     keeps_births: bool,
+    /// The name that the next file is given when names are passed round.
+    free_name: Option<LibraryPath>,
     clock: i64,
     renames: u32,
     /// The directory that was moved to where nobody watches.
@@ -79,6 +81,13 @@ impl Inode {
     }
 }
 
+/// The name of a file that was put aside.
+const ASIDE: &[u8] = b"aside.mp3";
+
+fn is_aside(path: &LibraryPath) -> bool {
+    path.as_bytes().ends_with(ASIDE)
+}
+
 fn new_file(index: New) -> LibraryPath {
     LibraryPath::from(FILES[index])
 }
@@ -100,7 +109,7 @@ impl Disk {
         // Other operations may come within the tick of the one before them.
         let ticks = match op {
             Op::Touch(_) | Op::Chmod(_) | Op::Link(..) | Op::LinkOutside(_) => false,
-            Op::Rename(..) => self.renames.is_multiple_of(2),
+            Op::Rename(..) | Op::PutAside(_) | Op::PassName(_) | Op::TakeBack => self.renames.is_multiple_of(2),
             _ => true,
         };
         self.clock += i64::from(ticks);
@@ -127,6 +136,7 @@ impl Disk {
             Op::Touch(_) | Op::Chmod(_) | Op::Remove(_) | Op::Rename(..) | Op::Link(..) | Op::LinkOutside(_) => {
                 self.change_file(op, told)
             }
+            Op::PutAside(_) | Op::PassName(_) | Op::TakeBack => self.pass_name(op, told),
         }
     }
 
@@ -232,6 +242,33 @@ impl Disk {
             }
             _ => {}
         }
+        Some(())
+    }
+
+    /// Operations that pass the names of a directory round.
+    fn pass_name(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+        let (from, to) = match op {
+            Op::PutAside(at) => {
+                let path = self.old_file(at)?;
+                let aside = path.parent()?.join(ASIDE);
+                (path, aside)
+            }
+            Op::PassName(at) => {
+                let free = self.free_name.clone()?;
+                let directory = free.parent()?;
+                let is_other = |name: &&LibraryPath| name.parent().as_ref() == Some(&directory) && !is_aside(name);
+                let others: Vec<&LibraryPath> = self.names.keys().filter(is_other).collect();
+                ((*others.get(usize::from(at) % others.len().max(1))?).clone(), free)
+            }
+            _ => {
+                let free = self.free_name.clone()?;
+                (free.parent()?.join(ASIDE), free)
+            }
+        };
+        // No file is lost by it.
+        (!self.names.contains_key(&to)).then_some(())?;
+        self.rename_file(&from, &to, told)?;
+        self.free_name = (!is_aside(&from)).then_some(from);
         Some(())
     }
 

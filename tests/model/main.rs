@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
 use disk::Disk;
-use operation::{FILES, Mtime, Op, any_op, op_that_is_told};
+use operation::{FILES, Mtime, Op, any_op, op_that_is_told, permutation};
 use world::{Fate, Kernel, Step, World};
 
 /// How many histories are tried, unless `PROPTEST_CASES` says otherwise.
@@ -35,9 +35,10 @@ fn steps(op: BoxedStrategy<Op>, lost: u32, crashes: bool) -> impl Strategy<Value
     let create = (0..FILES.len(), 1..6_u8).prop_map(|(at, content)| Step::Do(Op::Create(at, content, Mtime::Now)));
     let begin = prop::collection::vec(create, 0..5);
     let fate = prop_oneof![8 - lost => Just(Fate::Heard), lost => Just(Fate::Lost), 1 => Just(Fate::HeardTwice)];
+    let fates = fate.clone();
     let simple = move |looks: bool, commits: bool, crashes: bool| {
         let hear =
-            (prop_oneof![4 => Just(0), 1 => any::<u8>()], fate.clone()).prop_map(|(n, fate)| Step::Hear(n, fate));
+            (prop_oneof![4 => Just(0), 1 => any::<u8>()], fates.clone()).prop_map(|(n, fate)| Step::Hear(n, fate));
         prop_oneof![
             6 => op.clone().prop_map(Step::Do),
             12 => hear,
@@ -62,8 +63,22 @@ fn steps(op: BoxedStrategy<Op>, lost: u32, crashes: bool) -> impl Strategy<Value
         1 => Just(Step::MarkRoot),
         2 => Just(Step::Rest),
     ];
-    (begin, prop::collection::vec(step, 1..80))
-        .prop_map(|(begin, steps)| begin.into_iter().chain([Step::Rest]).chain(steps).collect())
+    let group = prop_oneof![30 => step.prop_map(|step| vec![step]), 1 => permutation_in_steps(fate)];
+    (begin, prop::collection::vec(group, 1..80))
+        .prop_map(|(begin, groups)| begin.into_iter().chain([Step::Rest]).chain(groups.into_iter().flatten()).collect())
+}
+
+/// Names that are passed round, while things are heard, looked at and committed.
+fn permutation_in_steps(fate: impl Strategy<Value = Fate> + 'static) -> impl Strategy<Value = Vec<Step>> {
+    let between = prop_oneof![
+        3 => fate.prop_map(|fate| Step::Hear(0, fate)),
+        2 => any::<u8>().prop_map(|which| Step::Look(which, Vec::new())),
+        1 => (any::<u8>(), 1..4_u8).prop_map(|(first, count)| Step::Commit(first, count, Vec::new())),
+    ];
+    (permutation(), prop::collection::vec(prop::collection::vec(between, 0..4), 5)).prop_map(|(ops, between)| {
+        let steps = ops.into_iter().zip(between);
+        steps.flat_map(|(op, between)| [Step::Do(op)].into_iter().chain(between)).collect()
+    })
 }
 
 fn verdict(world: &World) -> TestCaseResult {

@@ -60,6 +60,12 @@ pub(crate) enum Op {
     /// To a place that nobody watches, and from there.
     MoveOut(Old),
     MoveIn(New),
+    /// Puts a file aside, so that another one of its directory may have its name.
+    PutAside(Old),
+    /// Gives that name to another file of the directory, the name of which is free from then on.
+    PassName(Old),
+    /// Gives the name that is free at last to the file that was put aside.
+    TakeBack,
     /// A second name where nobody watches.
     LinkOutside(Old),
     /// In place, by the name that it has where nobody watches.
@@ -144,7 +150,17 @@ pub(crate) fn op_that_is_told() -> impl Strategy<Value = Op> {
         4 => (old(), directory()).prop_map(|(from, to)| Op::RenameDirectory(from, to)),
         1 => old().prop_map(Op::MoveOut),
         2 => directory().prop_map(Op::MoveIn),
+        1 => old().prop_map(Op::PutAside),
+        2 => any::<Old>().prop_map(Op::PassName),
+        1 => Just(Op::TakeBack),
     ]
+}
+
+/// The names of a few files of one directory are passed round, in steps; or passed on, if the first file stays aside.
+pub(crate) fn permutation() -> impl Strategy<Value = Vec<Op>> {
+    let passed = prop::collection::vec(any::<Old>().prop_map(Op::PassName), 1..4);
+    (any::<Old>().prop_map(Op::PutAside), passed, prop_oneof![3 => Just(Some(Op::TakeBack)), 1 => Just(None)])
+        .prop_map(|(first, passed, last)| [first].into_iter().chain(passed).chain(last).collect())
 }
 
 fn file() -> impl Strategy<Value = New> {

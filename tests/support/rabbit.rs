@@ -83,6 +83,18 @@ impl Node {
         Private { node: Some(node), _permit: permit }
     }
 
+    /// A running node that is this test's alone and refuses messages that are larger than this many bytes, also after
+    /// it was killed and started again.
+    pub(crate) fn that_takes_at_most(bytes: u32) -> Private {
+        let permit = Permit::take();
+        let node = Self::new();
+        let file = node.folder.path().join("rabbitmq.conf");
+        let configuration = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("{configuration}max_message_size = {bytes}\n")).unwrap();
+        node.start_again();
+        Private { node: Some(node), _permit: permit }
+    }
+
     /// A node that is this test's alone and was never started. It has the vhost `/`.
     pub(crate) fn absent() -> Private {
         let permit = Permit::take();

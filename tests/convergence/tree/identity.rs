@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -14,13 +15,14 @@ impl Tree {
     /// Lets two files exchange their names, in one step.
     pub(crate) fn exchange(&mut self, one: &Path, other: &Path) {
         let (Some(&first), Some(&second)) = (self.names.get(one), self.names.get(other)) else { return };
-        let (here, there) = (self.folder.join(one), self.folder.join(other));
+        let (here, there) = (self.real(one), self.real(other));
         if first == second || renameat_with(CWD, here, CWD, there, RenameFlags::EXCHANGE).is_err() {
             return;
         }
         self.note(format!("exchanged {one:?} and {other:?}"));
         self.name(one.to_path_buf(), second);
         self.name(other.to_path_buf(), first);
+        self.went.extend([one, other].map(|path| (path.to_path_buf(), Instant::now())));
         self.changed(first);
         self.changed(second);
         // One of them takes a passing name.

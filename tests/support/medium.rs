@@ -1,5 +1,7 @@
 //! Things that can be mounted, taken away and mounted again under another number.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -101,6 +103,8 @@ pub(crate) struct Disk {
     device: Option<LoopDevice>,
     image: PathBuf,
     kind: &'static str,
+    /// What `mount` is asked for besides.
+    options: &'static [&'static str],
     _folder: TempDir,
 }
 
@@ -134,19 +138,40 @@ impl Disk {
         arguments.push(image.to_str().unwrap());
         let outcome = output(make[0], &arguments);
         assert!(outcome.status.success(), "{make:?}: {}", String::from_utf8_lossy(&outcome.stderr));
-        Self { mounted: MountPoint::default(), device: None, image, kind, _folder: folder }
+        Self { mounted: MountPoint::default(), device: None, image, kind, options: &[], _folder: folder }
     }
 
     pub(crate) fn ext4() -> Self {
-        Self::new("ext4", 16, &["mkfs.ext4", "-q", "-F"])
+        Self::ext4_of(16)
+    }
+
+    /// An ext4 of this size.
+    pub(crate) fn ext4_of(megabytes: u64) -> Self {
+        Self::new("ext4", megabytes, &["mkfs.ext4", "-q", "-F"])
     }
 
     pub(crate) fn xfs() -> Self {
-        Self::new("xfs", 300, &["mkfs.xfs", "-q"])
+        Self::xfs_of(300)
+    }
+
+    /// An xfs of this size, which is 300 at least.
+    pub(crate) fn xfs_of(megabytes: u64) -> Self {
+        Self::new("xfs", megabytes, &["mkfs.xfs", "-q"])
     }
 
     pub(crate) fn btrfs() -> Self {
         Self::new("btrfs", 32, &["mkfs.btrfs", "-q", "-M"])
+    }
+
+    /// A btrfs of this size, of which a subvolume is mounted and not its top.
+    pub(crate) fn subvolume_of(megabytes: u64) -> Self {
+        let mut disk = Self::new("btrfs", megabytes, &["mkfs.btrfs", "-q", "-M"]);
+        let (device, top) = (LoopDevice::of(&disk.image), disk.image.with_extension("top"));
+        disk.mounted.mount(&top, &["-t", disk.kind, &device.0]);
+        run("btrfs", &[&"subvolume", &"create", &top.join("mounted")]);
+        disk.mounted.unmount();
+        disk.options = &["-o", "subvol=mounted"];
+        disk
     }
 
     pub(crate) fn ntfs() -> Self {
@@ -174,7 +199,8 @@ impl Medium for Disk {
         let next = LoopDevice::of(&self.image);
         // Now, so that the next one certainly has another number.
         self.device = None;
-        self.mounted.mount(at, &["-t", self.kind, &next.0]);
+        let arguments = [&["-t", self.kind], self.options, &[&next.0]].concat();
+        self.mounted.mount(at, &arguments);
         self.device = Some(next);
     }
 
