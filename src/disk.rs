@@ -141,6 +141,9 @@ impl<'a> From<&'a LibraryPath> for At<'a> {
     }
 }
 
+/// How often the root may be replaced while the program starts.
+const TRIES_AT_START: u32 = 5;
+
 /// Which spellings of a name count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
@@ -154,6 +157,10 @@ enum Spelling {
 #[derive(Debug, thiserror::Error)]
 #[error("the library root is another directory now")]
 pub struct RootReplaced;
+
+fn is_root_replaced(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<RootReplaced>)
+}
 
 impl Root {
     /// The directory at `path` as it is now. The path itself may be a link, or lead through one.
@@ -184,6 +191,18 @@ impl Root {
     pub fn own_mount(&self) -> io::Result<MountId> {
         let root = self.open_checked()?;
         Ok(self.mounts.of(&RawStat::of(&root)?, root.as_fd(), None)?.id)
+    }
+
+    /// The same at a start, when something may be mounted or unmounted there at this moment: then what is there by
+    /// now is taken as the root.
+    pub fn own_mount_at_start(&self) -> io::Result<MountId> {
+        for _ in 0..TRIES_AT_START {
+            match self.own_mount() {
+                Err(error) if is_root_replaced(&error) => self.adopt()?,
+                found => return found,
+            };
+        }
+        self.own_mount()
     }
 
     /// The mounts that the library consists of.
@@ -703,8 +722,9 @@ mod tests {
         root.entry(&"x.mp3".into()).expect_err("the root is gone");
         fs::create_dir(root.path()).unwrap();
         let error = root.entry(&"x.mp3".into()).expect_err("another directory has the root's name");
-        assert!(error.get_ref().unwrap().is::<RootReplaced>());
-        root.adopt().unwrap();
+        assert!(is_root_replaced(&error));
+        root.own_mount().expect_err("it is another directory");
+        root.own_mount_at_start().unwrap();
         assert_eq!(root.entry(&"x.mp3".into()).unwrap(), Entry::Missing { nearest_mount: MountId(0) });
     }
 

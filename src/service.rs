@@ -141,7 +141,7 @@ impl Service {
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
         store.keep_mounts(root.mounts())?;
-        root.own_mount()
+        root.own_mount_at_start()
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let inbox = Inbox::new();
         let unwatched = Holds::new();

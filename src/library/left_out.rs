@@ -59,11 +59,9 @@ impl LeftOut {
             .any(|path| path.is_at_or_under(directory))
     }
 
-    /// Everything is watched anew.
+    /// Everything is watched anew, and a walk of everything follows that finds what is left out by now.
     pub fn watched_anew(&self) {
-        let mut state = self.state();
-        let unwatched = std::mem::take(&mut state.unwatched);
-        state.watched.extend(unwatched);
+        *self.state() = State::default();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -82,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_directory_is_taken_once_until_it_is_made_or_watched_anew() {
+    fn each_directory_is_taken_once_until_it_is_made_or_everything_is_watched_anew() {
         let left_out = LeftOut::default();
         let take = |most| left_out.take(most).iter().map(ToString::to_string).collect::<Vec<_>>();
         left_out.found("a".into());
@@ -93,7 +91,9 @@ mod tests {
         left_out.made("a".into());
         assert_eq!(take(9), ["a"]);
         left_out.watched_anew();
-        assert_eq!(take(9), ["a", "b"]);
+        assert_eq!(take(9), [""; 0]);
+        left_out.found("b".into());
+        assert_eq!(take(9), ["b"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! a file waits wherever it went.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,22 @@ struct Group {
     /// Hints and looks that may still find a file of the group under its new name.
     members: AtomicUsize,
     limit: Duration,
-    /// It is that of a walk that looks for what happened while nobody watched.
-    of_unwatched: bool,
+    kind: Kind,
+    /// A look at a path where its file may be failed.
+    has_failed: AtomicBool,
     /// The file has a name that nothing looks at. Until then it may get another one.
     between_names: Mutex<Option<Instant>>,
+}
+
+/// What a group is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// One rename, and those of the same file that follow it.
+    Rename,
+    /// A walk that looks for what happened while nobody watched.
+    Unwatched,
+    /// Another walk, or paths that a walk found to have changed names with each other.
+    Other,
 }
 
 /// The renames that are going on. Clones are the same register.
@@ -66,7 +78,7 @@ impl Renames {
     /// The name `path` went away.
     pub fn left(&self, path: &LibraryPath) -> Left {
         let mut register = self.register();
-        let group = RenameGroup::new(Self::LIMIT);
+        let group = RenameGroup::of(Self::LIMIT, Kind::Rename);
         let mut followed_by = alive(&register.came, path);
         followed_by.push(group.clone());
         register.are_between_names(&followed_by);
@@ -114,7 +126,7 @@ impl Renames {
 
     /// A walk begins that looks for what happened while nobody watched. Its group ends with the last look.
     pub fn begin_walk_of_unwatched(&self) -> RenameGroup {
-        let group = RenameGroup::of(Self::LIMIT, true);
+        let group = RenameGroup::of(Self::LIMIT, Kind::Unwatched);
         self.register().unwatched.push(Arc::downgrade(&group.0));
         group
     }
@@ -209,12 +221,20 @@ pub struct Member(RenameGroup);
 impl RenameGroup {
     /// A group without members, whose looks wait for each other no longer than `limit`.
     pub fn new(limit: Duration) -> Self {
-        Self::of(limit, false)
+        Self::of(limit, Kind::Other)
     }
 
-    fn of(limit: Duration, of_unwatched: bool) -> Self {
-        let (members, between_names) = (AtomicUsize::new(0), Mutex::default());
-        Self(Arc::new(Group { members, limit, of_unwatched, between_names }))
+    fn of(limit: Duration, kind: Kind) -> Self {
+        let (members, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self(Arc::new(Group { members, limit, kind, has_failed, between_names: Mutex::default() }))
+    }
+
+    /// A look at a path where the group's file may be failed, so it is not known who has it. A walk has many looks
+    /// that concern nobody else.
+    pub fn look_failed(&self) {
+        if self.0.kind == Kind::Rename {
+            self.0.has_failed.store(true, Ordering::Release);
+        }
     }
 
     /// One member more.
@@ -230,12 +250,12 @@ impl RenameGroup {
 
     /// Whether its file may still be found.
     pub fn is_open(&self) -> bool {
-        self.members() > 0 || self.is_between_names()
+        self.members() > 0 || self.is_between_names() || self.0.has_failed.load(Ordering::Acquire)
     }
 
     /// Whether it is complete if `here` of its members are: no other one can come.
     pub fn is_complete(&self, here: usize) -> bool {
-        here >= self.members() && !self.is_between_names()
+        here >= self.members() && !self.is_between_names() && !self.0.has_failed.load(Ordering::Acquire)
     }
 
     /// How long a look waits for the others.
@@ -294,7 +314,7 @@ impl Ties {
         self.of_walk |= other.of_walk;
         if self.of_walk {
             // The walk waits for its own looks.
-            self.left_in.retain(|group| !group.0.of_unwatched);
+            self.left_in.retain(|group| group.0.kind != Kind::Unwatched);
         }
         self.waits = self.waits.max(other.waits);
     }
@@ -360,6 +380,23 @@ mod tests {
         assert_eq!(waiting(&renames, "a"), ids(&first.awaits));
         drop(at_c);
         assert!(waiting(&renames, "a").is_empty() && waiting(&renames, "b").is_empty());
+    }
+
+    #[test]
+    fn a_file_is_expected_for_good_where_a_look_for_it_failed() {
+        let renames = Renames::default();
+        let left = renames.left(&"a".into());
+        let at_b = renames.came(&"b".into(), left.followed_by.clone());
+        for member in &at_b {
+            member.group().look_failed();
+        }
+        drop(at_b);
+        assert_eq!(waiting(&renames, "a"), ids(&left.awaits));
+        assert!(!left.awaits[0].is_complete(9));
+        // Of a walk, one file that cannot be read says nothing about the others.
+        let walk = renames.begin_walk();
+        walk.look_failed();
+        assert!(walk.is_complete(0));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::library::{Library, SETTLE};
 
@@ -235,4 +236,41 @@ fn a_scan_leaves_a_file_that_was_just_made_empty_to_the_next_one() {
     let summary = library.scan();
     assert!(!summary.text.contains("left "), "{}", summary.text);
     assert_eq!(library.told(), ["created x.mp3", "created young.mp3"]);
+}
+
+/// How many directories the program watches, as the kernel counts them.
+fn watched_directories(library: &Library) -> usize {
+    let descriptors = format!("/proc/{}/fdinfo", library.pid().as_raw_pid());
+    let descriptors = fs::read_dir(descriptors).unwrap();
+    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+    infos.map(|info| info.lines().filter(|line| line.starts_with("inotify ")).count()).sum()
+}
+
+fn wait_until_watched(library: &Library, directories: usize) {
+    let begun = Instant::now();
+    while watched_directories(library) != directories {
+        let watched = watched_directories(library);
+        assert!(begun.elapsed() < Duration::from_secs(30), "{watched} directories are watched, not {directories}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn what_is_left_out_is_not_watched_until_it_is_published() {
+    let mut library = Library::new();
+    for path in ["a/1.mp3", "a/@eaDir/1.mp3", ".snapshots/1/2/1.mp3", "b/c/2.mp3"] {
+        library.write(path, path);
+    }
+    fs::write(library.path("b/.ignore-music"), "c/\n").unwrap();
+    library.start();
+    // The root, a and b.
+    wait_until_watched(&library, 3);
+    library.write("a/new/@eaDir/3.mp3", "3");
+    fs::rename(library.path(".snapshots"), library.path("a/.snapshots")).unwrap();
+    wait_until_watched(&library, 4);
+    fs::remove_file(library.path("b/.ignore-music")).unwrap();
+    wait_until_published(&library, &["a/1.mp3", "b/c/2.mp3"]);
+    wait_until_watched(&library, 5);
+    library.write("b/c/4.mp3", "4");
+    wait_until_published(&library, &["a/1.mp3", "b/c/2.mp3", "b/c/4.mp3"]);
 }
