@@ -192,7 +192,7 @@ impl Outcome {
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Looks at a path. Blocks for as long as reading the file takes.
     pub fn examine(&self, look: FsEvent) -> Examined {
-        let (path, member_of) = (look.path.clone(), look.ties.member_of.clone());
+        let path = look.path.clone();
         // Also here until the commit: another look takes them along, and without one they are let go of then.
         let mut tokens: Vec<Token> = look.walks.iter().chain(&look.holds).cloned().collect();
         let mut look_under = false;
@@ -206,12 +206,6 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                 outcome
             })
             .unwrap_or_else(Outcome::Failed);
-        if matches!(outcome, Outcome::Failed(_)) {
-            for member in &member_of {
-                member.group().look_failed();
-            }
-        }
-        drop(member_of);
         if let Some(next) = outcome.look_mut() {
             if next.attempt > WALKS_WAIT_FOR {
                 next.walks.clear();

@@ -9,7 +9,7 @@
 //! a file waits wherever it went.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,6 @@ struct Group {
     members: AtomicUsize,
     limit: Duration,
     kind: Kind,
-    /// A look at a path where its file may be failed.
-    has_failed: AtomicBool,
     /// The file has a name that nothing looks at. Until then it may get another one.
     between_names: Mutex<Option<Instant>>,
 }
@@ -34,11 +32,9 @@ struct Group {
 /// What a group is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// One rename, and those of the same file that follow it.
-    Rename,
     /// A walk that looks for what happened while nobody watched.
     Unwatched,
-    /// Another walk, or paths that a walk found to have changed names with each other.
+    /// A rename, another walk, or paths that a walk found to have changed names with each other.
     Other,
 }
 
@@ -78,7 +74,7 @@ impl Renames {
     /// The name `path` went away.
     pub fn left(&self, path: &LibraryPath) -> Left {
         let mut register = self.register();
-        let group = RenameGroup::of(Self::LIMIT, Kind::Rename);
+        let group = RenameGroup::new(Self::LIMIT);
         let mut followed_by = alive(&register.came, path);
         followed_by.push(group.clone());
         register.are_between_names(&followed_by);
@@ -225,16 +221,7 @@ impl RenameGroup {
     }
 
     fn of(limit: Duration, kind: Kind) -> Self {
-        let (members, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self(Arc::new(Group { members, limit, kind, has_failed, between_names: Mutex::default() }))
-    }
-
-    /// A look at a path where the group's file may be failed, so it is not known who has it. A walk has many looks
-    /// that concern nobody else.
-    pub fn look_failed(&self) {
-        if self.0.kind == Kind::Rename {
-            self.0.has_failed.store(true, Ordering::Release);
-        }
+        Self(Arc::new(Group { members: AtomicUsize::new(0), limit, kind, between_names: Mutex::default() }))
     }
 
     /// One member more.
@@ -250,12 +237,12 @@ impl RenameGroup {
 
     /// Whether its file may still be found.
     pub fn is_open(&self) -> bool {
-        self.members() > 0 || self.is_between_names() || self.0.has_failed.load(Ordering::Acquire)
+        self.members() > 0 || self.is_between_names()
     }
 
     /// Whether it is complete if `here` of its members are: no other one can come.
     pub fn is_complete(&self, here: usize) -> bool {
-        here >= self.members() && !self.is_between_names() && !self.0.has_failed.load(Ordering::Acquire)
+        here >= self.members() && !self.is_between_names()
     }
 
     /// How long a look waits for the others.
@@ -380,23 +367,6 @@ mod tests {
         assert_eq!(waiting(&renames, "a"), ids(&first.awaits));
         drop(at_c);
         assert!(waiting(&renames, "a").is_empty() && waiting(&renames, "b").is_empty());
-    }
-
-    #[test]
-    fn a_file_is_expected_for_good_where_a_look_for_it_failed() {
-        let renames = Renames::default();
-        let left = renames.left(&"a".into());
-        let at_b = renames.came(&"b".into(), left.followed_by.clone());
-        for member in &at_b {
-            member.group().look_failed();
-        }
-        drop(at_b);
-        assert_eq!(waiting(&renames, "a"), ids(&left.awaits));
-        assert!(!left.awaits[0].is_complete(9));
-        // Of a walk, one file that cannot be read says nothing about the others.
-        let walk = renames.begin_walk();
-        walk.look_failed();
-        assert!(walk.is_complete(0));
     }
 
     #[test]
