@@ -78,7 +78,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             }
         }
         if batch.withdraw_dependent().is_displaced() {
-            // Without a watcher nobody tells of renames.
+            // Renames that were not read from the kernel yet are in no group. Without a watcher there are none.
             let _ = *is_caught_up;
             batch.withdraw_waiting(&self.renames, is_ending).withdraw_dependent();
         }

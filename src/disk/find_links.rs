@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir};
+use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
 use super::ignore_files::{Judged, ignore_file_in};
@@ -203,9 +203,7 @@ impl Root {
         directory: &LibraryPath,
         above: Option<&Arc<IgnoreFile>>,
     ) -> io::Result<Option<WaysIn>> {
-        let Some(path_only) = self.open_directory(at)? else { return Ok(None) };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
+        let Some(opened) = self.open_to_list(at)? else { return Ok(None) };
         let mut ways = WaysIn::default();
         let mut has_ignore_file = false;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];

@@ -1,7 +1,7 @@
 //! Symbolic links, where they are to be followed.
 //!
 //! On the way to a path one link is followed, and only to what is inside the library; `outside.rs` has those
-//! that lead out. A link that is come by behind another one, that leads out, or that leads to a directory which holds it, is a name
+//! that lead out. A link that is found behind another one, that leads out, or that leads to a directory which holds it, is a name
 //! and nothing more. So every file has a finite number of paths, whatever leads to whatever, and what
 //! a path is does not depend on how it was come by.
 

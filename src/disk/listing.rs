@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
@@ -72,12 +72,17 @@ impl Root {
         Ok(true)
     }
 
+    /// A directory, open so that its entries can be read. `None` if there is no directory of this name.
+    pub(super) fn open_to_list(&self, at: At<'_>) -> io::Result<Option<OwnedFd>> {
+        let Some(path_only) = self.open_directory(at)? else { return Ok(None) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Some(rustix::fs::openat(&path_only, c".", flags, Mode::empty())?))
+    }
+
     /// The entries of what is really at `real`, under the rules for `directory`.
     fn list_real(&self, real: At<'_>, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
-        let Some(path_only) = self.open_directory(real)? else { return Ok(None) };
+        let Some(opened) = self.open_to_list(real)? else { return Ok(None) };
         let wanted = self.rules.extensions();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&path_only, c".", flags, Mode::empty())?;
         let mut found: Vec<(Box<[u8]>, FileType)> = Vec::new();
         let mut has_ignore_file = false;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
