@@ -24,9 +24,10 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Looks after which a file that has another inode number at each of them, and the same times, is the same file.
 const LOOKS_AT_PASSING_INODES: u32 = 2;
 
-/// How often a walk waits for a file that is not finished before it tells of what is gone: that may be the
-/// old name of the file. One that is written to for ever must not keep deletes waiting for ever.
-const WALKS_WAIT_FOR: u32 = 3;
+/// How many looks at a file that is not finished others wait for: walks, before they publish what is gone, for
+/// that may be the old name of the file, and looks at the paths that its group left. A file that is written to
+/// for ever must not keep deletes waiting for ever.
+const OTHERS_WAIT_FOR: u32 = 3;
 
 /// Reads the content of an open file; tests put a model in its place.
 pub trait Contents<F> {
@@ -207,8 +208,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             })
             .unwrap_or_else(Outcome::Failed);
         if let Some(next) = outcome.look_mut() {
-            if next.attempt > WALKS_WAIT_FOR {
+            if next.attempt > OTHERS_WAIT_FOR {
                 next.walks.clear();
+                next.ties.member_of.clear();
             }
             if displaced.is_some() {
                 let mut groups = self.renames.that_may_find_what_left(&path, &next.ties);
@@ -256,6 +258,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             if stat.size == 0 && wait > self.patience.settle {
                 // It may be empty for a minute, and be no file's new name: deletes do not wait for it.
                 next.walks.clear();
+                if same_inode.is_empty() {
+                    next.ties.member_of.clear();
+                }
             }
             return Ok(Outcome::Again(next));
         }
@@ -775,7 +780,7 @@ mod tests {
         drop(tokens);
         assert!(observations.is_empty() && looks.len() == 1 && Arc::strong_count(&waits) > 1);
         // But not for ever, where the file changes all the time.
-        let last = FsEvent { attempt: WALKS_WAIT_FOR, ..looks.remove(0) };
+        let last = FsEvent { attempt: OTHERS_WAIT_FOR, ..looks.remove(0) };
         let Outcome::Observed(_, instead) = examiner.examine(last).outcome else { panic!("nothing was found") };
         assert!(instead.walks.is_empty() && Arc::strong_count(&waits) == 1);
     }

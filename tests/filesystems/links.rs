@@ -56,7 +56,7 @@ fn a_disk_that_links_lead_to_goes_and_comes_back_while_it_is_watched() {
     let mut disk = Disk::ext4();
     let mut library = linked(&mut disk);
     library.start();
-    assert_eq!(library.files().len(), 3);
+    library.wait_for("all three files are published", |consumer| consumer.files.len() == 3);
     let mark = library.mark();
     for _ in 0..2 {
         disk.detach();
