@@ -158,7 +158,8 @@ enum Spelling {
 #[error("the library root is another directory now")]
 pub struct RootReplaced;
 
-fn is_root_replaced(error: &io::Error) -> bool {
+/// Whether the root was replaced, so that nothing is known of any path.
+pub fn is_root_replaced(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<RootReplaced>)
 }
 

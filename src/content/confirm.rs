@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::batch::{Batch, BatchedLook, Doubt};
 use super::examine::{Contents, Examiner, Outcome, displaced_by, found_by};
-use crate::disk::{Disk, Entry};
+use crate::disk::{Disk, Entry, is_root_replaced};
 use crate::model::{Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Seen, Token};
 
 /// A file whose names were changed this short a time ago may have another one again by now. Older ones are not asked
@@ -132,6 +132,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             Ok(Entry::File(_)) if found.is_none() => !matches!(self.disk.entry(path), Ok(Entry::Missing { .. })),
             Ok(Entry::File(stat)) => found != Some(*stat),
             Ok(_) => found.is_some(),
+            // No path is as it was found if the whole root was replaced.
+            Err(error) if is_root_replaced(error) => true,
             // Nothing can be said of it now; that which can no longer be read is walked again anyway.
             Err(_) => false,
         }
@@ -145,7 +147,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             && is_young(observation)
             && self
                 .rows_of_file(&observation.path, stat)
-                .is_ok_and(|rows| rows.iter().any(|row| self.has_left_for_another(row)))
+                .is_ok_and(|rows| rows.iter().any(|row| self.has_left_for_another(row).unwrap_or(true)))
     }
 
     /// Whether the content may have changed of a file that is said to be only renamed, under either name.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::classify::originals_of_temporary_name;
-use crate::disk::{Disk, Entry};
+use crate::disk::{Disk, Entry, is_root_replaced};
 use crate::model::{
     Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Renames, Row, Seen, Ties, Token, Track,
 };
@@ -241,7 +241,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let mut same_inode = if was_here { Vec::new() } else { self.rows_of_file(&look.path, &stat)? };
         // One that has not left its path is a hard link, or comes and goes while this looks.
         let is_known_elsewhere = !same_inode.is_empty();
-        same_inode.retain(|row| self.has_left_for_another(row));
+        same_inode = those_that(same_inode, |row| self.has_left_for_another(row))?;
         // Of several names that one file lost, the one that this was is most likely the one that is most like it.
         same_inode.sort_by_key(|row| {
             let is_told = look.renamed_from.as_ref() == Some(&row.path);
@@ -469,31 +469,33 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// The one row with this content whose file has left its path; none where there are several to choose from.
     fn row_with_content(&self, path: &LibraryPath, track: &Track) -> io::Result<Vec<Row>> {
         let sha256 = &track.fingerprint.sha256;
-        let mut rows = self.index.rows_by_sha256(sha256, CANDIDATES).map_err(io::Error::other)?;
+        let rows = self.index.rows_by_sha256(sha256, CANDIDATES).map_err(io::Error::other)?;
         if rows.len() == CANDIDATES {
             return Ok(Vec::new());
         }
-        rows.retain(|row| {
+        let rows = those_that(rows, |row| {
             let is_another = |now: &FileStat| !row.stat.same_file(now) && !row.stat.same_size_and_mtime(now);
-            row.path != *path && self.has_left(row, is_another)
-        });
+            Ok(row.path != *path && self.has_left(row, is_another)?)
+        })?;
         Ok(if rows.len() == 1 { rows } else { Vec::new() })
     }
 
     /// Whether the file of a row has left its path for certain: nothing is there any more, or another file.
     ///
-    /// What cannot be read now is no source of a move, and no reason either to keep silent about another file.
-    fn has_left(&self, row: &Row, is_another: impl Fn(&FileStat) -> bool) -> bool {
+    /// What cannot be read now is no source of a move, and no reason either to keep silent about another file. If
+    /// the whole root was replaced, neither of the two files is where it was: that is an error.
+    fn has_left(&self, row: &Row, is_another: impl Fn(&FileStat) -> bool) -> io::Result<bool> {
         match self.disk.entry(&row.path) {
-            Ok(Entry::File(now)) => is_another(&now),
+            Ok(Entry::File(now)) => Ok(is_another(&now)),
             // A disk that has another place now has taken its files along.
-            Ok(entry) => !is_hidden(row, entry) || self.disk.is_elsewhere(row.stat.mount, &row.path),
-            Err(_) => false,
+            Ok(entry) => Ok(!is_hidden(row, entry) || self.disk.is_elsewhere(row.stat.mount, &row.path)),
+            Err(error) if is_root_replaced(&error) => Err(error),
+            Err(_) => Ok(false),
         }
     }
 
     /// The same, judged by the inode.
-    pub(super) fn has_left_for_another(&self, row: &Row) -> bool {
+    pub(super) fn has_left_for_another(&self, row: &Row) -> io::Result<bool> {
         self.has_left(row, |now| !row.stat.same_file(now))
     }
 
@@ -501,6 +503,11 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let beneath = self.index.rows_after(path, Some(path), 1).map_err(io::Error::other)?;
         Ok(!beneath.is_empty())
     }
+}
+
+/// The rows of which `holds` says yes; its first error, if there is one.
+fn those_that(rows: Vec<Row>, holds: impl Fn(&Row) -> io::Result<bool>) -> io::Result<Vec<Row>> {
+    rows.into_iter().filter_map(|row| holds(&row).map(|holds| holds.then_some(row)).transpose()).collect()
 }
 
 /// The file of the path's row, if the look did not find that.
@@ -550,6 +557,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::disk::RootReplaced;
     use crate::model::{Fingerprint, Metadata, MountId};
 
     const SETTLE: Duration = Duration::from_secs(2);
@@ -560,17 +568,19 @@ mod tests {
     struct OneFile {
         stat: FileStat,
         has_one_name: bool,
+        /// Every other path fails, as if the root had been replaced after the look at this one.
+        is_root_replaced: bool,
     }
 
     impl Disk for OneFile {
         type File = ();
 
         fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-            Ok(if *path == HERE.into() {
-                Entry::File(self.stat)
-            } else {
-                Entry::Missing { nearest_mount: MountId::default() }
-            })
+            match *path == HERE.into() {
+                true => Ok(Entry::File(self.stat)),
+                false if self.is_root_replaced => Err(io::Error::other(RootReplaced)),
+                false => Ok(Entry::Missing { nearest_mount: MountId::default() }),
+            }
         }
 
         fn open(&self, _: &LibraryPath) -> io::Result<Option<((), FileStat)>> {
@@ -641,7 +651,7 @@ mod tests {
 
     fn examiner(found: FileStat, row: Option<(&str, FileStat)>) -> Examiner<OneFile, SomeContent, OneRow> {
         Examiner {
-            disk: OneFile { stat: found, has_one_name: true },
+            disk: OneFile { stat: found, has_one_name: true, is_root_replaced: false },
             contents: SomeContent,
             index: OneRow(row.map(|(path, stat)| Row { path: path.into(), stat, track: track(), first_published: 0 })),
             patience: Patience {
@@ -691,6 +701,17 @@ mod tests {
         // Whoever writes to it by its other name tells nothing of this one.
         let two_names = OneFile { has_one_name: false, ..examiner.disk };
         assert!(is_read(&Examiner { disk: two_names, ..examiner }.examine(hint).outcome));
+    }
+
+    #[test]
+    fn a_file_that_may_have_left_a_root_that_was_replaced_is_not_called_new() {
+        let (mut examiner, hint) = renamed();
+        examiner.disk.is_root_replaced = true;
+        assert!(matches!(examiner.examine(hint).outcome, Outcome::Failed(_)));
+        let elsewhere = Observation { path: "b/old.mp3".into(), origin: Origin::Watch, seen: Seen::Missing };
+        let look = FsEvent::new(elsewhere.path.clone(), Quiet::Found, Origin::Watch);
+        let (confirmed, again) = examiner.confirm([(Outcome::Observed(elsewhere, look), None)], false, || true);
+        assert_eq!((confirmed.len(), again.len()), (0, 1));
     }
 
     #[test]
