@@ -210,6 +210,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if let Some(next) = outcome.look_mut() {
             if next.attempt > OTHERS_WAIT_FOR {
                 next.walks.clear();
+                next.ties.waves.clear();
                 next.ties.member_of.clear();
             }
             if displaced.is_some() {
@@ -258,6 +259,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             if stat.size == 0 && wait > self.patience.settle {
                 // It may be empty for a minute, and be no file's new name: deletes do not wait for it.
                 next.walks.clear();
+                next.ties.waves.clear();
                 if same_inode.is_empty() {
                     next.ties.member_of.clear();
                 }
@@ -558,7 +560,7 @@ mod tests {
 
     use super::*;
     use crate::disk::RootReplaced;
-    use crate::model::{Fingerprint, Metadata, MountId};
+    use crate::model::{Fingerprint, Metadata, MountId, RenameGroup};
 
     const SETTLE: Duration = Duration::from_secs(2);
 
@@ -853,11 +855,15 @@ mod tests {
         ] {
             for quiet in [Quiet::Found, Quiet::Created, Quiet::Closed, Quiet::Renamed] {
                 let walks = vec![Token::new(())];
-                let hint = FsEvent { walks, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
+                let group = RenameGroup::new(Duration::from_hours(1));
+                let (member_of, waves) = (vec![group.join()], vec![Token::new(())]);
+                let ties = Ties { member_of, waves, ..Ties::default() };
+                let hint = FsEvent { walks, ties, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
                 let Outcome::Again(again) = look(found, row, hint) else { panic!("{found:?} did not wait") };
                 let Quiet::Again(wait) = again.quiet else { panic!("{:?}", again.quiet) };
                 assert!(wait > minute * 9 / 10 && wait <= minute, "{wait:?}");
-                assert!(again.walks.is_empty(), "deletes wait for it");
+                assert!(again.walks.is_empty() && again.ties.waves.is_empty(), "deletes wait for it");
+                assert_eq!(group.members(), 0, "the looks at other paths wait for it");
                 let after = |waited| {
                     let seen_at = again.seen_at.and_then(|at| at.checked_sub(waited));
                     look(found, row, FsEvent { seen_at, ..again.clone() })
