@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::examine::found_by;
+use super::outcome::found_by;
 use crate::model::{FileStat, FsEvent, MountId, Observation, Renames, Ties};
 
 /// How often a look waits for the file that left its path. Where names are passed around without end, it is

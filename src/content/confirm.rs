@@ -6,7 +6,8 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::batch::{Batch, BatchedLook, Doubt};
-use super::examine::{Contents, Examiner, Outcome, displaced_by, found_by};
+use super::examine::{Contents, Examiner};
+use super::outcome::{Outcome, displaced_by, found_by};
 use crate::disk::{Disk, Entry, is_root_replaced};
 use crate::model::{Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Seen, Token};
 
@@ -157,5 +158,66 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             _ => false,
         };
         from_doubtful || self.doubts.is_held(&observation.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::content::Examined;
+    use crate::content::examine::OTHERS_WAIT_FOR;
+    use crate::content::testing::{HERE, OneFile, renamed};
+    use crate::model::{Origin, Quiet};
+
+    #[test]
+    fn a_rename_is_committed_unread_only_after_all_pending_events_were_handled() {
+        let (examiner, hint) = renamed();
+        let outcome = || [(examiner.examine(hint.clone()).outcome, None)];
+        let (observations, looks) = examiner.confirm(outcome(), false, || true);
+        assert_eq!((observations.len(), looks.len()), (1, 0));
+        let mut doubts = Vec::new();
+        for heard in ["b/old.mp3", "b", HERE] {
+            let (observations, looks) = examiner.confirm(outcome(), false, || {
+                doubts.push(examiner.doubts.hold(heard.into()));
+                true
+            });
+            assert!(observations.is_empty(), "{heard:?}");
+            assert_eq!(looks.iter().map(|look| look.renamed_from.clone()).collect::<Vec<_>>(), [None]);
+            doubts.clear();
+        }
+        let (observations, looks) = examiner.confirm(outcome(), false, || false);
+        assert_eq!((observations.len(), looks.len()), (0, 1));
+    }
+
+    #[test]
+    fn of_two_looks_that_found_one_file_only_the_true_one_is_committed() {
+        let (examiner, hint) = renamed();
+        let Outcome::Trusted(here, instead) = examiner.examine(hint).outcome else { panic!("it was not accepted") };
+        let elsewhere = Observation { path: "a/was-here.mp3".into(), ..here.clone() };
+        let look = FsEvent::new(elsewhere.path.clone(), Quiet::Found, Origin::Watch);
+        let outcomes =
+            [(Outcome::Observed(elsewhere.clone(), look), None), (Outcome::Trusted(here.clone(), instead), None)];
+        let (observations, looks) = examiner.confirm(outcomes, false, || true);
+        assert_eq!(observations.into_iter().map(|(found, _)| found).collect::<Vec<_>>(), [here]);
+        assert_eq!(looks.into_iter().map(|look| look.path).collect::<Vec<_>>(), [elsewhere.path]);
+    }
+
+    #[test]
+    fn a_walk_waits_for_the_look_that_replaces_an_overtaken_one() {
+        let (examiner, hint) = renamed();
+        let waits = Arc::new(());
+        let walks = vec![Token::new(Arc::clone(&waits))];
+        let Examined { outcome, tokens, .. } = examiner.examine(FsEvent { walks, renamed_from: None, ..hint });
+        let touched = FileStat { ctime_ns: examiner.disk.stat.ctime_ns + 1, ..examiner.disk.stat };
+        let examiner = Examiner { disk: OneFile { stat: touched, ..examiner.disk }, ..examiner };
+        let (observations, mut looks) = examiner.confirm([(outcome, None)], false, || true);
+        drop(tokens);
+        assert!(observations.is_empty() && looks.len() == 1 && Arc::strong_count(&waits) > 1);
+        // But not forever, if the file changes all the time.
+        let last = FsEvent { attempt: OTHERS_WAIT_FOR, ..looks.remove(0) };
+        let Outcome::Observed(_, instead) = examiner.examine(last).outcome else { panic!("nothing was found") };
+        assert!(instead.walks.is_empty() && Arc::strong_count(&waits) == 1);
     }
 }

@@ -1,4 +1,4 @@
-//! One path as an observation: is it finished, what are its hashes, what do its tags say.
+//! One look at one path: is it settled, what are its hashes, and what do its tags say.
 
 pub mod adts;
 pub mod tags;
@@ -10,10 +10,17 @@ mod container;
 mod examine;
 mod mp4;
 mod oggflac;
+mod outcome;
+mod previous;
 mod read;
+mod settle;
 mod source;
+#[cfg(test)]
+mod testing;
 mod values;
 mod wav;
 
-pub use examine::{Contents, Examined, Examiner, Outcome, Patience};
+pub use examine::{Contents, Examiner};
+pub use outcome::{Examined, Outcome};
 pub use read::Reader;
+pub use settle::Patience;

@@ -1,0 +1,141 @@
+//! The result of a look.
+
+use std::io;
+
+use crate::model::{FileStat, FsEvent, LibraryPath, Observation, Row, Seen, Ties, Token};
+use crate::stream::Tied;
+
+/// One look at a path and its result.
+#[derive(Debug)]
+pub struct Examined {
+    /// The path that was examined.
+    pub path: LibraryPath,
+    /// The result.
+    pub outcome: Outcome,
+    /// Whether the path is or was a directory, so that the subtree has to be walked.
+    pub look_under: bool,
+    /// Released when the outcome is committed.
+    pub tokens: Vec<Token>,
+    /// The file of the path's row, if another file or none is at the path now. A look that is tied to this one may
+    /// find that file.
+    pub displaced: Option<FileStat>,
+}
+
+impl Examined {
+    /// A look that failed.
+    pub fn failed(path: LibraryPath, error: io::Error) -> Self {
+        Self { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new(), displaced: None }
+    }
+}
+
+impl Tied for Examined {
+    type Key = LibraryPath;
+
+    fn key(&self) -> &LibraryPath {
+        &self.path
+    }
+
+    fn ties(&self) -> Option<&Ties> {
+        self.displaced?;
+        self.outcome.look().map(|look| &look.ties)
+    }
+
+    fn begin_waiting(&mut self) {
+        if let Some(look) = self.outcome.look_mut() {
+            // The looks of the wave may find the file that this one waits for.
+            look.ties.waves.clear();
+        }
+    }
+
+    fn in_place_of(mut self, mut older: Self) -> Self {
+        self.tokens.append(&mut older.tokens);
+        self.look_under |= older.look_under;
+        if let (Some(look), Some(older)) = (self.outcome.look_mut(), older.outcome.look_mut()) {
+            look.ties.append(&mut older.ties);
+            look.walks.append(&mut older.walks);
+            look.holds.append(&mut older.holds);
+        }
+        self
+    }
+}
+
+/// What a look found.
+///
+/// The first three variants carry the observation, and the hint to look again with if the observation is no longer
+/// true when it is to be committed.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A new file: neither its path nor any path that it may have been moved from is in the index.
+    New(Observation, FsEvent),
+    /// An observation to compare with the index.
+    Observed(Observation, FsEvent),
+    /// A rename that was accepted without reading the file. It is checked again right before the commit.
+    Trusted(Observation, FsEvent),
+    /// The path is as the index has it.
+    Unchanged,
+    /// The file is not settled, or it changed during the look: look again.
+    Again(FsEvent),
+    /// The file is gone from a subtree without change notification. It may have been renamed, so a scan decides.
+    LeftToWalk,
+    /// The file is gone and its filesystem is not mounted: its delete is held.
+    Held,
+    /// The look failed: the row stays as it is, and the next scan looks again.
+    Failed(io::Error),
+}
+
+impl Outcome {
+    /// What was found, to compare with the index.
+    pub(super) fn observation(&self) -> Option<&Observation> {
+        match self {
+            Self::New(observation, _) | Self::Observed(observation, _) | Self::Trusted(observation, _) => {
+                Some(observation)
+            }
+            Self::Again(_) | Self::Unchanged | Self::LeftToWalk | Self::Held | Self::Failed(_) => None,
+        }
+    }
+
+    /// The hint for the next look, or for the look to make instead of this one.
+    pub(super) fn look(&self) -> Option<&FsEvent> {
+        match self {
+            Self::New(_, look) | Self::Observed(_, look) | Self::Trusted(_, look) | Self::Again(look) => Some(look),
+            Self::Unchanged | Self::LeftToWalk | Self::Held | Self::Failed(_) => None,
+        }
+    }
+
+    /// The same hint, mutable.
+    pub(super) fn look_mut(&mut self) -> Option<&mut FsEvent> {
+        match self {
+            Self::New(_, look) | Self::Observed(_, look) | Self::Trusted(_, look) | Self::Again(look) => Some(look),
+            Self::Unchanged | Self::LeftToWalk | Self::Held | Self::Failed(_) => None,
+        }
+    }
+
+    /// The outcome in one or a few words, as logs show it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::New(..) => "new",
+            Self::Observed(Observation { seen: Seen::Missing, .. }, _) => "gone",
+            Self::Observed(..) => "changed",
+            Self::Trusted(..) => "only renamed",
+            Self::Unchanged => "unchanged",
+            Self::Again(_) => "to be looked at again",
+            Self::LeftToWalk => "left to the next walk",
+            Self::Held => "held",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// The stat of the file that was found.
+pub(super) fn found_by(observation: &Observation) -> Option<FileStat> {
+    match &observation.seen {
+        Seen::File { stat, .. } => Some(*stat),
+        Seen::Missing => None,
+    }
+}
+
+/// The file of the path's row, if the observation did not find that file at the path.
+pub(super) fn displaced_by(observation: &Observation, row: &Row) -> Option<FileStat> {
+    let is_there = found_by(observation).is_some_and(|found| row.stat.same_file(&found));
+    (!is_there).then_some(row.stat)
+}

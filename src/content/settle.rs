@@ -1,0 +1,247 @@
+//! How long to wait until a file is settled: until it is no longer being written, as far as its times tell.
+
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::examine::{Contents, Examiner};
+use super::previous::PreviousRows;
+use crate::classify::originals_of_temporary_name;
+use crate::disk::Disk;
+use crate::model::{FileStat, FsEvent, Index, LibraryPath, Quiet, Row};
+
+/// The first wait before a file that changed during a look is looked at again. It doubles with each look.
+pub(super) const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+/// The longest such wait.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// The shortest wait for a file to settle. Timers and file times are not exact enough for shorter ones.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// When a file counts as settled, and when as unchanged.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long a file must not have been modified after it was closed.
+    pub debounce: Duration,
+    /// How long a file must not have been modified if no close after writing was seen.
+    pub settle: Duration,
+    /// How long a file must have been empty.
+    pub empty: Duration,
+    /// Whether a file whose ctime alone has changed counts as unchanged.
+    pub ignore_ctime: bool,
+}
+
+impl Patience {
+    /// How long to wait until the file is settled; `None` if it is.
+    ///
+    /// `is_complete` says that a close or a rename was seen after the last write. `may_be_cut` is the result of
+    /// [`may_be_cut`].
+    fn unsettled_for(&self, look: &FsEvent, stat: &FileStat, is_complete: bool, may_be_cut: bool) -> Option<Duration> {
+        let needed = match look.quiet {
+            _ if may_be_cut => self.settle,
+            Quiet::Renamed if is_complete => return None,
+            Quiet::Closed if is_complete => self.debounce,
+            _ => self.settle,
+        };
+        // This is measured. The wait that was asked for proves nothing: a program that is ending cuts it short.
+        let stayed = look.seen_at.filter(|_| look.last_seen.as_ref() == Some(stat)).map(|seen_at| seen_at.elapsed());
+        if stat.size == 0
+            && let Some(wait) = self.empty_for_less(stat, stayed)
+        {
+            return Some(wait);
+        }
+        if stayed.is_some_and(|stayed| stayed >= needed) {
+            return None;
+        }
+        // A file that may be being cut still has the times of its former content. An mtime in the future gives no
+        // age either. Then only two looks that are far enough apart show that the file is settled.
+        let age = if may_be_cut { None } else { age_of(stat.mtime_ns) };
+        if age.is_some_and(|age| age >= needed) {
+            return None;
+        }
+        Some(needed.saturating_sub(age.or(stayed).unwrap_or_default()).max(SHORTEST_WAIT))
+    }
+
+    /// How long to wait until an empty file has been empty for long enough; `None` if it has, either by its times or
+    /// because it `stayed` so between two looks.
+    fn empty_for_less(&self, stat: &FileStat, stayed: Option<Duration>) -> Option<Duration> {
+        let changed = if self.ignore_ctime { stat.mtime_ns } else { stat.mtime_ns.max(stat.ctime_ns) };
+        // A time in the future gives no age.
+        let age = age_of(changed).unwrap_or_default();
+        let left = self.empty.saturating_sub(age.max(stayed.unwrap_or_default()));
+        (!left.is_zero()).then(|| left.max(SHORTEST_WAIT))
+    }
+}
+
+impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
+    /// How long to wait before the file is read; `None` if it can be read now.
+    pub(super) fn wait_before_reading(
+        &self,
+        look: &FsEvent,
+        stat: &FileStat,
+        row: Option<&Row>,
+        previous: &PreviousRows,
+    ) -> io::Result<Option<Duration>> {
+        // Nothing was written since the file was committed. Only its name or its attributes changed, so its age does
+        // not matter.
+        let was_settled = row.filter(|_| previous.was_here).into_iter().chain(&previous.rows);
+        if !was_settled.into_iter().any(|row| row.stat.same_size_and_mtime(stat)) {
+            let is_complete =
+                look.complete_at.is_none_or(|complete| since_epoch(stat.mtime_ns) <= duration_since_epoch(complete))
+                    && !self.replaced.cover(&look.path);
+            let before = row.map(|row| &row.stat).into_iter().chain(&look.last_seen);
+            let wait = self.patience.unsettled_for(look, stat, is_complete, may_be_cut(before, stat));
+            if wait.is_some() {
+                return Ok(wait);
+            }
+        }
+        let is_new = row.is_none() && previous.rows.is_empty();
+        let is_temporary = is_new && self.may_be_renamed_soon(&look.path, stat)?;
+        Ok(is_temporary.then_some(self.patience.settle))
+    }
+
+    /// Whether the name of a new, young file looks like a temporary name of a file in the index.
+    ///
+    /// Programs that save a file this way rename it over the known one as soon as it is written.
+    fn may_be_renamed_soon(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<bool> {
+        if age_of(stat.ctime_ns).is_none_or(|age| age >= self.patience.settle) {
+            return Ok(false);
+        }
+        let directory = path.parent().unwrap_or_else(LibraryPath::root);
+        for original in originals_of_temporary_name(path.name()) {
+            if self.index.row(&directory.join(&original)).map_err(io::Error::other)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether the file may be in the middle of being truncated.
+///
+/// The kernel changes the size first and the times when it is done. Until then the file looks as old as it was. An
+/// empty file was most likely truncated or created to be written.
+fn may_be_cut<'a>(before: impl IntoIterator<Item = &'a FileStat>, now: &FileStat) -> bool {
+    let is_being_cut =
+        |before: &FileStat| before.same_file(now) && before.size != now.size && before.ctime_ns == now.ctime_ns;
+    now.size == 0 || before.into_iter().any(is_being_cut)
+}
+
+/// How long to wait before the next look at a file that changed during a look, after this many of them.
+pub(super) fn backoff(attempt: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << attempt.min(16)).min(LAST_RETRY)
+}
+
+/// The time since a file time in nanoseconds since the epoch; `None` if that is in the future.
+fn age_of(time_ns: i128) -> Option<Duration> {
+    duration_since_epoch(SystemTime::now()).checked_sub(since_epoch(time_ns))
+}
+
+/// A file time in nanoseconds since the epoch as a duration; zero if it is before the epoch or too far off.
+fn since_epoch(time_ns: i128) -> Duration {
+    u64::try_from(time_ns).map(Duration::from_nanos).unwrap_or_default()
+}
+
+fn duration_since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Outcome;
+    use crate::content::testing::{HERE, SETTLE, age, examiner, is_read, look, old};
+    use crate::model::{LibraryPath, Origin, RenameGroup, Ties, Token};
+
+    #[test]
+    fn a_file_that_changed_its_size_but_not_its_times_must_stay_the_same_to_be_settled() {
+        let committed = old(9);
+        let cut = FileStat { size: 0, ..committed };
+        for quiet in [Quiet::Found, Quiet::Closed, Quiet::Renamed] {
+            let first = look(cut, Some(committed), FsEvent::new("a.mp3".into(), quiet, Origin::Watch));
+            let Outcome::Again(again) = first else { panic!("{first:?}") };
+            assert_eq!((again.quiet, again.last_seen), (Quiet::Again(SETTLE), Some(cut)));
+            // With a coarse kernel clock it may stay like that for good. The time that it stayed is measured.
+            assert!(matches!(look(cut, Some(committed), again.clone()), Outcome::Again(_)));
+            let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
+            assert!(is_read(&look(cut, Some(committed), again)));
+        }
+        // Nothing was committed yet, but an earlier look saw more of it.
+        let seen = FsEvent { last_seen: Some(committed), ..FsEvent::new("a.mp3".into(), Quiet::Found, Origin::Scan) };
+        assert!(matches!(look(cut, None, seen), Outcome::Again(_)));
+    }
+
+    #[test]
+    fn an_empty_file_must_stay_empty_to_be_settled_however_old_it_is() {
+        let empty = old(0);
+        for quiet in [Quiet::Found, Quiet::Closed, Quiet::Renamed] {
+            let hint = FsEvent::new(HERE.into(), quiet, Origin::Watch);
+            let Outcome::Again(again) = look(empty, None, hint.clone()) else { panic!("{quiet:?} did not wait") };
+            assert_eq!(again.quiet, Quiet::Again(SETTLE));
+            let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
+            assert!(is_read(&look(empty, None, again)));
+            assert!(is_read(&look(old(1), None, hint)), "a file with content is read at once");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_just_created_or_truncated_is_settled_after_a_minute_without_content() {
+        let now = age(Duration::ZERO);
+        let minute = Duration::from_mins(1);
+        let emptied = FileStat { size: 0, mtime_ns: now, ctime_ns: now, ..old(9) };
+        let with_an_old_time = FileStat { mtime_ns: old(9).mtime_ns, ..emptied };
+        let with_a_time_to_come = FileStat { mtime_ns: i64::MAX.into(), ..emptied };
+        for (found, row) in [
+            (emptied, None),
+            (emptied, Some(old(9))),
+            (with_an_old_time, Some(old(9))),
+            (with_an_old_time, None),
+            (with_a_time_to_come, None),
+        ] {
+            for quiet in [Quiet::Found, Quiet::Created, Quiet::Closed, Quiet::Renamed] {
+                let walks = vec![Token::new(())];
+                let group = RenameGroup::new(Duration::from_hours(1));
+                let (member_of, waves) = (vec![group.join()], vec![Token::new(())]);
+                let ties = Ties { member_of, waves, ..Ties::default() };
+                let hint = FsEvent { walks, ties, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
+                let Outcome::Again(again) = look(found, row, hint) else { panic!("{found:?} did not wait") };
+                let Quiet::Again(wait) = again.quiet else { panic!("{:?}", again.quiet) };
+                assert!(wait > minute * 9 / 10 && wait <= minute, "{wait:?}");
+                assert!(again.walks.is_empty() && again.ties.waves.is_empty(), "deletes wait for it");
+                assert_eq!(group.members(), 0, "the looks at other paths wait for it");
+                let after = |waited| {
+                    let seen_at = again.seen_at.and_then(|at| at.checked_sub(waited));
+                    look(found, row, FsEvent { seen_at, ..again.clone() })
+                };
+                assert!(matches!(after(minute / 2), Outcome::Again(_)));
+                assert!(is_read(&after(minute)));
+            }
+        }
+        // It has content now.
+        let seen = FsEvent { last_seen: Some(emptied), ..FsEvent::new(HERE.into(), Quiet::Closed, Origin::Watch) };
+        let written = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
+        assert!(is_read(&look(written, None, seen)));
+        // It was renamed, and the index has it as it is.
+        let hint = FsEvent::new(HERE.into(), Quiet::Renamed, Origin::Watch);
+        let committed = FileStat { ctime_ns: with_an_old_time.mtime_ns, ..with_an_old_time };
+        assert!(is_read(&look(with_an_old_time, Some(committed), hint)));
+    }
+
+    #[test]
+    fn a_close_or_a_rename_says_nothing_about_later_writes() {
+        let a_second_ago = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
+        for quiet in [Quiet::Closed, Quiet::Renamed] {
+            let complete = |ago| FsEvent {
+                complete_at: Some(SystemTime::now() - ago),
+                ..FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
+            };
+            assert!(is_read(&look(a_second_ago, None, complete(Duration::from_millis(900)))));
+            assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(1100))), Outcome::Again(_)));
+            // Nor about a file in a directory that has replaced the one of the event.
+            let examiner = examiner(a_second_ago, None);
+            let _replaced = examiner.replaced.hold(LibraryPath::root());
+            let look = examiner.examine(complete(Duration::from_millis(900)));
+            assert!(matches!(look.outcome, Outcome::Again(_)));
+        }
+    }
+}
