@@ -8,6 +8,7 @@
 //! | 0 | [`model`] | the nouns: hints, observations, rows, file events | IO |
 //! | 0 | [`failpoint`] | where a test may end the process or the watcher | anything else |
 //! | 1 | [`classify`] | rows and observations in, file events and row updates out | IO, clocks |
+//! | 1 | [`engine`] | every decision about what to look at, walk and trust | IO, clocks, locks |
 //! | 1 | [`message`] | a file event as the bytes that consumers read | decide anything |
 //! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | IO |
 //! | 1 | [`disk`] | the library root: stat, list and open beneath it | follow a link out of it that is not in its table |
@@ -26,6 +27,7 @@ pub mod model;
 
 pub mod classify;
 pub mod disk;
+pub mod engine;
 pub mod message;
 pub mod stream;
 

@@ -26,14 +26,14 @@ use crate::config::{Command, Relocation, Settings, SinkKind};
 use crate::content::{Examiner, Patience, Reader};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Held, Inbox, LeftOut, Missing, Scanner, Tally, Unreadable, Watcher};
+use crate::library::{Held, Inbox, LeftOut, Scanner, Tally, Unreadable, Watcher};
 use crate::message::Encoder;
-use crate::model::LibraryPath;
+use crate::model::{LibraryPath, Token};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Conditions, Counters, Progress};
 use crate::store::{Damage, IndexReader, Rebuilt, Relocated, Store, StoreError};
-use crate::stream::{Hold, Holds, Leases, Pace, Settle};
+use crate::stream::{Leases, Pace, Settle};
 
 pub use held::{approve, held};
 pub use parked::parked_at_rest;
@@ -100,8 +100,6 @@ pub struct Service {
     watcher: Arc<Mutex<Option<Watcher>>>,
     /// Directories that the rules leave out, so that they are not watched for long.
     left_out: LeftOut,
-    /// Subtrees of which nobody tells what happens there: walks, again and again, find it.
-    unwatched: Holds,
     chain: Chain,
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
@@ -118,7 +116,7 @@ pub struct Service {
     readers: ThreadPool,
     replay_begun: Notify,
     /// Paths that could not be looked at, in doubt until they can be.
-    failures: Mutex<HashMap<LibraryPath, Hold>>,
+    failures: Mutex<HashMap<LibraryPath, Token>>,
     /// When it was last said that the outbox is full.
     full_said: Mutex<Option<Instant>>,
 }
@@ -144,7 +142,6 @@ impl Service {
         root.own_mount_at_start()
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let inbox = Inbox::new();
-        let unwatched = Holds::new();
         let examiner = Examiner {
             disk: Arc::clone(&root),
             contents: Reader::new(settings.max_bytes_per_second),
@@ -155,11 +152,7 @@ impl Service {
                 empty: EMPTY,
                 ignore_ctime: settings.ignore_ctime,
             },
-            claimed: Holds::new(),
-            doubts: inbox.doubts().clone(),
-            replaced: inbox.replaced().clone(),
-            unwatched: unwatched.clone(),
-            renames: inbox.renames().clone(),
+            engine: inbox.engine().clone(),
             verified_bytes: Arc::default(),
         };
         let left_out = LeftOut::default();
@@ -169,7 +162,7 @@ impl Service {
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
             held: Held::new(settings.mass_delete_percent, settings.rescan_interval.unwrap_or(LONGEST_HELD_RECHECK)),
-            missing: Missing::new(unwatched.clone()),
+            engine: inbox.engine().clone(),
             unreadable: Unreadable::new(settings.rescan_interval.unwrap_or(LONGEST_UNREADABLE_RETRY)),
             tally: Arc::new(Tally::default()),
         };
@@ -188,7 +181,6 @@ impl Service {
             inbox,
             watcher: Arc::default(),
             left_out,
-            unwatched,
             chain,
             examiner: Arc::new(examiner),
             scanner,

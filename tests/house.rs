@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Every module by its floor, from the ground up. `src/lib.rs` shows the same to its readers.
 const HOUSE: &[(u32, &[&str])] = &[
     (0, &["failpoint", "model"]),
-    (1, &["classify", "message", "stream", "disk"]),
+    (1, &["classify", "engine", "message", "stream", "disk"]),
     (2, &["library", "content", "store", "sink", "status"]),
     (3, &["pipeline"]),
     (4, &["config", "control", "telemetry"]),

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::outcome::found_by;
-use crate::model::{FileStat, FsEvent, MountId, Observation, Renames, Ties};
+use crate::engine::SharedEngine;
+use crate::model::{FileStat, FsEvent, MountId, Observation, Ties};
 
 /// How often a look waits for the file that left its path. Where names are passed around without end, it is
 /// given up in the end.
@@ -71,7 +72,7 @@ impl Batch {
     }
 
     /// Takes back the looks at paths whose old files were renamed, if nobody has looked yet where they are.
-    pub(super) fn withdraw_waiting(&mut self, renames: &Renames, is_ending: bool) -> &mut Self {
+    pub(super) fn withdraw_waiting(&mut self, engine: &SharedEngine, is_ending: bool) -> &mut Self {
         let here = Ties::members_here(self.confirmed.iter().map(|look| &look.instead.ties));
         let found: HashSet<(MountId, u64)> = self
             .confirmed
@@ -88,7 +89,8 @@ impl Batch {
             if is_ending || instead.ties.waits >= MOST_WAITS {
                 return is_ending;
             }
-            let mut groups = renames.that_may_find_what_left(&instead.path, &instead.ties);
+            let mut groups =
+                engine.with(|engine| engine.renames().that_may_find_what_left(&instead.path, &instead.ties));
             instead.ties.left_in.append(&mut groups);
             instead.ties.waits += 1;
             !instead.ties.left_in.iter().all(|group| here.are_all_of(group))

@@ -9,7 +9,7 @@ use super::batch::{Batch, BatchedLook, Doubt};
 use super::examine::{Contents, Examiner};
 use super::outcome::{Outcome, displaced_by, found_by};
 use crate::disk::{Disk, Entry, is_root_replaced};
-use crate::model::{Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Seen, Token};
+use crate::model::{Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Seen};
 
 /// A file whose names were changed this short a time ago may have another one again by now. Older ones are not asked
 /// for: whatever happens to them has a hint of its own, and a first scan has many.
@@ -72,7 +72,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                     if doubt == Doubt::Overtaken {
                         // What it found new is in no row, so a rename of the file cannot be trusted yet.
                         let path = look.observation.path.clone();
-                        look.instead.holds.push(Token::new(self.doubts.hold(path)));
+                        look.instead.holds.push(self.engine.trust(|trust| trust.doubt(&path)));
                     }
                     batch.withdraw(look, doubt);
                 }
@@ -81,7 +81,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if batch.withdraw_dependent().is_displaced() {
             // Renames that were not read from the kernel yet are in no group. Without a watcher there are none.
             let _ = *is_caught_up;
-            batch.withdraw_waiting(&self.renames, is_ending).withdraw_dependent();
+            batch.withdraw_waiting(&self.engine, is_ending).withdraw_dependent();
         }
         batch.into_confirmed()
     }
@@ -154,10 +154,12 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Whether the content may have changed of a file that is said to be only renamed, under either name.
     fn is_in_doubt(&self, observation: &Observation) -> bool {
         let from_doubtful = match &observation.seen {
-            Seen::File { content: Content::MovedFrom(source), .. } => self.doubts.cover(source),
+            Seen::File { content: Content::MovedFrom(source), .. } => {
+                self.engine.trust(|trust| trust.is_under_doubt(source))
+            }
             _ => false,
         };
-        from_doubtful || self.doubts.is_held(&observation.path)
+        from_doubtful || self.engine.trust(|trust| trust.is_in_doubt(&observation.path))
     }
 }
 
@@ -169,6 +171,7 @@ mod tests {
     use crate::content::Examined;
     use crate::content::examine::OTHERS_WAIT_FOR;
     use crate::content::testing::{HERE, OneFile, renamed};
+    use crate::model::Token;
     use crate::model::{Origin, Quiet};
 
     #[test]
@@ -180,7 +183,7 @@ mod tests {
         let mut doubts = Vec::new();
         for heard in ["b/old.mp3", "b", HERE] {
             let (observations, looks) = examiner.confirm(outcome(), false, || {
-                doubts.push(examiner.doubts.hold(heard.into()));
+                doubts.push(examiner.engine.trust(|trust| trust.doubt(&heard.into())));
                 true
             });
             assert!(observations.is_empty(), "{heard:?}");

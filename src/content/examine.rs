@@ -9,10 +9,10 @@ use super::outcome::{Examined, Outcome, displaced_by};
 use super::previous::{PreviousRows, UnreadMove, is_hidden};
 use super::settle::{FIRST_RETRY, Patience, backoff};
 use crate::disk::{Disk, Entry};
+use crate::engine::SharedEngine;
 use crate::model::{
-    Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Renames, Row, Seen, Token, Track,
+    Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Row, Seen, Token, Track,
 };
-use crate::stream::Holds;
 
 /// After this many looks, a file that had another inode number at each of them and always the same times is taken
 /// for one file on a filesystem whose inode numbers are not stable.
@@ -44,16 +44,8 @@ pub struct Examiner<D, C, I> {
     pub index: I,
     /// When a file is settled or unchanged.
     pub patience: Patience,
-    /// Paths that a look in progress takes for the old path of its file. They are not published as deleted meanwhile.
-    pub claimed: Holds,
-    /// Paths and subtrees whose content may have changed since they were read. No rename of them is accepted unread.
-    pub doubts: Holds,
-    /// Subtrees that were replaced: earlier events may concern another file.
-    pub replaced: Holds,
-    /// Subtrees without change notification. Only scans publish deletes in them.
-    pub unwatched: Holds,
-    /// Renames in progress. Their looks may find a file that has left its path.
-    pub renames: Renames,
+    /// Which paths are in doubt, claimed, replaced or unwatched, and which renames are in progress.
+    pub engine: SharedEngine,
     /// Bytes of files that were read and turned out to be only renamed.
     pub verified_bytes: Arc<AtomicU64>,
 }
@@ -123,7 +115,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             next.ties.member_of.clear();
         }
         if displaced.is_some() {
-            let mut groups = self.renames.that_may_find_what_left(&next.path, &next.ties);
+            let mut groups =
+                self.engine.with(|engine| engine.renames().that_may_find_what_left(&next.path, &next.ties));
             next.ties.left_in.append(&mut groups);
         }
     }
@@ -214,7 +207,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
     /// Claims the path of a row as the old path of a file, until the token is dropped.
     fn claim(&self, row: &Row) -> Token {
-        Token::new(self.claimed.hold(row.path.clone()))
+        self.engine.trust(|trust| trust.claim(&row.path))
     }
 
     /// Looks at a path without a regular file.
@@ -222,7 +215,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let Some(row) = row else { return Outcome::Unchanged };
         // No file of a group has come here, so no look has to wait for this one.
         look.ties.member_of.clear();
-        if self.claimed.is_held(&look.path) {
+        if self.engine.trust(|trust| trust.is_claimed(&look.path)) {
             return Outcome::Again(look_again(look, FIRST_RETRY, None));
         }
         if look.generation.is_some_and(|generation| generation != self.disk.generation()) {
@@ -235,7 +228,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
         // A path that the rules exclude is deleted even if its file has another name now, so nobody looks for that.
         let is_excluded = entry == Entry::Excluded;
-        if look.quiet != Quiet::Gone && !is_excluded && self.unwatched.cover(&look.path) {
+        if look.quiet != Quiet::Gone && !is_excluded && self.engine.trust(|trust| trust.is_unwatched(&look.path)) {
             return Outcome::LeftToWalk;
         }
         if look.quiet != Quiet::Gone {
@@ -293,7 +286,7 @@ mod tests {
         let examiner = examiner(old(9), Some(("b/gone.mp3", old(9))));
         let look = |quiet| examiner.examine(FsEvent::new("b/gone.mp3".into(), quiet, Origin::Scan)).outcome;
         assert!(matches!(look(Quiet::Found), Outcome::Again(_)));
-        let _polled = examiner.unwatched.hold(LibraryPath::root());
+        let _polled = examiner.engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root()));
         assert!(matches!(look(Quiet::Found), Outcome::LeftToWalk));
         assert!(matches!(look(Quiet::Gone), Outcome::Observed(Observation { seen: Seen::Missing, .. }, _)));
     }
@@ -344,21 +337,9 @@ mod tests {
 
         // On a filesystem that is not mounted.
         let examiner = examiner(old(9), Some((HERE, FileStat { mount: MountId(7), ..old(9) })));
-        let Examiner { contents, index, patience, claimed, doubts, replaced, unwatched, .. } = examiner;
-        let (renames, verified_bytes) = (Renames::default(), Arc::default());
-        let examiner = Examiner {
-            disk: LeftOut,
-            contents,
-            index,
-            patience,
-            claimed,
-            doubts,
-            replaced,
-            unwatched,
-            renames,
-            verified_bytes,
-        };
-        let _polled = examiner.unwatched.hold(LibraryPath::root());
+        let Examiner { contents, index, patience, engine, verified_bytes, .. } = examiner;
+        let examiner = Examiner { disk: LeftOut, contents, index, patience, engine, verified_bytes };
+        let _polled = examiner.engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root()));
         let look = |path: &str, quiet| examiner.examine(FsEvent::new(path.into(), quiet, Origin::Scan)).outcome;
         let Outcome::Again(again) = look(HERE, Quiet::Found) else { panic!("it did not wait as a delete does") };
         let gone = examiner.examine(again).outcome;

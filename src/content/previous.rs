@@ -77,7 +77,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
     /// Whether the file was only moved from the path of `source`, so that it need not be read.
     pub(super) fn unread_move(&self, look: &FsEvent, stat: &FileStat, source: &Row) -> io::Result<Option<UnreadMove>> {
-        if !source.stat.same_size_and_mtime(stat) || look.written || self.doubts.is_held(&source.path) {
+        if !source.stat.same_size_and_mtime(stat)
+            || look.written
+            || self.engine.trust(|trust| trust.is_in_doubt(&source.path))
+        {
             return Ok(None);
         }
         if source.stat.is_unchanged(stat, self.patience.ignore_ctime) {
@@ -90,9 +93,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// change more than the ctime. A rename changes the ctime too.
     fn is_only_renamed(&self, look: &FsEvent, source: &Row) -> io::Result<bool> {
         if look.renamed_from.as_ref() != Some(&source.path)
-            || self.doubts.cover(&source.path)
-            || self.doubts.is_held(&look.path)
-            || self.unwatched.cover(&source.path)
+            || self.engine.trust(|trust| {
+                trust.is_under_doubt(&source.path) || trust.is_in_doubt(&look.path) || trust.is_unwatched(&source.path)
+            })
         {
             return Ok(false);
         }
@@ -152,7 +155,7 @@ mod tests {
         let (examiner, hint) = renamed();
         assert!(matches!(examiner.examine(hint.clone()).outcome, Outcome::Trusted(..)));
         for in_doubt in ["b/old.mp3", "b", "", HERE] {
-            let _doubt = examiner.doubts.hold(in_doubt.into());
+            let _doubt = examiner.engine.trust(|trust| trust.doubt(&in_doubt.into()));
             assert!(is_read(&examiner.examine(hint.clone()).outcome), "{in_doubt:?}");
         }
         assert!(is_read(&examiner.examine(FsEvent { renamed_from: None, ..hint.clone() }).outcome));

@@ -88,7 +88,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if !was_settled.into_iter().any(|row| row.stat.same_size_and_mtime(stat)) {
             let is_complete =
                 look.complete_at.is_none_or(|complete| since_epoch(stat.mtime_ns) <= duration_since_epoch(complete))
-                    && !self.replaced.cover(&look.path);
+                    && !self.engine.trust(|trust| trust.is_replaced(&look.path));
             let before = row.map(|row| &row.stat).into_iter().chain(&look.last_seen);
             let wait = self.patience.unsettled_for(look, stat, is_complete, may_be_cut(before, stat));
             if wait.is_some() {
@@ -203,7 +203,7 @@ mod tests {
                 let group = RenameGroup::new(Duration::from_hours(1));
                 let (member_of, waves) = (vec![group.join()], vec![Token::new(())]);
                 let ties = Ties { member_of, waves, ..Ties::default() };
-                let hint = FsEvent { walks, ties, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
+                let hint = FsEvent { ties, walks, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
                 let Outcome::Again(again) = look(found, row, hint) else { panic!("{found:?} did not wait") };
                 let Quiet::Again(wait) = again.quiet else { panic!("{:?}", again.quiet) };
                 assert!(wait > minute * 9 / 10 && wait <= minute, "{wait:?}");
@@ -239,7 +239,7 @@ mod tests {
             assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(1100))), Outcome::Again(_)));
             // Nor about a file in a directory that has replaced the one of the event.
             let examiner = examiner(a_second_ago, None);
-            let _replaced = examiner.replaced.hold(LibraryPath::root());
+            let _replaced = examiner.engine.trust(|trust| trust.replace(&LibraryPath::root()));
             let look = examiner.examine(complete(Duration::from_millis(900)));
             assert!(matches!(look.outcome, Outcome::Again(_)));
         }

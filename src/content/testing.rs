@@ -7,11 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Contents, Examiner, Outcome, Patience};
 use crate::disk::{Disk, Entry, RootReplaced};
+use crate::engine::SharedEngine;
 use crate::model::{
-    Content, FileStat, Fingerprint, FsEvent, Index, LibraryPath, Metadata, MountId, Origin, Quiet, Renames, Row, Seen,
-    Track,
+    Content, FileStat, Fingerprint, FsEvent, Index, LibraryPath, Metadata, MountId, Origin, Quiet, Row, Seen, Track,
 };
-use crate::stream::Holds;
 
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 
@@ -113,11 +112,7 @@ pub(super) fn examiner(found: FileStat, row: Option<(&str, FileStat)>) -> Examin
             empty: Duration::from_mins(1),
             ignore_ctime: false,
         },
-        claimed: Holds::new(),
-        doubts: Holds::new(),
-        replaced: Holds::new(),
-        unwatched: Holds::new(),
-        renames: Renames::default(),
+        engine: SharedEngine::new(),
         verified_bytes: Arc::default(),
     }
 }

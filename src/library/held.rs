@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Inbox;
+use super::inbox::at;
 use super::release::{Approval, Release};
 use crate::disk::KnownMount;
 use crate::model::{HeldDeletes, HeldReason, LibraryPath, MountId, Token};
@@ -347,14 +348,6 @@ impl State {
         let is_changed = self.counts != counts;
         self.counts = counts;
         self.recheck.schedule(self.counts.total() > 0, is_changed, longest_recheck, Instant::now());
-    }
-}
-
-/// Waits until then; for ever where there is no such time.
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -146,7 +146,7 @@ impl<I: Index + Send + 'static> Recheck<I> {
                     return false;
                 }
                 // A walk of everything finds all of it sooner. Where only walks find changes, doubt never ends.
-                while self.inbox.doubts().is_held(&LibraryPath::root()) {
+                while self.inbox.trust(|trust| trust.is_in_doubt(&LibraryPath::root())) {
                     found.clear();
                     if !rest(WHILE_WALKED) {
                         return false;
@@ -167,7 +167,7 @@ impl<I: Index + Send + 'static> Recheck<I> {
 
     /// Whether the disk and the index still differ at `path`, and nothing is on its way that would find it.
     fn still_differs(&self, path: &LibraryPath) -> bool {
-        if self.inbox.doubts().cover(path) {
+        if self.inbox.trust(|trust| trust.is_under_doubt(path)) {
             return false;
         }
         let (Ok(Entry::File(stat)), Ok(row)) = (self.root.entry(path), self.index.row(path)) else { return false };
@@ -226,7 +226,7 @@ mod tests {
             ignore_ctime: false,
             inbox: inbox.clone(),
         };
-        let doubt = inbox.doubts().hold("on its way.mp3".into());
+        let doubt = inbox.trust(|trust| trust.doubt(&"on its way.mp3".into()));
         let rests = Cell::new(0);
         let rest = |_| {
             rests.set(rests.get() + 1);
@@ -254,7 +254,7 @@ mod tests {
             ignore_ctime: false,
             inbox: inbox.clone(),
         };
-        let mut walk = Some(inbox.doubts().hold(LibraryPath::root()));
+        let mut walk = Some(inbox.trust(|trust| trust.doubt(&LibraryPath::root())));
         let mut rests = 0;
         assert!(recheck.pass(|_| {
             rests += 1;
@@ -263,7 +263,7 @@ mod tests {
             }
             true
         }));
-        assert!(inbox.is_empty() && rests == 3);
+        assert!(inbox.take_all().is_empty() && rests == 3);
         assert!(!recheck.pass(|_| false), "it stops when it is asked to");
     }
 }

@@ -6,7 +6,8 @@ use std::iter::Peekable;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use super::{Replaced, Walked};
+use super::Walked;
+use crate::engine::Replaced;
 use crate::model::{FileStat, Index, LibraryPath, MountId};
 
 /// Rows read from the index at once: few enough to hold, many enough to make a query worth its while.

@@ -1,28 +1,21 @@
 //! Walks subtrees that were asked for, and turns where they differ from the index into hints.
-//!
-//! A walk gives its hints in three waves, each when the one before it was looked at and committed: first what
-//! is new or changed, then the paths that hold another file than before, and last what is gone. So a file that was
-//! moved is found at its new path before its old one is given to another file or called deleted, however
-//! far apart the two are.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::TaskTracker;
 
 use super::held::{Missed, Place, Vanished, Verdict};
 use super::passing_inodes::PassingInodes;
 use super::release::Approval;
-use super::{
-    Difference, Held, Inbox, LeftOut, Missing, Reconcile, Replaced, Retry, Subtree, Unreadable, Walk, tie_together,
-};
+use super::{Difference, Held, Inbox, LeftOut, Reconcile, Retry, Unreadable, Walk};
 use crate::disk::{Disk as _, Entry, Root};
-use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, RenameGroup, Row, Ties, Token};
+use crate::engine::{Replaced, Round, SharedEngine, tie_together};
+use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Row};
 
 /// Hints between the walking thread and the chain: enough that neither waits for the other's rhythm.
 const AHEAD: usize = 512;
@@ -52,8 +45,8 @@ pub struct Scanner<I> {
     pub left_out: LeftOut,
     /// What holds deletes in doubt.
     pub held: Held,
-    /// What holds deletes until it is sure that the file has no other name by now.
-    pub missing: Missing,
+    /// What decides which files that walks missed may be published as deleted.
+    pub engine: SharedEngine,
     /// What cannot be read.
     pub unreadable: Unreadable,
     /// How far walks have come.
@@ -125,7 +118,7 @@ impl WalkReport {
     }
 }
 
-impl<I: Index + Clone + Send + 'static> Scanner<I> {
+impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
     /// Walks these subtrees once, one after the other: hints for what is new or changed, in order,
     /// and the report when they are at their end.
     pub fn walk(
@@ -268,7 +261,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         let left_out = left_out.into_iter().map(look);
         if !whole_library {
             vanished.here.retain(still_indexed);
-            let gone = self.missing.beneath_a_subtree(vanished.here).into_iter().map(look);
+            let gone = self.engine.with(|engine| engine.missed_by_subtree_walk(vanished.here)).into_iter().map(look);
             let walk_again = is_more_left_out.then_some(Duration::ZERO);
             return Deletions { gone: left_out.chain(gone).collect(), walk_again };
         }
@@ -281,7 +274,7 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         vanished.approved_away = vanished.approved_away.min(vanished.approved_in_all);
         let missed = vanished.here.iter().chain(&vanished.approved).cloned().collect();
         let missed = Missed {
-            sure: self.missing.twice(missed, generation).into_iter().collect(),
+            sure: self.engine.with(|engine| engine.missed_by_full_walk(missed, generation)).into_iter().collect(),
             // One that cannot be listed holds nothing, as far as anybody can tell.
             root_is_empty: !vanished.here.is_empty() && self.root.is_bare().unwrap_or(true),
             indexed: self.index.len().unwrap_or(0).saturating_sub(left_out_in_all),
@@ -302,30 +295,19 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
 
     /// Walks every subtree that is marked in `inbox`, for ever. What is gone is pushed to `inbox` in the end.
     pub fn rounds(self, inbox: Inbox, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
-        let recent = Arc::new(Rounds::default());
-        let due = {
+        let begun = {
             let inbox = inbox.clone();
-            futures::stream::unfold(inbox, |inbox| async move { Some((inbox.due_subtrees().await, inbox)) })
+            futures::stream::unfold(inbox, |inbox| async move { Some((inbox.next_round().await, inbox)) })
         };
-        due.flat_map_unordered(WALKS_AT_ONCE, move |subtrees| {
-            Box::pin(self.clone().round(subtrees, inbox.clone(), Arc::clone(&watcher), Arc::clone(&recent)))
+        begun.flat_map_unordered(WALKS_AT_ONCE, move |round| {
+            Box::pin(self.clone().round(round, inbox.clone(), Arc::clone(&watcher)))
         })
     }
 
-    fn round(
-        self,
-        subtrees: Vec<Subtree>,
-        inbox: Inbox,
-        watcher: Arc<dyn Barrier>,
-        recent: Arc<Rounds>,
-    ) -> impl Stream<Item = FsEvent> {
+    fn round(self, round: Round, inbox: Inbox, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
         async_stream::stream! {
-            let mut subtrees = subtrees;
-            let whole_library = subtrees.iter().any(|subtree| subtree.path.is_root());
-            let Some(_turn) = recent.turn(whole_library).await else { return };
-            let looks = TaskTracker::new();
-            let earlier = recent.begin(&looks, whole_library);
-            // New directories are watched from here on, so what the walk does not come by will be told.
+            let (id, whole_library) = (round.id, round.is_of_everything());
+            // New directories are watched from here on, so what the walk does not find will cause an event.
             let root = Arc::clone(&self.root);
             let prepare = move || {
                 if whole_library {
@@ -334,51 +316,33 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
                 watcher.wait();
             };
             let _ = tokio::task::spawn_blocking(prepare).await;
-            let origin = if whole_library { Origin::Scan } else { Origin::Watch };
-            let paths = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
-            let (hints, report) = self.walk(paths, origin);
-            let first_wave = TaskTracker::new();
-            // A file that it finds may be that of a path at which it finds another file or none.
-            let own_group = inbox.renames().begin_walk();
-            let mut ties = Ties { of_walk: true, ..Ties::default() };
-            for subtree in &mut subtrees {
-                ties.append(&mut subtree.ties);
-            }
-            ties.left_in.push(own_group.clone());
-            let join = |hint: &mut FsEvent| {
-                hint.ties.member_of.extend(ties.member_of.iter().map(|member| member.group().join()));
-                hint.ties.left_in.extend_from_slice(&ties.left_in);
-                hint.ties.of_walk = true;
-            };
+            let (hints, report) = self.walk(round.subtrees.clone(), round.origin);
             for await hint in hints {
-                let mut hint = inbox.doubting(hint);
-                join(&mut hint);
-                hint.ties.member_of.push(own_group.join());
-                hint.walks.push(Token::new(looks.token()));
-                hint.ties.waves.push(Token::new(first_wave.token()));
-                yield hint;
+                yield inbox.engine().with(|engine| engine.found(id, hint));
             }
-            let Ok(mut report) = report.await else { return };
-            let mut replaced = report.replaced_hints(origin);
-            replaced.iter_mut().for_each(join);
-            let Ties { member_of, left_in, .. } = ties;
-            drop(member_of);
+            let Ok(mut report) = report.await else {
+                inbox.engine().with(|engine| engine.round_ended(id));
+                return;
+            };
+            let replaced = report.replaced_hints(round.origin);
+            let replaced: Vec<FsEvent> = inbox.engine().with(|engine| {
+                let replaced = replaced.into_iter().map(|hint| engine.found_replaced(id, hint)).collect();
+                engine.walk_ended(id);
+                replaced
+            });
             if !replaced.is_empty() {
-                first_wave.close();
-                first_wave.wait().await;
+                inbox.until(|engine| engine.is_first_wave_done(id)).await;
             }
             for hint in replaced {
-                let mut hint = inbox.doubting(hint);
-                hint.walks.push(Token::new(looks.token()));
                 yield hint;
             }
-            looks.close();
+            inbox.engine().with(|engine| engine.found_all(id));
+            inbox.looks_ended();
             tokio::spawn(async move {
-                let walked: Vec<LibraryPath> = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
-                self.note_unreadable(&walked, &report, &inbox);
-                self.finish(report, origin, earlier, left_in, inbox).await;
-                // Until now anything beneath them may have been other than the index has it.
-                drop(subtrees);
+                self.note_unreadable(&round.subtrees, &report, &inbox);
+                self.finish(report, &round, &inbox).await;
+                inbox.engine().with(|engine| engine.round_ended(id));
+                inbox.looks_ended();
             });
         }
     }
@@ -406,28 +370,19 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         }
     }
 
-    /// Waits until everything that this and earlier rounds found was looked at, then emits hints for what is gone.
-    async fn finish(
-        self,
-        report: WalkReport,
-        origin: Origin,
-        rounds: Vec<TaskTracker>,
-        left_in: Vec<RenameGroup>,
-        inbox: Inbox,
-    ) {
+    /// Waits until everything that this and earlier rounds found was looked at, then pushes hints for what is gone.
+    async fn finish(&self, report: WalkReport, round: &Round, inbox: &Inbox) {
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the index could not be read; the walk is repeated");
             inbox.mark(LibraryPath::root(), WALK_AGAIN);
             return;
         }
-        for round in rounds {
-            round.wait().await;
-        }
+        inbox.until(|engine| engine.is_looked_at(round.id)).await;
         if report.generation != self.root.generation() {
             // What this walk missed may have been in the other root. That one is being walked.
             return;
         }
-        let whole_library = origin == Origin::Scan;
+        let whole_library = round.is_of_everything();
         let Deletions { gone, walk_again } = if report.unreadable.iter().any(|(path, _)| path.is_root()) {
             // Nothing was walked, so nothing new is known of what is held.
             self.held.not_walked();
@@ -439,8 +394,8 @@ impl<I: Index + Clone + Send + 'static> Scanner<I> {
         };
         for look in gone {
             // What has another name since the walk is looked at there first.
-            let ties = Ties { left_in: left_in.clone(), of_walk: true, ..Ties::default() };
-            inbox.push(FsEvent { origin, ties, ..look });
+            let ties = inbox.engine().with(|engine| engine.ties_of_missed(round.id));
+            inbox.push(FsEvent { origin: round.origin, ties, ..look });
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
@@ -468,57 +423,6 @@ pub trait Barrier: Send + Sync {
     fn wait(&self);
 }
 
-/// The walks that are going on or not wholly looked at yet.
-#[derive(Debug)]
-struct Rounds {
-    /// Those of subtrees, which wait for each other.
-    subtrees: Mutex<VecDeque<TaskTracker>>,
-    /// Held by the walk of everything.
-    everything: Arc<Semaphore>,
-    /// Whether another walk of everything waits for that one to end.
-    is_next_waiting: AtomicBool,
-}
-
-impl Default for Rounds {
-    fn default() -> Self {
-        Self {
-            subtrees: Mutex::default(),
-            everything: Arc::new(Semaphore::new(1)),
-            is_next_waiting: AtomicBool::new(false),
-        }
-    }
-}
-
-impl Rounds {
-    /// Waits until this walk may begin; `None` where another that waits already will do. There is one
-    /// walk of everything at a time, however often it is asked for: where a walk takes longer than the
-    /// time between two, they would otherwise be more and more.
-    async fn turn(&self, whole_library: bool) -> Option<Option<OwnedSemaphorePermit>> {
-        if !whole_library {
-            return Some(None);
-        }
-        if self.is_next_waiting.swap(true, Ordering::AcqRel) {
-            return None;
-        }
-        let turn = Arc::clone(&self.everything).acquire_owned().await;
-        self.is_next_waiting.store(false, Ordering::Release);
-        Some(turn.ok())
-    }
-
-    /// Adds a round, and gives it with all those before it. The walk of everything is waited for by
-    /// itself alone: it may take hours, and a live move never depends on it.
-    fn begin(&self, round: &TaskTracker, whole_library: bool) -> Vec<TaskTracker> {
-        let mut rounds = self.subtrees.lock().unwrap_or_else(PoisonError::into_inner);
-        rounds.retain(|round| !round.is_closed() || !round.is_empty());
-        let mut earlier: Vec<TaskTracker> = rounds.iter().cloned().collect();
-        earlier.push(round.clone());
-        if !whole_library {
-            rounds.push_back(round.clone());
-        }
-        earlier
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -538,18 +442,18 @@ mod tests {
         let rows = Rows(names.map(|name| (LibraryPath::from(name.as_str()), stat)).collect());
 
         let folder = tempfile::tempdir().unwrap();
-        let unwatched = crate::stream::Holds::new();
+        let engine = SharedEngine::new();
         let scanner = Scanner {
             left_out: LeftOut::default(),
             root: Arc::new(Root::open(folder.path()).unwrap()),
             index: rows,
             ignore_ctime: false,
             held: Held::new(50, Duration::from_hours(1)),
-            missing: Missing::new(unwatched.clone()),
+            engine: engine.clone(),
             unreadable: Unreadable::new(Duration::ZERO),
             tally: Arc::default(),
         };
-        let _polled = unwatched.hold(LibraryPath::root());
+        let _polled = engine.with(|engine| engine.trust().leave_unwatched(&LibraryPath::root()));
         for whole_library in [false, true] {
             let (hints, report) = scanner.walk(vec![LibraryPath::root()], Origin::Scan);
             assert_eq!(hints.count().await, 0);
@@ -567,32 +471,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("a")).unwrap();
         std::fs::write(folder.path().join("a/x.mp3"), b"").unwrap();
+        let inbox = Inbox::new();
         let scanner = Scanner {
             left_out: LeftOut::default(),
             root: Arc::new(Root::open(folder.path()).unwrap()),
             index: Rows::default(),
             ignore_ctime: false,
             held: Held::new(50, Duration::from_hours(1)),
-            missing: Missing::default(),
+            engine: inbox.engine().clone(),
             unreadable: Unreadable::new(Duration::ZERO),
             tally: Arc::default(),
         };
-        let inbox = Inbox::new();
         inbox.mark("a".into(), Duration::ZERO);
         let mut rounds = std::pin::pin!(scanner.rounds(inbox.clone(), Arc::new(NoWatcher)));
         let found = rounds.next().await.unwrap();
-        let doubts = inbox.doubts();
-        assert!(doubts.is_held(&found.path) && doubts.is_held(&"a".into()));
+        let is_in_doubt = |path: &LibraryPath| inbox.trust(|trust| trust.is_in_doubt(path));
+        assert!(is_in_doubt(&found.path) && is_in_doubt(&"a".into()));
         // It was looked at, and is not finished: the walk is over, and the file in doubt.
         let FsEvent { path, holds, walks, .. } = found;
         drop(walks);
         let begun = std::time::Instant::now();
-        while doubts.is_held(&"a".into()) {
+        while is_in_doubt(&"a".into()) {
             assert!(begun.elapsed() < Duration::from_secs(10), "the walk is never over");
             let _ = tokio::time::timeout(Duration::from_millis(1), rounds.next()).await;
         }
-        assert!(doubts.is_held(&path));
+        assert!(is_in_doubt(&path));
         drop(holds);
-        assert_eq!(doubts.held(), 0);
+        assert_eq!(inbox.trust(|trust| trust.doubts()), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{FileStat, LibraryPath, Ties};
@@ -148,22 +148,58 @@ impl Origin {
     }
 }
 
-/// Something that is released when the last hint that carries it is dropped.
+/// A count that ends when the last clone is dropped.
+///
+/// Whoever waits for hints gives each of them a clone, or watches the token from the outside by [`Token::downgrade`].
 #[derive(Clone)]
-pub struct Token {
-    _held: Arc<dyn Any + Send + Sync>,
-}
+pub struct Token(Arc<dyn Any + Send + Sync>);
+
+/// A token that does not count.
+#[derive(Clone)]
+pub struct WeakToken(Weak<dyn Any + Send + Sync>);
 
 impl Token {
     /// A token that keeps `held` alive.
     pub fn new(held: impl Any + Send + Sync) -> Self {
-        Self { _held: Arc::new(held) }
+        Self(Arc::new(held))
+    }
+
+    /// Whether no other clone is left.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// The same token, without counting.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakToken {
+        WeakToken(Arc::downgrade(&self.0))
+    }
+}
+
+impl WeakToken {
+    /// Whether a clone of the token is left.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// One clone more, if one is left.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Token> {
+        self.0.upgrade().map(Token)
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Token")
+    }
+}
+
+impl fmt::Debug for WeakToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("WeakToken").field("is_alive", &self.is_alive()).finish()
     }
 }
 

@@ -5,19 +5,19 @@ mod extensions;
 mod held;
 mod hint;
 mod path;
-mod renames;
 mod rules;
 mod settings;
+mod ties;
 mod track;
 
 pub use event::{Change, FileEvent, Outgoing, ParkedRequest, Refused};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use held::{HeldDeletes, HeldReason};
-pub use hint::{FsEvent, Origin, Quiet, Token};
+pub use hint::{FsEvent, Origin, Quiet, Token, WeakToken};
 pub use path::LibraryPath;
-pub use renames::{Left, MembersHere, RenameGroup, Renames, Ties};
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
+pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};
 pub use track::{Content, FileStat, Fingerprint, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 
 /// What was last committed, read by path, by inode and by content.

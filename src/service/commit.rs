@@ -116,13 +116,14 @@ impl Service {
                 looks_again.push(FsEvent::new(path, Quiet::Found, origin));
             }
             for path in other_names {
-                // It may as well be the old name of a file whose inode was given to another one.
-                looks_again.push(self.inbox.doubting(FsEvent::new(path, Quiet::Gone, origin)));
+                self.inbox.with(|engine, now| engine.push_other_name(path, origin, now.instant));
             }
         }
         for look in looks_again {
             self.inbox.push(look);
         }
+        drop(leases);
+        self.inbox.looks_ended();
     }
 
     /// What may be committed of these outcomes, and what is to be looked at again.
@@ -255,7 +256,7 @@ impl Service {
         let is_news = !failures.contains_key(path);
         // Where there is no room to remember it, all is in doubt.
         let remembered = if failures.len() < FAILURES_REMEMBERED { path.clone() } else { LibraryPath::root() };
-        failures.entry(remembered).or_insert_with_key(|path| self.inbox.doubts().hold(path.clone()));
+        failures.entry(remembered).or_insert_with_key(|path| self.inbox.trust(|trust| trust.doubt(path)));
         drop(failures);
         let path = path.under(self.root.path());
         if is_news {

@@ -117,7 +117,7 @@ impl Service {
             } else {
                 found.append(report);
             }
-            subtrees = self.inbox.take_subtrees().into_iter().map(|subtree| subtree.path).collect();
+            subtrees = self.inbox.take_subtrees();
         }
         if let Some(failure) = found.failure {
             return Err(ServiceError::Walk(failure));

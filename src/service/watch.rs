@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::{Service, ServiceError, parked};
 use crate::control::{Control, Refusal, Request};
 use crate::disk::{Disk as _, MountEntry};
+use crate::engine::Engine;
 use crate::library::{
     Barrier, Handler, Recheck, RecheckThread, WatchTrouble, Watcher, silent_filesystem, silent_mounts,
 };
-use crate::model::{LibraryPath, WatchMode};
+use crate::model::{LibraryPath, Token, WatchMode};
 use crate::sink::Sink;
 use crate::status::Summary;
 use crate::store::StateDir;
-use crate::stream::Hold;
 
 /// How often the root and the watcher are checked: one that vanishes tells nothing.
 const CHECK: Duration = Duration::from_secs(1);
@@ -137,7 +137,7 @@ struct Eyes {
     service: Arc<Service>,
     sight: Arc<Mutex<Signs>>,
     /// While not everything is told.
-    unwatched: Mutex<Option<Hold>>,
+    unwatched: Mutex<Option<Token>>,
 }
 
 impl Barrier for Eyes {
@@ -160,8 +160,8 @@ impl Eyes {
     fn open_now(&self) {
         let inbox = &self.service.inbox;
         // Until the walk: a file may have changed that the kernel tells the next rename of.
-        let _in_doubt = inbox.doubts().hold(LibraryPath::root());
-        let unwatched = inbox.unwatched();
+        let _in_doubt = inbox.trust(|trust| trust.doubt(&LibraryPath::root()));
+        let unwatched = inbox.engine().with(Engine::ties_of_unwatched_time);
         self.service.root.ask_servers();
         self.open_watcher();
         let is_all_told = lock(&self.sight).sight == Sight::Whole;
@@ -173,7 +173,9 @@ impl Eyes {
     fn leave_to_walks(&self, is_left: bool) {
         let mut unwatched = lock(&self.unwatched);
         match (is_left, unwatched.is_some()) {
-            (true, false) => *unwatched = Some(self.service.unwatched.hold(LibraryPath::root())),
+            (true, false) => {
+                *unwatched = Some(self.service.inbox.trust(|trust| trust.leave_unwatched(&LibraryPath::root())));
+            }
             (false, true) => *unwatched = None,
             _ => {}
         }
@@ -239,7 +241,10 @@ impl Eyes {
                     WatchTrouble::Overflow => {
                         signs.open_again = true;
                         // Any of them may have said that a directory is another one now.
-                        inbox.mark_gone(LibraryPath::root(), AFTER_TROUBLE, inbox.unwatched());
+                        inbox.with(|engine, now| {
+                            let ties = engine.ties_of_unwatched_time();
+                            engine.mark_replaced(LibraryPath::root(), AFTER_TROUBLE, ties, now.instant)
+                        });
                         tracing::warn!("the kernel lost events; everything is watched anew and walked");
                     }
                     WatchTrouble::RootGone => signs.root_gone = true,
@@ -359,7 +364,7 @@ impl Eyes {
 
     /// What is to be doubted while some of what is mounted beneath the root has to be walked to be followed;
     /// says so. Of what is done there elsewhere nothing is told, and of what is done here all.
-    fn silent_mounts(&self, mounts: &[MountEntry]) -> Option<Hold> {
+    fn silent_mounts(&self, mounts: &[MountEntry]) -> Option<Token> {
         let settings = &self.service.settings;
         let silent = match settings.watch_mode {
             WatchMode::Auto => silent_mounts(mounts),
@@ -373,7 +378,7 @@ impl Eyes {
                 "these filesystems tell of no changes; everything is walked every so often"
             );
         }
-        (!silent.is_empty()).then(|| self.service.inbox.doubts().hold(LibraryPath::root()))
+        (!silent.is_empty()).then(|| self.service.inbox.trust(|trust| trust.doubt(&LibraryPath::root())))
     }
 
     async fn check_root(self: &Arc<Self>, was_present: bool) -> bool {
@@ -408,7 +413,7 @@ impl Eyes {
         } else {
             root.adopt()?;
             // A walk of all that is there now makes up for what was asked for; and it holds deletes in doubt.
-            self.service.inbox.unmark_all();
+            self.service.inbox.engine().with(Engine::unmark_all);
             let root = root.path().display();
             tracing::warn!(%root, "the library root is there again or another one; everything is walked");
         }

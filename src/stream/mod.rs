@@ -11,7 +11,6 @@
 mod alarm;
 mod audio_files;
 mod debounce;
-mod holds;
 mod in_batches;
 mod lease;
 mod one_at_a_time;
@@ -31,7 +30,6 @@ use futures::Stream;
 use crate::model::{Extensions, FsEvent, LibraryPath};
 
 pub use debounce::Debounce;
-pub use holds::{Hold, Holds};
 pub use in_batches::InBatches;
 pub use lease::{Lease, Leases};
 pub use one_at_a_time::{Leased, OneAtATime};

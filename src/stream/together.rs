@@ -1,6 +1,6 @@
 //! Looks whose files changed names with each other are decided in one batch.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -171,18 +171,8 @@ impl<T: Tied> Room<T> {
         if self.items.is_empty() {
             return None;
         }
-        let mut complete: BTreeMap<u64, &Ties> =
-            self.items.iter().filter_map(|(place, waiting)| Some((*place, waiting.item.ties()?))).collect();
-        // One that stays takes along those that need it here.
-        loop {
-            let here = Ties::members_here(complete.values().copied());
-            let before = complete.len();
-            complete.retain(|_, ties| ties.left_in.iter().all(|group| here.are_all_of(group)));
-            if complete.len() == before {
-                break;
-            }
-        }
-        let complete: HashSet<u64> = complete.into_keys().collect();
+        let tied = self.items.iter().filter_map(|(place, waiting)| Some((*place, waiting.item.ties()?))).collect();
+        let complete = Ties::complete(&tied);
         let is_done = |place: &u64, waiting: &mut Waiting<T>| {
             waiting.until <= now || complete.contains(place) || waiting.item.ties().is_none()
         };

@@ -47,7 +47,7 @@ fn steps(op: BoxedStrategy<Op>, lost: u32, crashes: bool) -> impl Strategy<Value
                 (any::<u8>(), 1..4_u8).prop_map(|(first, count)| Step::Commit(first, count, Vec::new())),
             if looks { 2 } else { 0 } => any::<u8>().prop_map(|which| Step::Walk(which, Vec::new())),
             1 => Just(Step::Finish),
-            u32::from(crashes) => Just(Step::Crash),
+            u32::from(crashes) => (0..8_u8).prop_map(Step::Crash),
         ]
         .boxed()
     };
@@ -292,7 +292,7 @@ fn a_rename_is_not_believed_where_a_rewrite_after_it_is_never_heard_of() {
         vec![Step::Finish, Step::MarkRoot, Step::Rest, Step::Do(Op::Rename(0, HERE))],
         hear(2),
         vec![Step::Do(Op::Rewrite(0, 2, false, Mtime::Restored))],
-        vec![Step::Look(1, Vec::new()), Step::Commit(0, 9, Vec::new()), Step::Crash],
+        vec![Step::Look(1, Vec::new()), Step::Commit(0, 9, Vec::new()), Step::Crash(9)],
     ]);
     one_walk_of_the_root_brings_consumers_in_step(&history, false).unwrap();
 }
@@ -303,7 +303,7 @@ fn a_rename_is_not_believed_for_ever_where_whoever_wrote_before_it_closes_after_
         vec![Step::Do(Op::RewriteAndKeepOpen(0, 2)), Step::Do(Op::Rename(0, THERE))],
         hear(3),
         looked_at_and_committed(),
-        vec![Step::Crash, Step::Do(Op::CloseAll)],
+        vec![Step::Crash(9), Step::Do(Op::CloseAll)],
     ]);
     one_walk_of_the_root_brings_consumers_in_step(&history, false).unwrap();
 }

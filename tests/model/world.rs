@@ -1,8 +1,8 @@
 //! The service around the model's disk: hints on their way, looks in flight, walks, commits and crashes.
 //!
-//! What looks, confirms, decides and compares is the program's own: `Examiner`, `classify`, `Reconcile`,
-//! `Inbox` with its doubts, `FsEvent::merged_over`. What stands around them here does as `service.rs`,
-//! `store/commit.rs`, `library/scan.rs` and `library/watch.rs` do, but in whatever order a history says.
+//! What decides is the program's own: the engine, `Examiner`, `classify`, `Reconcile`, `FsEvent::merged_over` and the
+//! order of tied looks. The drivers around it are the model's: the disk, the kernel's queue, the clock, and the order in
+//! which things happen, which a history says.
 
 mod laws;
 mod memory;
@@ -13,18 +13,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use file_watcher::content::{Contents, Examined, Examiner, Outcome, Patience};
 use file_watcher::disk::{Disk as LookedAt, Entry};
-use file_watcher::library::{Inbox, Missing};
+use file_watcher::engine::{Now, Round, SharedEngine};
 use file_watcher::model::{
-    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Origin, Quiet, Renames,
-    Seen, Token, Track,
+    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Quiet, Seen, Ties, Token,
+    Track,
 };
-use file_watcher::stream::{Hold, Holds};
-use futures::FutureExt;
-use futures::StreamExt;
+use file_watcher::stream::Tied;
 
 use crate::disk::Disk;
 use crate::operation::{ContentId, Op, Told};
@@ -52,8 +50,9 @@ pub(crate) enum Step {
     MarkRoot,
     /// Everything that is under way comes to its end.
     Rest,
-    /// The process is killed and started again.
-    Crash,
+    /// The process is killed and started again, perhaps with other rules: this directory is excluded, if there is one
+    /// of that number.
+    Crash(u8),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,24 +73,13 @@ pub(crate) enum Kernel {
     Silent,
 }
 
-/// A mark to walk a subtree; those that tell of something gone wait longer, where anybody waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Haste {
-    Came,
-    Went,
-}
-
-struct Round {
+/// A walk whose looks are not done.
+struct RoundInHand {
+    round: Round,
+    /// Rows of which it found no file.
     gone: Vec<LibraryPath>,
-    looks: Arc<()>,
-    is_whole: bool,
-    _doubt: Hold,
-}
-
-/// A subtree that waits for its walk.
-struct Mark {
-    haste: Haste,
-    doubt: Hold,
+    /// Looks at paths with another file than before. They wait for the looks of the first wave.
+    second_wave: Vec<FsEvent>,
 }
 
 /// A look that is going on, and every content that its path had meanwhile.
@@ -110,17 +98,20 @@ pub(crate) struct World {
     kernel_is: Kernel,
     pub(crate) disk: RefCell<Disk>,
     kernel: RefCell<VecDeque<Told>>,
-    /// Names that went, and whether that made a new mark.
-    went: RefCell<BTreeMap<u32, (LibraryPath, bool)>>,
+    /// Directories that nobody walked since they came: what happened there before they were watched has no event.
+    new_directories: RefCell<BTreeSet<LibraryPath>>,
     process: RefCell<Process>,
     memory: Memory,
-    /// Subtrees of which nobody tells what happens there.
-    unwatched: Holds,
-    _polled: Option<Hold>,
-    missing: RefCell<Missing>,
     /// Which path held what, at any time.
     held: RefCell<BTreeSet<(LibraryPath, ContentId)>>,
     extensions: Extensions,
+    /// A directory that the rules exclude.
+    excluded: RefCell<Option<LibraryPath>>,
+    begun: Instant,
+    /// How much time has passed.
+    passed: Cell<Duration>,
+    /// The looks in flight have waited for each other until their limit.
+    has_waited_for_long: Cell<bool>,
     scripts: RefCell<Vec<Script>>,
     witnesses: RefCell<Vec<Witness>>,
     /// What was seen that must not be: told at the end, so that a history can be shrunk.
@@ -132,32 +123,44 @@ pub(crate) struct World {
 /// What a crash loses.
 #[derive(Default)]
 struct Process {
-    inbox: Inbox,
+    engine: SharedEngine,
+    /// Only walks find changes.
+    _unwatched: Option<Token>,
     /// Hints that wait: for quiet, or for a lease on their path.
     waiting: BTreeMap<LibraryPath, FsEvent>,
     leases: BTreeSet<LibraryPath>,
     in_flight: Vec<Examined>,
-    marks: BTreeMap<LibraryPath, Mark>,
-    rounds: Vec<Round>,
-    failed: BTreeMap<LibraryPath, Hold>,
-    claimed: Holds,
+    rounds: Vec<RoundInHand>,
+    failed: BTreeMap<LibraryPath, Token>,
+}
+
+/// What a start may exclude; any other number excludes nothing.
+const EXCLUDED: [&str; 3] = ["b", "a/d", "a"];
+
+impl Process {
+    fn start(kernel_is: Kernel) -> Self {
+        let engine = SharedEngine::new();
+        let only_walks = kernel_is == Kernel::Silent;
+        let unwatched = only_walks.then(|| engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root())));
+        Self { engine, _unwatched: unwatched, ..Self::default() }
+    }
 }
 
 impl World {
     pub(crate) fn new(kernel_is: Kernel, keeps_births: bool) -> Self {
-        let unwatched = Holds::new();
         let world = Self {
             kernel_is,
-            _polled: (kernel_is == Kernel::Silent).then(|| unwatched.hold(LibraryPath::root())),
-            missing: RefCell::new(Missing::new(unwatched.clone())),
-            unwatched,
             disk: RefCell::new(Disk::new(keeps_births)),
             kernel: RefCell::default(),
-            went: RefCell::default(),
-            process: RefCell::default(),
+            new_directories: RefCell::default(),
+            process: RefCell::new(Process::start(kernel_is)),
             memory: Memory::default(),
             held: RefCell::default(),
             extensions: Extensions::default(),
+            excluded: RefCell::default(),
+            begun: Instant::now(),
+            passed: Cell::default(),
+            has_waited_for_long: Cell::default(),
             scripts: RefCell::default(),
             witnesses: RefCell::default(),
             faults: RefCell::default(),
@@ -188,9 +191,9 @@ impl World {
             Step::Commit(first, count, meanwhile) => self.commit(*first, *count, meanwhile),
             Step::Walk(which, meanwhile) => self.walk_marked(*which, meanwhile),
             Step::Finish => self.finish_rounds(),
-            Step::MarkRoot => self.mark(LibraryPath::root(), Haste::Came),
+            Step::MarkRoot => self.mark_root(),
             Step::Rest => self.settle(),
-            Step::Crash => self.crash(),
+            Step::Crash(excluded) => self.crash(*excluded),
         }
     }
 
@@ -208,25 +211,42 @@ impl World {
         self.held.borrow_mut().extend(disk.contents());
     }
 
-    fn crash(&self) {
-        self.note(|| "crash".into());
+    fn crash(&self, excluded: u8) {
+        self.note(|| format!("crash, {excluded}"));
         self.kernel.borrow_mut().clear();
-        self.went.borrow_mut().clear();
+        self.new_directories.borrow_mut().clear();
         self.lives.set(self.lives.get() + 1);
-        drop(self.process.take());
-        self.missing.replace(Missing::new(self.unwatched.clone()));
+        self.excluded.replace(EXCLUDED.get(usize::from(excluded)).map(|path| LibraryPath::from(*path)));
+        drop(self.process.replace(Process::start(self.kernel_is)));
         // The hints of these writes are lost.
         self.disk.borrow_mut().write_back();
-        self.mark(LibraryPath::root(), Haste::Came);
+        self.mark_root_at_start();
+    }
+
+    /// Whether the rules exclude a path.
+    fn is_excluded(&self, path: &LibraryPath) -> bool {
+        self.excluded.borrow().as_ref().is_some_and(|excluded| path.is_at_or_under(excluded))
+    }
+
+    fn now(&self) -> Now {
+        Now { instant: self.begun + self.passed.get(), wall: SystemTime::now() }
+    }
+
+    fn pass(&self, time: Duration) {
+        self.passed.set(self.passed.get() + time);
+    }
+
+    fn push(&self, hint: FsEvent) {
+        let now = self.now().instant;
+        self.process.borrow().engine.with(|engine| engine.push(hint, now));
     }
 
     // The chain: hints wait, one look a path at a time, leases until the commit.
 
     fn take_in(&self) {
         let process = &mut *self.process.borrow_mut();
-        let mut hints = process.inbox.hints();
-        while let Some(Some(hint)) = hints.next().now_or_never() {
-            if !self.extensions.matches(&hint.path) {
+        while let Some(hint) = process.engine.with(file_watcher::engine::Engine::next_hint) {
+            if !self.extensions.matches(&hint.path) || (self.is_excluded(&hint.path) && !hint.is_indexed) {
                 continue;
             }
             let hint = match process.waiting.remove(&hint.path) {
@@ -243,16 +263,27 @@ impl World {
         self.take_in();
         let process = self.process.borrow();
         let is_deletion = |hint: &FsEvent| hint.quiet == Quiet::Gone;
+        // A look that is repeated again and again is no reason to wait.
+        let may_wait =
+            |hint: &FsEvent| is_deletion(hint) || (matches!(hint.quiet, Quiet::Again(_)) && hint.attempt > 3);
+        let waits_for_others = |look: &Examined| look.ties().is_some_and(|ties| !ties.left_in.is_empty());
         let everything_came = self.kernel.borrow().is_empty()
-            && process.in_flight.is_empty()
+            && process.in_flight.iter().all(waits_for_others)
             // No look or walk is under way.
             && self.scripts.borrow().is_empty()
-            && process.waiting.values().all(is_deletion)
-            && process.marks.values().all(|mark| mark.haste == Haste::Went);
+            && process.waiting.values().all(may_wait)
+            && self.has_only_long_waits(&process);
         let may_go = self.kernel_is != Kernel::Faithful || everything_came;
         let is_ready =
             |(path, hint): &(&LibraryPath, &FsEvent)| !process.leases.contains(*path) && (may_go || !is_deletion(hint));
         process.waiting.iter().filter(is_ready).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Whether nothing comes soon by itself.
+    fn has_only_long_waits(&self, process: &Process) -> bool {
+        let now = self.now().instant;
+        let deadline = process.engine.with(|engine| engine.next_deadline());
+        deadline.is_none_or(|deadline| deadline.saturating_duration_since(now) > Duration::from_millis(50))
     }
 
     fn look(&self, which: u8, meanwhile: &[(u8, Step)]) {
@@ -269,7 +300,7 @@ impl World {
         let contents = self.disk.borrow().content_at(&path).into_iter().collect();
         self.witnesses.borrow_mut().push(Witness { path: path.clone(), contents });
         self.scripts.borrow_mut().push(meanwhile.iter().cloned().collect());
-        let look = examiner.examine(hint);
+        let mut look = examiner.examine(hint);
         self.note(|| format!("looked at {path}: {}", in_short(&look.outcome)));
         self.scripts.borrow_mut().pop();
         self.disk.borrow_mut().open.truncate(open_before);
@@ -283,7 +314,16 @@ impl World {
                 track.fingerprint.sha256[0], witness.contents
             ));
         }
-        self.process.borrow_mut().in_flight.push(look);
+        let process = &mut *self.process.borrow_mut();
+        // As `together` does with looks that wait for others.
+        if let Some(at) = process.in_flight.iter().position(|older| older.path == look.path) {
+            look = look.in_place_of(process.in_flight.remove(at));
+        }
+        if look.ties().is_some_and(|ties| !ties.left_in.is_empty()) {
+            look.begin_waiting();
+            process.leases.remove(&path);
+        }
+        process.in_flight.push(look);
     }
 
     fn examiner(&self) -> Examiner<&Self, &Self, &Memory> {
@@ -296,26 +336,17 @@ impl World {
             contents: self,
             index: &self.memory,
             patience,
-            claimed: process.claimed.clone(),
-            doubts: process.inbox.doubts().clone(),
-            replaced: process.inbox.replaced().clone(),
-            unwatched: self.unwatched.clone(),
-            renames: Renames::default(),
+            engine: process.engine.clone(),
             verified_bytes: Arc::default(),
         }
     }
 
     /// As `Service::commit` does it.
     fn commit(&self, first: u8, count: u8, meanwhile: &[(u8, Step)]) {
-        let batch: Vec<Examined> = {
-            let in_flight = &mut self.process.borrow_mut().in_flight;
-            if in_flight.is_empty() {
-                return;
-            }
-            let first = usize::from(first) % in_flight.len();
-            let end = (first + usize::from(count)).min(in_flight.len());
-            in_flight.drain(first..end).collect()
-        };
+        let batch = self.take_batch(usize::from(first), usize::from(count));
+        if batch.is_empty() {
+            return;
+        }
         let life = self.lives.get();
         self.note(|| format!("commit {:?}", batch.iter().map(|look| look.path.to_string()).collect::<Vec<_>>()));
         self.scripts.borrow_mut().push(meanwhile.iter().cloned().collect());
@@ -331,17 +362,45 @@ impl World {
         }
     }
 
+    /// Looks to be committed together. With a treacherous kernel any look may have waited for too long, so that it goes
+    /// without those that it is tied to.
+    fn take_batch(&self, first: usize, count: usize) -> Vec<Examined> {
+        let in_flight = &mut self.process.borrow_mut().in_flight;
+        if in_flight.is_empty() {
+            return Vec::new();
+        }
+        let first = first % in_flight.len();
+        if self.kernel_is == Kernel::Treacherous || self.has_waited_for_long.take() {
+            let end = (first + count).min(in_flight.len());
+            return in_flight.drain(first..end).collect();
+        }
+        let tied = in_flight.iter().enumerate();
+        let tied = tied.filter_map(|(at, look)| Some((at, look.ties().filter(|ties| !ties.left_in.is_empty())?)));
+        let tied: BTreeMap<usize, &Ties> = tied.collect();
+        let complete = Ties::complete(&tied);
+        let goes_on: BTreeSet<usize> = (0..in_flight.len())
+            .filter(|at| complete.contains(at) || (!tied.contains_key(at) && (first..first + count).contains(at)))
+            .collect();
+        let mut at = 0;
+        let is_taken = |_: &mut Examined| {
+            at += 1;
+            goes_on.contains(&(at - 1))
+        };
+        in_flight.extract_if(.., is_taken).collect()
+    }
+
     /// Nothing where the process was killed in the middle.
     fn commit_batch(&self, batch: Vec<Examined>, life: u32) -> Option<(Vec<FsEvent>, Leases)> {
         let mut outcomes = Vec::new();
         let mut leases = Vec::new();
         for Examined { path, outcome, look_under, tokens, displaced, .. } in batch {
+            let now = self.now().instant;
+            let Process { failed, engine, .. } = &mut *self.process.borrow_mut();
             if look_under {
-                self.mark(path.clone(), Haste::Came);
+                engine.with(|engine| engine.mark(path.clone(), Duration::ZERO, now));
             }
             if matches!(outcome, Outcome::Failed(_)) {
-                let Process { failed, inbox, .. } = &mut *self.process.borrow_mut();
-                failed.entry(path.clone()).or_insert_with_key(|path| inbox.doubts().hold(path.clone()));
+                failed.entry(path.clone()).or_insert_with_key(|path| engine.trust(|trust| trust.doubt(path)));
             }
             outcomes.push((outcome, displaced));
             leases.push((path, tokens));
@@ -351,7 +410,7 @@ impl World {
             true
         };
         let (observations, mut looks_again) = self.examiner().confirm(outcomes, false, catch_up);
-        let observations: Vec<Observation> = observations.into_iter().map(|(observation, _)| observation).collect();
+        let (observations, instead): (Vec<Observation>, Vec<FsEvent>) = observations.into_iter().unzip();
         (self.lives.get() == life).then_some(())?;
         if observations.is_empty() {
             return Some((looks_again, leases));
@@ -367,14 +426,16 @@ impl World {
         }
         let overtaken = self.examiner().overtaken(&observations, &committed.changes);
         (self.lives.get() == life).then_some(())?;
+        let origin = observations[0].origin;
         // What a look took a file for without reading it did not hold, so it is read.
-        let to_be_read = |path| FsEvent { written: true, ..FsEvent::new(path, Quiet::Found, Origin::Watch) };
-        looks_again.extend(committed.again.into_iter().map(to_be_read));
-        looks_again.extend(overtaken.into_iter().map(|path| FsEvent::new(path, Quiet::Found, Origin::Watch)));
+        let again = instead.into_iter().filter(|look| committed.again.contains(&look.path));
+        looks_again.extend(again.map(|look| FsEvent { written: true, ..look }));
+        looks_again.extend(overtaken.into_iter().map(|path| FsEvent::new(path, Quiet::Found, origin)));
+        let (process, now) = (self.process.borrow(), self.now().instant);
         for path in committed.other_names {
-            let hint = FsEvent::new(path, Quiet::Gone, Origin::Watch);
-            looks_again.push(self.process.borrow().inbox.doubting(hint));
+            process.engine.with(|engine| engine.push_other_name(path, origin, now));
         }
+        drop(process);
         Some((looks_again, leases))
     }
 
@@ -417,37 +478,48 @@ impl World {
 
     /// Walks everything, now, whatever else is still under way.
     pub(crate) fn look_at_the_root(&self) {
-        let root = LibraryPath::root();
-        self.process.borrow_mut().marks.clear();
-        self.mark(root, Haste::Came);
+        self.process.borrow().engine.with(file_watcher::engine::Engine::unmark_all);
+        self.mark_root();
         self.walk_marked(0, &[]);
     }
 
     /// Lets everything that is under way come to its end.
     pub(crate) fn settle(&self) {
-        for _ in 0..200 {
+        for turn in 1..200_u32 {
+            // Looks are repeated while others wait for each other, and then these have waited for long enough.
+            if turn.is_multiple_of(10) {
+                self.has_waited_for_long.set(true);
+            }
             self.hear_all();
             while !self.ready().is_empty() && self.process.borrow().in_flight.len() < 5 {
                 self.look(0, &[]);
             }
+            let before = self.process.borrow().in_flight.len();
             self.commit(0, 3, &[]);
             self.finish_rounds();
             self.take_in();
-            if self.process.borrow().in_flight.is_empty() && self.ready().is_empty() {
+            let is_stuck = self.process.borrow().in_flight.len() == before && self.ready().is_empty();
+            if self.ready().is_empty() && (is_stuck || before == 0) {
                 self.walk_marked(0, &[]);
+                self.finish_rounds();
+                self.take_in();
+                if self.process.borrow().in_flight.len() == before && self.ready().is_empty() {
+                    self.has_waited_for_long.set(true);
+                }
             }
             let process = self.process.borrow();
             let is_done = process.waiting.is_empty()
-                && process.inbox.is_empty()
                 && process.in_flight.is_empty()
-                && process.marks.is_empty()
-                && process.rounds.is_empty();
+                && process.rounds.is_empty()
+                && process
+                    .engine
+                    .with(|engine| !engine.has_hints() && !engine.has_rounds() && engine.next_deadline().is_none());
             if is_done {
                 return;
             }
         }
         let process = self.process.borrow();
-        self.fault(format!("it never comes to an end: {:?}, marks {:?}", process.waiting, process.marks.keys()));
+        self.fault(format!("it never comes to an end: {:?}, {:?}", process.waiting, process.engine));
     }
 }
 
@@ -456,6 +528,9 @@ impl LookedAt for &World {
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         self.interrupt();
+        if self.is_excluded(path) {
+            return Ok(Entry::Excluded);
+        }
         self.disk.borrow().entry(path)
     }
 

@@ -46,7 +46,8 @@ impl World {
     pub(crate) fn check_consumers(&self) {
         let known = self.replay();
         let disk = self.disk.borrow();
-        let library = disk.library(&self.extensions);
+        let mut library = disk.library(&self.extensions);
+        library.retain(|path, _| !self.is_excluded(path));
         let index = &self.memory;
         for (path, (_, content)) in &library {
             if known.get(path) != Some(content) {
@@ -64,7 +65,8 @@ impl World {
     /// The index has exactly what is on disk, and so a further walk finds nothing to look at.
     pub(crate) fn check_index(&self) {
         let disk = self.disk.borrow();
-        let library = disk.library(&self.extensions);
+        let mut library = disk.library(&self.extensions);
+        library.retain(|path, _| !self.is_excluded(path));
         let index = &self.memory;
         let indexed: BTreeMap<LibraryPath, (FileStat, ContentId)> = self
             .memory
@@ -76,7 +78,7 @@ impl World {
         if indexed != library {
             self.fault(format!("the index has {indexed:?}, the disk {library:?}"));
         }
-        let walked = disk.walk(&LibraryPath::root(), &self.extensions);
+        let walked = self.walk_now(&LibraryPath::root());
         for difference in Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false) {
             let is_held =
                 |path: &LibraryPath| index.row(path).unwrap().is_some_and(|row| disk.is_out_of_sight(path, &row.stat));

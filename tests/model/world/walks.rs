@@ -1,104 +1,154 @@
-//! Walks, as `src/library/scan.rs` makes them.
+//! The walks that the engine asks for.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use file_watcher::library::{Difference, Reconcile, Replaced, Walked};
-use file_watcher::model::{FsEvent, Index, LibraryPath, Origin, Quiet, Token};
+use file_watcher::engine::{Round, tie_together};
+use file_watcher::library::{Difference, Reconcile, Walked};
+use file_watcher::model::{FsEvent, Index, LibraryPath, Quiet};
 
-use super::{Haste, Kernel, Round, Step, World};
+use super::{Kernel, RoundInHand, Step, World};
+
+/// Waits that are longer than this are over only when nothing else happens, if the kernel is faithful: people and looks
+/// are faster than that.
+const LONG_WAIT: Duration = Duration::from_millis(50);
 
 impl World {
-    pub(super) fn walk_marked(&self, which: u8, meanwhile: &[(u8, Step)]) {
-        let (subtree, doubt) = {
-            let process = &mut *self.process.borrow_mut();
-            let quiet = self.kernel.borrow().is_empty() && process.waiting.is_empty();
-            let may_walk_gone = self.kernel_is != Kernel::Faithful
-                || (quiet && process.marks.values().all(|mark| mark.haste == Haste::Went));
-            let due: Vec<LibraryPath> = process
-                .marks
-                .iter()
-                .filter(|(_, mark)| may_walk_gone || mark.haste == Haste::Came)
-                .map(|(path, _)| path.clone())
-                .collect();
-            if due.is_empty() {
-                return;
+    /// Lets time pass until a walk may begin; none where that would take too long.
+    fn next_round(&self, which: u8) -> Option<Round> {
+        if self.kernel_is == Kernel::Treacherous && which.is_multiple_of(4) {
+            self.pass(Duration::from_millis(400));
+        }
+        loop {
+            let now = self.now().instant;
+            let engine = self.process.borrow().engine.clone();
+            let (round, deadline) = engine.with(|engine| {
+                engine.tick(now);
+                (engine.begin_round(now), engine.next_deadline())
+            });
+            if round.is_some() {
+                return round;
             }
-            let subtree = due[usize::from(which) % due.len()].clone();
-            let Some(mark) = process.marks.remove(&subtree) else { return };
-            (subtree, mark.doubt)
-        };
-        self.note(|| format!("walk {subtree}"));
-        let is_whole = subtree.is_root();
-        let looks = Arc::new(());
-        let place = {
-            let rounds = &mut self.process.borrow_mut().rounds;
-            // It counts as not looked at until it has come to its end.
-            rounds.push(Round { gone: Vec::new(), looks: Arc::clone(&looks), is_whole, _doubt: doubt });
-            Arc::clone(&looks)
-        };
-        let origin = if is_whole { Origin::Scan } else { Origin::Watch };
+            let wait = deadline?.saturating_duration_since(now);
+            if self.kernel_is == Kernel::Faithful && wait > LONG_WAIT && !self.is_quiet() {
+                return None;
+            }
+            self.pass(wait);
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        let process = self.process.borrow();
+        self.kernel.borrow().is_empty() && process.waiting.is_empty() && !process.engine.with(|it| it.has_hints())
+    }
+
+    pub(super) fn walk_marked(&self, which: u8, meanwhile: &[(u8, Step)]) {
+        let Some(round) = self.next_round(which) else { return };
+        self.note(|| format!("walk {:?}", round.subtrees));
+        // From now on they are watched.
+        self.new_directories.borrow_mut().clear();
+        let life = self.lives.get();
         self.scripts.borrow_mut().push(meanwhile.iter().cloned().collect());
-        let mut gone = Vec::new();
+        let mut in_hand = RoundInHand { round: round.clone(), gone: Vec::new(), second_wave: Vec::new() };
+        let mut replaced = Vec::new();
         let index = &self.memory;
-        let walk = Walk { world: self, start: &subtree, last: None };
-        for difference in Reconcile::new(walk, &index, subtree.clone(), false) {
-            match difference.unwrap() {
-                Difference::Same(..) | Difference::Unreadable(..) => {}
-                Difference::Look(path) | Difference::Replaced(Replaced { path, .. }) => {
-                    let hint = FsEvent::new(path, Quiet::Found, origin);
-                    let mut hint = self.process.borrow().inbox.doubting(hint);
-                    hint.walks.push(Token::new(Arc::clone(&looks)));
-                    self.push(hint);
+        for subtree in &round.subtrees {
+            let walk = Walk { world: self, start: subtree, last: None };
+            for difference in Reconcile::new(walk, &index, subtree.clone(), false) {
+                if self.lives.get() != life {
+                    break;
                 }
-                Difference::Gone(path, _) => gone.push(path),
+                match difference.unwrap() {
+                    Difference::Same(..) | Difference::Unreadable(..) => {}
+                    Difference::Look(path) => {
+                        let hint = FsEvent::new(path, Quiet::Found, round.origin);
+                        let engine = self.process.borrow().engine.clone();
+                        let hint = engine.with(|engine| engine.found(round.id, hint));
+                        self.push(hint);
+                    }
+                    Difference::Replaced(found) => replaced.push(found),
+                    Difference::Gone(path, _) => in_hand.gone.push(path),
+                }
             }
         }
         self.scripts.borrow_mut().pop();
-        let rounds = &mut self.process.borrow_mut().rounds;
-        if let Some(round) = rounds.iter_mut().find(|round| Arc::ptr_eq(&round.looks, &place)) {
-            round.gone = gone;
+        if self.lives.get() != life {
+            return;
         }
+        let process = &mut *self.process.borrow_mut();
+        process.engine.with(|engine| {
+            for (path, ties) in tie_together(replaced) {
+                let hint = FsEvent { ties, ..FsEvent::new(path, Quiet::Found, round.origin) };
+                in_hand.second_wave.push(engine.found_replaced(round.id, hint));
+            }
+            engine.walk_ended(round.id);
+        });
+        process.rounds.push(in_hand);
     }
 
+    /// Goes on with every round whose looks are done.
     pub(super) fn finish_rounds(&self) {
-        self.take_in();
-        let mut told = Vec::new();
-        {
-            let rounds = &mut self.process.borrow_mut().rounds;
-            let mut earlier_are_done = true;
-            let mut kept = Vec::new();
-            for round in rounds.drain(..) {
-                let is_done = Arc::strong_count(&round.looks) == 1;
-                if is_done && earlier_are_done {
-                    told.push((round.gone.clone(), round.is_whole));
-                }
-                let was_told = is_done && earlier_are_done;
-                // A walk of everything is waited for by itself alone.
-                earlier_are_done &= is_done || round.is_whole;
-                if !was_told {
-                    kept.push(round);
-                }
-            }
-            *rounds = kept;
-        }
+        let now = self.now().instant;
         let index = &self.memory;
-        for (mut missed, is_whole) in told {
-            missed.retain(|path| index.row(path).unwrap().is_some());
-            let count = missed.len();
-            let missing = self.missing.borrow();
-            let gone = if is_whole { missing.twice(missed, 0) } else { missing.beneath_a_subtree(missed) };
-            if is_whole && gone.len() < count {
-                self.mark(LibraryPath::root(), Haste::Came);
-            }
-            let origin = if is_whole { Origin::Scan } else { Origin::Watch };
-            for path in gone {
-                self.push(FsEvent::new(path, Quiet::Gone, origin));
-            }
-        }
+        self.take_in();
+        let process = &mut *self.process.borrow_mut();
+        process.rounds.retain_mut(|in_hand| {
+            let RoundInHand { round, gone, second_wave } = in_hand;
+            let id = round.id;
+            process.engine.with(|engine| {
+                if second_wave.is_empty() || engine.is_first_wave_done(id) {
+                    second_wave.drain(..).for_each(|hint| engine.push(hint, now));
+                    engine.found_all(id);
+                }
+                if !engine.is_looked_at(id) {
+                    return true;
+                }
+                gone.retain(|path| index.row(path).unwrap().is_some());
+                let (excluded, missed): (Vec<_>, Vec<_>) = gone.drain(..).partition(|path| self.is_excluded(path));
+                let count = missed.len();
+                let missed = if round.is_of_everything() {
+                    engine.missed_by_full_walk(missed, 0)
+                } else {
+                    engine.missed_by_subtree_walk(missed)
+                };
+                if round.is_of_everything() && missed.len() < count {
+                    engine.mark(LibraryPath::root(), Duration::ZERO, now);
+                }
+                for path in excluded.into_iter().chain(missed) {
+                    let ties = engine.ties_of_missed(id);
+                    engine
+                        .push(FsEvent { ties, is_indexed: true, ..FsEvent::new(path, Quiet::Gone, round.origin) }, now);
+                }
+                engine.round_ended(id);
+                false
+            })
+        });
+    }
+
+    /// What an interrupted walk sees of a subtree, and what the rules exclude of it.
+    pub(super) fn walk_now(&self, start: &LibraryPath) -> Vec<Walked> {
+        let mut walked = self.disk.borrow().walk(start, &self.extensions);
+        walked.retain(|walked| match walked {
+            Walked::File(path, _) | Walked::Unreadable(path, _) => !self.is_excluded(path),
+        });
+        walked
+    }
+
+    pub(super) fn mark_root(&self) {
+        let now = self.now().instant;
+        self.process.borrow().engine.with(|engine| engine.mark(LibraryPath::root(), Duration::ZERO, now));
+    }
+
+    /// The first mark of a process: nobody knows what happened before.
+    pub(super) fn mark_root_at_start(&self) {
+        let now = self.now().instant;
+        self.process.borrow().engine.with(|engine| {
+            let ties = engine.ties_of_unwatched_time();
+            engine.mark_tied(LibraryPath::root(), Duration::ZERO, ties, now)
+        });
     }
 }
 
-/// A walk that sees each directory entry as it is when it comes by.
+/// A walk that sees each directory entry as it is when it reaches it.
 struct Walk<'a> {
     world: &'a World,
     start: &'a LibraryPath,
@@ -114,7 +164,7 @@ impl Iterator for Walk<'_> {
             Walked::File(path, _) => path.clone(),
             Walked::Unreadable(path, _) => path.join(b""),
         };
-        let walked = self.world.disk.borrow().walk(self.start, &self.world.extensions);
+        let walked = self.world.walk_now(self.start);
         let next = walked.into_iter().find(|walked| self.last.as_ref().is_none_or(|last| place(walked) > *last))?;
         self.last = Some(place(&next));
         Some(next)

@@ -1,0 +1,302 @@
+//! Rounds: walks, from their begin until everything that they found was looked at.
+//!
+//! A round asks for looks in three waves, each when the one before it was looked at and committed: first what
+//! is new or changed, then the paths that hold another file than before, and last what is gone. So a file that was
+//! moved is found at its new path before its old one is given to another file or published as deleted, however
+//! far apart the two are.
+
+use std::time::Instant;
+
+use super::{Engine, Subtree};
+use crate::model::{FsEvent, LibraryPath, Origin, RenameGroup, Ties, Token};
+
+/// A number that no other round of the engine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoundId(u64);
+
+/// A walk that is to begin now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// Its number.
+    pub id: RoundId,
+    /// Where to walk. None of the subtrees lies in another one.
+    pub subtrees: Vec<LibraryPath>,
+    /// Who asked for its looks: [`Origin::Scan`] if it walks the whole library.
+    pub origin: Origin,
+}
+
+impl Round {
+    /// Whether it walks the whole library.
+    #[must_use]
+    pub fn is_of_everything(&self) -> bool {
+        self.origin == Origin::Scan
+    }
+}
+
+/// The rounds that have not ended, in the order of their begin.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    going_on: Vec<GoingOn>,
+    /// The next walk of everything, which waits until the one that is going on has found everything.
+    next_of_everything: Option<Vec<Subtree>>,
+    last_id: u64,
+}
+
+/// What the walk or the last wave of a round has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It may find more.
+    Finding,
+    /// It has found everything, so its tokens say when all was looked at.
+    FoundAll,
+}
+
+#[derive(Debug)]
+struct GoingOn {
+    id: RoundId,
+    origin: Origin,
+    progress: Progress,
+    /// What is under them stays in doubt until the round ends.
+    _subtrees: Vec<Subtree>,
+    /// Shared with each look that the round asked for.
+    looks: Token,
+    /// Shared with each look of the first wave.
+    first_wave: Token,
+    /// A file that the round finds may be that of a path at which it finds another file or none.
+    group: RenameGroup,
+    /// What its looks inherit from the marks.
+    ties: Ties,
+    /// Rounds of subtrees that began before it. The old path of a file may lie in this one, and its new path in those.
+    earlier: Vec<RoundId>,
+}
+
+impl Engine {
+    /// Takes the walk that may begin now. There is one walk of everything at a time, however often it is asked for: if a
+    /// walk takes longer than the time between two, there would be more and more of them.
+    pub fn begin_round(&mut self, now: Instant) -> Option<Round> {
+        let is_everything = |subtrees: &[Subtree]| subtrees.iter().any(|subtree| subtree.path.is_root());
+        let due = self.pending.take_due(now);
+        let is_busy = self.rounds.going_on.iter().any(GoingOn::is_walk_of_everything);
+        if is_everything(&due) {
+            match &mut self.rounds.next_of_everything {
+                Some(waiting) => waiting.extend(due),
+                waiting @ None => *waiting = Some(due),
+            }
+        } else if !due.is_empty() {
+            return Some(self.begin(due, Origin::Watch));
+        }
+        if is_busy {
+            return None;
+        }
+        let subtrees = self.rounds.next_of_everything.take()?;
+        Some(self.begin(subtrees, Origin::Scan))
+    }
+
+    /// A walk found a path to look at. Returns the hint with what ties it to the round.
+    #[must_use]
+    pub fn found(&mut self, id: RoundId, hint: FsEvent) -> FsEvent {
+        let mut hint = self.tied_to_round(id, hint);
+        if let Some(round) = self.rounds.get(id) {
+            hint.ties.member_of.push(round.group.join());
+            hint.ties.waves.push(round.first_wave.clone());
+        }
+        hint
+    }
+
+    /// A walk found another file than the index has at a path. Returns the hint of the second wave. To be called
+    /// before [`Engine::walk_ended`].
+    #[must_use]
+    pub fn found_replaced(&mut self, id: RoundId, hint: FsEvent) -> FsEvent {
+        self.tied_to_round(id, hint)
+    }
+
+    /// A walk came to its end: nothing more is found.
+    pub fn walk_ended(&mut self, id: RoundId) {
+        if let Some(round) = self.rounds.get_mut(id) {
+            // The walk does not find the files of these renames any more.
+            round.ties.member_of.clear();
+        }
+    }
+
+    /// Whether the second wave may begin: everything of the first was looked at.
+    #[must_use]
+    pub fn is_first_wave_done(&self, id: RoundId) -> bool {
+        self.rounds.get(id).is_none_or(|round| round.first_wave.is_last())
+    }
+
+    /// Everything that the walk found is under way, in both waves.
+    pub fn found_all(&mut self, id: RoundId) {
+        if let Some(round) = self.rounds.get_mut(id) {
+            round.progress = Progress::FoundAll;
+        }
+    }
+
+    /// Whether everything that this round and earlier ones found was looked at.
+    ///
+    /// A walk of everything is waited for by itself alone: it may take hours, and a live move never depends on it.
+    #[must_use]
+    pub fn is_looked_at(&self, id: RoundId) -> bool {
+        let Some(round) = self.rounds.get(id) else { return true };
+        let earlier = round.earlier.iter().filter_map(|id| self.rounds.get(*id));
+        earlier.chain([round]).all(GoingOn::is_looked_at)
+    }
+
+    /// What a look that the round asks for in the end has to wait for: it may be the old path of a renamed file.
+    #[must_use]
+    pub fn ties_of_missed(&self, id: RoundId) -> Ties {
+        let left_in = self.rounds.get(id).map(|round| round.ties.left_in.clone()).unwrap_or_default();
+        Ties { left_in, of_walk: true, ..Ties::default() }
+    }
+
+    /// A round ended, or was given up. What is under its subtrees is no longer in doubt because of it.
+    pub fn round_ended(&mut self, id: RoundId) {
+        self.rounds.going_on.retain(|round| round.id != id);
+    }
+
+    /// Whether a walk is going on, or its looks are.
+    #[must_use]
+    pub fn has_rounds(&self) -> bool {
+        !self.rounds.going_on.is_empty() || self.rounds.next_of_everything.is_some()
+    }
+
+    fn begin(&mut self, mut subtrees: Vec<Subtree>, origin: Origin) -> Round {
+        self.rounds.last_id += 1;
+        let id = RoundId(self.rounds.last_id);
+        let group = self.renames.begin_walk();
+        let mut ties = Ties { of_walk: true, ..Ties::default() };
+        for subtree in &mut subtrees {
+            ties.append(&mut subtree.ties);
+        }
+        ties.left_in.push(group.clone());
+        let earlier =
+            self.rounds.going_on.iter().filter(|round| round.origin == Origin::Watch).map(|round| round.id).collect();
+        let mut paths: Vec<LibraryPath> = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
+        if origin == Origin::Scan {
+            paths = vec![LibraryPath::root()];
+        }
+        self.rounds.going_on.push(GoingOn {
+            id,
+            origin,
+            progress: Progress::Finding,
+            _subtrees: subtrees,
+            looks: Token::new(()),
+            first_wave: Token::new(()),
+            group,
+            ties,
+            earlier,
+        });
+        Round { id, subtrees: paths, origin }
+    }
+
+    fn tied_to_round(&mut self, id: RoundId, hint: FsEvent) -> FsEvent {
+        let mut hint = self.doubting(hint);
+        if let Some(round) = self.rounds.get(id) {
+            hint.ties.member_of.extend(round.ties.member_of.iter().map(|member| member.group().join()));
+            hint.ties.left_in.extend_from_slice(&round.ties.left_in);
+            hint.ties.of_walk = true;
+            hint.walks.push(round.looks.clone());
+        }
+        hint
+    }
+}
+
+impl Rounds {
+    fn get(&self, id: RoundId) -> Option<&GoingOn> {
+        self.going_on.iter().find(|round| round.id == id)
+    }
+
+    fn get_mut(&mut self, id: RoundId) -> Option<&mut GoingOn> {
+        self.going_on.iter_mut().find(|round| round.id == id)
+    }
+}
+
+impl GoingOn {
+    /// Whether it still walks everything, or finds what it found: another such walk has to wait.
+    fn is_walk_of_everything(&self) -> bool {
+        self.origin == Origin::Scan && self.progress == Progress::Finding
+    }
+
+    fn is_looked_at(&self) -> bool {
+        self.progress == Progress::FoundAll && self.looks.is_last()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::Quiet;
+
+    fn hint(path: &str) -> FsEvent {
+        FsEvent::new(path.into(), Quiet::Found, Origin::Scan)
+    }
+
+    fn engine(marked: &[&str], now: Instant) -> Engine {
+        let mut engine = Engine::default();
+        for subtree in marked {
+            engine.mark((*subtree).into(), Duration::ZERO, now);
+        }
+        engine
+    }
+
+    #[test]
+    fn the_waves_come_one_after_the_other_and_doubt_ends_with_the_round() {
+        let now = Instant::now();
+        let mut engine = engine(&["a"], now);
+        let Round { id, subtrees, origin } = engine.begin_round(now).unwrap();
+        assert_eq!((subtrees, origin), (vec!["a".into()], Origin::Watch));
+        let first = engine.found(id, hint("a/new"));
+        let second = engine.found_replaced(id, hint("a/other"));
+        engine.walk_ended(id);
+        engine.found_all(id);
+        assert!(!engine.is_first_wave_done(id) && !engine.is_looked_at(id));
+        assert!(engine.trust().is_in_doubt(&"a/new".into()));
+        drop(first);
+        assert!(engine.is_first_wave_done(id) && !engine.is_looked_at(id));
+        assert!(!engine.trust().is_in_doubt(&"a/new".into()));
+        drop(second);
+        assert!(engine.is_looked_at(id));
+        assert!(engine.trust().is_under_doubt(&"a/x".into()));
+        engine.round_ended(id);
+        assert!(!engine.trust().is_under_doubt(&"a/x".into()) && !engine.has_rounds());
+    }
+
+    #[test]
+    fn there_is_one_walk_of_everything_at_a_time_and_the_next_one_is_asked_for_once() {
+        let now = Instant::now();
+        let mut engine = engine(&[""], now);
+        let first = engine.begin_round(now).unwrap();
+        assert!(first.is_of_everything());
+        for _ in 0..3 {
+            engine.mark(LibraryPath::root(), Duration::ZERO, now);
+            assert_eq!(engine.begin_round(now), None);
+        }
+        engine.mark("a".into(), Duration::ZERO, now);
+        assert_eq!(engine.begin_round(now).unwrap().subtrees, ["a".into()], "a new album does not wait");
+        engine.found_all(first.id);
+        let second = engine.begin_round(now).unwrap();
+        assert!(second.is_of_everything() && second.id != first.id);
+        engine.found_all(second.id);
+        assert_eq!(engine.begin_round(now), None);
+    }
+
+    #[test]
+    fn a_round_waits_for_earlier_ones_of_subtrees_and_not_for_one_of_everything() {
+        let now = Instant::now();
+        let mut engine = engine(&[""], now);
+        let begin = |engine: &mut Engine, subtree: &str| {
+            engine.mark(subtree.into(), Duration::ZERO, now);
+            engine.begin_round(now).unwrap().id
+        };
+        let everything = engine.begin_round(now).unwrap().id;
+        let (a, b) = (begin(&mut engine, "a"), begin(&mut engine, "b"));
+        let look = engine.found(a, hint("a/x"));
+        for id in [a, b, everything] {
+            engine.found_all(id);
+        }
+        assert!(!engine.is_looked_at(b) && engine.is_looked_at(everything));
+        drop(look);
+        assert!(engine.is_looked_at(b));
+    }
+}

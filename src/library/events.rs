@@ -1,0 +1,379 @@
+//! Translates inotify's events for the engine.
+//!
+//! The handler runs on the watcher's own thread, between the kernel's queue and everything else: it must be near free and
+//! never wait, or the queue overflows.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
+use notify::{ErrorKind, Event, EventKind};
+
+use super::{Inbox, LeftOut};
+use crate::disk::Root;
+use crate::engine::{Alias, Found, KernelEvent, KernelEventKind, WatchChange};
+use crate::failpoint::failpoint;
+use crate::model::{IGNORE_FILE, LibraryPath};
+
+/// What may go wrong with watching, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchTrouble {
+    /// The kernel dropped events: the whole library is walked.
+    Overflow,
+    /// The kernel's limit of watches is reached: some directories are not watched.
+    OutOfWatches,
+    /// A directory that could not be watched, for it could not be read, may be readable now: watching
+    /// again from the start would include it.
+    MoreToWatch,
+    /// The root itself went away, or was unmounted: whatever has its name now, this watcher does not see it.
+    RootGone,
+    /// Something else, which may have left directories unwatched.
+    Other(String),
+}
+
+/// What the handler needs.
+pub struct Handler {
+    /// The library root.
+    pub root: Arc<Root>,
+    /// Which directory it is, of all that it has been.
+    pub generation: u64,
+    /// Where hints go.
+    pub inbox: Inbox,
+    /// Mounts that do not answer, and are not to be touched.
+    pub avoided: Vec<LibraryPath>,
+    /// Directories that the rules leave out.
+    pub left_out: LeftOut,
+    /// Told of trouble.
+    pub trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
+}
+
+/// Turns events into what the engine understands.
+pub(super) struct Translator {
+    handler: Handler,
+}
+
+impl Translator {
+    pub(super) fn new(handler: Handler) -> Self {
+        Self { handler }
+    }
+
+    pub(super) fn handle(&mut self, event: notify::Result<Event>) {
+        failpoint!("watch::handle");
+        match event {
+            Ok(event) if event.need_rescan() => self.trouble(WatchTrouble::Overflow),
+            Ok(event) => self.translate(&event),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn fail(&self, error: &notify::Error) {
+        let Handler { root, inbox, .. } = &self.handler;
+        let is_left_out = |path: &PathBuf| self.place_of(path).is_some_and(|(path, _)| root.is_left_out(&path));
+        match &error.kind {
+            // Changes there are not published. Errors are rare enough to ask the disk.
+            ErrorKind::Io(_) if !error.paths.is_empty() && error.paths.iter().all(is_left_out) => {}
+            ErrorKind::MaxFilesWatch => self.trouble(WatchTrouble::OutOfWatches),
+            ErrorKind::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                let places = error.paths.iter().filter_map(|path| self.place_of(path));
+                let refused = places.map(|(path, _)| path).collect();
+                inbox.with(|engine, now| engine.may_not_be_read(refused, now));
+            }
+            _ => self.trouble(WatchTrouble::Other(error.to_string())),
+        }
+    }
+
+    fn trouble(&self, trouble: WatchTrouble) {
+        (self.handler.trouble)(trouble);
+    }
+
+    fn translate(&self, event: &Event) {
+        let Some(path) = event.paths.first() else { return };
+        let Some((here, is_target)) = self.place_of(path) else { return };
+        tracing::trace!(path = %here, kind = ?event.kind, rename = event.tracker(), "kernel event");
+        let Some(kind) = kind_of(event.kind) else { return };
+        if here.name() == IGNORE_FILE {
+            self.ignore_file_changed(&here, kind);
+        }
+        let Handler { root, inbox, generation, .. } = &self.handler;
+        // A new link is found by a walk of everything, after its target is known.
+        let is_excluded =
+            self.is_left_out(&here) || (root.follows_links_out() && !is_target && self.is_new_link(&here, path, kind));
+        let has_audio_name = root.rules().extensions().matches(&here);
+        let needs_found = if is_excluded { kind == KernelEventKind::MovedTo } else { kind.needs_found(has_audio_name) };
+        let event = KernelEvent {
+            found: if needs_found { self.found(path) } else { Found::Nothing },
+            aliases: if is_excluded { Vec::new() } else { self.aliases(&here) },
+            path: here,
+            kind,
+            cookie: event.tracker(),
+            has_audio_name,
+            follows_links: root.follows_links(),
+            generation: *generation,
+        };
+        if is_excluded {
+            self.excluded(&event);
+            return;
+        }
+        let is_directory = kind == KernelEventKind::DirectoryCreated || event.found == Found::Directory;
+        if is_directory || !has_audio_name {
+            // Another directory may have the name now.
+            root.forget_ignore_files(&event.path);
+        }
+        let is_new =
+            matches!(kind, KernelEventKind::DirectoryCreated | KernelEventKind::Created | KernelEventKind::MovedTo);
+        if is_directory && is_new {
+            self.may_be_unwatched(&event.path);
+        }
+        match inbox.with(|engine, now| engine.kernel_event(&event, now)) {
+            Some(WatchChange::MoreToWatch) => self.trouble(WatchTrouble::MoreToWatch),
+            Some(WatchChange::RootGone) => self.trouble(WatchTrouble::RootGone),
+            None => {}
+        }
+    }
+
+    /// The path in the library of what is at an absolute path, and whether a link leads to just that.
+    fn place_of(&self, path: &Path) -> Option<(LibraryPath, bool)> {
+        let root = &self.handler.root;
+        LibraryPath::beneath(root.path(), path).map(|here| (here, false)).or_else(|| root.by_links(path))
+    }
+
+    /// The other paths that lead to `here` by links, and the links that lead to something under it.
+    fn aliases(&self, here: &LibraryPath) -> Vec<Alias> {
+        let root = &self.handler.root;
+        let alias = |path: LibraryPath, is_exact| {
+            let has_audio_name = root.rules().extensions().matches(&path);
+            Alias { path, is_exact, has_audio_name }
+        };
+        let exact = root.other_paths(here).into_iter().map(|path| alias(path, true));
+        exact.chain(root.links_to_beneath(here).into_iter().map(|path| alias(path, false))).collect()
+    }
+
+    /// What has the name now.
+    fn found(&self, path: &Path) -> Found {
+        match path.symlink_metadata() {
+            Ok(found) if found.is_dir() => Found::Directory,
+            Ok(found) if found.is_symlink() && self.handler.root.follows_links() => Found::Directory,
+            Ok(_) => Found::File,
+            Err(_) => Found::Nothing,
+        }
+    }
+
+    /// Whether a link came to be here. Notes it, and also if a known one went away.
+    fn is_new_link(&self, here: &LibraryPath, path: &Path, kind: KernelEventKind) -> bool {
+        let root = &self.handler.root;
+        let is_new = match kind {
+            KernelEventKind::Created | KernelEventKind::MovedTo => {
+                path.symlink_metadata().is_ok_and(|found| found.is_symlink())
+            }
+            KernelEventKind::Removed | KernelEventKind::DirectoryRemoved | KernelEventKind::MovedFrom => false,
+            KernelEventKind::DirectoryCreated
+            | KernelEventKind::ClosedAfterWriting
+            | KernelEventKind::AttributesChanged => return false,
+        };
+        if is_new || root.has_link_at_or_beneath(here) {
+            root.links_changed();
+        }
+        is_new
+    }
+
+    /// A new directory is not watched by itself if its parent holds a mount that is avoided.
+    fn may_be_unwatched(&self, directory: &LibraryPath) {
+        let parent = directory.parent().unwrap_or_else(LibraryPath::root);
+        if self.handler.avoided.iter().any(|place| place.is_at_or_under(&parent)) {
+            self.trouble(WatchTrouble::MoreToWatch);
+        }
+    }
+
+    /// Whether the rules exclude a path, and the paths that lead to it by links.
+    fn is_left_out(&self, path: &LibraryPath) -> bool {
+        let root = &self.handler.root;
+        root.is_known_to_be_left_out(path)
+            && (!root.follows_links() || (root.other_paths(path).is_empty() && root.links_to_beneath(path).is_empty()))
+    }
+
+    /// Something happened at a path that the rules exclude.
+    fn excluded(&self, event: &KernelEvent) {
+        self.handler.inbox.with(|engine, _| engine.excluded_event(event));
+        if event.kind == KernelEventKind::DirectoryCreated || event.found == Found::Directory {
+            self.handler.left_out.made(event.path.clone());
+        }
+        tracing::trace!(path = %event.path, "excluded by the rules");
+    }
+
+    /// The ignore file of a directory changed.
+    fn ignore_file_changed(&self, ignore_file: &LibraryPath, kind: KernelEventKind) {
+        let Handler { root, inbox, left_out, .. } = &self.handler;
+        let Some(directory) = ignore_file.parent() else { return };
+        if left_out.is_any_beneath(&directory) {
+            // It may not be excluded any more.
+            self.trouble(WatchTrouble::MoreToWatch);
+        }
+        if root.follows_links() {
+            // It applies by every link that leads here, and it may exclude links.
+            root.forget_ignore_files(&LibraryPath::root());
+            root.links_changed();
+        }
+        root.forget_ignore_files(&directory);
+        let aliases = self.aliases(&directory);
+        inbox.with(|engine, now| engine.ignore_file_changed(&directory, kind, &aliases, now));
+    }
+}
+
+/// What the engine calls this kind of event; `None` for events that say nothing new.
+fn kind_of(kind: EventKind) -> Option<KernelEventKind> {
+    Some(match kind {
+        EventKind::Create(CreateKind::Folder) => KernelEventKind::DirectoryCreated,
+        EventKind::Create(_) => KernelEventKind::Created,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => KernelEventKind::ClosedAfterWriting,
+        EventKind::Modify(ModifyKind::Metadata(_)) => KernelEventKind::AttributesChanged,
+        EventKind::Modify(ModifyKind::Name(RenameMode::From)) => KernelEventKind::MovedFrom,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => KernelEventKind::MovedTo,
+        EventKind::Remove(RemoveKind::Folder) => KernelEventKind::DirectoryRemoved,
+        EventKind::Remove(_) => KernelEventKind::Removed,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Quiet;
+
+    fn translator(root: &Path) -> Translator {
+        let handler = Handler {
+            root: Arc::new(Root::open(root).unwrap()),
+            generation: 0,
+            inbox: Inbox::new(),
+            avoided: Vec::new(),
+            trouble: Arc::new(|trouble| panic!("{trouble:?}")),
+            left_out: LeftOut::default(),
+        };
+        Translator::new(handler)
+    }
+
+    #[test]
+    fn the_old_name_of_a_file_that_may_have_changed_is_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let translator = translator(folder.path());
+        let inbox = translator.handler.inbox.clone();
+        let rename = |tracker| {
+            let half = |mode, name| {
+                let kind = EventKind::Modify(ModifyKind::Name(mode));
+                Event::new(kind).add_path(folder.path().join(name)).set_tracker(tracker)
+            };
+            translator.translate(&half(RenameMode::From, "old/a.mp3"));
+            translator.translate(&half(RenameMode::To, "new/a.mp3"));
+            let hints = inbox.take_all();
+            hints.into_iter().find(|hint| hint.quiet == Quiet::Renamed).and_then(|hint| hint.renamed_from)
+        };
+        assert_eq!(rename(1), Some("old/a.mp3".into()));
+        for in_doubt in ["old/a.mp3", "old", ""] {
+            let _doubt = inbox.trust(|trust| trust.doubt(&in_doubt.into()));
+            assert_eq!(rename(2), None, "{in_doubt:?}");
+        }
+    }
+
+    #[test]
+    fn what_happens_at_a_path_that_is_left_out_goes_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        for directory in ["album/@eaDir/inside", "deep/ignored"] {
+            std::fs::create_dir_all(folder.path().join(directory)).unwrap();
+        }
+        std::fs::write(folder.path().join("deep/.ignore-music"), "ignored/").unwrap();
+        let translator = translator(folder.path());
+        let (root, inbox) = (Arc::clone(&translator.handler.root), translator.handler.inbox.clone());
+        for directory in ["", "album", "deep"] {
+            root.list(&directory.into()).unwrap();
+        }
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        for path in ["album/@eaDir/x.mp3", "album/@eaDir", "album/@eaDir/inside", "album/._x.mp3", "deep/ignored/x.mp3"]
+        {
+            for kind in [
+                EventKind::Create(CreateKind::File),
+                EventKind::Create(CreateKind::Folder),
+                closed,
+                renamed(RenameMode::From),
+                renamed(RenameMode::To),
+                EventKind::Remove(RemoveKind::File),
+                EventKind::Remove(RemoveKind::Folder),
+            ] {
+                translator.translate(&Event::new(kind).add_path(folder.path().join(path)).set_tracker(1));
+                assert!(inbox.take_all().is_empty() && inbox.take_subtrees().is_empty(), "{path} {kind:?}");
+            }
+        }
+        translator.translate(&Event::new(closed).add_path(folder.path().join("album/x.mp3")));
+        assert_eq!(inbox.take_all().len(), 1);
+    }
+
+    #[test]
+    fn an_ignore_file_that_changes_has_its_directory_walked_and_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        let translator = translator(folder.path());
+        let (root, inbox) = (Arc::clone(&translator.handler.root), translator.handler.inbox.clone());
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        for (number, kind) in [
+            EventKind::Create(CreateKind::File),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            renamed(RenameMode::From),
+            renamed(RenameMode::To),
+            EventKind::Remove(RemoveKind::File),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let is_left_out = || root.is_left_out(&"a/x.mp3".into());
+            let before = is_left_out();
+            let pattern = if number % 2 == 0 { "*.mp3" } else { "*.flac" };
+            std::fs::write(folder.path().join("a/.ignore-music"), pattern).unwrap();
+            assert_eq!(is_left_out(), before);
+            translator.translate(&Event::new(kind).add_path(folder.path().join("a/.ignore-music")));
+            assert_eq!(is_left_out(), !before, "{kind:?}");
+            let marked: Vec<_> = inbox.take_subtrees().iter().map(ToString::to_string).collect();
+            assert!(marked.contains(&"a".to_owned()), "{kind:?}: {marked:?}");
+        }
+    }
+
+    #[test]
+    fn the_doubt_goes_with_the_file_from_name_to_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let translator = translator(folder.path());
+        let inbox = translator.handler.inbox.clone();
+        // Of what was written to the second nobody tells anything.
+        for first in ["doubtful.mp3", "x.part"] {
+            let doubt = inbox.trust(|trust| trust.doubt(&"doubtful.mp3".into()));
+            for (from, to) in [(first, "a.mp3"), ("a.mp3", "c.mp3")] {
+                for (mode, name) in [(RenameMode::From, from), (RenameMode::To, to)] {
+                    let kind = EventKind::Modify(ModifyKind::Name(mode));
+                    translator.translate(&Event::new(kind).add_path(folder.path().join(name)).set_tracker(1));
+                }
+            }
+            drop(doubt);
+            let hints = inbox.take_all();
+            assert!(hints.iter().all(|hint| hint.renamed_from.is_none()), "{hints:?}");
+            assert!(inbox.trust(|trust| trust.is_in_doubt(&"c.mp3".into())), "{first}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_renamed_twice_at_once_is_looked_for_under_its_first_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let translator = translator(folder.path());
+        let inbox = translator.handler.inbox.clone();
+        let rename = |from, to| {
+            for (mode, name) in [(RenameMode::From, from), (RenameMode::To, to)] {
+                let kind = EventKind::Modify(ModifyKind::Name(mode));
+                translator.translate(&Event::new(kind).add_path(folder.path().join(name)).set_tracker(1));
+            }
+            inbox.take_subtrees().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        // Nothing is there any more when we hear of it.
+        assert_eq!(rename("a", "b"), ["a"]);
+        std::fs::write(folder.path().join("x.mp3"), b"").unwrap();
+        assert_eq!(rename("x.part", "x.mp3"), [""; 0]);
+        std::fs::create_dir(folder.path().join("c")).unwrap();
+        assert_eq!(rename("b", "c"), ["b", "c"]);
+    }
+}
