@@ -7,6 +7,7 @@
 //! unmounted, and "there is nothing of this name" is proof.
 
 mod answering;
+mod descent;
 mod find_links;
 mod identity;
 mod ignore_files;
@@ -25,19 +26,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 
-use crate::model::{FileStat, FollowSymlinks, InodeTrust, LibraryPath, MountId, Rules};
+use crate::model::{FileStat, LibraryPath, MountId, Rules};
 
 pub use answering::{ASK_MOUNT, ask_mount};
 pub use identity::Identity;
 pub use listing::{Listed, ListedKind};
 pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
-pub use outside::{LinkTarget, LinkUnknown};
+pub use outside::{LinkTarget, LinkUnknown, LinkedPath};
 
 use answering::Answering;
+use descent::{At, Descent, Spelling, open_directory_at};
 use ignore_files::IgnoreFiles;
 use links::Links;
 use names::ExactNames;
@@ -46,9 +47,6 @@ use stat::RawStat;
 
 /// Bytes of directory entries read at once.
 const LISTING_BUFFER: usize = 32 * 1024;
-
-/// No way out, and no link on the way.
-const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,32 +125,6 @@ pub struct Root {
     ignore_files: IgnoreFiles,
 }
 
-/// Where something really is, as long as no link is on the way.
-#[derive(Clone, Copy, Debug)]
-struct At<'a> {
-    /// The directory outside of the library that the path begins at; `None` for the root.
-    outside: Option<&'a Path>,
-    path: &'a LibraryPath,
-}
-
-impl<'a> From<&'a LibraryPath> for At<'a> {
-    fn from(path: &'a LibraryPath) -> Self {
-        Self { outside: None, path }
-    }
-}
-
-/// How often the root may be replaced while the program starts.
-const TRIES_AT_START: u32 = 5;
-
-/// Which spellings of a name count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spelling {
-    /// The one that the directory lists.
-    Exact,
-    /// Any that a look-up accepts.
-    Any,
-}
-
 /// The error inside the [`io::Error`] of every look after the root was replaced.
 #[derive(Debug, thiserror::Error)]
 #[error("the library root is another directory now")]
@@ -182,43 +154,6 @@ impl Root {
         Ok(root)
     }
 
-    /// Trusts inode numbers as this says. To be called before anything is looked at.
-    pub fn trusting_inodes(self, inode_trust: InodeTrust) -> io::Result<Self> {
-        let mounts = Arc::new(Mounts::new(&self.path)?.with_inode_trust(inode_trust));
-        Ok(Self { mounts, ..self })
-    }
-
-    /// The mount that the root itself is on. To be asked before others: rows of older stores name it by the first number.
-    pub fn own_mount(&self) -> io::Result<MountId> {
-        let root = self.open_checked()?;
-        Ok(self.mounts.of(&RawStat::of(&root)?, root.as_fd(), None)?.id)
-    }
-
-    /// The same at a start, when something may be mounted or unmounted there at this moment: then what is there by
-    /// now is taken as the root.
-    pub fn own_mount_at_start(&self) -> io::Result<MountId> {
-        for _ in 0..TRIES_AT_START {
-            match self.own_mount() {
-                Err(error) if is_root_replaced(&error) => self.adopt()?,
-                found => return found,
-            };
-        }
-        self.own_mount()
-    }
-
-    /// The mounts that the library consists of.
-    pub fn mounts(&self) -> &Arc<Mounts> {
-        &self.mounts
-    }
-
-    /// Follows these symbolic links: those to what is inside the library once on the way to a path, and never to
-    /// a directory that holds the link; and those that lead out as [`Root::find_links`] finds them.
-    #[must_use]
-    pub fn following_links(self, which: FollowSymlinks) -> Self {
-        let links = (which != FollowSymlinks::Never).then(Links::default);
-        Self { links, links_out: (which == FollowSymlinks::All).then(LinksOut::default), ..self }
-    }
-
     /// Obeys these rules, and the files `.ignore-music` in the library.
     #[must_use]
     pub fn with_rules(self, rules: Rules) -> Self {
@@ -230,21 +165,6 @@ impl Root {
         &self.rules
     }
 
-    /// Whether symbolic links are followed.
-    pub fn follows_links(&self) -> bool {
-        self.links.is_some()
-    }
-
-    /// The other paths, by the links that were come by so far, of what is at `path`.
-    pub fn other_paths(&self, path: &LibraryPath) -> Vec<LibraryPath> {
-        self.links.as_ref().map_or_else(Vec::new, |links| links.other_paths(path))
-    }
-
-    /// The links, of those that were come by so far, that lead to somewhere beneath `directory`.
-    pub fn links_to_beneath(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
-        self.links.as_ref().map_or_else(Vec::new, |links| links.beneath(directory))
-    }
-
     /// The path that the root was opened with.
     pub fn path(&self) -> &Path {
         &self.path
@@ -253,75 +173,6 @@ impl Root {
     /// The identity that looks insist on.
     pub fn identity(&self) -> Identity {
         *self.identity.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks the mounts beneath the root that have a server whether it answers. Blocks for some seconds if one does
-    /// not; from then on every look at its files fails at once, until it answers.
-    pub fn ask_servers(&self) {
-        self.answering.ask(&self.path);
-    }
-
-    /// Finds out which mounts are where, before anything is said of files that are not at their places.
-    pub fn identify_mounts(&self) {
-        let is_answered = |entry: &MountEntry| match LibraryPath::beneath(&self.path, &entry.point) {
-            Some(place) => self.answering.check(&place).is_ok(),
-            None => !entry.has_server(),
-        };
-        for entry in self.mount_entries().into_iter().chain(self.known_outside()) {
-            if is_answered(&entry)
-                && let Ok(directory) = open_directory_at(&entry.point)
-                && let Ok(found) = RawStat::of(&directory)
-            {
-                // What cannot be identified now is tried again with the first of its files.
-                let _ = self.mounts.of(&found, directory.as_fd(), None);
-            }
-        }
-    }
-
-    /// The places of the mounts that did not answer.
-    pub fn silent_places(&self) -> Vec<LibraryPath> {
-        self.answering.silent()
-    }
-
-    /// A number that rises whenever a server stops answering or answers again.
-    pub fn answers_version(&self) -> u64 {
-        self.answering.version()
-    }
-
-    /// Fails if a look at `path` depends on a server that did not answer.
-    pub fn check_answered(&self, path: &LibraryPath) -> io::Result<()> {
-        self.answering.check(path)
-    }
-
-    /// Whether a look at `path` depends on a server.
-    pub fn has_server(&self, path: &LibraryPath) -> bool {
-        self.answering.has_server(path)
-    }
-
-    /// Lists a directory as [`Root::list`] does, and gives up if a server that this depends on does not answer.
-    pub fn list_in_time(self: &Arc<Self>, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
-        if !self.has_server(directory) {
-            return self.list(directory);
-        }
-        let (root, directory) = (Arc::clone(self), directory.clone());
-        Answering::within_limit(move || root.list(&directory)).unwrap_or_else(|| {
-            self.ask_servers();
-            Err(Errno::TIMEDOUT.into())
-        })
-    }
-
-    /// Notes that the inode numbers of a mount change, and says so once.
-    pub fn inodes_do_not_last(&self, mount: MountId) {
-        if self.mounts.note_passing_inodes(mount)
-            && let Some(known) = self.mounts.get(mount)
-        {
-            tracing::warn!(
-                place = %known.place.under(&self.path).display(),
-                filesystem = known.kind,
-                "inode numbers do not last here: size and modification time alone say whether a file is unchanged, and \
-                 moves are found by content; IGNORE_INODE=false trusts the numbers all the same"
-            );
-        }
     }
 
     /// The identity of the directory that is at the root's path now.
@@ -339,11 +190,6 @@ impl Root {
         Ok(identity)
     }
 
-    /// Where `path` really is, where a link to what is inside the library is on the way to it, and followed.
-    fn behind_link(&self, path: &LibraryPath) -> io::Result<Option<LibraryPath>> {
-        self.links.as_ref().map_or(Ok(None), |links| links.resolve(&self.path, path))
-    }
-
     fn open_unchecked(&self) -> io::Result<OwnedFd> {
         open_directory_at(&self.path)
     }
@@ -352,195 +198,6 @@ impl Root {
         let root = self.open_unchecked()?;
         if Identity::of(&root)? == self.identity() { Ok(root) } else { Err(io::Error::other(RootReplaced)) }
     }
-
-    /// The directory that is there, or how far down there are directories.
-    fn descend(&self, at: At<'_>) -> io::Result<Result<OwnedFd, OwnedFd>> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut directory = match at.outside {
-            None => {
-                self.answering.check(at.path)?;
-                self.open_checked()?
-            }
-            Some(target) => {
-                self.open_checked()?;
-                match outside::open_nearest(target)? {
-                    Ok(directory) => directory,
-                    nearest => return Ok(nearest),
-                }
-            }
-        };
-        let path = at.path;
-        if path.is_root() {
-            return Ok(Ok(directory));
-        }
-        // All of the way in one call, where the kernel knows it and nothing is in the way.
-        if let Ok(found) = openat2(&directory, path.as_bytes(), flags, Mode::empty(), WITHIN) {
-            return Ok(Ok(found));
-        }
-        // Name by name: for paths that are too long for it, and to tell how far down there is something.
-        for name in path.names() {
-            match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
-                Ok(next) => directory = next,
-                // A file or a link where a directory was: nothing is beneath it.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Err(directory)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Ok(directory))
-    }
-
-    /// What is at `path`, also by a link that is followed, whatever the rules say.
-    fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
-        match self.lead(path)? {
-            Some(Lead::To(real)) => return self.entry_outside(&real),
-            Some(Lead::PassedOver) => return Ok(Entry::Excluded),
-            None => {}
-        }
-        let entry = self.real_entry(path.into())?;
-        if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
-            return Ok(entry);
-        }
-        if !self.follows_links() {
-            return Ok(if links::lead_to(&self.path, path) { Entry::Excluded } else { entry });
-        }
-        if let Some(real) = self.behind_link(path)? {
-            let found = self.real_entry((&real).into())?;
-            return Ok(if matches!(found, Entry::File(_) | Entry::Directory) { found } else { entry });
-        }
-        match &self.links_out {
-            None if links::lead_out(&self.path, path) => Ok(Entry::Excluded),
-            Some(_) if links::lead_to(&self.path, path) => Err(io::Error::other(LinkUnknown)),
-            _ => Ok(entry),
-        }
-    }
-
-    fn real_entry(&self, at: At<'_>) -> io::Result<Entry> {
-        match at.path.parent() {
-            Some(parent) => self.entry_in(self.descend(At { path: &parent, ..at })?.as_ref(), at, Spelling::Exact),
-            None if at.outside.is_none() => Ok(Entry::Directory),
-            None => match self.descend(at)? {
-                Ok(_) => Ok(Entry::Directory),
-                Err(nearest) => self.missing(&nearest),
-            },
-        }
-    }
-
-    /// That nothing is there, where this is the nearest directory.
-    fn missing(&self, nearest: &OwnedFd) -> io::Result<Entry> {
-        let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
-        Ok(Entry::Missing { nearest_mount: present.id })
-    }
-
-    /// What is at a path, whose directory is open, or the nearest directory above it that there is.
-    fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, at: At<'_>, spelling: Spelling) -> io::Result<Entry> {
-        let path = at.path;
-        if at.outside.is_none() {
-            self.answering.check(path)?;
-        }
-        let directory = match directory {
-            Ok(directory) => directory,
-            Err(nearest) => return self.missing(nearest),
-        };
-        let found = match RawStat::at(directory, path.name()) {
-            Ok(found) => found,
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return self.missing(directory),
-            Err(error) => return Err(error),
-        };
-        let present = self.mounts.of(&found, directory.as_fd(), Some(path.name()))?;
-        let entry = match found.kind {
-            FileType::RegularFile => Entry::File(present.file_stat(&found)),
-            FileType::Directory => Entry::Directory,
-            _ => return Ok(Entry::Other),
-        };
-        if spelling == Spelling::Exact && !self.is_exact(directory, at, present.may_normalise)? {
-            return self.missing(directory);
-        }
-        Ok(entry)
-    }
-
-    /// Whether the directories on the way list every name of `path` as it is spelt there.
-    ///
-    /// Where the last directory distinguishes case, the ones above it are taken to do so too:
-    /// whether a directory does is inherited from the one that it was made in.
-    fn is_exact(&self, directory: &OwnedFd, at: At<'_>, may_normalise: bool) -> io::Result<bool> {
-        let path = at.path;
-        // A name on the way may have been found in another normal form, whatever the last one is.
-        let is_way_doubtful = may_normalise && !path.as_bytes().is_ascii();
-        if !is_way_doubtful && !names::may_be_folded(directory, path.name(), may_normalise)? {
-            return Ok(true);
-        }
-        if !self.exact_names.lists(directory, path.name())? {
-            return Ok(false);
-        }
-        let mut way = path.parent();
-        while let Some(directory) = way.filter(|directory| !directory.is_root()) {
-            let above = directory.parent().unwrap_or_else(LibraryPath::root);
-            let Ok(opened) = self.descend(At { path: &above, ..at })? else { return Ok(false) };
-            if !self.exact_names.lists(&opened, directory.name())? {
-                return Ok(false);
-            }
-            way = Some(above);
-        }
-        Ok(true)
-    }
-
-    fn open_real(&self, at: At<'_>) -> io::Result<Option<(File, FileStat)>> {
-        let path = at.path;
-        let Some(parent) = path.parent() else { return Ok(None) };
-        let base = match at.outside {
-            None => {
-                self.answering.check(path)?;
-                self.open_unchecked()?
-            }
-            Some(target) => match outside::open_nearest(target)? {
-                Ok(base) => base,
-                Err(_) => return Ok(None),
-            },
-        };
-        // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = openat2(&base, path.as_bytes(), flags, Mode::empty(), WITHIN).or_else(|_| {
-            // Where the path is too long for that, or to tell more of why not.
-            let directory = self.open_directory(At { path: &parent, ..at })?.ok_or(io::ErrorKind::NotFound)?;
-            Ok::<_, io::Error>(rustix::fs::openat(&directory, path.name(), flags, Mode::empty())?)
-        });
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
-                None if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                _ => return Err(error),
-            },
-        };
-        let found = RawStat::of(&file)?;
-        if found.kind != FileType::RegularFile {
-            return Ok(None);
-        }
-        let stat = self.mounts.of(&found, file.as_fd(), None)?.file_stat(&found);
-        Ok(Some((File::from(file), stat)))
-    }
-
-    fn open_directory(&self, at: At<'_>) -> io::Result<Option<OwnedFd>> {
-        Ok(self.descend(at)?.ok())
-    }
-
-    /// The directory at `path`, also by a link that is followed.
-    fn open_directory_by_links(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
-        match self.lead(path)? {
-            Some(Lead::To(real)) => return self.open_directory(real.at()),
-            Some(Lead::PassedOver) => return Ok(None),
-            None => {}
-        }
-        match self.open_directory(path.into())? {
-            None => self.behind_link(path)?.map_or(Ok(None), |real| self.open_directory((&real).into())),
-            opened => Ok(opened),
-        }
-    }
-}
-
-fn open_directory_at(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
 impl Disk for Root {
@@ -555,32 +212,21 @@ impl Disk for Root {
     }
 
     fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
-        let mut opened: Option<(LibraryPath, Result<OwnedFd, OwnedFd>)> = None;
+        let mut opened: Option<(LibraryPath, Descent)> = None;
         let mut entry = |path: &LibraryPath| {
             let Some(parent) = path.parent().filter(|_| !self.follows_links()) else { return self.entry(path) };
-            let directory = match opened.take() {
-                Some((at, directory)) if at == parent => directory,
+            let descent = match opened.take() {
+                Some((at, descent)) if at == parent => descent,
                 _ => self.descend((&parent).into())?,
             };
-            let (_, directory) = opened.insert((parent, directory));
-            self.ruled(path, self.entry_in(directory.as_ref(), path.into(), Spelling::Any))
+            let (_, descent) = opened.insert((parent, descent));
+            self.ruled(path, self.entry_in(descent, path.into(), Spelling::Any))
         };
         paths.iter().map(|path| entry(path)).collect()
     }
 
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
-        match self.lead(path)? {
-            Some(Lead::To(real)) => return self.open_real(real.at()),
-            Some(Lead::PassedOver) => return Ok(None),
-            None => {}
-        }
-        match self.open_real(path.into())? {
-            None => match self.behind_link(path)? {
-                Some(real) => self.open_real((&real).into()),
-                None => Ok(None),
-            },
-            opened => Ok(opened),
-        }
+        self.open_by_links(path)
     }
 
     fn stat(&self, file: &File) -> io::Result<FileStat> {
@@ -659,6 +305,8 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    use rustix::fs::{CWD, Mode, OFlags};
 
     use super::*;
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::{LISTING_BUFFER, mountinfo};
+use super::{LISTING_BUFFER, Listed, Root, mountinfo};
 use crate::model::LibraryPath;
 
 /// How long a server may take to answer.
@@ -143,6 +143,46 @@ impl Answering {
 
     fn lock(&self) -> MutexGuard<'_, Servers> {
         self.0.mounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Root {
+    /// Asks the mounts beneath the root that have a server whether it answers. Blocks for some seconds if one does
+    /// not; from then on every look at its files fails at once, until it answers.
+    pub fn ask_servers(&self) {
+        self.answering.ask(&self.path);
+    }
+
+    /// The places of the mounts that did not answer.
+    pub fn silent_places(&self) -> Vec<LibraryPath> {
+        self.answering.silent()
+    }
+
+    /// A number that rises whenever a server stops answering or answers again.
+    pub fn answers_version(&self) -> u64 {
+        self.answering.version()
+    }
+
+    /// Fails if a look at `path` depends on a server that did not answer.
+    pub fn check_answered(&self, path: &LibraryPath) -> io::Result<()> {
+        self.answering.check(path)
+    }
+
+    /// Whether a look at `path` depends on a server.
+    pub fn has_server(&self, path: &LibraryPath) -> bool {
+        self.answering.has_server(path)
+    }
+
+    /// Lists a directory as [`Root::list`] does, and gives up if a server that this depends on does not answer.
+    pub fn list_in_time(self: &Arc<Self>, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
+        if !self.has_server(directory) {
+            return self.list(directory);
+        }
+        let (root, directory) = (Arc::clone(self), directory.clone());
+        Answering::within_limit(move || root.list(&directory)).unwrap_or_else(|| {
+            self.ask_servers();
+            Err(Errno::TIMEDOUT.into())
+        })
     }
 }
 

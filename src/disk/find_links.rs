@@ -11,11 +11,12 @@ use std::sync::Arc;
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
+use super::descent::At;
 use super::ignore_files::{Judged, ignore_file_in};
 use super::links::{is_absence, nearest_target};
 use super::outside::{Fate, Table, identity_of};
 use super::stat::RawStat;
-use super::{At, LISTING_BUFFER, Root};
+use super::{LISTING_BUFFER, Root};
 use crate::model::{IGNORE_FILE, IgnoreFile, LibraryPath};
 
 /// One finding of all links.

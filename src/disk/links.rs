@@ -6,14 +6,18 @@
 //! a path is does not depend on how it was come by.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::ops::Bound;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::model::LibraryPath;
+use super::outside::{Lead, LinkUnknown, LinksOut};
+use super::{Entry, Root};
+use crate::model::{FileStat, FollowSymlinks, LibraryPath};
 
 /// Links on one way that the kernel follows; more are a circle.
 const MOST_LINKS: usize = 40;
@@ -81,6 +85,90 @@ impl Links {
 
     fn known(&self) -> MutexGuard<'_, BTreeSet<(LibraryPath, LibraryPath)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Root {
+    /// Follows these symbolic links: those to what is inside the library once on the way to a path, and never to
+    /// a directory that holds the link; and those that lead out as [`Root::find_links`] finds them.
+    #[must_use]
+    pub fn following_links(self, which: FollowSymlinks) -> Self {
+        let links = (which != FollowSymlinks::Never).then(Links::default);
+        Self { links, links_out: (which == FollowSymlinks::All).then(LinksOut::default), ..self }
+    }
+
+    /// Whether symbolic links are followed.
+    pub fn follows_links(&self) -> bool {
+        self.links.is_some()
+    }
+
+    /// The other paths, by the links that were come by so far, of what is at `path`.
+    pub fn other_paths(&self, path: &LibraryPath) -> Vec<LibraryPath> {
+        self.links.as_ref().map_or_else(Vec::new, |links| links.other_paths(path))
+    }
+
+    /// The links, of those that were come by so far, that lead to somewhere beneath `directory`.
+    pub fn links_to_beneath(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
+        self.links.as_ref().map_or_else(Vec::new, |links| links.beneath(directory))
+    }
+
+    /// The real path of what is at `path`, if a link on the way leads to inside the library and is followed.
+    pub(super) fn behind_link(&self, path: &LibraryPath) -> io::Result<Option<LibraryPath>> {
+        self.links.as_ref().map_or(Ok(None), |links| links.resolve(&self.path, path))
+    }
+
+    /// What is at `path`, which may be behind a link that is followed. The rules are not applied.
+    pub(super) fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.entry_outside(&real),
+            Some(Lead::PassedOver) => return Ok(Entry::Excluded),
+            None => {}
+        }
+        let entry = self.real_entry(path.into())?;
+        if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
+            return Ok(entry);
+        }
+        if !self.follows_links() {
+            return Ok(if lead_to(&self.path, path) { Entry::Excluded } else { entry });
+        }
+        if let Some(real) = self.behind_link(path)? {
+            let found = self.real_entry((&real).into())?;
+            return Ok(if matches!(found, Entry::File(_) | Entry::Directory) { found } else { entry });
+        }
+        match &self.links_out {
+            None if lead_out(&self.path, path) => Ok(Entry::Excluded),
+            Some(_) if lead_to(&self.path, path) => Err(io::Error::other(LinkUnknown)),
+            _ => Ok(entry),
+        }
+    }
+
+    /// Opens the regular file at `path`, which may be behind a link that is followed.
+    pub(super) fn open_by_links(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.open_real(real.at()),
+            Some(Lead::PassedOver) => return Ok(None),
+            None => {}
+        }
+        match self.open_real(path.into())? {
+            None => match self.behind_link(path)? {
+                Some(real) => self.open_real((&real).into()),
+                None => Ok(None),
+            },
+            opened => Ok(opened),
+        }
+    }
+
+    /// The directory at `path`, which may be behind a link that is followed.
+    pub(super) fn open_directory_by_links(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.open_directory(real.at()),
+            Some(Lead::PassedOver) => return Ok(None),
+            None => {}
+        }
+        match self.open_directory(path.into())? {
+            None => self.behind_link(path)?.map_or(Ok(None), |real| self.open_directory((&real).into())),
+            opened => Ok(opened),
+        }
     }
 }
 

@@ -8,11 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
+use super::descent::At;
 use super::ignore_files::Judged;
 use super::mounts::Present;
 use super::outside::{Lead, is_unknown_link};
 use super::stat::{KernelMount, RawStat};
-use super::{At, Entry, LISTING_BUFFER, Root};
+use super::{Entry, LISTING_BUFFER, Root};
 use crate::model::{FileStat, IGNORE_FILE, LibraryPath};
 
 /// One entry of a directory, as far as a walk cares.

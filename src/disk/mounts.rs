@@ -6,16 +6,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::descent::open_directory_at;
 use super::mountinfo::{self, MountEntry};
 use super::stat::{KernelMount, RawStat};
+use super::{Root, is_root_replaced};
 use crate::model::{FileStat, InodeTrust, LibraryPath, MountId};
 
 /// Filesystems whose inode numbers are made up at each mount or each look-up.
@@ -131,6 +133,9 @@ impl Present {
         }
     }
 }
+
+/// How often the root may be replaced while the program starts.
+const TRIES_AT_START: u32 = 5;
 
 /// The register of mounts. It reads the kernel's table only for a mount that it does not know yet.
 #[derive(Debug)]
@@ -322,6 +327,68 @@ impl Mounts {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Root {
+    /// Trusts inode numbers as this says. To be called before anything is looked at.
+    pub fn trusting_inodes(self, inode_trust: InodeTrust) -> io::Result<Self> {
+        let mounts = Arc::new(Mounts::new(&self.path)?.with_inode_trust(inode_trust));
+        Ok(Self { mounts, ..self })
+    }
+
+    /// The mount that the root itself is on. To be asked before others: rows of older stores name it by the first number.
+    pub fn own_mount(&self) -> io::Result<MountId> {
+        let root = self.open_checked()?;
+        Ok(self.mounts.of(&RawStat::of(&root)?, root.as_fd(), None)?.id)
+    }
+
+    /// The same at a start, when something may be mounted or unmounted there at this moment: then what is there by
+    /// now is taken as the root.
+    pub fn own_mount_at_start(&self) -> io::Result<MountId> {
+        for _ in 0..TRIES_AT_START {
+            match self.own_mount() {
+                Err(error) if is_root_replaced(&error) => self.adopt()?,
+                found => return found,
+            };
+        }
+        self.own_mount()
+    }
+
+    /// The mounts that the library consists of.
+    pub fn mounts(&self) -> &Arc<Mounts> {
+        &self.mounts
+    }
+
+    /// Finds out which mounts are where, before anything is said of files that are not at their places.
+    pub fn identify_mounts(&self) {
+        let is_answered = |entry: &MountEntry| match LibraryPath::beneath(&self.path, &entry.point) {
+            Some(place) => self.answering.check(&place).is_ok(),
+            None => !entry.has_server(),
+        };
+        for entry in self.mount_entries().into_iter().chain(self.known_outside()) {
+            if is_answered(&entry)
+                && let Ok(directory) = open_directory_at(&entry.point)
+                && let Ok(found) = RawStat::of(&directory)
+            {
+                // What cannot be identified now is tried again with the first of its files.
+                let _ = self.mounts.of(&found, directory.as_fd(), None);
+            }
+        }
+    }
+
+    /// Notes that the inode numbers of a mount change, and says so once.
+    pub fn inodes_do_not_last(&self, mount: MountId) {
+        if self.mounts.note_passing_inodes(mount)
+            && let Some(known) = self.mounts.get(mount)
+        {
+            tracing::warn!(
+                place = %known.place.under(&self.path).display(),
+                filesystem = known.kind,
+                "inode numbers do not last here: size and modification time alone say whether a file is unchanged, and \
+                 moves are found by content; IGNORE_INODE=false trusts the numbers all the same"
+            );
+        }
     }
 }
 

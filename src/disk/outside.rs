@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -18,9 +17,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::io::Errno;
 
+use super::descent::{At, open_directory_at};
 use super::find_links::Search;
-use super::links::is_absence;
-use super::{At, Entry, Identity, MountEntry, Root, mountinfo, mounts_beneath, open_directory_at};
+use super::{Entry, Identity, MountEntry, Root, mountinfo, mounts_beneath};
 use crate::model::LibraryPath;
 
 /// Links whose targets one call of [`Root::have_links_changed`] compares; the next call compares the next ones.
@@ -37,6 +36,15 @@ pub struct LinkTarget {
     /// With everything in it; else only what it holds itself, for links to single files.
     pub is_recursive: bool,
     identity: Option<Identity>,
+}
+
+/// The library path of something outside of the library that a followed link leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkedPath {
+    /// The path in the library.
+    pub path: LibraryPath,
+    /// Whether it is the target of the link itself, and not something under it.
+    pub is_target: bool,
 }
 
 /// Where a path leads that has a link of the table on its way.
@@ -271,12 +279,14 @@ impl Root {
         table.links.contains_key(path) || table.beneath(path).next().is_some()
     }
 
-    /// The path in the library of what is at an absolute path outside, and whether a link leads to just that.
-    pub fn by_links(&self, path: &Path) -> Option<(LibraryPath, bool)> {
+    /// The library path of what is at an absolute path outside of the library; `None` if no followed link leads there.
+    pub fn by_links(&self, path: &Path) -> Option<LinkedPath> {
         let table = self.links_out.as_ref()?.read();
         let (target, link) = path.ancestors().find_map(|above| table.by_target.get_key_value(above))?;
         let rest = LibraryPath::beneath(target, path)?;
-        Some(if rest.is_root() { (link.clone(), true) } else { (link.join(rest.as_bytes()), false) })
+        let is_target = rest.is_root();
+        let path = if is_target { link.clone() } else { link.join(rest.as_bytes()) };
+        Some(LinkedPath { path, is_target })
     }
 
     /// The directories to watch for what happens where links lead.
@@ -345,19 +355,6 @@ impl Root {
 
 pub(super) fn identity_of(directory: &Path) -> io::Result<Identity> {
     Identity::of(&open_directory_at(directory)?)
-}
-
-/// The directory at an absolute path, or the nearest one above it that is there.
-pub(super) fn open_nearest(target: &Path) -> io::Result<Result<OwnedFd, OwnedFd>> {
-    for directory in target.ancestors() {
-        match open_directory_at(directory) {
-            Ok(opened) if directory == target => return Ok(Ok(opened)),
-            Ok(opened) => return Ok(Err(opened)),
-            Err(error) if is_absence(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::NotFound.into())
 }
 
 /// Whether a look failed because of a link that is not in the table.

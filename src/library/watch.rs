@@ -337,7 +337,9 @@ impl Translator {
     /// The path in the library of what is at an absolute path, and whether a link leads to just that.
     fn place_of(&self, path: &Path) -> Option<(LibraryPath, bool)> {
         let root = &self.handler.root;
-        LibraryPath::beneath(root.path(), path).map(|here| (here, false)).or_else(|| root.by_links(path))
+        LibraryPath::beneath(root.path(), path)
+            .map(|here| (here, false))
+            .or_else(|| root.by_links(path).map(|linked| (linked.path, linked.is_target)))
     }
 
     /// Whether a link came to be here; notes it, and also if one that is known went away.
