@@ -1,10 +1,13 @@
-//! The library root: what is at a path beneath it, and outside of it only what links lead to that are followed.
+//! The library root: what is at a path under it, or behind a followed link that leads out of it.
 //!
-//! Every look starts at the root's own path, makes sure that the directory there is still the one
-//! that is watched, and goes down name by name without following a link; behind a link that leads out and is
-//! followed, it goes down from where that leads. So no look ever leaves the library by chance, paths longer
-//! than the kernel takes at once are reached, no descriptor is held that would keep a filesystem from being
-//! unmounted, and "there is nothing of this name" is proof.
+//! Every access starts at the root's own path, checks that the directory there is still the one that was opened, and
+//! goes down name by name without following a link. For a path behind a followed link that leads out of the library,
+//! it goes down from the link's target. So:
+//!
+//! - No access leaves the library by accident.
+//! - Paths that are too long for one system call are reached.
+//! - No descriptor is kept open that would prevent a filesystem from being unmounted.
+//! - "Nothing has this name" is proof that a file is gone.
 
 mod answering;
 mod descent;
@@ -45,7 +48,7 @@ use names::ExactNames;
 use outside::{Lead, LinksOut, is_unknown_link};
 use stat::RawStat;
 
-/// Bytes of directory entries read at once.
+/// Bytes of directory entries per read.
 const LISTING_BUFFER: usize = 32 * 1024;
 
 /// What is at a path.
@@ -55,67 +58,72 @@ pub enum Entry {
     File(FileStat),
     /// A directory.
     Directory,
-    /// Something that is never opened: a link, a pipe, a socket, a device.
+    /// Anything else, which is never opened: a link, a pipe, a socket or a device.
     Other,
-    /// Nothing has this name, and the directory that would hold it could be asked.
+    /// Nothing has this name. This is proved, not just a failed access.
     Missing {
-        /// The mount of the nearest directory that is there.
+        /// The mount of the nearest directory that exists.
         nearest_mount: MountId,
     },
-    /// The rules leave this path out, whatever is there: its extension, a pattern, or a link that is not followed.
+    /// The path is excluded, whatever is there: by its extension, a pattern, or a link that is not followed.
     Excluded,
 }
 
-/// How the rest of the program sees the disk; tests put a model in its place.
+/// Access to the files of a library. Tests use a model instead of the disk.
+///
+/// # Errors
+///
+/// An error of a method means that the answer could not be found out, never that a file is gone.
 pub trait Disk {
     /// An open file.
     type File;
 
-    /// What is at `path`. An error means that this could not be found out.
+    /// What is at `path`, spelt exactly like this.
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry>;
 
-    /// What a look-up finds at each of `paths`, one after the other; cheapest if those of one directory stand together.
+    /// What a look-up finds at each of `paths`. This is cheapest if the paths of one directory are adjacent.
     ///
-    /// On a filesystem without case that may be a file which its directory lists under another spelling.
+    /// On a case-insensitive filesystem, a look-up may find a file that is listed under another spelling.
     fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
         paths.iter().map(|path| self.entry(path)).collect()
     }
 
-    /// Opens the regular file at `path` and says what it is now; `None` where there is none.
+    /// Opens the regular file at `path`, and returns it with its stat; `None` if there is none.
     ///
-    /// That the file is one of this root is for the caller to know, by [`Disk::entry`] after it was read.
+    /// This does not check whether the root was replaced. Callers do that afterwards, with [`Disk::look_up`] or
+    /// [`Disk::entry`].
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(Self::File, FileStat)>>;
 
-    /// The stat of an open file, now.
+    /// The current stat of an open file.
     fn stat(&self, file: &Self::File) -> io::Result<FileStat>;
 
-    /// Whether the file at `path` has no other name, by which it could be written to unheard.
+    /// Whether the file at `path` has only one name. A write by another name would give no event for this one.
     fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool>;
 
-    /// Which directory the root is, of all that it has been: what went away in an earlier one says
-    /// nothing about this one.
+    /// The generation of the root, which rises each time that the root is replaced. A file that is missing in one
+    /// generation proves nothing about another one.
     fn generation(&self) -> u64 {
         0
     }
 
-    /// Whether this mount is certainly not at `path`, because it is mounted elsewhere in the library.
+    /// Whether the mount is certainly not above `path`, because it is mounted elsewhere now.
     fn is_elsewhere(&self, _mount: MountId, _path: &LibraryPath) -> bool {
         false
     }
 
-    /// Notes that one file was seen with several inode numbers on this mount.
+    /// Records that a file on this mount was seen with several inode numbers.
     fn inodes_do_not_last(&self, _mount: MountId) {}
 }
 
-/// The directory that holds the library.
+/// The root directory of the library.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
     identity: RwLock<Identity>,
     generation: AtomicU64,
-    /// Those to what is inside the library, where they are followed.
+    /// The links to inside the library, if they are followed.
     links: Option<Links>,
-    /// Those that lead out of the library, where they are followed too.
+    /// The links that lead out of the library, if they are followed too.
     links_out: Option<LinksOut>,
     mounts: Arc<Mounts>,
     exact_names: ExactNames,
@@ -125,18 +133,22 @@ pub struct Root {
     ignore_files: IgnoreFiles,
 }
 
-/// The error inside the [`io::Error`] of every look after the root was replaced.
+/// The error inside the [`io::Error`] of every access after the root was replaced.
 #[derive(Debug, thiserror::Error)]
 #[error("the library root is another directory now")]
 pub struct RootReplaced;
 
-/// Whether the root was replaced, so that nothing is known of any path.
+/// Whether an error says that the root was replaced. Then nothing is known of any path.
 pub fn is_root_replaced(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<RootReplaced>)
 }
 
 impl Root {
-    /// The directory at `path` as it is now. The path itself may be a link, or lead through one.
+    /// Opens the directory at `path` as the root. The path may contain links.
+    ///
+    /// # Errors
+    ///
+    /// If there is no directory at `path`, or it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = Self {
             path: path.to_path_buf(),
@@ -154,13 +166,13 @@ impl Root {
         Ok(root)
     }
 
-    /// Obeys these rules, and the files `.ignore-music` in the library.
+    /// Applies these rules, and those of the files `.ignore-music` in the library.
     #[must_use]
     pub fn with_rules(self, rules: Rules) -> Self {
         Self { rules, ..self }
     }
 
-    /// The rules that were given for all of the library.
+    /// The rules for the whole library.
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
@@ -170,30 +182,40 @@ impl Root {
         &self.path
     }
 
-    /// The identity that looks insist on.
+    /// The identity of the root. Accesses fail if another directory is at its path.
     pub fn identity(&self) -> Identity {
         *self.identity.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The identity of the directory that is at the root's path now.
+    ///
+    /// # Errors
+    ///
+    /// If there is no directory at the path now, or it cannot be opened.
     pub fn current_identity(&self) -> io::Result<Identity> {
         Identity::of(&self.open_unchecked()?)
     }
 
     /// Takes the directory that is at the root's path now as the root.
+    ///
+    /// # Errors
+    ///
+    /// As [`Root::current_identity`].
     pub fn adopt(&self) -> io::Result<Identity> {
         let identity = self.current_identity()?;
-        // First, so that nothing of the new root is ever seen under the number of the old one.
+        // First, so that nothing of the new root is seen in the generation of the old one.
         self.generation.fetch_add(1, SeqCst);
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
         self.forget_ignore_files(&LibraryPath::root());
         Ok(identity)
     }
 
+    /// Opens the directory at the root's path, whichever it is.
     fn open_unchecked(&self) -> io::Result<OwnedFd> {
         open_directory_at(&self.path)
     }
 
+    /// Opens the root. Fails if another directory is at its path.
     fn open_checked(&self) -> io::Result<OwnedFd> {
         let root = self.open_unchecked()?;
         if Identity::of(&root)? == self.identity() { Ok(root) } else { Err(io::Error::other(RootReplaced)) }
@@ -244,7 +266,7 @@ impl Disk for Root {
         let Some(parent) = at.path.parent() else { return Ok(false) };
         let Some(directory) = self.open_directory(At { path: &parent, ..at })? else { return Ok(false) };
         let found = RawStat::at(&directory, at.path.name())?;
-        // What is found behind a link inside the library has another name.
+        // A file behind a link inside the library has another name, its real path.
         Ok(found.kind == FileType::RegularFile && found.links == 1)
     }
 
@@ -319,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_seen_with_its_size_on_the_roots_own_device() {
+    fn a_file_is_found_with_its_size_and_its_mount() {
         let (_folder, root) = library();
         fs::create_dir(root.path().join("a")).unwrap();
         fs::write(root.path().join("a/x.mp3"), b"12345").unwrap();
@@ -335,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_there_is_missing_however_much_of_the_path_is_gone() {
+    fn a_path_is_missing_however_many_of_its_directories_are_gone() {
         let (_folder, root) = library();
         fs::write(root.path().join("file.mp3"), b"").unwrap();
         for path in ["x.mp3", "a/b/c.mp3", "file.mp3/x.mp3"] {
@@ -364,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_a_root_that_was_replaced() {
+    fn every_access_to_a_replaced_root_fails() {
         let (_folder, root) = library();
         fs::write(root.path().join("x.mp3"), b"").unwrap();
         fs::rename(root.path(), root.path().with_extension("old")).unwrap();
@@ -378,10 +400,10 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_is_made_again_is_another_one_even_with_the_same_inode_number() {
+    fn a_recreated_root_is_another_one_even_if_it_has_the_same_inode_number() {
         let (_folder, root) = library();
         let before = root.identity();
-        assert!(before.born_ns.is_some(), "the filesystem of the tests does not say when a directory was made");
+        assert!(before.born_ns.is_some(), "the filesystem of the tests keeps no birth times");
         let mut same_inode = 0;
         for _ in 0..20 {
             fs::remove_dir(root.path()).unwrap();
@@ -392,12 +414,12 @@ mod tests {
             assert_ne!(now, before);
             same_inode += u32::from(now.inode == before.inode);
         }
-        // Whether a filesystem gives a number to the next directory is its own affair; most do.
+        // Whether the inode number is reused depends on the filesystem; most reuse it.
         println!("{same_inode} of 20 got the inode number of the first");
     }
 
     #[test]
-    fn a_listing_has_directories_and_wanted_files_in_the_order_of_paths() {
+    fn a_listing_has_directories_and_audio_files_in_the_order_of_paths() {
         let (_folder, root) = library();
         for directory in ["a", "a.mp3"] {
             fs::create_dir(root.path().join(directory)).unwrap();
@@ -411,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_longer_than_the_kernel_takes_at_once_is_reached() {
+    fn a_path_that_is_too_long_for_one_system_call_is_reached() {
         let (_folder, root) = library();
         let name = "d".repeat(250);
         let mut directory = rustix::fs::open(root.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();

@@ -203,7 +203,7 @@ mod tests {
                 let group = RenameGroup::new(Duration::from_hours(1));
                 let (member_of, waves) = (vec![group.join()], vec![Token::new(())]);
                 let ties = Ties { member_of, waves, ..Ties::default() };
-                let hint = FsEvent { walks, ties, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
+                let hint = FsEvent { ties, walks, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
                 let Outcome::Again(again) = look(found, row, hint) else { panic!("{found:?} did not wait") };
                 let Quiet::Again(wait) = again.quiet else { panic!("{:?}", again.quiet) };
                 assert!(wait > minute * 9 / 10 && wait <= minute, "{wait:?}");

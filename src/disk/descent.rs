@@ -50,7 +50,7 @@ pub(super) enum Descent {
 }
 
 impl Root {
-    /// Goes down to the directory at a place, as far as there are directories.
+    /// Descends to the directory at a place, as far as there are directories.
     pub(super) fn descend(&self, at: At<'_>) -> io::Result<Descent> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut directory = match at.outside {
