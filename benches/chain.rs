@@ -1,4 +1,4 @@
-//! The whole program, from its start to its end, against what people would use in its place.
+//! The whole program, from its start to its end, against the tools that it replaces.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,7 +35,7 @@ pub(crate) fn chain(criterion: &mut Criterion<Ratio>) {
     group.finish();
 }
 
-/// Everything is new, and told.
+/// A scan in which every file is new and published.
 fn first_scan(library: &Library) {
     let state = tempfile::tempdir().unwrap();
     scan(library, state.path());
@@ -43,12 +43,12 @@ fn first_scan(library: &Library) {
 
 fn scan(library: &Library, state: &Path) {
     let mut scan = Command::new(env!("CARGO_BIN_EXE_file-watcher"));
-    // Nobody's settings but these.
+    // Only these settings apply.
     scan.env_clear().current_dir(state).env("STATE_DIR", state).env("LOG_LEVEL", "warn");
     run(scan.args(["scan", "--sink", "stdout"]).arg(library.root()));
 }
 
-/// Hashes every file, so many by one process.
+/// Hashes every file, with this many files per process.
 fn openssl(library: &Library, at_once: usize) {
     let script = r#"find "$1" -type f -print0 | xargs -0 -P2 -n "$2" openssl dgst -sha256"#;
     run(Command::new("sh").args(["-c", script, "sh"]).arg(library.root()).arg(at_once.to_string()));

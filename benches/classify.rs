@@ -1,4 +1,4 @@
-//! Deciding about a batch of a hundred. Beside it: copying the rows, which any decision must at least do.
+//! The decision about a batch of a hundred observations. Neighbour: a copy of the rows, which any decision needs.
 
 use std::hint::black_box;
 
@@ -32,7 +32,7 @@ pub(crate) fn batches(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The same files, each found in another directory and gone from where it was.
+/// The same files, each found in another directory and missing at its former path.
 fn moved(observations: Vec<Observation>) -> Vec<Observation> {
     let (arrived, gone): (Vec<_>, Vec<_>) = observations
         .into_iter()

@@ -1,5 +1,5 @@
-//! A hundred new files committed, rows and messages, so that a power cut cannot undo it. Beside it: as
-//! many bytes appended to a file and synced.
+//! A durable commit of a hundred new files, with rows and messages. Neighbour: as many bytes appended to a file and
+//! synced.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,7 +18,7 @@ use crate::support::rows::{commit_all, observation};
 const BATCH: usize = 100;
 const ROWS: usize = 100_000;
 
-/// Bytes that a row and a message of one file take, index entries included.
+/// Bytes of a row and a message of one file, including database indexes.
 const FILE: usize = 1600;
 
 pub(crate) fn durable(criterion: &mut Criterion) {
@@ -59,7 +59,7 @@ pub(crate) fn durable(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Commits so many batches of new files from number `first` on.
+/// Commits this many batches of new files, from number `first` on.
 fn time(runtime: &Runtime, store: &Store, first: usize, batches: u64) -> Duration {
     let mut took = Duration::ZERO;
     for number in (first..).step_by(BATCH).take(usize::try_from(batches).unwrap()) {
@@ -69,7 +69,7 @@ fn time(runtime: &Runtime, store: &Store, first: usize, batches: u64) -> Duratio
             let committed = store.commit(batch).await.unwrap();
             took += begun.elapsed();
             assert_eq!(committed.changes.len(), BATCH);
-            // As after a delivery; measured elsewhere.
+            // As after the delivery. This is not measured here.
             store.forget(store.last_sequence()).await.unwrap();
         });
     }

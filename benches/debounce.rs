@@ -1,4 +1,4 @@
-//! A burst of 100,000 hints over 10,000 paths. Beside it: a map that only keeps the newest of each path.
+//! A burst of 100,000 hints for 10,000 paths. Neighbour: a map that keeps only the newest hint of each path.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -18,12 +18,12 @@ pub(crate) fn burst(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("debounce");
     group.throughput(Throughput::Elements(HINTS as u64));
     let paths: Vec<LibraryPath> = (0..PATHS).map(path).collect();
-    // Runs of ten, as an encoder or a copy makes them, not the same path over and over.
+    // Ten hints per path, interleaved over a hundred paths, as from an encoder or a copy.
     let burst = |quiet| {
         let hint = move |path: &LibraryPath| FsEvent::new(path.clone(), quiet, Origin::Watch);
         paths.chunks(100).flat_map(move |some| (0..HINTS / PATHS).flat_map(move |_| some.iter().map(hint)))
     };
-    // The clock stands still: what is measured is the work, not the wait.
+    // The clock is paused, so that the work is measured and not the wait.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let settle = Settle { debounce: Duration::from_millis(50), settle: Duration::from_secs(2) };
     for (name, quiet, left) in [("merged", Quiet::Closed, PATHS), ("passed on", Quiet::Found, HINTS)] {

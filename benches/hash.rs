@@ -1,4 +1,4 @@
-//! Both hashes in one read, from the page cache; SHA-256 alone is the floor, for nothing can be faster.
+//! Both hashes in one read, from the page cache. Neighbour: SHA-256 alone, which is the lower bound.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -24,7 +24,7 @@ pub(crate) fn hash(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("both", name), |bencher| {
             let (reader, path, mut file) = (Reader::default(), LibraryPath::from("x.bin"), &*file);
             file.rewind().unwrap();
-            // Content that is known has its metadata too, so that hashing is all that is left.
+            // With known content the metadata is not read, so that only the hashing is measured.
             let known = reader.read(file, &path, None).unwrap();
             bencher.iter(|| {
                 file.rewind().unwrap();

@@ -1,7 +1,7 @@
-//! The benches, a file for each stage, and the whole program against what people would use in its place.
+//! The benches, one file per stage, and the whole program against the tools that it replaces.
 //!
-//! A figure means little without its neighbour: what one could not do without, or would do instead.
-//! Each group has one, and what takes more than twice as long as its neighbour is worth a look.
+//! A figure means little without a neighbour: the work that cannot be avoided, or another tool for the same work.
+//! Each group has one. A stage that takes more than twice as long as its neighbour should be examined.
 
 mod chain;
 mod classify;

@@ -1,4 +1,4 @@
-//! A file event as the bytes of its message. Beside it: the same JSON from a tree that is there already.
+//! The encoding of a file event as a message. Neighbour: the same JSON from a tree that exists already.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! A hundred messages of 800 bytes to a RabbitMQ of the bench's own, each confirmed. Beside it: the same by
-//! the client library alone, which forgets what came back and knows no retry.
+//! A hundred messages of 800 bytes to a RabbitMQ of the bench's own, each confirmed. Neighbour: the same with the
+//! client library alone, without handling of returned messages and without retries.
 
 use std::sync::LazyLock;
 
@@ -53,7 +53,7 @@ pub(crate) fn deliver(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A vhost with a queue that keeps the newest messages only, for nobody reads it.
+/// A vhost with a queue that keeps only the newest messages, because nobody consumes them.
 fn queue(runtime: &tokio::runtime::Runtime) -> String {
     let node = Node::shared();
     let url = node.url(&node.vhost());

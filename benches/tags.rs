@@ -1,4 +1,4 @@
-//! The metadata of one file of each format, from the page cache. Beside it: reading the first 4 KiB.
+//! The metadata of one file of each format, from the page cache. Neighbour: a read of the first 4 KiB.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -51,7 +51,7 @@ pub(crate) fn tags(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What hashing the file tells of it by the way.
+/// The frames that are counted while the file is hashed.
 fn frames(file: &mut File) -> adts::Summary {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).unwrap();

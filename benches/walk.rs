@@ -1,5 +1,5 @@
-//! An unchanged library against its index. Beside it: a plain recursion that reads every file's metadata,
-//! and a walk that is compared with nothing.
+//! An unchanged library compared with its index. Neighbours: a plain recursion that reads the metadata of every file,
+//! and a walk without a comparison.
 
 use std::fs;
 use std::hint::black_box;

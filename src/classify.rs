@@ -1,13 +1,12 @@
-//! Decides what a batch of observations means, given the rows that it touches.
+//! Decides which changes a batch of observations amounts to, given the rows that it touches.
 //!
-//! `classify` is a pure function. Its tests hold these laws as properties:
+//! [`classify`] is a pure function. Its tests check these laws as properties:
 //!
-//! - Replaying the changes, in order, on the library as the rows have it gives the library as the
-//!   observations saw it.
-//! - The order is deleted, moved, modified, created, and no change names a path that another row
-//!   holds at that moment. A consumer with a unique index on paths or hashes meets no conflict.
-//! - A file keeps its row when names are passed round: chains are moved free target first, and a cycle
-//!   is cut by a passing name, as `mv` would do it.
+//! - Replaying the changes, in order, on the library as in the rows gives the library as in the observations.
+//! - The order is deleted, moved, modified, created. No change names a path that another row has at that moment, so a
+//!   consumer with a unique index on paths or hashes has no conflict.
+//! - A file keeps its row when files exchange names. A chain of moves starts at the free target, and a cycle is broken
+//!   with a placeholder name, as `mv` would do it.
 
 mod draft;
 mod order;
@@ -26,28 +25,28 @@ use sources::{Looks, Sources};
 /// The rows that a batch touches, by path.
 pub type Rows = BTreeMap<LibraryPath, Row>;
 
-/// What a batch of observations comes to.
+/// The decision about a batch of observations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
-    /// What is published, in this order.
+    /// The changes to publish, in this order.
     pub changes: Vec<FileEvent>,
-    /// How the index follows; the order does not matter, a path occurs once.
+    /// The updates of the index. The order does not matter, and each path occurs at most once.
     pub updates: Vec<RowUpdate>,
-    /// Paths whose observation relied on a row that has changed since, or that have to be read: look again.
+    /// Paths to examine again: their observation relied on a row that has changed since, or they have to be read.
     pub again: Vec<LibraryPath>,
 }
 
-/// One change of the index.
+/// An update of one row of the index.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowUpdate {
-    /// The path has this row now.
+    /// Inserts the row, or replaces the one at its path.
     Put(Row),
-    /// The path has no row any more.
+    /// Removes the row at the path.
     Remove(LibraryPath),
 }
 
 impl RowUpdate {
-    /// The path whose row changes.
+    /// The path of the row.
     pub fn path(&self) -> &LibraryPath {
         match self {
             Self::Put(row) => &row.path,
@@ -55,7 +54,7 @@ impl RowUpdate {
         }
     }
 
-    /// The file that had this path in the rows `before`, if the update takes the path away from it.
+    /// The file that had this path in the rows `before`, if it does not have it after the update.
     pub fn lost_file<'a>(&self, before: &'a Rows) -> Option<&'a FileStat> {
         let lost = before.get(self.path()).filter(|row| !row.is_forgotten())?;
         match self {
@@ -65,7 +64,7 @@ impl RowUpdate {
     }
 }
 
-/// The paths whose rows [`classify`] needs to decide about `observations`.
+/// The paths whose rows [`classify`] needs for `observations`.
 pub fn paths_touched(observations: &[Observation]) -> BTreeSet<&LibraryPath> {
     observations
         .iter()
@@ -73,10 +72,10 @@ pub fn paths_touched(observations: &[Observation]) -> BTreeSet<&LibraryPath> {
         .collect()
 }
 
-/// Decides about one batch. `rows` holds the row of each of [`paths_touched`] that has one; `now` is the
-/// time of the commit in seconds since the epoch.
+/// Decides about one batch. `rows` has the row of each of [`paths_touched`] that has one. `now` is the time of the
+/// commit in seconds since the epoch.
 pub fn classify(rows: &Rows, observations: &[Observation], now: i64) -> Decision {
-    // Of two looks at one path the later counts.
+    // Of two looks at one path, the later one counts.
     let looks: Looks = observations.iter().map(|observation| (&observation.path, observation)).collect();
     let sources = Sources::find(rows, &looks, now);
     let mut draft = Draft::new(rows);
@@ -95,21 +94,21 @@ pub fn classify(rows: &Rows, observations: &[Observation], now: i64) -> Decision
     draft.into_decision(again)
 }
 
-/// The changes that publish these rows as if they were new.
+/// The changes that publish these rows as new files.
 pub fn announce(rows: impl IntoIterator<Item = Row>, origin: Origin) -> Vec<FileEvent> {
     rows.into_iter().map(|row| FileEvent { change: Change::Created(row), origin }).collect()
 }
 
-/// Whether a row ends with this batch, and by whose observation.
+/// The origin of the delete of a row; `None` if the row is not deleted.
 fn deletion(row: &Row, looks: &Looks, sources: &Sources) -> Option<Origin> {
     if let Some(target) = sources.target_of(&row.path) {
-        // Its file was saved over another one, which keeps its row instead; or it moves.
+        // If its file was saved over another one, only that one's row stays. Otherwise the row moves.
         return sources.is_save(target).then(|| looks[target].origin);
     }
     let look = looks.get(&row.path)?;
     let is_gone = match look.seen {
         Seen::Missing => true,
-        // The row of another file moves here.
+        // The row of another file may move here.
         Seen::File { .. } => {
             sources.of(&row.path).is_some() && !sources.is_save(&row.path) && !sources.is_undecided(&row.path)
         }
@@ -117,7 +116,7 @@ fn deletion(row: &Row, looks: &Looks, sources: &Sources) -> Option<Origin> {
     is_gone.then_some(look.origin)
 }
 
-/// What is to be published about contents, once all deletes and moves are done.
+/// The changes of contents, to publish after all deletes and moves.
 #[derive(Default)]
 struct Contents {
     modified: Vec<Modified>,
@@ -125,13 +124,13 @@ struct Contents {
     again: Vec<LibraryPath>,
 }
 
-/// Compares each file that was seen with the row that its path has by now, and puts its new row there.
+/// Compares each file that was found with the row that its path has in the draft, and puts its new row there.
 fn compare_contents(draft: &mut Draft, looks: &Looks, sources: &Sources, now: i64) -> Contents {
     let mut contents = Contents::default();
     for (&path, look) in looks {
         let Seen::File { stat, content, .. } = &look.seen else { continue };
         let source = sources.of(path);
-        // Its own path's row may be the one of a file about which nothing is decided yet.
+        // The row of its path may belong to a file that is undecided.
         let is_held = sources.target_of(path).is_some_and(|target| sources.is_undecided(target));
         if sources.is_undecided(path) || is_held {
             contents.again.push(path.clone());
@@ -165,10 +164,10 @@ fn compare_contents(draft: &mut Draft, looks: &Looks, sources: &Sources, now: i6
     contents
 }
 
-/// The stat to keep for a file that was moved and not read.
+/// The stat to store for a file that was moved and not read.
 ///
-/// A writer may still hold the file open and close it later, so its ctime stays the one at which it was
-/// read. The next full walk then reads the file again.
+/// The ctime stays the one at which the file was last read, because a writer may still have the file open. So the next
+/// full scan reads the file again.
 fn unread_stat(found: &FileStat, source: &Row) -> FileStat {
     FileStat { ctime_ns: source.stat.ctime_ns, ..*found }
 }

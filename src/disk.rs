@@ -1,12 +1,16 @@
-//! The library root: what is at a path beneath it, and outside of it only what links lead to that are followed.
+//! The library root: what is at a path under it, or behind a followed link that leads out of it.
 //!
-//! Every look starts at the root's own path, makes sure that the directory there is still the one
-//! that is watched, and goes down name by name without following a link; behind a link that leads out and is
-//! followed, it goes down from where that leads. So no look ever leaves the library by chance, paths longer
-//! than the kernel takes at once are reached, no descriptor is held that would keep a filesystem from being
-//! unmounted, and "there is nothing of this name" is proof.
+//! Every access starts at the root's own path, checks that the directory there is still the one that was opened, and
+//! goes down name by name without following a link. For a path behind a followed link that leads out of the library,
+//! it goes down from the link's target. So:
+//!
+//! - No access leaves the library by accident.
+//! - Paths that are too long for one system call are reached.
+//! - No descriptor is kept open that would prevent a filesystem from being unmounted.
+//! - "Nothing has this name" is proof that a file is gone.
 
 mod answering;
+mod descent;
 mod find_links;
 mod identity;
 mod ignore_files;
@@ -25,30 +29,27 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 
-use crate::model::{FileStat, FollowSymlinks, InodeTrust, LibraryPath, MountId, Rules};
+use crate::model::{FileStat, LibraryPath, MountId, Rules};
 
 pub use answering::{ASK_MOUNT, ask_mount};
 pub use identity::Identity;
 pub use listing::{Listed, ListedKind};
 pub use mountinfo::{MountEntry, mounts_beneath};
 pub use mounts::{KnownMount, Mounts};
-pub use outside::{LinkTarget, LinkUnknown};
+pub use outside::{LinkTarget, LinkUnknown, LinkedPath};
 
 use answering::Answering;
+use descent::{At, Descent, Spelling, open_directory_at};
 use ignore_files::IgnoreFiles;
 use links::Links;
 use names::ExactNames;
 use outside::{Lead, LinksOut, is_unknown_link};
 use stat::RawStat;
 
-/// Bytes of directory entries read at once.
+/// Bytes of directory entries per read.
 const LISTING_BUFFER: usize = 32 * 1024;
-
-/// No way out, and no link on the way.
-const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,67 +58,72 @@ pub enum Entry {
     File(FileStat),
     /// A directory.
     Directory,
-    /// Something that is never opened: a link, a pipe, a socket, a device.
+    /// Anything else, which is never opened: a link, a pipe, a socket or a device.
     Other,
-    /// Nothing has this name, and the directory that would hold it could be asked.
+    /// Nothing has this name. This is proved, not just a failed access.
     Missing {
-        /// The mount of the nearest directory that is there.
+        /// The mount of the nearest directory that exists.
         nearest_mount: MountId,
     },
-    /// The rules leave this path out, whatever is there: its extension, a pattern, or a link that is not followed.
+    /// The path is excluded, whatever is there: by its extension, a pattern, or a link that is not followed.
     Excluded,
 }
 
-/// How the rest of the program sees the disk; tests put a model in its place.
+/// Access to the files of a library. Tests use a model instead of the disk.
+///
+/// # Errors
+///
+/// An error of a method means that the answer could not be found out, never that a file is gone.
 pub trait Disk {
     /// An open file.
     type File;
 
-    /// What is at `path`. An error means that this could not be found out.
+    /// What is at `path`, spelt exactly like this.
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry>;
 
-    /// What a look-up finds at each of `paths`, one after the other; cheapest if those of one directory stand together.
+    /// What a look-up finds at each of `paths`. This is cheapest if the paths of one directory are adjacent.
     ///
-    /// On a filesystem without case that may be a file which its directory lists under another spelling.
+    /// On a case-insensitive filesystem, a look-up may find a file that is listed under another spelling.
     fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
         paths.iter().map(|path| self.entry(path)).collect()
     }
 
-    /// Opens the regular file at `path` and says what it is now; `None` where there is none.
+    /// Opens the regular file at `path`, and returns it with its stat; `None` if there is none.
     ///
-    /// That the file is one of this root is for the caller to know, by [`Disk::entry`] after it was read.
+    /// This does not check whether the root was replaced. Callers do that afterwards, with [`Disk::look_up`] or
+    /// [`Disk::entry`].
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(Self::File, FileStat)>>;
 
-    /// The stat of an open file, now.
+    /// The current stat of an open file.
     fn stat(&self, file: &Self::File) -> io::Result<FileStat>;
 
-    /// Whether the file at `path` has no other name, by which it could be written to unheard.
+    /// Whether the file at `path` has only one name. A write by another name would give no event for this one.
     fn has_one_name(&self, path: &LibraryPath) -> io::Result<bool>;
 
-    /// Which directory the root is, of all that it has been: what went away in an earlier one says
-    /// nothing about this one.
+    /// The generation of the root, which rises each time that the root is replaced. A file that is missing in one
+    /// generation proves nothing about another one.
     fn generation(&self) -> u64 {
         0
     }
 
-    /// Whether this mount is certainly not at `path`, because it is mounted elsewhere in the library.
+    /// Whether the mount is certainly not above `path`, because it is mounted elsewhere now.
     fn is_elsewhere(&self, _mount: MountId, _path: &LibraryPath) -> bool {
         false
     }
 
-    /// Notes that one file was seen with several inode numbers on this mount.
+    /// Records that a file on this mount was seen with several inode numbers.
     fn inodes_do_not_last(&self, _mount: MountId) {}
 }
 
-/// The directory that holds the library.
+/// The root directory of the library.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
     identity: RwLock<Identity>,
     generation: AtomicU64,
-    /// Those to what is inside the library, where they are followed.
+    /// The links to inside the library, if they are followed.
     links: Option<Links>,
-    /// Those that lead out of the library, where they are followed too.
+    /// The links that lead out of the library, if they are followed too.
     links_out: Option<LinksOut>,
     mounts: Arc<Mounts>,
     exact_names: ExactNames,
@@ -127,44 +133,22 @@ pub struct Root {
     ignore_files: IgnoreFiles,
 }
 
-/// Where something really is, as long as no link is on the way.
-#[derive(Clone, Copy, Debug)]
-struct At<'a> {
-    /// The directory outside of the library that the path begins at; `None` for the root.
-    outside: Option<&'a Path>,
-    path: &'a LibraryPath,
-}
-
-impl<'a> From<&'a LibraryPath> for At<'a> {
-    fn from(path: &'a LibraryPath) -> Self {
-        Self { outside: None, path }
-    }
-}
-
-/// How often the root may be replaced while the program starts.
-const TRIES_AT_START: u32 = 5;
-
-/// Which spellings of a name count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spelling {
-    /// The one that the directory lists.
-    Exact,
-    /// Any that a look-up accepts.
-    Any,
-}
-
-/// The error inside the [`io::Error`] of every look after the root was replaced.
+/// The error inside the [`io::Error`] of every access after the root was replaced.
 #[derive(Debug, thiserror::Error)]
 #[error("the library root is another directory now")]
 pub struct RootReplaced;
 
-/// Whether the root was replaced, so that nothing is known of any path.
+/// Whether an error says that the root was replaced. Then nothing is known of any path.
 pub fn is_root_replaced(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<RootReplaced>)
 }
 
 impl Root {
-    /// The directory at `path` as it is now. The path itself may be a link, or lead through one.
+    /// Opens the directory at `path` as the root. The path may contain links.
+    ///
+    /// # Errors
+    ///
+    /// If there is no directory at `path`, or it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = Self {
             path: path.to_path_buf(),
@@ -182,67 +166,15 @@ impl Root {
         Ok(root)
     }
 
-    /// Trusts inode numbers as this says. To be called before anything is looked at.
-    pub fn trusting_inodes(self, inode_trust: InodeTrust) -> io::Result<Self> {
-        let mounts = Arc::new(Mounts::new(&self.path)?.with_inode_trust(inode_trust));
-        Ok(Self { mounts, ..self })
-    }
-
-    /// The mount that the root itself is on. To be asked before others: rows of older stores name it by the first number.
-    pub fn own_mount(&self) -> io::Result<MountId> {
-        let root = self.open_checked()?;
-        Ok(self.mounts.of(&RawStat::of(&root)?, root.as_fd(), None)?.id)
-    }
-
-    /// The same at a start, when something may be mounted or unmounted there at this moment: then what is there by
-    /// now is taken as the root.
-    pub fn own_mount_at_start(&self) -> io::Result<MountId> {
-        for _ in 0..TRIES_AT_START {
-            match self.own_mount() {
-                Err(error) if is_root_replaced(&error) => self.adopt()?,
-                found => return found,
-            };
-        }
-        self.own_mount()
-    }
-
-    /// The mounts that the library consists of.
-    pub fn mounts(&self) -> &Arc<Mounts> {
-        &self.mounts
-    }
-
-    /// Follows these symbolic links: those to what is inside the library once on the way to a path, and never to
-    /// a directory that holds the link; and those that lead out as [`Root::find_links`] finds them.
-    #[must_use]
-    pub fn following_links(self, which: FollowSymlinks) -> Self {
-        let links = (which != FollowSymlinks::Never).then(Links::default);
-        Self { links, links_out: (which == FollowSymlinks::All).then(LinksOut::default), ..self }
-    }
-
-    /// Obeys these rules, and the files `.ignore-music` in the library.
+    /// Applies these rules, and those of the files `.ignore-music` in the library.
     #[must_use]
     pub fn with_rules(self, rules: Rules) -> Self {
         Self { rules, ..self }
     }
 
-    /// The rules that were given for all of the library.
+    /// The rules for the whole library.
     pub fn rules(&self) -> &Rules {
         &self.rules
-    }
-
-    /// Whether symbolic links are followed.
-    pub fn follows_links(&self) -> bool {
-        self.links.is_some()
-    }
-
-    /// The other paths, by the links that were come by so far, of what is at `path`.
-    pub fn other_paths(&self, path: &LibraryPath) -> Vec<LibraryPath> {
-        self.links.as_ref().map_or_else(Vec::new, |links| links.other_paths(path))
-    }
-
-    /// The links, of those that were come by so far, that lead to somewhere beneath `directory`.
-    pub fn links_to_beneath(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
-        self.links.as_ref().map_or_else(Vec::new, |links| links.beneath(directory))
     }
 
     /// The path that the root was opened with.
@@ -250,297 +182,44 @@ impl Root {
         &self.path
     }
 
-    /// The identity that looks insist on.
+    /// The identity of the root. Accesses fail if another directory is at its path.
     pub fn identity(&self) -> Identity {
         *self.identity.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the mounts beneath the root that have a server whether it answers. Blocks for some seconds if one does
-    /// not; from then on every look at its files fails at once, until it answers.
-    pub fn ask_servers(&self) {
-        self.answering.ask(&self.path);
-    }
-
-    /// Finds out which mounts are where, before anything is said of files that are not at their places.
-    pub fn identify_mounts(&self) {
-        let is_answered = |entry: &MountEntry| match LibraryPath::beneath(&self.path, &entry.point) {
-            Some(place) => self.answering.check(&place).is_ok(),
-            None => !entry.has_server(),
-        };
-        for entry in self.mount_entries().into_iter().chain(self.known_outside()) {
-            if is_answered(&entry)
-                && let Ok(directory) = open_directory_at(&entry.point)
-                && let Ok(found) = RawStat::of(&directory)
-            {
-                // What cannot be identified now is tried again with the first of its files.
-                let _ = self.mounts.of(&found, directory.as_fd(), None);
-            }
-        }
-    }
-
-    /// The places of the mounts that did not answer.
-    pub fn silent_places(&self) -> Vec<LibraryPath> {
-        self.answering.silent()
-    }
-
-    /// A number that rises whenever a server stops answering or answers again.
-    pub fn answers_version(&self) -> u64 {
-        self.answering.version()
-    }
-
-    /// Fails if a look at `path` depends on a server that did not answer.
-    pub fn check_answered(&self, path: &LibraryPath) -> io::Result<()> {
-        self.answering.check(path)
-    }
-
-    /// Whether a look at `path` depends on a server.
-    pub fn has_server(&self, path: &LibraryPath) -> bool {
-        self.answering.has_server(path)
-    }
-
-    /// Lists a directory as [`Root::list`] does, and gives up if a server that this depends on does not answer.
-    pub fn list_in_time(self: &Arc<Self>, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
-        if !self.has_server(directory) {
-            return self.list(directory);
-        }
-        let (root, directory) = (Arc::clone(self), directory.clone());
-        Answering::within_limit(move || root.list(&directory)).unwrap_or_else(|| {
-            self.ask_servers();
-            Err(Errno::TIMEDOUT.into())
-        })
-    }
-
-    /// Notes that the inode numbers of a mount change, and says so once.
-    pub fn inodes_do_not_last(&self, mount: MountId) {
-        if self.mounts.note_passing_inodes(mount)
-            && let Some(known) = self.mounts.get(mount)
-        {
-            tracing::warn!(
-                place = %known.place.under(&self.path).display(),
-                filesystem = known.kind,
-                "inode numbers do not last here: size and modification time alone say whether a file is unchanged, and \
-                 moves are found by content; IGNORE_INODE=false trusts the numbers all the same"
-            );
-        }
-    }
-
     /// The identity of the directory that is at the root's path now.
+    ///
+    /// # Errors
+    ///
+    /// If there is no directory at the path now, or it cannot be opened.
     pub fn current_identity(&self) -> io::Result<Identity> {
         Identity::of(&self.open_unchecked()?)
     }
 
     /// Takes the directory that is at the root's path now as the root.
+    ///
+    /// # Errors
+    ///
+    /// As [`Root::current_identity`].
     pub fn adopt(&self) -> io::Result<Identity> {
         let identity = self.current_identity()?;
-        // First, so that nothing of the new root is ever seen under the number of the old one.
+        // First, so that nothing of the new root is seen in the generation of the old one.
         self.generation.fetch_add(1, SeqCst);
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
         self.forget_ignore_files(&LibraryPath::root());
         Ok(identity)
     }
 
-    /// Where `path` really is, where a link to what is inside the library is on the way to it, and followed.
-    fn behind_link(&self, path: &LibraryPath) -> io::Result<Option<LibraryPath>> {
-        self.links.as_ref().map_or(Ok(None), |links| links.resolve(&self.path, path))
-    }
-
+    /// Opens the directory at the root's path, whichever it is.
     fn open_unchecked(&self) -> io::Result<OwnedFd> {
         open_directory_at(&self.path)
     }
 
+    /// Opens the root. Fails if another directory is at its path.
     fn open_checked(&self) -> io::Result<OwnedFd> {
         let root = self.open_unchecked()?;
         if Identity::of(&root)? == self.identity() { Ok(root) } else { Err(io::Error::other(RootReplaced)) }
     }
-
-    /// The directory that is there, or how far down there are directories.
-    fn descend(&self, at: At<'_>) -> io::Result<Result<OwnedFd, OwnedFd>> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut directory = match at.outside {
-            None => {
-                self.answering.check(at.path)?;
-                self.open_checked()?
-            }
-            Some(target) => {
-                self.open_checked()?;
-                match outside::open_nearest(target)? {
-                    Ok(directory) => directory,
-                    nearest => return Ok(nearest),
-                }
-            }
-        };
-        let path = at.path;
-        if path.is_root() {
-            return Ok(Ok(directory));
-        }
-        // All of the way in one call, where the kernel knows it and nothing is in the way.
-        if let Ok(found) = openat2(&directory, path.as_bytes(), flags, Mode::empty(), WITHIN) {
-            return Ok(Ok(found));
-        }
-        // Name by name: for paths that are too long for it, and to tell how far down there is something.
-        for name in path.names() {
-            match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
-                Ok(next) => directory = next,
-                // A file or a link where a directory was: nothing is beneath it.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Err(directory)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Ok(directory))
-    }
-
-    /// What is at `path`, also by a link that is followed, whatever the rules say.
-    fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
-        match self.lead(path)? {
-            Some(Lead::To(real)) => return self.entry_outside(&real),
-            Some(Lead::PassedOver) => return Ok(Entry::Excluded),
-            None => {}
-        }
-        let entry = self.real_entry(path.into())?;
-        if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
-            return Ok(entry);
-        }
-        if !self.follows_links() {
-            return Ok(if links::lead_to(&self.path, path) { Entry::Excluded } else { entry });
-        }
-        if let Some(real) = self.behind_link(path)? {
-            let found = self.real_entry((&real).into())?;
-            return Ok(if matches!(found, Entry::File(_) | Entry::Directory) { found } else { entry });
-        }
-        match &self.links_out {
-            None if links::lead_out(&self.path, path) => Ok(Entry::Excluded),
-            Some(_) if links::lead_to(&self.path, path) => Err(io::Error::other(LinkUnknown)),
-            _ => Ok(entry),
-        }
-    }
-
-    fn real_entry(&self, at: At<'_>) -> io::Result<Entry> {
-        match at.path.parent() {
-            Some(parent) => self.entry_in(self.descend(At { path: &parent, ..at })?.as_ref(), at, Spelling::Exact),
-            None if at.outside.is_none() => Ok(Entry::Directory),
-            None => match self.descend(at)? {
-                Ok(_) => Ok(Entry::Directory),
-                Err(nearest) => self.missing(&nearest),
-            },
-        }
-    }
-
-    /// That nothing is there, where this is the nearest directory.
-    fn missing(&self, nearest: &OwnedFd) -> io::Result<Entry> {
-        let present = self.mounts.of(&RawStat::of(nearest)?, nearest.as_fd(), None)?;
-        Ok(Entry::Missing { nearest_mount: present.id })
-    }
-
-    /// What is at a path, whose directory is open, or the nearest directory above it that there is.
-    fn entry_in(&self, directory: Result<&OwnedFd, &OwnedFd>, at: At<'_>, spelling: Spelling) -> io::Result<Entry> {
-        let path = at.path;
-        if at.outside.is_none() {
-            self.answering.check(path)?;
-        }
-        let directory = match directory {
-            Ok(directory) => directory,
-            Err(nearest) => return self.missing(nearest),
-        };
-        let found = match RawStat::at(directory, path.name()) {
-            Ok(found) => found,
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return self.missing(directory),
-            Err(error) => return Err(error),
-        };
-        let present = self.mounts.of(&found, directory.as_fd(), Some(path.name()))?;
-        let entry = match found.kind {
-            FileType::RegularFile => Entry::File(present.file_stat(&found)),
-            FileType::Directory => Entry::Directory,
-            _ => return Ok(Entry::Other),
-        };
-        if spelling == Spelling::Exact && !self.is_exact(directory, at, present.may_normalise)? {
-            return self.missing(directory);
-        }
-        Ok(entry)
-    }
-
-    /// Whether the directories on the way list every name of `path` as it is spelt there.
-    ///
-    /// Where the last directory distinguishes case, the ones above it are taken to do so too:
-    /// whether a directory does is inherited from the one that it was made in.
-    fn is_exact(&self, directory: &OwnedFd, at: At<'_>, may_normalise: bool) -> io::Result<bool> {
-        let path = at.path;
-        // A name on the way may have been found in another normal form, whatever the last one is.
-        let is_way_doubtful = may_normalise && !path.as_bytes().is_ascii();
-        if !is_way_doubtful && !names::may_be_folded(directory, path.name(), may_normalise)? {
-            return Ok(true);
-        }
-        if !self.exact_names.lists(directory, path.name())? {
-            return Ok(false);
-        }
-        let mut way = path.parent();
-        while let Some(directory) = way.filter(|directory| !directory.is_root()) {
-            let above = directory.parent().unwrap_or_else(LibraryPath::root);
-            let Ok(opened) = self.descend(At { path: &above, ..at })? else { return Ok(false) };
-            if !self.exact_names.lists(&opened, directory.name())? {
-                return Ok(false);
-            }
-            way = Some(above);
-        }
-        Ok(true)
-    }
-
-    fn open_real(&self, at: At<'_>) -> io::Result<Option<(File, FileStat)>> {
-        let path = at.path;
-        let Some(parent) = path.parent() else { return Ok(None) };
-        let base = match at.outside {
-            None => {
-                self.answering.check(path)?;
-                self.open_unchecked()?
-            }
-            Some(target) => match outside::open_nearest(target)? {
-                Ok(base) => base,
-                Err(_) => return Ok(None),
-            },
-        };
-        // A pipe may have taken the file's place since it was looked at: opening it must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = openat2(&base, path.as_bytes(), flags, Mode::empty(), WITHIN).or_else(|_| {
-            // Where the path is too long for that, or to tell more of why not.
-            let directory = self.open_directory(At { path: &parent, ..at })?.ok_or(io::ErrorKind::NotFound)?;
-            Ok::<_, io::Error>(rustix::fs::openat(&directory, path.name(), flags, Mode::empty())?)
-        });
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
-                None if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                _ => return Err(error),
-            },
-        };
-        let found = RawStat::of(&file)?;
-        if found.kind != FileType::RegularFile {
-            return Ok(None);
-        }
-        let stat = self.mounts.of(&found, file.as_fd(), None)?.file_stat(&found);
-        Ok(Some((File::from(file), stat)))
-    }
-
-    fn open_directory(&self, at: At<'_>) -> io::Result<Option<OwnedFd>> {
-        Ok(self.descend(at)?.ok())
-    }
-
-    /// The directory at `path`, also by a link that is followed.
-    fn open_directory_by_links(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
-        match self.lead(path)? {
-            Some(Lead::To(real)) => return self.open_directory(real.at()),
-            Some(Lead::PassedOver) => return Ok(None),
-            None => {}
-        }
-        match self.open_directory(path.into())? {
-            None => self.behind_link(path)?.map_or(Ok(None), |real| self.open_directory((&real).into())),
-            opened => Ok(opened),
-        }
-    }
-}
-
-fn open_directory_at(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
 impl Disk for Root {
@@ -555,32 +234,21 @@ impl Disk for Root {
     }
 
     fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
-        let mut opened: Option<(LibraryPath, Result<OwnedFd, OwnedFd>)> = None;
+        let mut opened: Option<(LibraryPath, Descent)> = None;
         let mut entry = |path: &LibraryPath| {
             let Some(parent) = path.parent().filter(|_| !self.follows_links()) else { return self.entry(path) };
-            let directory = match opened.take() {
-                Some((at, directory)) if at == parent => directory,
+            let descent = match opened.take() {
+                Some((at, descent)) if at == parent => descent,
                 _ => self.descend((&parent).into())?,
             };
-            let (_, directory) = opened.insert((parent, directory));
-            self.ruled(path, self.entry_in(directory.as_ref(), path.into(), Spelling::Any))
+            let (_, descent) = opened.insert((parent, descent));
+            self.ruled(path, self.entry_in(descent, path.into(), Spelling::Any))
         };
         paths.iter().map(|path| entry(path)).collect()
     }
 
     fn open(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
-        match self.lead(path)? {
-            Some(Lead::To(real)) => return self.open_real(real.at()),
-            Some(Lead::PassedOver) => return Ok(None),
-            None => {}
-        }
-        match self.open_real(path.into())? {
-            None => match self.behind_link(path)? {
-                Some(real) => self.open_real((&real).into()),
-                None => Ok(None),
-            },
-            opened => Ok(opened),
-        }
+        self.open_by_links(path)
     }
 
     fn stat(&self, file: &File) -> io::Result<FileStat> {
@@ -598,7 +266,7 @@ impl Disk for Root {
         let Some(parent) = at.path.parent() else { return Ok(false) };
         let Some(directory) = self.open_directory(At { path: &parent, ..at })? else { return Ok(false) };
         let found = RawStat::at(&directory, at.path.name())?;
-        // What is found behind a link inside the library has another name.
+        // A file behind a link inside the library has another name, its real path.
         Ok(found.kind == FileType::RegularFile && found.links == 1)
     }
 
@@ -660,6 +328,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use rustix::fs::{CWD, Mode, OFlags};
+
     use super::*;
 
     fn library() -> (tempfile::TempDir, Root) {
@@ -671,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_seen_with_its_size_on_the_roots_own_device() {
+    fn a_file_is_found_with_its_size_and_its_mount() {
         let (_folder, root) = library();
         fs::create_dir(root.path().join("a")).unwrap();
         fs::write(root.path().join("a/x.mp3"), b"12345").unwrap();
@@ -687,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_there_is_missing_however_much_of_the_path_is_gone() {
+    fn a_path_is_missing_however_many_of_its_directories_are_gone() {
         let (_folder, root) = library();
         fs::write(root.path().join("file.mp3"), b"").unwrap();
         for path in ["x.mp3", "a/b/c.mp3", "file.mp3/x.mp3"] {
@@ -716,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_a_root_that_was_replaced() {
+    fn every_access_to_a_replaced_root_fails() {
         let (_folder, root) = library();
         fs::write(root.path().join("x.mp3"), b"").unwrap();
         fs::rename(root.path(), root.path().with_extension("old")).unwrap();
@@ -730,10 +400,10 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_is_made_again_is_another_one_even_with_the_same_inode_number() {
+    fn a_recreated_root_is_another_one_even_if_it_has_the_same_inode_number() {
         let (_folder, root) = library();
         let before = root.identity();
-        assert!(before.born_ns.is_some(), "the filesystem of the tests does not say when a directory was made");
+        assert!(before.born_ns.is_some(), "the filesystem of the tests keeps no birth times");
         let mut same_inode = 0;
         for _ in 0..20 {
             fs::remove_dir(root.path()).unwrap();
@@ -744,12 +414,12 @@ mod tests {
             assert_ne!(now, before);
             same_inode += u32::from(now.inode == before.inode);
         }
-        // Whether a filesystem gives a number to the next directory is its own affair; most do.
+        // Whether the inode number is reused depends on the filesystem; most reuse it.
         println!("{same_inode} of 20 got the inode number of the first");
     }
 
     #[test]
-    fn a_listing_has_directories_and_wanted_files_in_the_order_of_paths() {
+    fn a_listing_has_directories_and_audio_files_in_the_order_of_paths() {
         let (_folder, root) = library();
         for directory in ["a", "a.mp3"] {
             fs::create_dir(root.path().join(directory)).unwrap();
@@ -763,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_longer_than_the_kernel_takes_at_once_is_reached() {
+    fn a_path_that_is_too_long_for_one_system_call_is_reached() {
         let (_folder, root) = library();
         let name = "d".repeat(250);
         let mut directory = rustix::fs::open(root.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();

@@ -1,4 +1,4 @@
-//! A music library: names as they are in real ones, and files made from the fixtures.
+//! A music library with realistic names, and with files made from the fixtures.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -34,14 +34,14 @@ const WORDS: [&str; 24] = [
 const TRACKS: usize = 12;
 const ALBUMS: usize = 7;
 
-/// What the files of a library are, most of them flac and mp3.
+/// The extensions of the files, most of them flac and mp3.
 const EXTENSIONS: [&str; 6] = ["flac", "mp3", "flac", "mp3", "m4a", "flac"];
 
 /// The path of the file with this number, such as `Nina Simone/1964 - Blue Train/03 - Summer Rain.flac`.
 pub(crate) fn path(number: usize) -> LibraryPath {
     let (album, track) = (number / TRACKS, number % TRACKS);
     let (artist, year) = (album / ALBUMS, 1955 + album * 3 % 70);
-    // Beyond the artists that are named here come their namesakes.
+    // After the artists of the list, each name is used again with a number.
     let namesake = match artist / ARTISTS.len() {
         0 => String::new(),
         namesake => format!(" ({namesake})"),
@@ -71,18 +71,18 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A library on disk, for as long as this lives.
+/// A library on disk, removed when this is dropped.
 pub(crate) struct Library {
     folder: tempfile::TempDir,
 }
 
 impl Library {
-    /// Files with names and nothing in them: enough for whoever only looks at their stat.
+    /// Empty files, for benches that only read their stat.
     pub(crate) fn of_names(count: usize) -> Self {
         Self::of(count, |_, file| drop(File::create(file).unwrap()))
     }
 
-    /// Small tagged files, each with a content of its own.
+    /// Small tagged files with different contents.
     pub(crate) fn of_small_files(count: usize) -> Self {
         let fixtures = ["flac/tagged-flac.flac", "mp3/tagged-lame-abr.mp3", "m4a/tagged-faststart.m4a"]
             .map(|name| fs::read(fixture(name)).unwrap());
@@ -97,7 +97,7 @@ impl Library {
         })
     }
 
-    /// Large files: tags in front, and sound that nothing compresses.
+    /// Large files: tags in front, and incompressible audio.
     pub(crate) fn of_large_files(count: usize, size: usize) -> Self {
         let sample = fs::read(fixture("flac/tagged-flac.flac")).unwrap();
         Self::of(count, |number, file| write(&file.with_extension("flac"), &sample, number, size))
@@ -112,7 +112,7 @@ impl Library {
             }
             make(number, &file);
         }
-        // What is still to be written back would be measured with whatever comes next.
+        // Otherwise the writeback would be measured with the next bench.
         rustix::fs::sync();
         Self { folder }
     }
@@ -123,8 +123,8 @@ impl Library {
     }
 }
 
-/// Writes a sample that ends in an atom of noise, which a parser of any format passes over, and makes it old
-/// enough to be finished.
+/// Writes a sample with an atom of noise at its end, which the parsers of all formats skip, and sets an mtime that is
+/// old enough for the file to be settled.
 fn write(file: &Path, sample: &[u8], number: usize, size: usize) {
     let noise = noise(number, size.saturating_sub(sample.len() + 8).max(64));
     let mut bytes = Vec::with_capacity(sample.len() + 8 + noise.len());

@@ -1,4 +1,4 @@
-//! What the benches share: a library as people have them, and the criterion settings.
+//! Shared by the benches: a realistic library, and the criterion settings.
 
 pub(crate) mod library;
 pub(crate) mod ratio;
@@ -12,7 +12,7 @@ use file_watcher::message::Encoder;
 use file_watcher::model::MetadataStyle;
 use file_watcher::store::Store;
 
-/// Few samples and short ones: what is looked for is a factor, not a per cent.
+/// Few and short samples: the benches look for factors, not for per cents.
 pub(crate) fn settings() -> Criterion {
     Criterion::default()
         .sample_size(20)
@@ -20,15 +20,15 @@ pub(crate) fn settings() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
-/// Where the library lies, in messages and in the store.
+/// The root of the library in messages and in the store.
 pub(crate) const ROOT: &str = "/data/music";
 
-/// The encoder that the service would use.
+/// The encoder that the service uses.
 pub(crate) fn encoder() -> Encoder {
     Encoder::new("a1b2c3d4", Path::new(ROOT), MetadataStyle::Nested)
 }
 
-/// The real store, in this file.
+/// The real store, in `file`.
 pub(crate) fn store(file: &Path) -> Store {
     Store::open(file, ROOT.as_bytes(), encoder()).unwrap()
 }

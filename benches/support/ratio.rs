@@ -1,7 +1,7 @@
-//! How many times as long as a neighbour something takes: a figure that holds on any machine, however busy.
+//! The ratio of the time of a program to that of its neighbour. It is comparable between machines, even busy ones.
 //!
-//! The two run in turn, so that what else the machine does meets both alike. What criterion calls
-//! `time` is the ratio, and its change since the last run is the change of the ratio.
+//! The two run in turn, so that other work of the machine affects both alike. What criterion calls `time` is the ratio,
+//! and the change since the last run is the change of the ratio.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 
-/// Ticks of `/proc/self/stat` in a second, on every Linux.
+/// Ticks per second in `/proc/self/stat`, on every Linux.
 const TICKS: f64 = 100.0;
 
 /// Criterion, measuring ratios.
@@ -18,7 +18,7 @@ pub(crate) fn settings() -> Criterion<Ratio> {
     super::settings().with_measurement(Ratio)
 }
 
-/// Measures `ours` against `neighbour`, both with `input`; they wait for the processes that they start.
+/// Measures `ours` against `neighbour`, both with `input`. Both must wait for the processes that they start.
 pub(crate) fn compare<T>(
     group: &mut BenchmarkGroup<'_, Ratio>,
     name: &str,
@@ -29,7 +29,7 @@ pub(crate) fn compare<T>(
     let (mut our_cost, mut its_cost) = (Cost::default(), Cost::default());
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.bench_function(name, |bencher| {
-        // Only here is it certain that this one was asked for.
+        // The input is made only here, because only selected benches get here.
         let input = LazyLock::force(input);
         bencher.iter_custom(|rounds| {
             let mut ratio = 0.0;
@@ -48,12 +48,12 @@ pub(crate) fn compare<T>(
     }
 }
 
-/// What runs took.
+/// The cost of runs.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     runs: u32,
     wall: Duration,
-    /// Of the processes that were started and waited for.
+    /// CPU ticks of the child processes.
     ticks: f64,
 }
 
@@ -82,12 +82,12 @@ impl std::fmt::Display for Cost {
 
 fn ticks_of_children() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    // After the name in brackets; cutime and cstime, the 16th and 17th field of all.
+    // cutime and cstime are fields 16 and 17. Field 2 is the name in brackets, which may contain spaces.
     let after_name = stat.rsplit(") ").next().unwrap();
     after_name.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum()
 }
 
-/// The measure of [`compare`].
+/// The measurement of [`compare`].
 #[derive(Debug)]
 pub(crate) struct Ratio;
 

@@ -1,4 +1,4 @@
-//! Rows and observations of the files in such a library.
+//! Rows and observations of the files of a library.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ pub(crate) fn row(number: usize) -> Row {
     Row { path: path(number), stat: stat(number), track: track(number), first_published: 0 }
 }
 
-/// A look that found the file with this number.
+/// An observation of the file with this number.
 pub(crate) fn observation(number: usize) -> Observation {
     found(path(number), stat(number), number)
 }
 
-/// A look that found at `path` what is in the file with this number.
+/// An observation of the content of the file with this number at `path`.
 pub(crate) fn found(path: LibraryPath, stat: FileStat, number: usize) -> Observation {
     let seen = Seen::File { stat, content: Content::Read(track(number)), candidates: Vec::new() };
     Observation { path, origin: Origin::Scan, seen }
@@ -39,7 +39,7 @@ fn stat(number: usize) -> FileStat {
     }
 }
 
-/// What is in the file with this number.
+/// The content of the file with this number.
 pub(crate) fn track(number: usize) -> Track {
     let hashes = noise(number, 48);
     let fingerprint = Fingerprint {
@@ -69,7 +69,7 @@ pub(crate) fn track(number: usize) -> Track {
     Track { fingerprint, metadata }
 }
 
-/// Commits all files of a library as they are on disk now, and forgets the messages.
+/// Commits all files of a library as they are on disk now, and removes the messages.
 pub(crate) fn fill(store: &Store, root: &Arc<Root>) {
     let walk = Walk::new(root, LibraryPath::root());
     let found = walk.enumerate().map(|(number, walked)| match walked {
@@ -79,7 +79,7 @@ pub(crate) fn fill(store: &Store, root: &Arc<Root>) {
     commit_all(store, &found.collect::<Vec<_>>());
 }
 
-/// Commits all of these, a thousand at a time, and forgets the messages.
+/// Commits all of these, a thousand at a time, and removes the messages.
 pub(crate) fn commit_all(store: &Store, observations: &[Observation]) {
     super::runtime().block_on(async {
         for batch in observations.chunks(1000) {

@@ -1,4 +1,4 @@
-//! The order in which changes are published, so that a name and a hash are free before they are taken.
+//! The order in which changes are published, so that a path or a hash is free before another file takes it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -6,8 +6,8 @@ use super::Rows;
 use super::sources::Looks;
 use crate::model::{Change, FileEvent, Fingerprint, LibraryPath, Origin, Row};
 
-/// How the passing name of a cycle begins. No row ever keeps such a name.
-const PASSING: &str = ".file-watcher-";
+/// The prefix of the placeholder name that breaks a cycle of moves. No row keeps such a name.
+const PLACEHOLDER: &str = ".file-watcher-";
 
 /// One move, as it is published.
 #[derive(Debug, PartialEq)]
@@ -19,17 +19,17 @@ pub(super) struct Move {
 
 /// A path whose content changes.
 pub(super) struct Modified {
-    /// What it held.
+    /// Its former content.
     pub(super) old: Fingerprint,
     /// Its new row.
     pub(super) row: Row,
     pub(super) origin: Origin,
 }
 
-/// Orders moves, given by target, so that each target is free when its turn comes.
+/// Orders moves, given by target, so that each target is free before its move.
 ///
-/// Targets that are no source are free already: nothing was there, or it was deleted. From there a chain is
-/// followed backwards, as each move frees its source. What remains are cycles.
+/// Targets that are not also sources are free already: nothing was there, or it was deleted. From there, each chain is
+/// followed backwards, because each move frees its source. The remaining moves form cycles.
 pub(super) fn free_target_first(moves: &BTreeMap<&LibraryPath, &LibraryPath>, rows: &Rows, looks: &Looks) -> Vec<Move> {
     let mut remaining = moves.clone();
     let mut ordered = Vec::with_capacity(moves.len());
@@ -47,11 +47,11 @@ pub(super) fn free_target_first(moves: &BTreeMap<&LibraryPath, &LibraryPath>, ro
     }
 
     while let Some((&first, _)) = remaining.first_key_value() {
-        let passing = passing_name(first, |name| rows.contains_key(name) || looks.contains_key(name));
-        push(first, &passing, first);
+        let placeholder = placeholder_name(first, |name| rows.contains_key(name) || looks.contains_key(name));
+        push(first, &placeholder, first);
         let mut free = first;
         while let Some(source) = remaining.remove(free) {
-            let from = if source == first { &passing } else { source };
+            let from = if source == first { &placeholder } else { source };
             push(from, free, free);
             free = source;
         }
@@ -59,11 +59,11 @@ pub(super) fn free_target_first(moves: &BTreeMap<&LibraryPath, &LibraryPath>, ro
     ordered
 }
 
-/// A name for the first file of a cycle while the others move: in its directory and with its extension.
-fn passing_name(first: &LibraryPath, is_taken: impl Fn(&LibraryPath) -> bool) -> LibraryPath {
+/// A placeholder name for the first file of a cycle, in its directory and with its extension.
+fn placeholder_name(first: &LibraryPath, is_taken: impl Fn(&LibraryPath) -> bool) -> LibraryPath {
     let directory = first.parent().unwrap_or_else(LibraryPath::root);
     let names = (1_u64..).map(|number| {
-        let mut name = format!("{PASSING}{number}").into_bytes();
+        let mut name = format!("{PLACEHOLDER}{number}").into_bytes();
         if let Some(extension) = first.extension() {
             name.push(b'.');
             name.extend_from_slice(extension);
@@ -73,8 +73,8 @@ fn passing_name(first: &LibraryPath, is_taken: impl Fn(&LibraryPath) -> bool) ->
     names.into_iter().find(|name| !is_taken(name)).expect("there are more numbers than paths")
 }
 
-/// Orders changes of contents so that each hash is left by the paths that held it before it comes to another
-/// one. That cannot be done where contents went round in a circle: then one of them begins.
+/// Orders changes of contents so that the paths that had a hash have changed before another path gets it. If contents
+/// were exchanged in a cycle there is no such order, and the cycle starts anywhere.
 pub(super) fn old_holder_first(modified: Vec<Modified>) -> Vec<FileEvent> {
     let mut holders: HashMap<Fingerprint, usize> = HashMap::new();
     for one in &modified {

@@ -1,17 +1,17 @@
-//! Which row belongs to a file that was found under another name.
+//! Which row belongs to a file that was found at another path.
 
 use std::collections::BTreeMap;
 
 use super::{Rows, temporary};
 use crate::model::{Content, FileStat, LibraryPath, Observation, Row, Seen};
 
-/// How long after its first message a file that replaces another one counts as a new version of that one, in seconds.
+/// In seconds: a file that replaces another one this soon after its own first message counts as a new version of it.
 const YOUNG_SECS: i64 = 60;
 
 /// The last look at each path of a batch.
 pub(super) type Looks<'a> = BTreeMap<&'a LibraryPath, &'a Observation>;
 
-/// The rows whose files were found under other names. Each row is the source of one file at most.
+/// The rows whose files were found at other paths. Each row is the source of at most one file.
 #[derive(Default)]
 pub(super) struct Sources<'a> {
     by_target: BTreeMap<&'a LibraryPath, Source<'a>>,
@@ -23,20 +23,20 @@ struct Source<'a> {
     role: Role,
 }
 
-/// What it means that a file was found under another name.
+/// What happened to a file that was found at another path.
 #[derive(Clone, Copy, PartialEq)]
 enum Role {
-    /// Its row moves there.
+    /// It was moved: its row moves there.
     Moves,
-    /// It was saved over the file that was there: the row of that path stays, and its own ends.
+    /// It was saved over the file that was there: the row of that path stays, and its own is deleted.
     Saved,
-    /// It was saved so, and nobody has read it: what it holds is not known for certain. Or its new path is still
-    /// that of a file of which this is true.
+    /// It was saved over another file, but has not been read, so its content is not certain. Or the file of the row at
+    /// its new path is undecided.
     Undecided,
 }
 
 impl<'a> Sources<'a> {
-    /// Finds them for all files of a batch, those with the best evidence first.
+    /// Finds the sources of all files of a batch, starting with the best evidence.
     pub(super) fn find(rows: &'a Rows, looks: &Looks<'a>, now: i64) -> Self {
         let mut sources = Self::default();
         for wanted in [Evidence::Identity, Evidence::Stat, Evidence::Content] {
@@ -54,16 +54,16 @@ impl<'a> Sources<'a> {
                 }
             }
         }
-        sources.tell_saves_from_moves(rows, looks, now);
+        sources.distinguish_saves_from_moves(rows, looks, now);
         sources
     }
 
-    /// The row of the file that was found at this path, if it had another path before.
+    /// The row of the file that was found at this path, if the file had another path before.
     pub(super) fn of(&self, target: &LibraryPath) -> Option<&'a Row> {
         self.by_target.get(target).map(|source| source.row)
     }
 
-    /// Where the file of the row at this path was found.
+    /// The path at which the file of the row at this path was found.
     pub(super) fn target_of(&self, source: &LibraryPath) -> Option<&'a LibraryPath> {
         self.targets.get(source).copied()
     }
@@ -73,20 +73,20 @@ impl<'a> Sources<'a> {
         self.by_target.get(target).is_some_and(|source| source.role == Role::Saved)
     }
 
-    /// Whether that file has to be looked at again, and read, before anything is decided about it and its row.
+    /// Whether the file that was found at this path must be examined again, and read, before a decision about it.
     pub(super) fn is_undecided(&self, target: &LibraryPath) -> bool {
         self.by_target.get(target).is_some_and(|source| source.role == Role::Undecided)
     }
 
-    /// The moves, by target, each with the path that it starts from.
+    /// The moves: the source of each target.
     pub(super) fn moves(&self) -> BTreeMap<&'a LibraryPath, &'a LibraryPath> {
         let moves = self.by_target.iter().filter(|(_, source)| source.role == Role::Moves);
         moves.map(|(&target, source)| (target, &source.row.path)).collect()
     }
 
-    /// Taggers and editors write a new file beside the old one and rename it over that. The file is then a new
-    /// version of the old one, unless the old one was itself found elsewhere.
-    fn tell_saves_from_moves(&mut self, rows: &Rows, looks: &Looks, now: i64) {
+    /// Finds files that were saved over others. Taggers and editors write a new file and rename it over the old one.
+    /// It is then a new version of the old one, unless the old one was itself found elsewhere.
+    fn distinguish_saves_from_moves(&mut self, rows: &Rows, looks: &Looks, now: i64) {
         let targets = &self.targets;
         for (&path, source) in &mut self.by_target {
             let replaces = rows.get(path).is_some_and(|own| !own.is_forgotten() && !targets.contains_key(path));
@@ -98,11 +98,11 @@ impl<'a> Sources<'a> {
                 source.role = if is_read { Role::Saved } else { Role::Undecided };
             }
         }
-        self.put_off_what_needs_undecided_paths();
+        self.defer_moves_to_undecided_paths();
     }
 
-    /// A file cannot move to a path whose own file is yet undecided.
-    fn put_off_what_needs_undecided_paths(&mut self) {
+    /// A file cannot move to a path whose own file is undecided.
+    fn defer_moves_to_undecided_paths(&mut self) {
         loop {
             let is_blocked = |(path, source): &(&&'a LibraryPath, &Source)| {
                 source.role != Role::Undecided && self.target_of(path).is_some_and(|target| self.is_undecided(target))
@@ -120,12 +120,12 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The paths whose rows may belong to the file that was found, best first.
+/// The paths whose rows may belong to the file that was found, most likely first.
 pub(super) fn candidates(look: &Observation) -> impl Iterator<Item = &LibraryPath> {
     relied_on(look).filter(|candidate| **candidate != look.path)
 }
 
-/// The same, and the path itself if its own row was that of the file.
+/// The candidates, and the path itself if its own row was that of the file.
 fn relied_on(look: &Observation) -> impl Iterator<Item = &LibraryPath> {
     let (trusted, candidates): (Option<&LibraryPath>, &[LibraryPath]) = match &look.seen {
         Seen::File { content: Content::MovedFrom(source), .. } => (Some(source), &[]),
@@ -135,43 +135,43 @@ fn relied_on(look: &Observation) -> impl Iterator<Item = &LibraryPath> {
     trusted.into_iter().chain(candidates)
 }
 
-/// Whether a path on which this look relied has lost its row since, or has that of another file now: then the row
-/// of the file that was found may have another path.
+/// Whether a path that this look relied on has no row now, or the row of another file. Then the row of the file that
+/// was found may be at another path.
 pub(super) fn relied_on_another_row(look: &Observation, rows: &Rows) -> bool {
     let Seen::File { stat, content, .. } = &look.seen else { return false };
     let is_another = |row: &Row| !row.stat.same_file(stat) && !has_content(row, content);
     relied_on(look).any(|path| rows.get(path).is_none_or(is_another))
 }
 
-/// Why a file is taken for the one of a row.
+/// The evidence that a file is that of a row.
 #[derive(Clone, Copy, PartialEq)]
 enum Evidence {
-    /// Inode and birth time: it is that file, whatever else changed.
+    /// Inode number and birth time: it is that file, whatever else has changed.
     Identity,
-    /// Inode, size and modification time.
+    /// Inode number, size and modification time.
     Stat,
     /// The hash alone.
     Content,
 }
 
-/// The evidence that the file that was found belongs to `row`; `own` is the row of the path where it was found.
+/// The evidence that the file that was found is that of `row`. `own` is the row of the path at which it was found.
 fn evidence(look: &Observation, row: &Row, own: Option<&Row>) -> Option<Evidence> {
     let Seen::File { stat, content, .. } = &look.seen else { return None };
     let was_here = own.is_some_and(|own| own.stat.same_file(stat));
     let has_stat = row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat);
     match content {
         _ if was_here => None,
-        // Nothing was read, so the content is only known if nothing else changed.
+        // The file was not read, so its content is known only if nothing else has changed.
         Content::MovedFrom(_) if !has_stat => None,
         _ if row.stat.is_surely_same_file(stat) => Some(Evidence::Identity),
         _ if has_stat => Some(Evidence::Stat),
-        // A file that replaces one with the same content says nothing about other files with that content.
+        // A file that replaces one with the same content is no evidence about other files with that content.
         _ if own.is_some_and(|own| has_content(own, content)) => None,
         _ => has_content(row, content).then_some(Evidence::Content),
     }
 }
 
-/// Whether nothing in this batch shows that the file of a row is still at its path.
+/// Whether no look of this batch found the file of a row at its path.
 fn has_left(row: &Row, looks: &Looks) -> bool {
     match looks.get(&row.path).map(|look| &look.seen) {
         Some(Seen::File { stat, content, .. }) => !is_file_of(row, stat, content),
@@ -183,7 +183,7 @@ fn has_left(row: &Row, looks: &Looks) -> bool {
 fn is_file_of(row: &Row, stat: &FileStat, content: &Content) -> bool {
     let by_inode =
         row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat));
-    // Otherwise the number may have been given to another file, or says nothing at all.
+    // Otherwise the inode number may have been reused, or is not stable.
     let is_unknown_by_inode =
         row.stat.same_file(stat) || (row.stat.mount == stat.mount && (row.stat.passing_inode || stat.passing_inode));
     by_inode || (is_unknown_by_inode && has_content(row, content))

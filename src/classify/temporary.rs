@@ -1,12 +1,12 @@
-//! The names under which programs write a new version of a file before they rename it over the old one.
+//! The temporary names under which programs write a new version of a file before they rename it over the old one.
 
-/// Words that stand for a temporary file wherever they are set off from the name, also with a number.
+/// Words that mark a temporary file wherever a separator sets them off from the name, also with a number.
 const ANYWHERE: [&[u8]; 2] = [b"temp", b"tmp"];
 
-/// Words that do so only between dots behind the name: elsewhere they may belong to a title.
+/// Words that mark a temporary file only between dots behind the name. Elsewhere they may belong to a title.
 const BEHIND_A_DOT: [&[u8]; 5] = [b"new", b"part", b"partial", b"download", b"saving"];
 
-/// What sets a word off from a name. A space does not: `New Song.mp3` is a song.
+/// The separators between a word and a name. A space is none: `New Song.mp3` is a song.
 const SEPARATORS: &[u8] = b"._-~";
 
 /// The longest random part of a temporary name.
@@ -30,7 +30,7 @@ pub(super) fn is_temporary_name_of(name: &[u8], of: &[u8]) -> bool {
     behind(of) || behind(of_stem) || stem.strip_suffix(of_stem).is_some_and(is_in_front)
 }
 
-/// The names of which this one may be the name with a temporary part.
+/// The names that give this one if a temporary part is added.
 pub fn originals_of_temporary_name(name: &[u8]) -> Vec<Vec<u8>> {
     let visible = name.strip_prefix(b".").unwrap_or(name);
     let (stem, extension) = split_extension(visible);
@@ -47,7 +47,8 @@ pub fn originals_of_temporary_name(name: &[u8]) -> Vec<Vec<u8>> {
     originals
 }
 
-/// Whether this is what a program puts behind a name; any short word behind the whole name of a hidden file is.
+/// Whether a program may have appended this to a name. Behind the whole name in a hidden file's name, that is any short
+/// word.
 fn is_behind(rest: &[u8], may_be_random: bool) -> bool {
     let Some((separator, word)) = rest.split_first().filter(|(first, _)| SEPARATORS.contains(first)) else {
         return false;
@@ -57,18 +58,18 @@ fn is_behind(rest: &[u8], may_be_random: bool) -> bool {
         || (may_be_random && (1..=LONGEST_RANDOM).contains(&word.len()) && word.iter().all(u8::is_ascii_alphanumeric))
 }
 
-/// Whether this is what a program puts in front of a name.
+/// Whether a program may have put this in front of a name.
 fn is_in_front(rest: &[u8]) -> bool {
     rest.split_last().is_some_and(|(last, word)| SEPARATORS.contains(last) && is_temporary_word(word))
 }
 
-/// One of the words, perhaps with a number: `temp`, `tmp12`.
+/// Whether this is one of the words, with or without a number: `temp`, `tmp12`.
 fn is_temporary_word(word: &[u8]) -> bool {
     let word = word.to_ascii_lowercase();
     ANYWHERE.iter().any(|known| word.strip_prefix(*known).is_some_and(|rest| rest.iter().all(u8::is_ascii_digit)))
 }
 
-/// The name up to its last dot, and what stands behind that.
+/// The name up to its last dot, and the rest behind that dot.
 fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
     match name.iter().rposition(|&byte| byte == b'.') {
         Some(dot) => (&name[..dot], &name[dot + 1..]),
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_programs_save_under_are_temporary() {
+    fn names_under_which_programs_save_files_are_temporary() {
         let of_2 = [
             "2.temp.mp3",
             "2.tmp.mp3",

@@ -1,4 +1,4 @@
-//! Single decisions, in the words of messages.
+//! Single decisions, written as the messages that are published.
 
 mod laws;
 mod model;
@@ -23,7 +23,7 @@ fn in_words(decision: &Decision) -> Vec<String> {
     decision.changes.iter().map(|event| words(&event.change)).collect()
 }
 
-/// The changes between two disks in one batch, if all rows are old but those of `young`.
+/// The changes between two disks in one batch, if only the rows of `young` are young.
 fn published_with_young(young: &[&str], before: &Disk, after: &Disk) -> Vec<String> {
     let rows = rows_of(before, |path| young.contains(&path.to_string().as_str()));
     let paths: BTreeSet<&LibraryPath> = before.keys().chain(after.keys()).collect();
@@ -35,14 +35,14 @@ fn published(before: &Disk, after: &Disk) -> Vec<String> {
     published_with_young(&[], before, after)
 }
 
-/// The numbered files of an album: each path with the number of the file that it holds.
+/// The numbered files of an album: for each path, the number of the file that is there.
 fn album(files: &[(u64, u32)]) -> Disk {
     let at = |(path, number): &(u64, u32)| (format!("a/{path}.mp3").as_str().into(), file((*number).into(), *number));
     files.iter().map(at).collect()
 }
 
 #[test]
-fn a_rename_in_its_directory_is_renamed_and_elsewhere_moved() {
+fn a_rename_within_a_directory_is_renamed_and_another_one_is_moved() {
     assert_eq!(published(&disk([("a/1", file(1, 1))]), &disk([("a/2", file(1, 1))])), ["renamed a/1 -> a/2"]);
     assert_eq!(published(&disk([("a/1", file(1, 1))]), &disk([("b/1", file(1, 1))])), ["moved a/1 -> b/1"]);
 }
@@ -53,7 +53,7 @@ fn a_move_to_another_filesystem_is_found_by_its_hash() {
 }
 
 #[test]
-fn an_inode_number_that_another_file_got_is_no_move() {
+fn a_reused_inode_number_is_no_move() {
     let reused = File { born: 2, ..file(1, 2) };
     assert_eq!(published(&disk([("a/1", file(1, 1))]), &disk([("b/1", reused)])), ["deleted a/1", "created b/1"]);
     let unknown = |file: File| File { filesystem: Filesystem::Inodes, ..file };
@@ -84,14 +84,14 @@ fn without_birth_times_size_and_time_prove_that_a_retagged_file_was_moved() {
 }
 
 #[test]
-fn a_file_whose_source_has_moved_on_since_it_was_looked_at_is_looked_at_again() {
+fn a_file_whose_source_row_has_moved_since_the_look_is_examined_again() {
     let after = disk([("c/1", file(1, 1))]);
     let seen = look(&after, &rows_of(&disk([("a/1", file(1, 1))]), |_| false), &"c/1".into(), false);
-    // Another look, which was in flight with this one, found the file on its way here.
+    // Another look at the same time found the file at a path in between.
     let on_its_way = rows_of(&disk([("b/1", file(1, 1))]), |_| false);
     let decision = classify(&touched(&on_its_way, std::slice::from_ref(&seen)), std::slice::from_ref(&seen), NOW);
     assert_eq!((decision.changes.len(), decision.again), (0, vec!["c/1".into()]));
-    // The same if the row of another file has come to where it was.
+    // The same if the row of another file is at the former path now.
     let replaced = rows_of(&disk([("a/1", file(2, 2)), ("b/1", file(1, 1))]), |_| false);
     let decision = classify(&touched(&replaced, std::slice::from_ref(&seen)), &[seen], NOW);
     assert_eq!((decision.changes.len(), decision.again), (0, vec!["c/1".into()]));
@@ -102,12 +102,12 @@ fn a_file_that_is_at_its_path_again_was_not_moved_away() {
     for filesystem in [Filesystem::Births, Filesystem::Inodes, Filesystem::Neither] {
         let file = File { filesystem, ..file(1, 1) };
         let rows = rows_of(&disk([("a/1", file)]), |_| false);
-        // It was under its new name when that was looked at, and has its old name again since.
+        // The file was at its new path when that was examined, and is at its old path again since.
         let moved = look(&disk([("a/2", file)]), &rows, &"a/2".into(), false);
         let retagged = File { content: 2, mtime: 5, ctime: 5, ..file };
         let mut back = vec![File { ctime: 5, ..file }];
         if filesystem == Filesystem::Births {
-            // Even with another content.
+            // Even with other content.
             back.push(retagged);
         }
         for file in back {
@@ -120,7 +120,7 @@ fn a_file_that_is_at_its_path_again_was_not_moved_away() {
 }
 
 #[test]
-fn where_birth_times_are_unknown_a_changed_file_under_the_same_number_is_another_one() {
+fn without_birth_times_a_changed_file_with_the_same_inode_number_is_another_one() {
     let unknown = |file: File| File { filesystem: Filesystem::Inodes, ..file };
     let before = disk([("a/1", unknown(file(1, 1)))]);
     let after = disk([("a/1", unknown(File { mtime: 5, ..file(1, 2) })), ("b/1", unknown(file(7, 1)))]);
@@ -128,7 +128,7 @@ fn where_birth_times_are_unknown_a_changed_file_under_the_same_number_is_another
 }
 
 #[test]
-fn a_path_that_is_moved_onto_is_deleted_first() {
+fn the_target_of_a_move_is_deleted_first() {
     assert_eq!(
         published(&disk([("a/1", file(1, 1)), ("b/1", file(2, 2))]), &disk([("b/1", file(1, 1))])),
         ["deleted b/1", "moved a/1 -> b/1"]
@@ -153,7 +153,7 @@ fn a_renumbered_album_is_renamed_from_the_free_end() {
 }
 
 #[test]
-fn a_swap_goes_through_a_passing_name() {
+fn a_swap_goes_through_a_placeholder_name() {
     assert_eq!(
         published(&album(&[(1, 1), (2, 2)]), &album(&[(1, 2), (2, 1)])),
         [
@@ -165,7 +165,7 @@ fn a_swap_goes_through_a_passing_name() {
 }
 
 #[test]
-fn a_rotation_across_directories_passes_through_the_directory_of_its_first_file() {
+fn a_rotation_across_directories_has_its_placeholder_in_the_directory_of_its_first_file() {
     let before = disk([("a/1.mp3", file(1, 1)), ("b/2.flac", file(2, 2)), ("c/3.mp3", file(3, 3))]);
     let after = disk([("a/1.mp3", file(3, 3)), ("b/2.flac", file(1, 1)), ("c/3.mp3", file(2, 2))]);
     assert_eq!(
@@ -180,7 +180,7 @@ fn a_rotation_across_directories_passes_through_the_directory_of_its_first_file(
 }
 
 #[test]
-fn a_passing_name_is_one_that_no_row_of_the_batch_has() {
+fn a_placeholder_name_is_one_that_no_row_of_the_batch_has() {
     let taken = ("a/.file-watcher-1.mp3".into(), file(9, 9));
     let with_taken = |files| album(files).into_iter().chain([taken.clone()]).collect();
     assert_eq!(
@@ -190,7 +190,7 @@ fn a_passing_name_is_one_that_no_row_of_the_batch_has() {
 }
 
 #[test]
-fn files_without_lasting_inodes_keep_their_rows_by_content() {
+fn files_without_stable_inode_numbers_keep_their_rows_by_content() {
     let unstable = |inode, content| File { filesystem: Filesystem::Neither, ..file(inode, content) };
     let before = disk([("a/1.mp3", unstable(1, 1)), ("a/2.mp3", unstable(2, 2))]);
     let after = disk([("a/1.mp3", unstable(7, 2)), ("a/2.mp3", unstable(8, 1))]);
@@ -211,7 +211,7 @@ fn contents_that_are_swapped_in_place_are_modified() {
 }
 
 #[test]
-fn a_content_that_is_copied_over_another_file_comes_after_the_change_of_its_own() {
+fn a_content_that_is_copied_over_another_file_comes_after_the_change_of_its_source() {
     let rewritten = |inode, content| File { mtime: 5, ctime: 5, ..file(inode, content) };
     assert_eq!(
         published(
@@ -223,7 +223,7 @@ fn a_content_that_is_copied_over_another_file_comes_after_the_change_of_its_own(
 }
 
 #[test]
-fn a_new_file_in_place_of_one_that_moved_away_is_created() {
+fn a_new_file_at_the_path_of_a_moved_one_is_created() {
     assert_eq!(
         published(&album(&[(1, 1)]), &album(&[(1, 5), (2, 1)])),
         ["renamed a/1.mp3 -> a/2.mp3", "created a/1.mp3"]
@@ -231,12 +231,12 @@ fn a_new_file_in_place_of_one_that_moved_away_is_created() {
 }
 
 #[test]
-fn a_new_file_in_place_of_one_that_is_gone_is_modified() {
+fn a_new_file_at_the_path_of_a_deleted_one_is_modified() {
     assert_eq!(published(&album(&[(1, 1)]), &album(&[(1, 5)])), ["modified a/1.mp3"]);
 }
 
 #[test]
-fn a_young_file_that_is_renamed_over_an_old_one_is_its_new_version() {
+fn a_young_file_that_is_renamed_over_an_old_one_is_a_new_version_of_it() {
     let (before, after) = (album(&[(1, 1), (2, 2)]), album(&[(2, 1)]));
     assert_eq!(published_with_young(&["a/1.mp3"], &before, &after), ["deleted a/1.mp3", "modified a/2.mp3"]);
     assert_eq!(
@@ -258,7 +258,7 @@ fn a_file_is_young_for_a_minute_after_its_first_message() {
 }
 
 #[test]
-fn a_temporary_file_that_is_renamed_over_its_original_is_its_new_version() {
+fn a_temporary_file_that_is_renamed_over_its_original_is_a_new_version_of_it() {
     let before = disk([("a/2.mp3", file(1, 1)), ("a/2.temp.mp3", file(2, 2))]);
     let after = disk([("a/2.mp3", file(2, 2))]);
     assert_eq!(published(&before, &after), ["deleted a/2.temp.mp3", "modified a/2.mp3"]);
@@ -271,14 +271,14 @@ fn a_temporary_file_that_is_renamed_over_its_original_is_its_new_version() {
     });
     let row = put.unwrap();
     assert_eq!((&row.track, row.stat.inode, row.first_published), (&track(2), 2, LONG_AGO), "the row stays");
-    // A modified message says what the file holds, so it is read before anything is decided.
+    // A modified message has the content of the file, so the file is read before the decision.
     let unread = classify(&rows, &looks(true), NOW);
     assert_eq!(unread, Decision { again: vec!["a/2.mp3".into()], ..Decision::default() });
 }
 
 #[test]
-fn a_row_waits_for_the_decision_about_its_file() {
-    // 2 is moved over 3, perhaps to save it, and 1 is moved to 2 and replaced by a new file.
+fn nothing_is_decided_about_a_row_before_the_decision_about_its_file() {
+    // 2 is moved over 3, possibly to save it. 1 is moved to 2 and replaced by a new file.
     let before = album(&[(1, 1), (2, 2), (3, 3)]);
     let after = album(&[(1, 4), (2, 1), (3, 2)]);
     let rows = rows_of(&before, |_| true);
@@ -301,7 +301,7 @@ fn a_save_without_a_change_only_updates_the_row() {
 }
 
 #[test]
-fn a_young_file_keeps_its_row_where_the_old_one_moved_away() {
+fn a_young_file_keeps_its_row_if_the_old_one_was_moved() {
     let young = ["a/1.mp3", "a/2.mp3"];
     assert_eq!(
         published_with_young(&young, &album(&[(1, 1), (2, 2)]), &album(&[(2, 1), (3, 2)])),
@@ -310,7 +310,7 @@ fn a_young_file_keeps_its_row_where_the_old_one_moved_away() {
 }
 
 #[test]
-fn two_vanished_files_with_one_content_are_not_guessed_between() {
+fn of_two_missing_files_with_the_same_content_neither_is_taken_for_the_source() {
     assert_eq!(
         published(&disk([("a/1", file(1, 1)), ("a/2", file(2, 1))]), &disk([("b/1", file(9, 1))])),
         ["deleted a/1", "deleted a/2", "created b/1"]
@@ -318,18 +318,18 @@ fn two_vanished_files_with_one_content_are_not_guessed_between() {
 }
 
 #[test]
-fn two_files_with_equal_content_are_two_created() {
+fn two_new_files_with_the_same_content_are_both_created() {
     assert_eq!(published(&disk([]), &disk([("a/1", file(1, 1)), ("a/2", file(2, 1))])), ["created a/1", "created a/2"]);
 }
 
 #[test]
-fn a_rewrite_with_the_same_content_says_nothing() {
+fn a_rewrite_with_the_same_content_publishes_nothing() {
     let rewritten = File { mtime: 5, ctime: 5, ..file(2, 1) };
     assert_eq!(published(&disk([("a/1", file(1, 1))]), &disk([("a/1", rewritten)])), [""; 0]);
 }
 
 #[test]
-fn of_a_forgotten_path_a_file_is_created_nothing_is_deleted_and_a_move_onto_it_is_preceded_by_that() {
+fn at_a_forgotten_path_a_file_is_created_a_missing_one_deleted_and_a_move_there_comes_after_the_delete() {
     let at = |path: &str, seen| Observation { path: path.into(), origin: Origin::Scan, seen };
     let file = file(1, 1);
     let read = |candidates| Seen::File { stat: file.stat(), content: Content::Read(track(1)), candidates };
@@ -338,7 +338,7 @@ fn of_a_forgotten_path_a_file_is_created_nothing_is_deleted_and_a_move_onto_it_i
         .into_iter()
         .collect();
     let from = LibraryPath::from("from.mp3");
-    // However young it is: nothing is known that could be modified.
+    // However young it is: there is no known content to modify.
     let row = Row { path: from.clone(), stat: file.stat(), track: track(1), first_published: NOW };
     rows.insert(from.clone(), row);
     let looks = [

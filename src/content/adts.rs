@@ -1,17 +1,17 @@
-//! Raw AAC (ADTS): counts the frames of one sequential read.
+//! Raw AAC (ADTS): counts the frames in one sequential read.
 //!
 //! ADTS has no header for the whole file, so the only true playing time is the sum over all
-//! frames. The read that hashes the file sees every byte anyway; the [`Counter`] looks over its
-//! shoulder.
+//! frames. The read that hashes the file reads every byte anyway, and gives each chunk to the
+//! [`Counter`] too.
 //!
-//! - How the bytes are cut into chunks makes no difference.
-//! - In sync it jumps from header to header and never looks at a frame's body.
-//! - It keeps at most 16 KiB, whatever the sizes in the file say.
+//! - The sizes of the chunks make no difference.
+//! - In sync, the counter jumps from header to header and never looks at a frame's body.
+//! - It keeps at most 16 KiB, whatever the sizes in the file are.
 //!
 //! Format: ISO/IEC 13818-7, section 6.2 (and 14496-3, section 1.A.2.2).
 
-/// What is kept while a sync is being looked for: enough for the longest frame (13 bits of
-/// length) and the header after it, twice over so that it is not moved at every step.
+/// Bytes that are kept while looking for sync: enough for the longest frame (13 bits of length) and
+/// the header after it. It is twice that, so that the bytes are not moved at every step.
 const WINDOW: usize = 16 * 1024;
 
 /// Bytes of a header without its checksum.
@@ -20,38 +20,38 @@ const HEADER: usize = 7;
 /// Bytes of the header of an ID3v2 tag.
 const ID3V2_HEADER: usize = 10;
 
-/// Hz, by the index that headers hold.
+/// Sample rates in Hz, by the index in the header.
 const SAMPLE_RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
 
-/// What the frames of a file add up to.
+/// The sums over the frames of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Summary {
-    /// Whole frames.
+    /// Number of whole frames.
     pub frames: u64,
-    /// Playing time in seconds: samples of every frame over that frame's own rate.
+    /// Playing time in seconds: the samples of each frame divided by that frame's sample rate.
     pub duration: f64,
-    /// Bits a second of the sound, without the frame headers, as mutagen counts; absent without frames.
+    /// Bits per second of the audio without the frame headers, as mutagen counts; `None` without frames.
     pub bitrate: Option<u32>,
-    /// Hz, as the first frame's header says. HE-AAC decoders play at twice that.
+    /// Sample rate in Hz in the first frame's header. HE-AAC decoders play at twice that.
     pub sample_rate: Option<u32>,
-    /// Number of channels, as the first frame's header says; absent where it leaves that to the sound.
+    /// Number of channels in the first frame's header; `None` if only the audio data says that.
     pub channels: Option<u32>,
     /// Bytes in whole frames, headers included.
     pub frame_bytes: u64,
-    /// Bytes of the file that are in no whole frame: tags, garbage, a frame that was cut short.
+    /// Bytes of the file that are in no whole frame: tags, garbage, a truncated frame.
     pub other_bytes: u64,
 }
 
-/// Takes the bytes of a file in order and counts the frames in them.
+/// Counts the frames of a file from its bytes, in order.
 #[derive(Debug)]
 pub struct Counter {
     state: State,
-    /// Bytes to pass over unseen.
+    /// Bytes to skip.
     skip: u64,
-    /// The frame that `skip` is in.
+    /// The frame whose bytes are being skipped.
     open: Option<Header>,
-    /// Bytes that were taken and cannot be judged before more come.
+    /// Bytes that cannot be parsed before more of the file is there.
     window: Vec<u8>,
     first: Option<Header>,
     frames: u64,
@@ -62,11 +62,11 @@ pub struct Counter {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing but tags came yet.
+    /// Only tags so far.
     Start,
     /// Looking for two headers in a row.
     Hunting,
-    /// The next byte begins a header.
+    /// A header begins at the next byte.
     InSync,
 }
 
@@ -86,14 +86,14 @@ impl Counter {
         }
     }
 
-    /// Takes the next bytes of the file.
+    /// Counts the frames in the next bytes of the file.
     pub fn update(&mut self, chunk: &[u8]) {
         let mut rest = chunk;
         while !rest.is_empty() {
             if self.window.is_empty() {
-                let judged = self.judge(rest, false);
-                rest = &rest[judged..];
-                // What is left waits in the window; `judge` leaves less than a window can hold.
+                let parsed = self.parse(rest, false);
+                rest = &rest[parsed..];
+                // The rest is kept in the window. `parse` leaves less than fits in it.
                 let kept = rest.len().min(WINDOW);
                 self.window.extend_from_slice(&rest[..kept]);
                 rest = &rest[kept..];
@@ -103,23 +103,23 @@ impl Counter {
             let added = rest.len().min(WINDOW - old);
             let mut window = std::mem::take(&mut self.window);
             window.extend_from_slice(&rest[..added]);
-            let judged = self.judge(&window, false);
-            if judged >= old {
-                // All that waited is judged: go on in the chunk itself, without copies.
-                rest = &rest[judged - old..];
+            let parsed = self.parse(&window, false);
+            if parsed >= old {
+                // All kept bytes are parsed: go on in the chunk itself, without copies.
+                rest = &rest[parsed - old..];
                 window.clear();
             } else {
                 rest = &rest[added..];
-                window.drain(..judged);
+                window.drain(..parsed);
             }
             self.window = window;
         }
     }
 
-    /// The sums, for a file of `size` bytes.
+    /// The sums over a file of `size` bytes.
     pub fn finish(mut self, size: u64) -> Summary {
         let window = std::mem::take(&mut self.window);
-        self.judge(&window, true);
+        self.parse(&window, true);
         let duration: f64 =
             self.samples.iter().zip(SAMPLE_RATES).map(|(&samples, rate)| samples as f64 / f64::from(rate)).sum();
         Summary {
@@ -133,8 +133,8 @@ impl Counter {
         }
     }
 
-    /// Works through `bytes` as far as they allow a judgement, and says how far that was.
-    fn judge(&mut self, bytes: &[u8], at_end: bool) -> usize {
+    /// Parses `bytes` as far as possible, and returns how many were parsed.
+    fn parse(&mut self, bytes: &[u8], at_end: bool) -> usize {
         let mut at = 0;
         loop {
             if self.skip > 0 {
@@ -189,7 +189,7 @@ impl Default for Counter {
     }
 }
 
-/// Length of the ID3v2 tag that `bytes` begin with, its header and footer included.
+/// Length in bytes of the ID3v2 tag at the start of `bytes`, with its header and footer.
 ///
 /// Format: id3v2.4.0-structure, section 3.1.
 pub(super) fn id3v2_length(bytes: &[u8]) -> Option<u64> {
@@ -202,27 +202,27 @@ pub(super) fn id3v2_length(bytes: &[u8]) -> Option<u64> {
     Some(ID3V2_HEADER as u64 + body + footer)
 }
 
-/// Whether `bytes` begin with something that can only be a frame's header.
+/// Whether `bytes` begin with a valid frame header.
 pub(super) fn begins_frame(bytes: &[u8]) -> bool {
     Header::parse(bytes).is_some()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Header {
-    /// Bytes of the frame, this header included.
+    /// Bytes of the frame, with this header.
     length: usize,
     rate_index: usize,
     channel_configuration: u8,
     profile: u8,
     has_checksum: bool,
-    /// Samples of one channel.
+    /// Samples per channel.
     samples: u32,
 }
 
 impl Header {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let &[first, second, third, fourth, fifth, sixth, seventh] = bytes.first_chunk::<HEADER>()?;
-        // Twelve bits of sync, then one for the MPEG version, and the layer, which is always 0.
+        // Twelve bits of sync, one bit for the MPEG version, and the layer, which is always 0.
         if first != 0xFF || second & 0xF6 != 0xF0 {
             return None;
         }
@@ -249,7 +249,7 @@ impl Header {
         }
     }
 
-    /// Whether both can be of one stream: what a stream never changes is the same.
+    /// Whether both can be of one stream: the fields that never change within a stream are equal.
     fn agrees_with(self, other: Self) -> bool {
         let fixed = |header: Self| (header.rate_index, header.channel_configuration, header.profile);
         fixed(self) == fixed(other)
@@ -257,13 +257,13 @@ impl Header {
 }
 
 enum Hunt {
-    /// A frame begins here, and another one after it.
+    /// A frame begins at this offset, and another one follows it.
     Found(usize),
-    /// None begins before here, and more bytes are needed to say whether one begins here.
+    /// No frame begins before this offset. More bytes are needed to know whether one begins there.
     Wait(usize),
 }
 
-/// Looks for a header that is followed by another, or whose frame ends where the file does.
+/// Looks for a header that is followed by another one, or whose frame ends at the end of the file.
 fn hunt(bytes: &[u8], at_end: bool) -> Hunt {
     let mut at = 0;
     while let Some(offset) = bytes[at..].iter().position(|&byte| byte == 0xFF) {
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_in_front_and_garbage_between_are_passed_over() {
+    fn tags_in_front_and_garbage_between_frames_are_skipped() {
         let mut bytes = [id3v2(300), id3v2(5)].concat();
         bytes.extend(frame(4, 2, 100, 1).repeat(3));
         bytes.extend(b"garbage \xFF\xF1\xFF\xF1 and no frames");
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lonely_header_is_no_frame_unless_it_is_the_whole_file() {
+    fn a_single_frame_counts_only_if_it_is_the_whole_file() {
         assert_eq!(summary(&frame(4, 2, 100, 0), 7).frames, 1);
         assert_eq!(summary(&frame(4, 2, 100, 0)[..99], 7).frames, 0);
         let found = summary(&[frame(4, 2, 100, 0), vec![0; 200]].concat(), 7);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_cut_short_is_not_counted() {
+    fn a_truncated_frame_is_not_counted() {
         let bytes = frame(4, 2, 100, 0).repeat(5);
         assert_eq!(summary(&bytes[..499], 33).frames, 4);
         assert_eq!(summary(&bytes[..403], 33).frames, 4);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn several_blocks_in_a_frame_and_a_change_of_rate_count_as_they_are() {
+    fn frames_of_several_blocks_and_changes_of_the_sample_rate_are_counted() {
         let mut two_blocks = frame(4, 1, 100, 0);
         two_blocks[6] |= 1;
         let bytes = [two_blocks.repeat(2), frame(7, 1, 100, 0).repeat(2)].concat();
@@ -408,7 +408,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_chunking_makes_no_difference(
+        fn the_sizes_of_the_chunks_make_no_difference(
             pieces in prop::collection::vec(piece(), 0..8),
             cut in any::<prop::sample::Index>(),
             chunks in prop::collection::vec(1..20_000_usize, 1..20),

@@ -1,7 +1,7 @@
 //! Windows Media (ASF): the header's properties and its two tag objects.
 //!
-//! Objects that hold nothing for us, such as pictures, are passed over by seeking. What is kept in
-//! memory is one attribute at a time, and an attribute's size has 16 bits.
+//! Other objects, such as pictures, are skipped by seeking. One attribute at a time is kept in
+//! memory, and an attribute's size has 16 bits.
 //!
 //! Format: Advanced Systems Format (ASF) Specification, revision 01.20.03, sections 2 and 3.
 
@@ -22,27 +22,27 @@ const EXTENDED_CONTENT_DESCRIPTION: [u8; 16] = guid(0xD2D0_A440, 0xE307, 0x11D2,
 /// Bytes in front of an object's content: its GUID and its size.
 const OBJECT_HEADER: u64 = 24;
 
-/// Bytes in front of the header's first child: object header, count and two reserved bytes.
+/// Bytes in front of the header's first object: object header, count and two reserved bytes.
 const HEADER_START: u64 = OBJECT_HEADER + 6;
 
-/// Objects in a header before it must be nonsense. Real ones hold about ten.
+/// The most objects in a header. Real ones have about ten, and one with more is corrupt.
 const MAX_OBJECTS: u32 = 1024;
 
-/// Bytes of the longest name of an attribute that we know, with its terminator, and room to spare.
+/// Bytes of the longest attribute name that is read. All known names, with their terminators, are shorter.
 const LONGEST_NAME: usize = 64;
 
-/// A GUID as files hold it: the first three fields little-endian, the rest as written.
+/// A GUID in the byte order of files: the first three fields little-endian, the rest as written.
 const fn guid(first: u32, second: u16, third: u16, rest: u64) -> [u8; 16] {
     let (a, b, c, d) = (first.to_le_bytes(), second.to_le_bytes(), third.to_le_bytes(), rest.to_be_bytes());
     [a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]]
 }
 
-/// Reads the header into `metadata`; on failure, what came before the damage is there.
+/// Reads the header into `metadata`. On failure, `metadata` has what came before the corrupt part.
 pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
     let mut found = Found::default();
     let result = read_header(source, metadata, &mut found);
     metadata.tags = found.tags;
-    // ffmpeg writes this name, which is nobody else's.
+    // Only ffmpeg writes an attribute of the name `date`.
     metadata.tags.date = metadata.tags.date.take().or(found.plain_date);
     result
 }
@@ -54,8 +54,8 @@ struct Found {
 }
 
 impl Found {
-    /// Where the value of the attribute `name` belongs; the names in Content Description have no
-    /// names in the file, and are those that mutagen gives them.
+    /// The field for the value of the attribute `name`. The texts of Content Description have no names
+    /// in the file; they get the names that mutagen gives them.
     fn slot(&mut self, name: &str) -> Option<&mut Option<String>> {
         Some(match name {
             "Title" => &mut self.tags.title,
@@ -73,7 +73,7 @@ impl Found {
 fn read_header<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata, found: &mut Found) -> io::Result<()> {
     source.rewind()?;
     if source.array()? != MAGIC {
-        return Err(damaged("no asf header"));
+        return Err(corrupt("no asf header"));
     }
     let header_end = u64::from_le_bytes(source.array()?);
     let count = u32::from_le_bytes(source.array()?);
@@ -83,14 +83,14 @@ fn read_header<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata, 
             break;
         }
         if index == MAX_OBJECTS {
-            return Err(damaged("too many objects in the asf header"));
+            return Err(corrupt("too many objects in the asf header"));
         }
         source.seek(SeekFrom::Start(start))?;
         let kind: [u8; 16] = source.array()?;
         let size = u64::from_le_bytes(source.array()?);
         let end = start.checked_add(size).filter(|&end| size >= OBJECT_HEADER && end <= header_end);
         let Some(end) = end else {
-            return Err(damaged("an object of an impossible size in the asf header"));
+            return Err(corrupt("an object of an impossible size in the asf header"));
         };
         match kind {
             FILE_PROPERTIES => file_properties(source, metadata)?,
@@ -100,14 +100,14 @@ fn read_header<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata, 
             _ => {}
         }
         if source.stream_position()? > end {
-            return Err(damaged("an object in the asf header is longer than it says"));
+            return Err(corrupt("an object in the asf header is longer than it says"));
         }
         start = end;
     }
     Ok(())
 }
 
-/// Section 3.2.
+/// File Properties, section 3.2.
 fn file_properties<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
     // File id, size, creation date and packet count.
     skip(source, 40)?;
@@ -120,7 +120,7 @@ fn file_properties<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
     Ok(())
 }
 
-/// Section 3.3, with the WAVEFORMATEX of section 9.1 in it. The first stream of sound counts.
+/// Stream Properties, section 3.3, with the WAVEFORMATEX of section 9.1 in it. The first audio stream counts.
 fn stream_properties<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
     if metadata.channels.is_some() || source.array()? != AUDIO_STREAM {
         return Ok(());
@@ -136,7 +136,7 @@ fn stream_properties<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Meta
     Ok(())
 }
 
-/// Section 3.10: title, author and three more texts, after their five lengths.
+/// Content Description, section 3.10: five lengths, then title, author and three more texts.
 fn content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
     let title = u16::from_le_bytes(source.array()?);
     let author = u16::from_le_bytes(source.array()?);
@@ -147,7 +147,7 @@ fn content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Found
     Ok(())
 }
 
-/// Section 3.11: a count, and so many attributes.
+/// Extended Content Description, section 3.11: a count, then as many attributes.
 fn extended_content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
     let count = u16::from_le_bytes(source.array()?);
     for _ in 0..count {
@@ -165,7 +165,7 @@ fn extended_content_description<R: Read + Seek>(source: &mut Source<R>, found: &
     Ok(())
 }
 
-/// The types of values that are understood.
+/// The types of values.
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
@@ -183,7 +183,7 @@ impl Kind {
     }
 }
 
-/// Reads the value of `length` bytes that comes next to where it belongs; past it in any case.
+/// Reads the next value, of `length` bytes, into the field of its name, or skips it.
 fn put<R: Read + Seek>(
     source: &mut Source<R>,
     found: &mut Found,
@@ -203,7 +203,7 @@ fn put<R: Read + Seek>(
     Ok(())
 }
 
-/// UTF-16, little-endian, of `length` bytes; what is not a character becomes U+FFFD.
+/// Reads `length` bytes of little-endian UTF-16. Anything that is not a character becomes U+FFFD.
 fn text<R: Read>(source: &mut R, length: u16) -> io::Result<String> {
     let mut bytes = vec![0; length.into()];
     source.read_exact(&mut bytes)?;
@@ -216,7 +216,7 @@ fn skip<R: Read + Seek>(source: &mut Source<R>, bytes: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn damaged(what: &'static str) -> io::Error {
+fn corrupt(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_date_counts_where_there_is_no_year_and_numbers_may_be_of_any_width() {
+    fn a_plain_date_counts_if_there_is_no_year_and_numbers_may_have_any_width() {
         let (metadata, _) = parse(&file(&[extended(&[
             attribute("date", 0, &utf16("2001")),
             attribute("WM/TrackNumber", 5, &[9, 1]),
@@ -330,14 +330,14 @@ mod tests {
     }
 
     #[test]
-    fn a_preroll_that_is_longer_than_the_sound_leaves_no_duration() {
+    fn a_preroll_longer_than_the_audio_leaves_no_duration() {
         let mut content = vec![0; 80];
         content[56..64].fill(0xFF);
         assert_eq!(parse(&file(&[object(FILE_PROPERTIES, &content)])).0.duration, None);
     }
 
     #[test]
-    fn sizes_and_counts_that_lie_are_found_out() {
+    fn wrong_sizes_and_counts_are_detected() {
         let mut huge_count = sample();
         huge_count[24..28].fill(0xFF);
         assert_eq!(parse(&huge_count).1, None);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_cut_anywhere_keeps_what_came_before() {
+    fn a_header_that_is_truncated_anywhere_gives_what_came_before() {
         let bytes = sample();
         let mut known = 0;
         for length in 0..bytes.len() {

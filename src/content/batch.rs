@@ -1,4 +1,4 @@
-//! Looks that are decided together: none is committed that depends on one that is not.
+//! Looks that are decided together: a look that depends on another one is committed only together with that.
 
 use std::collections::HashSet;
 
@@ -6,62 +6,62 @@ use super::outcome::found_by;
 use crate::engine::SharedEngine;
 use crate::model::{FileStat, FsEvent, MountId, Observation, Ties};
 
-/// How often a look waits for the file that left its path. Where names are passed around without end, it is
-/// given up in the end.
+/// How often a look waits for the file that left its path. If files change names without end, it is committed anyway
+/// after that.
 const MOST_WAITS: u32 = 5;
 
 /// Looks that are about to be committed.
 #[derive(Default)]
 pub(super) struct Batch {
     confirmed: Vec<BatchedLook>,
-    /// Files that are known to be elsewhere by looks that are not confirmed.
-    on_their_way: Vec<FileStat>,
+    /// Files whose new paths were found by looks that are not committed.
+    uncommitted: Vec<FileStat>,
     looks: Vec<FsEvent>,
 }
 
 /// Why a look is not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// It took a file for only renamed, and that may have been written to.
+    /// It accepted a rename without reading the file, and the file may have been written to.
     MayBeWritten,
-    /// What it found is not true any more.
+    /// The disk has changed since the look.
     Overtaken,
-    /// The old file of its path is at a path that is not committed.
+    /// The former file of its path is at another path, whose look is not committed.
     OldFileNotCommitted,
-    /// The old file of its path may still be found.
+    /// The former file of its path may still be found.
     OldFileNotFound,
 }
 
-/// A look that found something out.
+/// A look with an observation.
 pub(super) struct BatchedLook {
     pub(super) observation: Observation,
-    /// The look to make in its place.
+    /// The hint to look again with if it is not committed.
     pub(super) instead: FsEvent,
-    /// The file of the path's row, if that is not there.
+    /// The file of the path's row, if it is not at the path now.
     pub(super) displaced: Option<FileStat>,
 }
 
 impl Batch {
-    /// Adds a look that is still true.
+    /// Adds a look whose observation is still true.
     pub(super) fn add(&mut self, look: BatchedLook) {
         self.confirmed.push(look);
     }
 
-    /// Asks for a look that found nothing out yet.
+    /// Adds a hint for another look at a path that gave no observation.
     pub(super) fn look_again(&mut self, look: FsEvent) {
         self.looks.push(look);
     }
 
-    /// Takes back a look.
+    /// Does not commit this look: it is made again.
     pub(super) fn withdraw(&mut self, look: BatchedLook, doubt: Doubt) {
         tracing::trace!(path = %look.observation.path, ?doubt, "not committed");
-        self.on_their_way.extend(found_by(&look.observation));
+        self.uncommitted.extend(found_by(&look.observation));
         self.looks.push(look.instead);
     }
 
-    /// Takes back the looks at paths whose old files are on their way to other names: they wait for those.
+    /// Withdraws the looks at paths whose former files were found by looks that are not committed.
     pub(super) fn withdraw_dependent(&mut self) -> &mut Self {
-        while let Some(file) = self.on_their_way.pop() {
+        while let Some(file) = self.uncommitted.pop() {
             let has_left = |look: &mut BatchedLook| look.displaced.is_some_and(|displaced| displaced.same_file(&file));
             let dependent: Vec<BatchedLook> = self.confirmed.extract_if(.., has_left).collect();
             for look in dependent {
@@ -71,7 +71,7 @@ impl Batch {
         self
     }
 
-    /// Takes back the looks at paths whose old files were renamed, if nobody has looked yet where they are.
+    /// Withdraws the looks at paths whose former files were renamed and have not been found yet.
     pub(super) fn withdraw_waiting(&mut self, engine: &SharedEngine, is_ending: bool) -> &mut Self {
         let here = Ties::members_here(self.confirmed.iter().map(|look| &look.instead.ties));
         let found: HashSet<(MountId, u64)> = self
@@ -102,12 +102,13 @@ impl Batch {
         self
     }
 
-    /// Whether the file of some path's row is not there any more.
+    /// Whether a look found that the file of its path's row has left the path.
     pub(super) fn is_displaced(&self) -> bool {
         self.confirmed.iter().any(|look| look.displaced.is_some())
     }
 
-    /// What may be committed, each with the look to make if it is not, and the looks to make in place of the rest.
+    /// The observations to commit, each with the hint to look again with if that fails, and the hints of the other
+    /// looks.
     pub(super) fn into_confirmed(self) -> (Vec<(Observation, FsEvent)>, Vec<FsEvent>) {
         (self.confirmed.into_iter().map(|look| (look.observation, look.instead)).collect(), self.looks)
     }

@@ -1,4 +1,4 @@
-//! What is still true of looks: right before they are committed, and right after.
+//! Checks that the results of looks are still true, right before they are committed and right after.
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use super::outcome::{Outcome, displaced_by, found_by};
 use crate::disk::{Disk, Entry, is_root_replaced};
 use crate::model::{Change, Content, FileEvent, FileStat, FsEvent, Index, LibraryPath, Observation, Seen};
 
-/// A file whose names were changed this short a time ago may have another one again by now. Older ones are not asked
-/// for: whatever happens to them has a hint of its own, and a first scan has many.
+/// A file whose ctime is younger than this may have been renamed again since the look. Older files are not checked:
+/// later changes have hints of their own, and a first scan finds many old files.
 const YOUNG: Duration = Duration::from_secs(10);
 
 fn is_young(observation: &Observation) -> bool {
@@ -22,19 +22,20 @@ fn is_young(observation: &Observation) -> bool {
 }
 
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
-    /// What may be committed of what looks found, each with the look to make if it is not committed after all, and
-    /// what is to be looked at in place of the rest. With each outcome comes the file of the path's row, if the look
-    /// did not find that.
+    /// Decides which outcomes can be committed. Returns their observations, each with the hint to look again with if
+    /// the commit fails, and the hints for the other looks.
     ///
-    /// To be asked right before every commit. A rename is accepted without reading the file if no event says
-    /// that its content changed. Events come late, and a process that is killed before it reads one would have
-    /// committed a row with the times of the change and the hash from before it. So `catch_up` handles the pending
-    /// events first, and says whether it could.
+    /// With each outcome comes [`Examined::displaced`](super::Examined::displaced). Call this right before every
+    /// commit.
     ///
-    /// And what is not true any more is not told: a file that a look still found where it was moved from would
-    /// come back to life there, and one that several looks found under its new names one after the other may
-    /// have been moved to the last of them only. Nor is a path given up by its file while that may still be found;
-    /// if the program `is_ending`, nobody looks for it any more, and the next start decides.
+    /// A rename is accepted without reading the file if no event says that the content changed. Events come late: a
+    /// process that is killed before it reads one would have committed a row with the times from after the change and
+    /// the hash from before it. So `catch_up` handles the pending events first, and returns whether it could.
+    ///
+    /// An observation that is no longer true is not committed. Otherwise a file that a look still found at its old
+    /// path would be published as created there again, and a file that several looks found under one new name after
+    /// another would be published under all of them. A path does not lose its row to a new file while its former file
+    /// may still be found. If the program `is_ending`, nobody looks for that file any more, and the next start decides.
     pub fn confirm(
         &self,
         outcomes: impl IntoIterator<Item = (Outcome, Option<FileStat>)>,
@@ -70,7 +71,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                 None => batch.add(look),
                 Some(doubt) => {
                     if doubt == Doubt::Overtaken {
-                        // What it found new is in no row, so a rename of the file cannot be trusted yet.
+                        // The new content is in no row, so a rename of the file must not be accepted unread yet.
                         let path = look.observation.path.clone();
                         look.instead.holds.push(self.engine.trust(|trust| trust.doubt(&path)));
                     }
@@ -79,20 +80,20 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             }
         }
         if batch.withdraw_dependent().is_displaced() {
-            // Renames that were not read from the kernel yet are in no group. Without a watcher there are none.
+            // Renames whose events are still pending are in no group yet. Without a watcher there are no events.
             let _ = *is_caught_up;
             batch.withdraw_waiting(&self.engine, is_ending).withdraw_dependent();
         }
         batch.into_confirmed()
     }
 
-    /// Why a look is not to be committed.
+    /// Why an observation must not be committed; `None` if it can be.
     fn doubt_about(&self, observation: &Observation) -> Option<Doubt> {
         let is_untrue = self.is_overtaken_now(observation) || self.has_a_row_by_now(observation);
         is_untrue.then_some(Doubt::Overtaken)
     }
 
-    /// The file of the path's row, if that is not the one that was found. The row may be another one since the look.
+    /// The file of the path's row, if it is not the one that was found. The row may have changed since the look.
     fn displaced_by_now(&self, observation: &Observation, displaced: Option<FileStat>) -> Option<FileStat> {
         if displaced.is_none() && !is_young(observation) {
             return None;
@@ -101,13 +102,13 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         displaced_by(observation, &row)
     }
 
-    /// Where the disk is no longer as it was found, of the paths whose rows were just committed.
+    /// The paths whose rows were just committed and that have changed on disk since they were examined.
     ///
-    /// To be asked after every commit. Between a look and its commit a walk may have passed, which compared
-    /// the disk with the row before and so found nothing to say: after `mv d e` and `mv e d`, no event names
-    /// the files either. A path that is as committed now was not missed, and later changes have hints of their own.
+    /// Call this after every commit. Between a look and its commit, a walk may have compared the disk with the former
+    /// row and found no difference. After `mv d e` and `mv e d`, no event names the files in `d` either. A path that
+    /// is as committed now was not missed, and later changes have hints of their own.
     pub fn overtaken(&self, observations: &[Observation], changes: &[FileEvent]) -> Vec<LibraryPath> {
-        // Paths that lost their rows without a look at them are as good as found missing.
+        // Paths that lost their rows without a look at them count as found missing.
         let emptied = changes.iter().filter_map(|event| match &event.change {
             Change::Moved { from, .. } => Some((from, None)),
             Change::Deleted(path) => Some((path, None)),
@@ -126,22 +127,21 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         now.iter().any(|now| self.is_overtaken(&observation.path, found_by(observation), now))
     }
 
-    /// Whether a path is no longer as it was found, where a look-up finds this now.
+    /// Whether a path is no longer as it was `found`, given the result of a look-up `now`.
     fn is_overtaken(&self, path: &LibraryPath, found: Option<FileStat>, now: &io::Result<Entry>) -> bool {
         match now {
-            // What is there under another spelling of the name is not at this path.
+            // A file that is listed under another spelling of the name is not at this path.
             Ok(Entry::File(_)) if found.is_none() => !matches!(self.disk.entry(path), Ok(Entry::Missing { .. })),
             Ok(Entry::File(stat)) => found != Some(*stat),
             Ok(_) => found.is_some(),
             // No path is as it was found if the whole root was replaced.
             Err(error) if is_root_replaced(error) => true,
-            // Nothing can be said of it now; that which can no longer be read is walked again anyway.
+            // This cannot be found out now. A path that can no longer be read is walked again anyway.
             Err(_) => false,
         }
     }
 
-    /// Whether a file that belonged to no row when it was looked at has one that was committed since, at a path that
-    /// it has left.
+    /// Whether a file that had no row when it was examined has one now, committed since, at a path that it has left.
     fn has_a_row_by_now(&self, observation: &Observation) -> bool {
         let Seen::File { stat, content: Content::Read(_), candidates } = &observation.seen else { return false };
         candidates.is_empty()
@@ -151,7 +151,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                 .is_ok_and(|rows| rows.iter().any(|row| self.has_left_for_another(row).unwrap_or(true)))
     }
 
-    /// Whether the content may have changed of a file that is said to be only renamed, under either name.
+    /// Whether the content of a file that was accepted as only renamed may have changed, under either name.
     fn is_in_doubt(&self, observation: &Observation) -> bool {
         let from_doubtful = match &observation.seen {
             Seen::File { content: Content::MovedFrom(source), .. } => {

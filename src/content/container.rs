@@ -1,4 +1,4 @@
-//! The formats that lofty reads, and what it gets wrong in them.
+//! The formats that lofty reads, with corrections of what it gets wrong.
 
 use std::borrow::Cow;
 use std::io::{Read, Seek};
@@ -22,7 +22,7 @@ const ALLOCATION_LIMIT: usize = 16 * 1024 * 1024;
 /// The frame of ID3v2 that holds the track number.
 const TRACK: FrameId<'static> = FrameId::Valid(Cow::Borrowed("TRCK"));
 
-/// Reads what lofty can into `metadata`; on failure, the parts that could be read are there.
+/// Reads into `metadata` what lofty can read. On failure, `metadata` has the parts that could be read.
 pub(super) fn read<R: Read + Seek>(
     source: &mut Source<R>,
     container: Container,
@@ -34,13 +34,13 @@ pub(super) fn read<R: Read + Seek>(
     });
     let mut tags_are_read = result.is_ok();
     if result.is_err() {
-        // It gives up the whole file for one bad part, so the parts are tried alone.
-        let patient = || options(container).parsing_mode(ParsingMode::Relaxed);
-        if let Ok(found) = attempt(source, container, patient().read_properties(false)) {
+        // lofty rejects the whole file for one bad part, so the parts are tried alone.
+        let relaxed = || options(container).parsing_mode(ParsingMode::Relaxed);
+        if let Ok(found) = attempt(source, container, relaxed().read_properties(false)) {
             found.show_tags(metadata);
             tags_are_read = true;
         }
-        if let Ok(found) = attempt(source, container, patient().read_tags(false)) {
+        if let Ok(found) = attempt(source, container, relaxed().read_tags(false)) {
             found.show_properties(metadata);
         }
     }
@@ -50,41 +50,41 @@ pub(super) fn read<R: Read + Seek>(
                 metadata.bitrate = Some(bitrate);
             }
         }
-        // What is damaged for this was damaged for lofty too, and that is in `result`.
+        // A file that is corrupt here was corrupt for lofty too, and `result` has that error.
         Container::Wav => wav::read(source, metadata).unwrap_or_default(),
         _ => {}
     }
     if tags_are_read && metadata.duration.is_some() {
-        // Whatever was wrong, nobody misses anything.
+        // Whatever was wrong, nothing is missing.
         result = Ok(());
         metadata.format = metadata.format.take().or_else(|| format_of(container).map(str::to_owned));
     }
     result
 }
 
-/// Reads the ID3 tags of `source` alone, which needs to hold no sound.
+/// Reads only the ID3 tags of `source`. It need not contain any audio.
 pub(super) fn read_id3<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> Result<(), String> {
     let options = options(Container::Mpeg).parsing_mode(ParsingMode::Relaxed).read_properties(false);
     attempt(source, Container::Mpeg, options)?.show_tags(metadata);
     Ok(())
 }
 
-/// What one try with lofty found.
+/// The result of one try with lofty.
 struct Found {
     file: TaggedFile,
-    /// The MIME type, where it is not that of all files of this container.
+    /// The MIME type, if it is not the usual one of this container.
     format: Option<&'static str>,
-    /// The track number of an ID3v2 tag, which lofty drops where it is not a number, as on vinyl.
+    /// The track number of an ID3v2 tag. lofty drops it if it is not a number, such as `A1` for vinyl.
     track: Option<String>,
 }
 
-/// Tries once.
+/// Tries to read the file once.
 fn attempt<R: Read + Seek>(
     source: &mut Source<R>,
     container: Container,
     options: ParseOptions,
 ) -> Result<Found, String> {
-    // They belong to the thread, and this may be any.
+    // lofty keeps these options per thread, and this may be any thread.
     apply_global_options(
         GlobalOptions::new()
             .allocation_limit(ALLOCATION_LIMIT)
@@ -108,9 +108,9 @@ fn attempt<R: Read + Seek>(
     })
 }
 
-/// How files of this kind are read.
+/// The options to read files of this kind with.
 pub(super) fn options(container: Container) -> ParseOptions {
-    // In Vorbis comments it would turn `03/12` into `3/12`.
+    // In Vorbis comments, the conversions would turn `03/12` into `3/12`.
     let as_written = matches!(container, Container::Flac | Container::Opus | Container::Speex | Container::Vorbis);
     ParseOptions::new().read_cover_art(false).implicit_conversions(!as_written)
 }
@@ -130,7 +130,7 @@ impl Found {
         }
     }
 
-    /// The six tags; where the format's own kind of tag lacks one, the other kinds are asked.
+    /// The six tags. A tag that the format's primary kind of tag lacks is taken from the other kinds.
     fn show_tags(&self, metadata: &mut Metadata) {
         let kinds = || self.file.primary_tag().into_iter().chain(self.file.tags());
         let first = |keys: &[ItemKey]| kinds().find_map(|kind| keys.iter().find_map(|&key| first_of(kind, key)));

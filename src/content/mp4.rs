@@ -1,7 +1,7 @@
-//! The bit rate of the sound in an MP4 file, as its own description says.
+//! The bit rate of the audio in an MP4 file, from its decoder configuration.
 //!
-//! lofty divides all of the media data by the playing time, and where there is a picture too, that
-//! is far too much.
+//! lofty divides all of the media data by the playing time, which is far too much if there is
+//! video too.
 //!
 //! Formats: boxes, ISO/IEC 14496-12, sections 4.2 and 8; `esds`, 14496-14, section 5.6, and 14496-1,
 //! section 7.2.6.
@@ -10,13 +10,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use super::source::Source;
 
-/// Boxes in one box before it must be nonsense.
+/// The most boxes in one box. A file with more is corrupt.
 const MAX_BOXES: usize = 4096;
 
 /// Bytes of an audio sample entry before the boxes in it, by its version.
 const ENTRY_LENGTHS: [u64; 3] = [28, 28 + 16, 28 + 36];
 
-/// Bits a second of the first track of sound; `None` where its description has none.
+/// Bits per second of the first audio track; `None` if its description has none.
 pub(super) fn audio_bitrate<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u32>> {
     let file = Part { kind: [0; 4], start: 0, end: source.length() };
     let Some(movie) = file.child(source, *b"moov")? else { return Ok(None) };
@@ -89,7 +89,7 @@ fn average_bitrate<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<
     Ok(Some(u32::from_be_bytes(source.array()?)).filter(|&bitrate| bitrate > 0))
 }
 
-/// Goes past a descriptor's tag and its size, of which every byte but the last has its high bit set.
+/// Reads a descriptor's tag, and skips its size, of which every byte but the last has its high bit set.
 fn descriptor<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u8> {
     let [tag] = source.array()?;
     for _ in 0..4 {
@@ -101,7 +101,7 @@ fn descriptor<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u8> {
     Ok(tag)
 }
 
-/// A box: its kind, and where its content begins and ends.
+/// A box: its type, and the positions of its content.
 #[derive(Clone, Copy)]
 struct Part {
     kind: [u8; 4],
@@ -119,8 +119,8 @@ impl Part {
         Ok(found)
     }
 
-    /// Shows the boxes in this one to `look`, until it says that it saw enough.
-    fn each<R: Read + Seek>(self, source: &mut Source<R>, mut look: impl FnMut(Self) -> bool) -> io::Result<()> {
+    /// Calls `visit` with each box in this one, until it returns false.
+    fn each<R: Read + Seek>(self, source: &mut Source<R>, mut visit: impl FnMut(Self) -> bool) -> io::Result<()> {
         let mut at = self.start;
         for _ in 0..MAX_BOXES {
             if self.end.saturating_sub(at) < 8 {
@@ -138,7 +138,7 @@ impl Part {
                 break;
             }
             let end = at.saturating_add(size).min(self.end);
-            if !look(Self { kind, start: at + header, end }) {
+            if !visit(Self { kind, start: at + header, end }) {
                 break;
             }
             at = end;
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_track_of_sound_counts() {
+    fn the_bit_rate_is_that_of_the_first_audio_track() {
         let tracks = [track(*b"vide", 9, 0, false), track(*b"soun", 96_000, 0, false), track(*b"soun", 8, 0, false)];
         assert_eq!(bitrate(&file(&tracks)), Some(96_000));
         assert_eq!(bitrate(&file(&tracks[..1])), None);
@@ -191,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn quicktime_s_ways_are_known() {
+    fn quicktime_files_are_read() {
         for version in 0..3 {
             assert_eq!(bitrate(&file(&[track(*b"soun", 64_000, version, true)])), Some(64_000));
         }
     }
 
     #[test]
-    fn a_file_that_is_cut_anywhere_does_no_harm() {
+    fn a_file_that_is_truncated_anywhere_does_no_harm() {
         let bytes = file(&[track(*b"soun", 96_000, 0, true)]);
         assert!((0..bytes.len()).all(|length| bitrate(&bytes[..length]).is_none()));
     }

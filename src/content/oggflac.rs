@@ -1,7 +1,7 @@
 //! FLAC in Ogg: the stream's properties from its first packet, the tags from its second.
 //!
-//! Comments are looked at one at a time and a long one, such as a picture, is passed over, so what
-//! is kept in memory is small whatever the sizes in the file say.
+//! Comments are read one at a time, and long ones, such as pictures, are skipped. So little is kept
+//! in memory, whatever the sizes in the file are.
 //!
 //! Formats: Ogg, RFC 3533, section 6. FLAC and its mapping to Ogg, RFC 9639, sections 8 and 10.1.
 
@@ -16,16 +16,16 @@ pub(super) const MAGIC: &[u8] = b"\x7FFLAC";
 /// Bytes of a page's header, without its table of segments.
 pub(super) const PAGE_HEADER: usize = 27;
 
-/// Bytes of the end of the file in which the last page is looked for: one page at most.
+/// Bytes at the end of the file in which the last page is looked for: one page at most.
 const TAIL: usize = 64 * 1024;
 
-/// Bytes of a comment that may be a tag of ours.
+/// Bytes of the longest comment that is read.
 const LONGEST_COMMENT: u32 = 64 * 1024;
 
 /// The block type of Vorbis comments.
 const VORBIS_COMMENT: u8 = 4;
 
-/// Whether the page that `head` begins with holds the beginning of a FLAC stream.
+/// Whether the page at the start of `head` contains the beginning of a FLAC stream.
 pub(super) fn begins_stream(head: &[u8]) -> bool {
     head.starts_with(b"OggS")
         && head
@@ -34,14 +34,14 @@ pub(super) fn begins_stream(head: &[u8]) -> bool {
             .is_some_and(|packet| packet.starts_with(MAGIC))
 }
 
-/// Reads both packets into `metadata`; on failure, what came before the damage is there.
+/// Reads both packets into `metadata`. On failure, `metadata` has what came before the corrupt part.
 pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
     source.rewind()?;
     let mut packets = Packets::new(source);
     let mut mapping = [0; 13];
     packets.read_exact(&mut mapping)?;
     if !mapping.starts_with(MAGIC) || !mapping.ends_with(b"fLaC") {
-        return Err(damaged("no flac stream in the ogg container"));
+        return Err(corrupt("no flac stream in the ogg container"));
     }
     // Four bytes of block header, then the block.
     let mut stream_info = [0; 4 + 34];
@@ -49,7 +49,7 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
     let rate_and_counts = stream_info[14..].first_chunk().map_or(0, |&bytes| u64::from_be_bytes(bytes));
     let sample_rate = u32::try_from(rate_and_counts >> 44).unwrap_or(0);
     if sample_rate == 0 {
-        return Err(damaged("a sample rate of 0"));
+        return Err(corrupt("a sample rate of 0"));
     }
     metadata.sample_rate = Some(sample_rate);
     metadata.channels = Some(u32::from(stream_info[16] >> 1 & 7) + 1);
@@ -71,11 +71,11 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
     comments
 }
 
-/// The block of Vorbis comments, RFC 9639 section 8.6.
+/// Reads the block of Vorbis comments, RFC 9639, section 8.6.
 fn read_comments<R: Read + Seek>(packets: &mut Packets<'_, R>, tags: &mut Tags) -> io::Result<()> {
     let block_header: [u8; 4] = packets.array()?;
     if block_header[0] & 0x7F != VORBIS_COMMENT {
-        return Err(damaged("no comments in the second packet"));
+        return Err(corrupt("no comments in the second packet"));
     }
     let vendor_length = u32::from_le_bytes(packets.array()?);
     packets.skip(vendor_length)?;
@@ -112,31 +112,31 @@ fn read_comments<R: Read + Seek>(packets: &mut Packets<'_, R>, tags: &mut Tags) 
     Ok(())
 }
 
-/// The number of samples before the end of the stream's last page; 0 where none says.
+/// The number of samples before the end of the stream's last page; 0 if no page has it.
 fn last_granule_position<R: Read + Seek>(source: &mut Source<R>, serial: u32) -> io::Result<u64> {
     let mut buffer = vec![0; TAIL];
     let tail = source.read_at(source.length().saturating_sub(TAIL as u64), &mut buffer)?;
     let last = tail.windows(PAGE_HEADER).rev().find_map(|page| {
         let page = page.strip_prefix(b"OggS")?;
         let granule_position = u64::from_le_bytes(*page[2..].first_chunk()?);
-        // Where no packet ends on a page, its position is -1.
+        // A page on which no packet ends has the position -1.
         (page[10..14] == serial.to_le_bytes() && granule_position != u64::MAX).then_some(granule_position)
     });
     Ok(last.unwrap_or(0))
 }
 
-/// The packets of the container's first stream, one after another, read without being kept.
+/// Reads the packets of the container's first stream, one after another.
 struct Packets<'source, R> {
     source: &'source mut Source<R>,
-    /// The serial number of the stream, once its first page was seen.
+    /// The serial number of the stream, once its first page was read.
     serial: Option<u32>,
-    /// The lengths of the page's segments, and how many of them there are and were begun.
+    /// The lengths of the page's segments. `segments` is how many there are, `begun` how many were begun.
     lacing: [u8; 255],
     segments: usize,
     begun: usize,
-    /// Bytes of the current segment that were not read.
+    /// Bytes of the current segment that are left to read.
     left: u8,
-    /// Whether the packet goes on after the current segment.
+    /// Whether the packet continues after the current segment.
     goes_on: bool,
 }
 
@@ -157,7 +157,7 @@ impl<'source, R: Read + Seek> Packets<'source, R> {
         }
     }
 
-    /// Goes to the next segment of this packet; says false where there is none.
+    /// Goes to the next segment of this packet. Returns false if there is none.
     fn next_segment(&mut self) -> io::Result<bool> {
         if !self.goes_on {
             return Ok(false);
@@ -167,16 +167,16 @@ impl<'source, R: Read + Seek> Packets<'source, R> {
         }
         self.left = self.lacing[self.begun];
         self.begun += 1;
-        // A segment of less than 255 bytes, perhaps of none, is the last one of its packet.
+        // A segment of less than 255 bytes, possibly empty, is the last one of its packet.
         self.goes_on = self.left == u8::MAX;
         Ok(true)
     }
 
-    /// Reads the header of the stream's next page; pages of other streams are passed over.
+    /// Reads the header of the stream's next page. Pages of other streams are skipped.
     fn next_page(&mut self) -> io::Result<()> {
         let header: [u8; PAGE_HEADER] = self.source.array()?;
         if !header.starts_with(b"OggS") {
-            return Err(damaged("no ogg page where one should be"));
+            return Err(corrupt("no ogg page where one should be"));
         }
         let serial = header[14..].first_chunk().map_or(0, |&bytes| u32::from_le_bytes(bytes));
         let segments = usize::from(header[PAGE_HEADER - 1]);
@@ -203,7 +203,7 @@ impl<'source, R: Read + Seek> Packets<'source, R> {
 }
 
 impl<R: Read + Seek> Read for Packets<'_, R> {
-    /// Reads within the packet, and nothing more where it ends.
+    /// Reads up to the end of the packet.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.left == 0 {
             if !self.next_segment()? {
@@ -220,7 +220,7 @@ impl<R: Read + Seek> Read for Packets<'_, R> {
     }
 }
 
-fn damaged(what: &'static str) -> io::Error {
+fn corrupt(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
@@ -232,7 +232,7 @@ mod tests {
 
     const SERIAL: u32 = 0x0102_0304;
 
-    /// One page that holds `segments` segments of `body`.
+    /// One page with these segments of `body`.
     fn page(serial: u32, granule_position: u64, lacing: &[u8], body: &[u8]) -> Vec<u8> {
         let mut page = b"OggS\0\0".to_vec();
         page.extend(granule_position.to_le_bytes());
@@ -244,7 +244,7 @@ mod tests {
         page
     }
 
-    /// Pages of at most `segments` segments that hold one packet.
+    /// One packet in pages of at most `segments` segments.
     fn pages(packet: &[u8], segments: usize) -> Vec<u8> {
         let mut lacing: Vec<u8> = vec![255; packet.len() / 255];
         lacing.push(u8::try_from(packet.len() % 255).unwrap());
@@ -323,12 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_unknown_length_ends_with_its_last_page() {
+    fn a_stream_of_unknown_length_has_the_length_of_its_last_page() {
         assert_eq!(parse(&sample(0, 255)).0.duration, Some(1.5));
     }
 
     #[test]
-    fn damaged_comments_leave_the_properties() {
+    fn corrupt_comments_leave_the_properties() {
         let mut packet = comments(&["TITLE=kept", "ALBUM=lost"]);
         packet.truncate(packet.len() - 1);
         let (metadata, error) = parse(&[pages(&stream_info(44_100), 255), pages(&packet, 255)].concat());
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_cut_anywhere_does_no_harm() {
+    fn a_file_that_is_truncated_anywhere_does_no_harm() {
         let bytes = sample(0, 3);
         for length in (0..1000).chain(bytes.len() - 500..bytes.len()) {
             parse(&bytes[..length]);

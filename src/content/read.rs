@@ -1,4 +1,4 @@
-//! Reads a file once, for both hashes and whatever else wants to see every byte.
+//! Reads a file once, for both hashes and for the parsers that need every byte.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -17,21 +17,21 @@ use super::examine::Contents;
 use super::{adts, tags};
 use crate::model::{Fingerprint, LibraryPath, Track};
 
-/// Bytes a read: measured to be the fastest, and small enough to stay in the cache for the second hash.
+/// Bytes per read. This was measured to be the fastest: it stays in the CPU's cache for the second hash.
 const CHUNK: usize = 256 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Reads files, no faster than it may. Clones share the limit and the count.
+/// Reads files, up to a rate limit. Clones share the limit and the counter.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
     limit: Option<Arc<Limit>>,
     bytes_read: Arc<AtomicU64>,
 }
 
-/// A rate of reading, counted in units that fit the rate limiter's 32 bits.
+/// A rate limit, counted in units that fit the rate limiter's 32 bits.
 #[derive(Debug)]
 struct Limit {
     limiter: DefaultDirectRateLimiter,
@@ -59,12 +59,12 @@ impl Limit {
 }
 
 impl Reader {
-    /// A reader that takes `bytes_per_second` at most from the disk, over all files together.
+    /// A reader that reads at most `bytes_per_second` over all files together; `None` for no limit.
     pub fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
         Self { limit: bytes_per_second.map(|rate| Arc::new(Limit::new(rate))), bytes_read: Arc::default() }
     }
 
-    /// How many bytes were read for hashing so far.
+    /// How many bytes were hashed so far.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
@@ -109,11 +109,11 @@ impl Reader {
     }
 }
 
-/// What reading a whole file came to.
+/// The result of reading a whole file.
 struct Hashed {
     fingerprint: Fingerprint,
     frames: Option<adts::Summary>,
-    /// The file's length, where it is so small that all of it is in the buffer still.
+    /// The file's length, if the file is so small that the buffer still holds all of it.
     in_buffer: Option<usize>,
 }
 
@@ -125,7 +125,7 @@ impl Contents<File> for Reader {
             (_, Some(length)) => BUFFER.with_borrow(|buffer| tags::read(Cursor::new(&buffer[..length]), path, frames)),
             _ => tags::read(file, path, frames),
         };
-        // What is known may be from an older version, which kept texts of any length.
+        // Known metadata may be from an older version, which kept texts of any length.
         metadata.cut_long_texts();
         Ok(Track { fingerprint, metadata })
     }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn both_hashes_are_those_of_the_well_known_programs() {
+    fn both_hashes_agree_with_sha256sum_and_xxhsum() {
         // printf 'abc' | sha256sum; printf 'abc' | xxhsum -H128
         let abc = track(&Reader::default(), b"abc").fingerprint;
         assert_eq!(HEXLOWER.encode(&abc.sha256), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_keeps_to_its_rate() {
+    fn reading_is_limited_to_its_rate() {
         let reader = Reader::new(NonZeroU64::new(CHUNK as u64 * 4));
         let begin = Instant::now();
         track(&reader, &vec![0; CHUNK * 3]);

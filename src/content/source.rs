@@ -1,19 +1,19 @@
-//! What the parsers read from: buffered, cheap to seek in, and with an end to its patience.
+//! The reader that parsers get: buffered, cheap to seek in, and limited in how much it reads.
 //!
 //! Parsers seek a lot, mostly by a few bytes, and ask for the length again and again. Here a seek
-//! within the buffer keeps the buffer, and the length is asked for once. A damaged file can make a
-//! parser search all of it; so no more than a budget is ever read.
+//! within the buffer keeps the buffer, and the length is read once. A corrupt file can make a
+//! parser search all of it, so no more than a budget is ever read.
 
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
-/// Bytes that the parsers of one file may read. Tags with their pictures passed over are far
-/// smaller; what needs more is damaged.
+/// Bytes that the parsers of one file may read. Tags without their pictures are far smaller, so a
+/// file that needs more is corrupt.
 const BUDGET: u64 = 64 * 1024 * 1024;
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const BUFFER: usize = 16 * 1024;
 
-/// A file as the parsers see it.
+/// A file for the parsers.
 #[derive(Debug)]
 pub(super) struct Source<R> {
     inner: BufReader<Metered<R>>,
@@ -22,7 +22,7 @@ pub(super) struct Source<R> {
 }
 
 impl<R: Read + Seek> Source<R> {
-    /// The whole of `inner`, from its beginning.
+    /// Reads the whole of `inner`, from its beginning.
     pub(super) fn new(mut inner: R) -> io::Result<Self> {
         let length = inner.seek(SeekFrom::End(0))?;
         inner.rewind()?;
@@ -30,12 +30,12 @@ impl<R: Read + Seek> Source<R> {
         Ok(Self { inner: BufReader::with_capacity(BUFFER, metered), position: 0, length })
     }
 
-    /// Bytes in the file.
+    /// The length of the file in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Reads as many of the bytes at `position` as there are and `buffer` holds.
+    /// Fills `buffer` from `position`, or as much of it as the file has bytes for.
     pub(super) fn read_at<'buffer>(
         &mut self,
         position: u64,
@@ -102,7 +102,7 @@ impl<R: Read + Seek> Seek for Source<R> {
     }
 }
 
-/// Counts what is read, and ends it.
+/// Fails once the budget is used up.
 #[derive(Debug)]
 struct Metered<R> {
     inner: R,

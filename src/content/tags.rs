@@ -1,14 +1,13 @@
-//! The metadata of an audio file: what its stream headers and its tags say.
+//! The metadata of an audio file, from its stream headers and its tags.
 //!
-//! - Reading never fails: what could not be read is missing, and [`Metadata::error`] says why.
-//! - What a file is, is decided by its content. The name decides only where no content can: raw
-//!   AAC has no magic number, and a file that is nothing at all is called what its name says.
+//! - Reading never fails: values that could not be read are missing, and [`Metadata::error`] says why.
+//! - The format is determined by the content. The name decides only if the content cannot: raw AAC
+//!   has no magic number, and a file of no known format gets the format of its extension.
 //! - A panic of a parser is an error of that file.
-//! - A damaged file costs a bounded amount of reading and memory.
+//! - A corrupt file costs a bounded amount of reading and memory.
 //! - A text is kept up to [`Metadata::LONGEST_TEXT`] bytes.
 //!
-//! Most formats are read by lofty, in `container`; `asf`, `adts` and `oggflac` read those that it does
-//! not.
+//! Most formats are read by lofty, in `container`. `asf`, `adts` and `oggflac` read the others.
 
 use std::io::{self, Cursor, Read, Seek};
 
@@ -20,28 +19,28 @@ use super::values::{explain, guarded};
 use super::{adts, asf, container, oggflac};
 use crate::model::{FileType, LibraryPath, Metadata};
 
-/// Bytes of ID3v2 tags in front of raw AAC that are looked at.
+/// Bytes of ID3v2 tags in front of raw AAC that are read.
 const LONGEST_TAGS: u64 = 16 * 1024 * 1024;
 
-/// Bytes that are enough to tell what a file is: an Ogg page's header and the first packet's magic.
+/// Bytes that are enough to determine the format: an Ogg page's header and the first packet's magic.
 const HEAD: usize = 512;
 
-/// ID3v2 tags in front of the sound before it must be nonsense.
+/// The most ID3v2 tags in front of the audio. A file with more is corrupt.
 const MAX_LEADING_TAGS: usize = 16;
 
-/// Bytes that are read at once where a whole file is read.
+/// Bytes per read when a whole file is read.
 const CHUNK: usize = 64 * 1024;
 
 /// Bytes of an ID3v1 tag.
 const ID3V1: usize = 128;
 
-/// What is said of a file that nobody can read.
+/// The error of a file of no known format.
 const UNKNOWN_FORMAT: &str = "it is of no audio format that is known";
 
-/// Reads the metadata of `file`, whose name is `path`, from its beginning.
+/// Reads the metadata of `file`, whose path is `path`, from its beginning.
 ///
-/// `adts` is what an [`adts::Counter`] saw while all of the file was read; without it a raw AAC file
-/// is read once more.
+/// `adts` is the summary of an [`adts::Counter`] that has seen the whole file. Without it, a raw AAC
+/// file is read once more.
 pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::Summary>) -> Metadata {
     let mut metadata = Metadata::default();
     let outcome = guarded(|| {
@@ -57,7 +56,7 @@ pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::
                 Err(UNKNOWN_FORMAT.to_owned())
             }
         };
-        // What a guess fails with says nothing of the file.
+        // The error of a wrong guess says nothing about the file.
         result.map_err(|failure| if kind.is_guess() { UNKNOWN_FORMAT.to_owned() } else { failure })
     });
     metadata.error = outcome.err();
@@ -68,18 +67,18 @@ pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::
     metadata
 }
 
-/// What a file is, by its content.
+/// The format of a file, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Adts {
-        /// Whether a frame is where the first one must be, or else the name says so.
+        /// Whether the first frame is where it must be, or the extension says so.
         sure: bool,
     },
     Asf,
     OggFlac,
     Container {
         container: Container,
-        /// Whether a magic number says so, and not just something that looks like a frame.
+        /// Whether a magic number was found, and not just bytes that look like a frame.
         sure: bool,
     },
     Unknown,
@@ -108,7 +107,7 @@ impl Kind {
         if head.is_empty() && tags_end == 0 {
             return Ok(Self::Unknown);
         }
-        // Nothing begins here, so junk does. Only these two may have junk in front of them.
+        // There is junk here. Only raw AAC and MPEG audio may have junk in front of them.
         source.rewind()?;
         if FileType::of(path).as_str() == "aac" {
             return Ok(Self::Adts { sure: true });
@@ -120,7 +119,7 @@ impl Kind {
         })
     }
 
-    /// Whether something merely looks like a frame.
+    /// Whether the format is only guessed from bytes that look like a frame.
     fn is_guess(self) -> bool {
         matches!(self, Self::Adts { sure: false } | Self::Container { sure: false, .. })
     }
@@ -137,7 +136,7 @@ impl Kind {
     }
 }
 
-/// Where the ID3v2 tags end that the file begins with.
+/// The position behind the ID3v2 tags at the beginning of the file.
 fn leading_tags_end<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
     let mut end = 0_u64;
     for _ in 0..MAX_LEADING_TAGS {
@@ -150,7 +149,7 @@ fn leading_tags_end<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
     Ok(end)
 }
 
-/// Raw AAC: the sums over its frames, and the ID3 tags around them.
+/// Reads raw AAC: the sums over its frames, and the ID3 tags around them.
 fn read_adts<R: Read + Seek>(file: &mut R, seen: Option<adts::Summary>, metadata: &mut Metadata) -> Result<(), String> {
     let summary = match seen {
         Some(summary) => summary,
@@ -189,19 +188,20 @@ fn count_frames<R: Read + Seek>(file: &mut R) -> io::Result<adts::Summary> {
     }
 }
 
-/// The ID3 tags at both ends of a file whose sound lofty is not shown; says where the first ones end.
+/// Reads the ID3 tags at both ends of a file without showing lofty its audio. Returns the position behind
+/// the first tags.
 fn read_surrounding_tags<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) -> Result<u64, String> {
     let mut source = open(file)?;
     let tags_end = leading_tags_end(&mut source).map_err(|error| explain(&error))?;
     let excerpt = excerpt(&mut source, tags_end).map_err(|error| explain(&error))?;
     let Some(excerpt) = excerpt else { return Ok(tags_end) };
-    // The rest of the excerpt is silence to lofty, where it looks for frames and finds none.
+    // The rest of the excerpt is zeros, in which lofty finds no frames.
     let mut excerpt = Source::new(Cursor::new(excerpt)).map_err(|error| explain(&error))?;
     container::read_id3(&mut excerpt, metadata)?;
     Ok(tags_end)
 }
 
-/// The first `tags_end` bytes, zeros, and the ID3v1 tag where there is one; `None` where there is no tag.
+/// The first `tags_end` bytes, zeros, and the ID3v1 tag if there is one; `None` if there is no tag at all.
 fn excerpt<R: Read + Seek>(source: &mut Source<R>, tags_end: u64) -> io::Result<Option<Vec<u8>>> {
     let mut last = [0; ID3V1];
     let last_start = source.length().saturating_sub(ID3V1 as u64).max(tags_end);
@@ -220,7 +220,7 @@ fn excerpt<R: Read + Seek>(source: &mut Source<R>, tags_end: u64) -> io::Result<
     Ok(Some(excerpt))
 }
 
-/// What a file of this name usually is.
+/// The usual format of files with this extension.
 fn format_of_name(path: &LibraryPath) -> Option<&'static str> {
     Some(match FileType::of(path).as_str() {
         "mp3" => "audio/mp3",
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_decides_and_not_the_name() {
+    fn the_content_decides_the_format_and_not_the_name() {
         for name in ["a.mp3", "a.wma", "a.aac", "a"] {
             let metadata = parse(&wav(1, &[]), name);
             assert_eq!((metadata.format.as_deref(), metadata.error), (Some("audio/wav"), None), "{name}");
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_nothing_is_called_what_its_name_says_and_has_an_error() {
+    fn a_file_of_no_known_format_has_the_format_of_its_extension_and_an_error() {
         let nothing = [&b""[..], b"\0", b"nothing that is known, and rather long at that, so that it is read"];
         for (bytes, (name, format)) in nothing.into_iter().flat_map(|bytes| {
             [("a.mp3", Some("audio/mp3")), ("a.OGA", Some("audio/vorbis")), ("a.xyz", None)]
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tags_of_one_file_fill_each_other_s_gaps() {
+    fn tags_of_several_kinds_in_one_file_complete_each_other() {
         let list = b"INAM\x06\0\0\0Title\0IART\x04\0\0\0\0\0\0\0ICRD\x04\0\0\x001999";
         let tag = id3v2(&[("TPE1", "Artist"), ("TIT2", " \0Second\0Third"), ("TRCK", "03/12")]);
         let mut bytes = wav(1, list);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_text_is_cut_and_the_others_are_whole() {
+    fn a_huge_text_is_truncated_and_the_others_are_whole() {
         let tag = id3v2(&[("TIT2", &"\u{7f}x".repeat(200_000)), ("TPE1", "Artist")]);
         let metadata = parse(&[tag, mp3(20)].concat(), "a.mp3");
         assert_eq!(metadata.tags.title.map(|title| title.len()), Some(Metadata::LONGEST_TEXT));
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_aac_has_the_tags_at_both_of_its_ends() {
+    fn raw_aac_has_the_tags_at_both_ends_of_the_file() {
         let bytes = [id3v2(&[("TPE1", "Artist")]), adts(43), id3v1("Title")].concat();
         let metadata = parse(&bytes, "a.aac");
         assert_eq!(metadata.error, None);

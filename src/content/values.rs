@@ -1,20 +1,20 @@
-//! What the readers of all formats need: values as messages have them, failures in a few words.
+//! Helpers for the parsers of all formats: values as messages have them, and errors in a few words.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What is said where a parser panicked.
+/// The error of a file on which a parser panicked.
 pub(super) const PANICKED: &str = "the parser failed on it";
 
 /// Characters of an error text that are kept.
 const LONGEST_ERROR: usize = 160;
 
-/// The first of the values in `text` that has something in it, without what surrounds it.
+/// The first of the values in `text`, separated by NUL, that is not blank, without surrounding whitespace.
 pub(super) fn tidy(text: &str) -> Option<String> {
     text.split('\0').map(str::trim).find(|value| !value.is_empty()).map(str::to_owned)
 }
 
-/// `3`, or `3/12` where there is a total that `number` does not have yet.
+/// `3`, or `3/12` if there is a total that `number` does not include yet.
 pub(super) fn track(number: Option<String>, total: Option<String>) -> Option<String> {
     let number = number?;
     match total {
@@ -25,20 +25,20 @@ pub(super) fn track(number: Option<String>, total: Option<String>) -> Option<Str
     }
 }
 
-/// The mean bits a second of `bytes` that last `seconds`.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was looked at")]
+/// The mean bits per second of `bytes` that last `seconds`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
 pub(super) fn bits_per_second(bytes: u64, seconds: f64) -> Option<u32> {
     let bits_per_second = (bytes as f64 * 8.0 / seconds).round();
     (seconds > 0.0 && bits_per_second >= 1.0 && bits_per_second <= f64::from(u32::MAX))
         .then_some(bits_per_second as u32)
 }
 
-/// Runs a parser; its panic is an error of this file.
+/// Runs a parser. A panic becomes an error of this file.
 pub(super) fn guarded<T>(parse: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(parse)).unwrap_or_else(|_| Err(PANICKED.to_owned()))
 }
 
-/// The innermost reason of `error`, in one short line.
+/// The innermost source of `error`, as one short line.
 pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let reasons = || std::iter::successors(Some(error), |error| error.source());
     let ended = |reason: &(dyn std::error::Error + 'static)| {

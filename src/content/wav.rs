@@ -1,7 +1,8 @@
-//! The properties of the sound in a WAV file.
+//! The properties of the audio in a WAV file.
 //!
-//! lofty refuses files that promise more sound than they hold, as those do that were written to a
-//! pipe, and misjudges codecs that compress; here the sound that is there counts.
+//! lofty rejects files whose header announces more audio than they contain, such as those that were
+//! written to a pipe, and its figures are wrong for compressed codecs. Here the audio that is there
+//! counts.
 //!
 //! Format: Multimedia Programming Interface and Data Specifications 1.0 (IBM, Microsoft), chapter 3.
 
@@ -10,10 +11,10 @@ use std::io::{self, Read, Seek, SeekFrom};
 use super::source::Source;
 use crate::model::Metadata;
 
-/// Chunks in a file before it must be nonsense.
+/// The most chunks in a file. A file with more is corrupt.
 const MAX_CHUNKS: usize = 4096;
 
-/// Reads the properties into `metadata`, where there is sound after a description of it.
+/// Reads the properties into `metadata`, if there is a format chunk before the audio.
 pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
     // "RIFF", a size and "WAVE".
     let mut at = 12;
@@ -68,14 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn the_sound_that_is_there_counts() {
+    fn only_the_audio_that_is_there_counts() {
         let metadata = parse(&file());
         assert_eq!((metadata.duration, metadata.bitrate), (Some(0.5), Some(256_000)));
         assert_eq!((metadata.sample_rate, metadata.channels), (Some(8000), Some(2)));
     }
 
     #[test]
-    fn a_file_that_is_cut_anywhere_does_no_harm() {
+    fn a_file_that_is_truncated_anywhere_does_no_harm() {
         let bytes = file();
         assert!((0..=56).all(|length| parse(&bytes[..length]).duration.is_none()));
     }

@@ -1,8 +1,8 @@
-//! Which mounts of the library have a server that does not answer.
+//! Which mounts of the library have a server that does not respond.
 //!
-//! A look at a file of such a mount waits for as long as the server is away, and nothing can end that wait, not
-//! even the end of the process. So each mount with a server is asked first, by a process of its own. While one does
-//! not answer, every look at what is on it fails at once; when that process ends, the mount answers again.
+//! An access to a file on such a mount blocks for as long as the server is away. Nothing can end that wait, not even
+//! the end of the process. So each mount with a server is probed first, by a process of its own. While a probe gets
+//! no response, every access to the mount fails at once. When the probe ends, the mount responds again.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -17,20 +17,20 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::{LISTING_BUFFER, mountinfo};
+use super::{LISTING_BUFFER, Listed, Root, mountinfo};
 use crate::model::LibraryPath;
 
-/// How long a server may take to answer.
+/// How long a server may take to respond.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The mounts with a server, and those of them that do not answer. Clones share them.
+/// The mounts with a server, and those of them that do not respond. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answering(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
     mounts: Mutex<Servers>,
-    /// Rises whenever a server stops answering or answers again.
+    /// Rises whenever a server stops responding or responds again.
     version: AtomicU64,
 }
 
@@ -38,9 +38,9 @@ struct State {
 struct Servers {
     /// The mounts with a server, by their place.
     places: HashMap<LibraryPath, Key>,
-    /// Those that are being asked.
+    /// The mounts that are being probed.
     asked: HashSet<Key>,
-    /// Those that did not answer in time.
+    /// The mounts that did not respond in time.
     silent: HashSet<Key>,
 }
 
@@ -48,7 +48,7 @@ struct Servers {
 type Key = (u64, PathBuf);
 
 impl Answering {
-    /// Asks all mounts with a server beneath `root`, and waits for their answers, but not for long.
+    /// Probes all mounts with a server under `root`, and waits for the responses, up to a limit.
     pub(super) fn ask(&self, root: &Path) {
         let Ok(table) = mountinfo::mounts_beneath(root) else { return };
         let mounts: HashMap<LibraryPath, Key> = table
@@ -85,7 +85,7 @@ impl Answering {
         }
     }
 
-    /// Fails if `path` is on a mount that does not answer.
+    /// Fails if `path` is on a mount that does not respond.
     pub(super) fn check(&self, path: &LibraryPath) -> io::Result<()> {
         let servers = self.lock();
         let is_silent = |(place, key): (&LibraryPath, &Key)| servers.silent.contains(key) && path.is_at_or_under(place);
@@ -100,19 +100,19 @@ impl Answering {
         self.lock().places.keys().any(|place| path.is_at_or_under(place))
     }
 
-    /// The places of the mounts that do not answer.
+    /// The places of the mounts that do not respond.
     pub(super) fn silent(&self) -> Vec<LibraryPath> {
         let servers = self.lock();
         let silent = servers.places.iter().filter(|(_, key)| servers.silent.contains(*key));
         silent.map(|(place, _)| place.clone()).collect()
     }
 
-    /// A number that rises whenever a server stops answering or answers again.
+    /// A number that rises whenever a server stops responding or responds again.
     pub(super) fn version(&self) -> u64 {
         self.0.version.load(Ordering::SeqCst)
     }
 
-    /// Does something on a thread of its own, and waits for its end, but not for long; `None` if it takes longer.
+    /// Does `work` on a thread of its own, and waits for it up to a limit; `None` if it takes longer.
     pub(super) fn within_limit<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (done, outcome) = mpsc::channel();
         let spawned = thread::Builder::new().name("look".into()).spawn(move || {
@@ -126,7 +126,7 @@ impl Answering {
         let news: Vec<Key> = servers.asked.difference(&servers.silent).cloned().collect();
         for key in news {
             let place = key.1.display();
-            tracing::error!(%place, "this filesystem does not answer; its files stay as they were, and the rest goes on");
+            tracing::error!(%place, "this filesystem does not respond; its files are left as they were");
             servers.silent.insert(key);
             self.0.version.fetch_add(1, Ordering::SeqCst);
         }
@@ -136,7 +136,7 @@ impl Answering {
         let mut servers = self.lock();
         servers.asked.remove(key);
         if servers.silent.remove(key) {
-            tracing::info!(place = %key.1.display(), "this filesystem answers again");
+            tracing::info!(place = %key.1.display(), "this filesystem responds again");
             self.0.version.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -146,20 +146,68 @@ impl Answering {
     }
 }
 
-/// Waits until a process of its own has an answer from what is mounted there.
+impl Root {
+    /// Checks whether the servers of the mounts under the root respond. Blocks for some seconds if one does not. From
+    /// then on, every access to its files fails at once, until it responds again.
+    pub fn ask_servers(&self) {
+        self.answering.ask(&self.path);
+    }
+
+    /// The places of the mounts whose servers do not respond.
+    pub fn silent_places(&self) -> Vec<LibraryPath> {
+        self.answering.silent()
+    }
+
+    /// A number that rises whenever a server stops responding or responds again.
+    pub fn answers_version(&self) -> u64 {
+        self.answering.version()
+    }
+
+    /// Checks that `path` does not depend on a server that does not respond.
+    ///
+    /// # Errors
+    ///
+    /// If it does.
+    pub fn check_answered(&self, path: &LibraryPath) -> io::Result<()> {
+        self.answering.check(path)
+    }
+
+    /// Whether an access to `path` depends on a server.
+    pub fn has_server(&self, path: &LibraryPath) -> bool {
+        self.answering.has_server(path)
+    }
+
+    /// Lists a directory as [`Root::list`] does, but gives up if a server does not respond.
+    ///
+    /// # Errors
+    ///
+    /// As [`Root::list`], or if a server does not respond in time.
+    pub fn list_in_time(self: &Arc<Self>, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
+        if !self.has_server(directory) {
+            return self.list(directory);
+        }
+        let (root, directory) = (Arc::clone(self), directory.clone());
+        Answering::within_limit(move || root.list(&directory)).unwrap_or_else(|| {
+            self.ask_servers();
+            Err(Errno::TIMEDOUT.into())
+        })
+    }
+}
+
+/// Waits until a process of its own gets a response from the mount at `point`.
 fn ask_by_process(point: &Path) {
     let mut ask = Command::new("/proc/self/exe");
     ask.arg(ASK_MOUNT).arg(point).env_clear().current_dir("/");
     ask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Err(error) = ask.status() {
-        tracing::warn!(%error, "cannot ask whether a filesystem answers; it is taken to do so");
+        tracing::warn!(%error, "cannot check whether a filesystem responds; it is assumed to respond");
     }
 }
 
-/// The argument that makes this program do nothing but [`ask_mount`].
+/// The argument with which this program only runs [`ask_mount`].
 pub const ASK_MOUNT: &str = "--ask-mount";
 
-/// Waits until what is mounted at `point` has answered anything, be it with an error.
+/// Waits until the mount at `point` responds, even if with an error.
 pub fn ask_mount(point: &Path) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     if let Ok(directory) = rustix::fs::openat(CWD, point, flags, Mode::empty()) {
@@ -185,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_on_a_mount_that_does_not_answer_is_refused() {
+    fn only_paths_on_a_mount_that_does_not_respond_are_refused() {
         let answering = servers(true);
         answering.check(&"cloud/a.mp3".into()).unwrap_err();
         answering.check(&"cloud".into()).unwrap_err();

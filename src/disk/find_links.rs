@@ -1,4 +1,4 @@
-//! Finding all links that lead out of the library, and deciding which of them are followed.
+//! The search for all links that lead out of the library, and the decision which of them are followed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,27 +11,28 @@ use std::sync::Arc;
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
+use super::descent::At;
 use super::ignore_files::{Judged, ignore_file_in};
 use super::links::{is_absence, nearest_target};
-use super::outside::{Fate, Table, identity_of};
+use super::outside::{LinkState, Table, identity_of};
 use super::stat::RawStat;
-use super::{At, LISTING_BUFFER, Root};
+use super::{LISTING_BUFFER, Root};
 use crate::model::{IGNORE_FILE, IgnoreFile, LibraryPath};
 
-/// One finding of all links.
+/// One search for all links.
 pub(super) struct Search<'a> {
     root: &'a Root,
     /// The root, canonical.
     library: PathBuf,
     table: Table,
-    /// What is followed.
+    /// The targets of the followed links.
     targets: BTreeSet<PathBuf>,
 }
 
-/// What is looked through for links.
+/// A subtree to search for links.
 struct Tree {
     directory: LibraryPath,
-    /// Where it is, outside of the library.
+    /// Its absolute path, if it is outside of the library.
     outside: Option<Arc<Path>>,
     /// The nearest ignore file above it.
     ignore_file: Option<Arc<IgnoreFile>>,
@@ -46,7 +47,7 @@ struct Candidate {
 }
 
 impl<'a> Search<'a> {
-    /// A finding in the library whose root is canonically at `library`.
+    /// A search in the library whose root has the canonical path `library`.
     pub(super) fn new(root: &'a Root, library: PathBuf) -> Self {
         Self { root, library, table: Table::default(), targets: BTreeSet::new() }
     }
@@ -57,7 +58,7 @@ impl<'a> Search<'a> {
         while !trees.is_empty() {
             let mut candidates = Vec::new();
             for tree in trees.drain(..) {
-                self.look_through(tree, &mut candidates);
+                self.search(tree, &mut candidates);
             }
             candidates.sort_unstable_by(|one, other| (&one.target, &one.link).cmp(&(&other.target, &other.link)));
             trees = candidates.into_iter().filter_map(|candidate| self.decide(candidate)).collect();
@@ -65,41 +66,43 @@ impl<'a> Search<'a> {
         self.table
     }
 
-    fn look_through(&mut self, tree: Tree, candidates: &mut Vec<Candidate>) {
+    /// Adds the links of a subtree to the table or to the candidates.
+    fn search(&mut self, tree: Tree, candidates: &mut Vec<Candidate>) {
         let Tree { directory, outside, ignore_file } = tree;
         let mut waiting = vec![(directory, LibraryPath::root(), ignore_file)];
         while let Some((directory, real, above)) = waiting.pop() {
             let at = At { outside: outside.as_deref(), path: &real };
-            let ways = match self.root.ways_in(at, &directory, above.as_ref()) {
-                Ok(ways) => ways.unwrap_or_default(),
+            let found = match self.root.directory_links(at, &directory, above.as_ref()) {
+                Ok(found) => found.unwrap_or_default(),
                 Err(error) => {
-                    tracing::debug!(path = %directory, %error, "its links are taken to be as they were");
+                    tracing::debug!(path = %directory, %error, "cannot list this directory; its links are kept");
                     self.keep(&directory, candidates);
                     continue;
                 }
             };
-            for name in ways.directories {
-                waiting.push((directory.join(&name), real.join(&name), ways.ignore_file.clone()));
+            for name in found.directories {
+                waiting.push((directory.join(&name), real.join(&name), found.ignore_file.clone()));
             }
-            for name in ways.links {
+            for name in found.links {
                 let (link, real) = (directory.join(&name), real.join(&name));
                 let absolute = real.under(outside.as_deref().unwrap_or(self.root.path()));
-                match self.where_to(&link, &absolute, outside.is_some(), ways.ignore_file.as_ref()) {
-                    Ok(candidate) => candidates.extend(candidate),
-                    Err(fate) => self.table.insert(link, fate),
+                match self.examine(&link, &absolute, outside.is_some(), found.ignore_file.as_ref()) {
+                    FoundLink::Candidate(candidate) => candidates.push(candidate),
+                    FoundLink::Decided(state) => self.table.insert(link, state),
+                    FoundLink::LeadsInside => {}
                 }
             }
         }
     }
 
-    /// Where a link leads, unless its fate is sealed; `None` if it leads into the library and is followed there.
-    fn where_to(
+    /// Examines a link whose absolute path is `absolute`.
+    fn examine(
         &self,
         link: &LibraryPath,
         absolute: &Path,
         is_outside: bool,
         ignore_file: Option<&Arc<IgnoreFile>>,
-    ) -> Result<Option<Candidate>, Fate> {
+    ) -> FoundLink {
         let directory = link.parent().unwrap_or_else(LibraryPath::root);
         let is_left_out = |is_directory: bool| {
             (!is_directory && !self.root.rules.extensions().matches(link))
@@ -110,61 +113,63 @@ impl<'a> Search<'a> {
             Ok(found) => found,
             Err(error) if is_absence(&error) => {
                 let target = nearest_target(absolute).filter(|_| !(is_left_out(true) && is_left_out(false)));
-                return Err(target.map_or(Fate::PassedOver, |target| Fate::Broken(Arc::from(target))));
+                let state = target.map_or(LinkState::PassedOver, |target| LinkState::Broken(Arc::from(target)));
+                return FoundLink::Decided(state);
             }
-            Err(error) => return Err(Fate::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
+            Err(error) => return FoundLink::Decided(unreadable(&error)),
         };
         let is_directory = metadata.is_dir();
         if !(is_directory || metadata.is_file()) {
-            return Err(Fate::LeftOut);
+            return FoundLink::Decided(LinkState::LeftOut);
         }
         let inside = LibraryPath::beneath(&self.library, &target);
         if !is_outside && inside.as_ref().is_some_and(|inside| !link.is_at_or_under(inside)) {
-            return Ok(None);
+            return FoundLink::LeadsInside;
         }
         if is_left_out(is_directory) {
-            return Err(Fate::LeftOut);
+            return FoundLink::Decided(LinkState::LeftOut);
         }
         if inside.is_some() || self.library.starts_with(&target) {
-            return Err(Fate::PassedOver);
+            return FoundLink::Decided(LinkState::PassedOver);
         }
-        Ok(Some(Candidate { target, link: link.clone(), is_directory, ignore_file: ignore_file.cloned() }))
+        FoundLink::Candidate(Candidate { target, link: link.clone(), is_directory, ignore_file: ignore_file.cloned() })
     }
 
-    /// Follows a link if nothing of what it leads to is followed yet. Gives what is to be looked through then.
+    /// Decides whether a link is followed: if nothing that it leads to is followed yet. Returns the subtree to search
+    /// next.
     fn decide(&mut self, candidate: Candidate) -> Option<Tree> {
         let Candidate { target, link, is_directory, ignore_file } = candidate;
         let is_followed = target.ancestors().any(|above| self.targets.contains(above));
-        let first_beneath = self.targets.range::<Path, _>((Bound::Included(target.as_path()), Bound::Unbounded)).next();
-        if is_followed || first_beneath.is_some_and(|followed| followed.starts_with(&target)) {
-            self.table.insert(link, Fate::PassedOver);
+        let first_under = self.targets.range::<Path, _>((Bound::Included(target.as_path()), Bound::Unbounded)).next();
+        if is_followed || first_under.is_some_and(|followed| followed.starts_with(&target)) {
+            self.table.insert(link, LinkState::PassedOver);
             return None;
         }
         let at: Arc<Path> = Arc::from(target.as_path());
-        let fate = match is_directory.then(|| identity_of(&target)) {
-            None => Fate::File(at),
-            Some(Ok(identity)) => Fate::Directory(at, identity),
-            Some(Err(error)) => Fate::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        let state = match is_directory.then(|| identity_of(&target)) {
+            None => LinkState::File(at),
+            Some(Ok(identity)) => LinkState::Directory(at, identity),
+            Some(Err(error)) => unreadable(&error),
         };
-        let tree = match &fate {
-            Fate::Directory(at, _) => {
+        let tree = match &state {
+            LinkState::Directory(at, _) => {
                 Some(Tree { directory: link.clone(), outside: Some(Arc::clone(at)), ignore_file })
             }
             _ => None,
         };
-        if matches!(fate, Fate::File(_) | Fate::Directory(..)) {
+        if matches!(state, LinkState::File(_) | LinkState::Directory(..)) {
             self.targets.insert(target);
         }
-        self.table.insert(link, fate);
+        self.table.insert(link, state);
         tree
     }
 
-    /// Takes the links beneath a directory that cannot be listed from the table before this one.
+    /// Takes the links under a directory that cannot be listed from the previous table.
     fn keep(&mut self, directory: &LibraryPath, candidates: &mut Vec<Candidate>) {
         let Some(links_out) = &self.root.links_out else { return };
         let before = links_out.read();
-        for (link, fate) in before.beneath(directory) {
-            // Behind a link that is followed it is found once more.
+        for (link, state) in before.links_under(directory) {
+            // A link behind a followed link is found again when that is searched.
             let is_behind =
                 |above: &LibraryPath| above != link && above != directory && before.links.contains_key(above);
             if std::iter::successors(link.parent(), LibraryPath::parent)
@@ -173,9 +178,9 @@ impl<'a> Search<'a> {
             {
                 continue;
             }
-            let (target, is_directory) = match fate {
-                Fate::Directory(target, _) => (target, true),
-                Fate::File(target) => (target, false),
+            let (target, is_directory) = match state {
+                LinkState::Directory(target, _) => (target, true),
+                LinkState::File(target) => (target, false),
                 other => {
                     self.table.insert(link.clone(), other.clone());
                     continue;
@@ -187,24 +192,38 @@ impl<'a> Search<'a> {
     }
 }
 
-/// What a directory holds, as far as links may be found by it.
+/// What the search finds at a link.
+enum FoundLink {
+    /// It may be followed.
+    Candidate(Candidate),
+    /// It is not followed.
+    Decided(LinkState),
+    /// It leads to inside the library, and is followed there.
+    LeadsInside,
+}
+
+fn unreadable(error: &io::Error) -> LinkState {
+    LinkState::Unreadable(Errno::from_io_error(error).unwrap_or(Errno::IO))
+}
+
+/// The entries of a directory that matter to the search.
 #[derive(Default)]
-struct WaysIn {
+struct DirectoryLinks {
     directories: Vec<Box<[u8]>>,
     links: Vec<Box<[u8]>>,
     ignore_file: Option<Arc<IgnoreFile>>,
 }
 
 impl Root {
-    /// What a directory holds, as far as links may be found by it.
-    fn ways_in(
+    /// The entries of a directory that matter to the search; `None` if there is no directory.
+    fn directory_links(
         &self,
         at: At<'_>,
         directory: &LibraryPath,
         above: Option<&Arc<IgnoreFile>>,
-    ) -> io::Result<Option<WaysIn>> {
+    ) -> io::Result<Option<DirectoryLinks>> {
         let Some(opened) = self.open_to_list(at)? else { return Ok(None) };
-        let mut ways = WaysIn::default();
+        let mut found = DirectoryLinks::default();
         let mut has_ignore_file = false;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
@@ -213,12 +232,12 @@ impl Root {
             let name = entry.file_name().to_bytes();
             has_ignore_file |= name == IGNORE_FILE;
             let kind = match entry.file_type() {
-                FileType::Unknown => RawStat::at(&opened, name).map_or(FileType::Unknown, |found| found.kind),
+                FileType::Unknown => RawStat::at(&opened, name).map_or(FileType::Unknown, |stat| stat.kind),
                 kind => kind,
             };
             match kind {
-                FileType::Directory if name != b"." && name != b".." => ways.directories.push(Box::from(name)),
-                FileType::Symlink => ways.links.push(Box::from(name)),
+                FileType::Directory if name != b"." && name != b".." => found.directories.push(Box::from(name)),
+                FileType::Symlink => found.links.push(Box::from(name)),
                 _ => {}
             }
         }
@@ -227,8 +246,8 @@ impl Root {
             Some(Judged::Included(known)) => known,
             _ => None,
         };
-        ways.ignore_file = self.with_file(directory, text, above.cloned(), known.as_ref());
-        ways.directories.retain(|name| !self.rules.leave_out(ways.ignore_file.as_deref(), directory, name, true));
-        Ok(Some(ways))
+        found.ignore_file = self.with_file(directory, text, above.cloned(), known.as_ref());
+        found.directories.retain(|name| !self.rules.leave_out(found.ignore_file.as_deref(), directory, name, true));
+        Ok(Some(found))
     }
 }

@@ -1,8 +1,7 @@
-//! What the rules say of paths, which takes the files `.ignore-music` on the way to them.
+//! Which paths the rules exclude, with the files `.ignore-music` on the way to them.
 //!
-//! What was found out about a directory is remembered until somebody says that it may have changed, or a
-//! listing finds it changed. A directory that is not remembered is asked, so a look never rests on less
-//! than what was there when nobody had said otherwise.
+//! The rules for a directory are cached until they are forgotten because they may have changed, or until a listing
+//! finds that they have changed. For a directory that is not cached, the ignore files are read.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,18 +15,18 @@ use rustix::io::Errno;
 use super::{Disk, Entry, Root};
 use crate::model::{IGNORE_FILE, IgnoreFile, LibraryPath, Patterns};
 
-/// Directories that are remembered; beyond this all are forgotten and asked again one by one.
+/// The most directories in the cache. With more, all are forgotten and read again one by one.
 const MOST_DIRECTORIES: usize = 16_384;
 
-/// Bytes that an ignore file may have.
+/// The most bytes that an ignore file may have.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// What the rules say of a directory.
+/// The rules for a directory.
 #[derive(Clone, Debug)]
 pub(super) enum Judged {
-    /// It is left out, with everything in it.
+    /// The directory is excluded, with everything in it.
     Excluded,
-    /// It is not; this is the nearest ignore file, in it or above it.
+    /// The directory is not excluded. This is the nearest ignore file, in it or above it.
     Included(Option<Arc<IgnoreFile>>),
 }
 
@@ -49,19 +48,19 @@ fn is_same_file(one: Option<&Arc<IgnoreFile>>, other: Option<&Arc<IgnoreFile>>) 
     }
 }
 
-/// The directories of which it is known what the rules say. A directory is remembered only with all above it.
+/// The cache of the rules for directories. A directory is cached only together with all directories above it.
 #[derive(Debug, Default)]
 pub(super) struct IgnoreFiles(RwLock<Remembered>);
 
 #[derive(Debug, Default)]
 struct Remembered {
     directories: HashMap<LibraryPath, Judged>,
-    /// Rises whenever something is forgotten: what was asked before that may be old.
+    /// Rises whenever something is forgotten: rules that were read before that may be outdated.
     version: u64,
 }
 
 impl Remembered {
-    /// Forgets what is known of a directory and everything in it.
+    /// Forgets the rules for a directory and everything in it.
     fn forget(&mut self, directory: &LibraryPath) {
         self.version += 1;
         if directory.is_root() {
@@ -71,7 +70,7 @@ impl Remembered {
         }
     }
 
-    /// Remembers what was asked at `version`, unless it may be old.
+    /// Caches rules that were read at `version`, unless they may be outdated.
     fn remember(&mut self, directory: &LibraryPath, judged: &Judged, version: u64) {
         if self.directories.len() >= MOST_DIRECTORIES {
             self.forget(&LibraryPath::root());
@@ -81,8 +80,8 @@ impl Remembered {
         }
     }
 
-    /// The same for what was read by a listing, which is newer than what is remembered. What is in the directory
-    /// rests on that.
+    /// Caches rules that were read by a listing. They are newer than the cached ones, and if they differ, the rules for
+    /// everything in the directory are forgotten.
     fn replace(&mut self, directory: &LibraryPath, judged: &Judged, mut version: u64) {
         let is_other = self.directories.get(directory).is_some_and(|known| !known.is_same(judged));
         if is_other {
@@ -109,20 +108,19 @@ impl IgnoreFiles {
 }
 
 impl Root {
-    /// Forgets what `.ignore-music` said in a directory and everything in it: it is read again when it is
-    /// needed. A walk reads it in any case.
+    /// Forgets the `.ignore-music` files in a directory and everything in it. They are read again when they are
+    /// needed. A walk reads them in any case.
     pub fn forget_ignore_files(&self, directory: &LibraryPath) {
         self.ignore_files.write().forget(directory);
     }
 
-    /// Whether the rules leave out `path`, as the path of a file: because of its extension, a pattern, or a
-    /// symbolic link that is not followed.
+    /// Whether `path`, as the path of a file, is excluded: by its extension, a pattern, or a symbolic link that is not
+    /// followed.
     pub fn is_left_out(&self, path: &LibraryPath) -> bool {
         matches!(self.entry(path), Ok(Entry::Excluded))
     }
 
-    /// Whether it is known without asking the disk that the rules leave out `path`, be it a file, a directory or
-    /// nothing.
+    /// Whether the cache alone shows that `path` is excluded, be it a file, a directory or nothing.
     pub fn is_known_to_be_left_out(&self, path: &LibraryPath) -> bool {
         let remembered = self.ignore_files.read();
         let mut child = path.clone();
@@ -141,7 +139,7 @@ impl Root {
         false
     }
 
-    /// What was found at `path`, or that the rules leave the path out.
+    /// The entry that was found at `path`, or [`Entry::Excluded`] if the rules exclude the path.
     pub(super) fn ruled(&self, path: &LibraryPath, found: io::Result<Entry>) -> io::Result<Entry> {
         let Some(parent) = path.parent() else { return found };
         let is_directory = matches!(found, Ok(Entry::Directory));
@@ -151,14 +149,14 @@ impl Root {
                 (!is_directory && !self.rules.extensions().matches(path))
                     || self.rules.leave_out(file.as_deref(), &parent, path.name(), is_directory)
             }
-            // What cannot be read has an error of its own.
+            // A failed access has an error of its own.
             Err(error) => return found.and(Err(error)),
         };
         if is_excluded { Ok(Entry::Excluded) } else { found }
     }
 
-    /// What the rules say of a directory and everything in it, whose ignore file is read from `opened`, the
-    /// directory itself; `None` where a listing found no such file.
+    /// The rules for a directory and everything in it. Its ignore file is read from `opened`, the open directory, which
+    /// is `None` if a listing found no such file.
     pub(super) fn judged_now(&self, directory: &LibraryPath, opened: Option<BorrowedFd<'_>>) -> io::Result<Judged> {
         let (before, version) = {
             let remembered = self.ignore_files.read();
@@ -181,7 +179,7 @@ impl Root {
         Ok(judged)
     }
 
-    /// The same, as it is remembered.
+    /// The rules for a directory and everything in it, from the cache if they are there.
     fn judged(&self, directory: &LibraryPath) -> io::Result<Judged> {
         if let Some(judged) = self.ignore_files.get(directory) {
             return Ok(judged);
@@ -199,7 +197,7 @@ impl Root {
         Ok(judged)
     }
 
-    /// What the directories above say of this one.
+    /// The rules for a directory without its own ignore file.
     fn judged_from_above(&self, directory: &LibraryPath) -> io::Result<Judged> {
         let Some(parent) = directory.parent() else { return Ok(Judged::Included(None)) };
         Ok(match self.judged(&parent)? {
@@ -210,7 +208,8 @@ impl Root {
         })
     }
 
-    /// The nearest ignore file of a directory whose own has this text; the one that is `known` where that is it.
+    /// The nearest ignore file of a directory whose own ignore file has this text. If it is the same as `known`, that
+    /// one is returned.
     pub(super) fn with_file(
         &self,
         directory: &LibraryPath,
@@ -229,13 +228,14 @@ impl Root {
         let (patterns, errors) = Patterns::of_text(&text);
         for error in errors {
             let path = directory.join(IGNORE_FILE).under(&self.path);
-            tracing::warn!(path = %path.display(), %error, "this line of an ignore file is no pattern; the others apply");
+            tracing::warn!(path = %path.display(), %error, "invalid pattern in an ignore file; the other lines apply");
         }
         Some(Arc::new(IgnoreFile { directory: directory.clone(), text: text.into_boxed_slice(), patterns, above }))
     }
 }
 
-/// The text of the ignore file in a directory; a link or anything else that is no regular file is none.
+/// The text of the ignore file in a directory; `None` if there is none. Links and other files that are not regular do
+/// not count.
 pub(super) fn ignore_file_in(directory: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = match rustix::fs::openat(directory, IGNORE_FILE, flags, Mode::empty()) {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ignore_file_that_changed_is_obeyed_after_it_was_forgotten_or_walked_by() {
+    fn a_changed_ignore_file_applies_after_it_was_forgotten_or_its_directory_listed() {
         let (_folder, root) = library();
         let is_left_out = || root.is_left_out(&"a/b/x.mp3".into());
         assert!(!is_left_out());
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_left_out_is_so_whatever_is_there_or_can_be_read() {
+    fn an_excluded_path_is_excluded_whatever_is_there_or_can_be_read() {
         let (folder, root) = library();
         let rules = Rules::new("flac".parse::<Extensions>().unwrap());
         let (exclude, _) = Patterns::of_text(b"/gone\n");
@@ -311,7 +311,7 @@ mod tests {
         }
         assert!(matches!(root.entry(&"a/b/x.flac".into()).unwrap(), Entry::Missing { .. }));
         assert_eq!(root.entry(&"a/b".into()).unwrap(), Entry::Directory);
-        // Also where it cannot be found out what is there.
+        // Even if it cannot be found out what is there.
         fs::rename(folder.path(), folder.path().with_extension("away")).unwrap();
         assert_eq!(root.entry(&"a/b/x.mp3".into()).unwrap(), Entry::Excluded);
         root.entry(&"a/b/x.flac".into()).expect_err("the root is gone");
@@ -319,12 +319,12 @@ mod tests {
     }
 
     #[test]
-    fn an_ignore_file_that_cannot_be_read_is_no_reason_to_publish_what_it_may_leave_out() {
+    fn nothing_is_published_from_a_directory_whose_ignore_file_cannot_be_read() {
         let (_folder, root) = library();
         fs::write(root.path().join("a/.ignore-music"), vec![b'#'; 2 << 20]).unwrap();
         root.entry(&"a/b/x.mp3".into()).expect_err("it is too large");
         root.list(&"a".into()).expect_err("it is too large");
-        // What is no regular file is none, and a pipe is not waited for.
+        // Only a regular file counts, and opening a pipe does not block.
         fs::remove_file(root.path().join("a/.ignore-music")).unwrap();
         let pipe = root.path().join("a/.ignore-music");
         rustix::fs::mknodat(rustix::fs::CWD, pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_directories_there_are_few_are_remembered() {
+    fn the_cache_of_directories_is_bounded() {
         let (_folder, root) = library();
         for number in 0..MOST_DIRECTORIES + 10 {
             assert!(!root.is_left_out(&format!("a/{number}/x.mp3").as_str().into()));

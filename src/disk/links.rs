@@ -1,29 +1,33 @@
-//! Symbolic links, where they are to be followed.
+//! Following symbolic links.
 //!
-//! On the way to a path one link is followed, and only to what is inside the library; `outside.rs` has those
-//! that lead out. A link that is found behind another one, that leads out, or that leads to a directory which holds it, is a name
-//! and nothing more. So every file has a finite number of paths, whatever leads to whatever, and what
-//! a path is does not depend on how it was come by.
+//! On the way to a path, one link is followed, and only if it leads to inside the library. `outside.rs` follows the
+//! links that lead out. Other links are not followed: those behind another link, those that lead out, and those to a
+//! directory that contains the link itself. So every file has a finite number of paths, however the links are
+//! arranged, and what is at a path does not depend on earlier accesses.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::ops::Bound;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::model::LibraryPath;
+use super::outside::{Lead, LinkUnknown, LinksOut};
+use super::{Entry, Root};
+use crate::model::{FileStat, FollowSymlinks, LibraryPath};
 
-/// Links on one way that the kernel follows; more are a circle.
+/// The most links on one path that the kernel follows. With more, it reports a loop.
 const MOST_LINKS: usize = 40;
 
-/// The links that were followed so far: each as where it leads and where it is.
+/// The links that were followed so far, each as its target and its own path.
 #[derive(Debug, Default)]
 pub(super) struct Links(Mutex<BTreeSet<(LibraryPath, LibraryPath)>>);
 
 impl Links {
-    /// Where `path` really is, if the first link on the way to it may be followed.
+    /// The real path of `path`, if the first link on the way may be followed.
     pub(super) fn resolve(&self, root: &Path, path: &LibraryPath) -> io::Result<Option<LibraryPath>> {
         let mut way = LibraryPath::root();
         let mut names = path.names();
@@ -42,7 +46,7 @@ impl Links {
         Ok(None)
     }
 
-    /// Where a link leads, if it may be followed.
+    /// The target of a link, if the link may be followed.
     fn target(&self, root: &Path, link: &LibraryPath) -> io::Result<Option<LibraryPath>> {
         let target = match link.under(root).canonicalize() {
             Ok(target) => LibraryPath::beneath(&root.canonicalize()?, &target),
@@ -56,7 +60,7 @@ impl Links {
         Ok(target)
     }
 
-    /// The other paths of what is at `path`.
+    /// The other paths of what is at `path`, by known links.
     pub(super) fn other_paths(&self, path: &LibraryPath) -> Vec<LibraryPath> {
         let known = self.known();
         let mut paths = Vec::new();
@@ -71,8 +75,8 @@ impl Links {
         paths
     }
 
-    /// The links that lead to somewhere beneath `directory`.
-    pub(super) fn beneath(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
+    /// The known links that lead to something under `directory`.
+    pub(super) fn to_targets_under(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
         let first = (directory.join(b""), LibraryPath::root());
         let known = self.known();
         let links = known.range((Bound::Included(first), Bound::Unbounded));
@@ -81,6 +85,90 @@ impl Links {
 
     fn known(&self) -> MutexGuard<'_, BTreeSet<(LibraryPath, LibraryPath)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Root {
+    /// Follows these symbolic links. Links to inside the library are followed once on the way to a path, and never to
+    /// a directory that contains the link. Links that lead out are followed as [`Root::find_links`] finds them.
+    #[must_use]
+    pub fn following_links(self, which: FollowSymlinks) -> Self {
+        let links = (which != FollowSymlinks::Never).then(Links::default);
+        Self { links, links_out: (which == FollowSymlinks::All).then(LinksOut::default), ..self }
+    }
+
+    /// Whether symbolic links are followed.
+    pub fn follows_links(&self) -> bool {
+        self.links.is_some()
+    }
+
+    /// The other paths of what is at `path`, by the symlinks that are known so far.
+    pub fn other_paths(&self, path: &LibraryPath) -> Vec<LibraryPath> {
+        self.links.as_ref().map_or_else(Vec::new, |links| links.other_paths(path))
+    }
+
+    /// The symlinks that are known so far and lead to something under `directory`.
+    pub fn links_to_beneath(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
+        self.links.as_ref().map_or_else(Vec::new, |links| links.to_targets_under(directory))
+    }
+
+    /// The real path of what is at `path`, if a link on the way leads to inside the library and is followed.
+    pub(super) fn behind_link(&self, path: &LibraryPath) -> io::Result<Option<LibraryPath>> {
+        self.links.as_ref().map_or(Ok(None), |links| links.resolve(&self.path, path))
+    }
+
+    /// What is at `path`, which may be behind a link that is followed. The rules are not applied.
+    pub(super) fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.entry_outside(&real),
+            Some(Lead::PassedOver) => return Ok(Entry::Excluded),
+            None => {}
+        }
+        let entry = self.real_entry(path.into())?;
+        if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
+            return Ok(entry);
+        }
+        if !self.follows_links() {
+            return Ok(if lead_to(&self.path, path) { Entry::Excluded } else { entry });
+        }
+        if let Some(real) = self.behind_link(path)? {
+            let found = self.real_entry((&real).into())?;
+            return Ok(if matches!(found, Entry::File(_) | Entry::Directory) { found } else { entry });
+        }
+        match &self.links_out {
+            None if lead_out(&self.path, path) => Ok(Entry::Excluded),
+            Some(_) if lead_to(&self.path, path) => Err(io::Error::other(LinkUnknown)),
+            _ => Ok(entry),
+        }
+    }
+
+    /// Opens the regular file at `path`, which may be behind a link that is followed.
+    pub(super) fn open_by_links(&self, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.open_real(real.at()),
+            Some(Lead::PassedOver) => return Ok(None),
+            None => {}
+        }
+        match self.open_real(path.into())? {
+            None => match self.behind_link(path)? {
+                Some(real) => self.open_real((&real).into()),
+                None => Ok(None),
+            },
+            opened => Ok(opened),
+        }
+    }
+
+    /// The directory at `path`, which may be behind a link that is followed.
+    pub(super) fn open_directory_by_links(&self, path: &LibraryPath) -> io::Result<Option<OwnedFd>> {
+        match self.lead(path)? {
+            Some(Lead::To(real)) => return self.open_directory(real.at()),
+            Some(Lead::PassedOver) => return Ok(None),
+            None => {}
+        }
+        match self.open_directory(path.into())? {
+            None => self.behind_link(path)?.map_or(Ok(None), |real| self.open_directory((&real).into())),
+            opened => Ok(opened),
+        }
     }
 }
 
@@ -93,7 +181,7 @@ pub(super) fn lead_to(root: &Path, path: &LibraryPath) -> bool {
     })
 }
 
-/// Whether the first link at `path` or on the way to it leads out of the library, as far as can be told.
+/// Whether the first link at `path` or on the way to it leads out of the library, as far as this can be found out.
 pub(super) fn lead_out(root: &Path, path: &LibraryPath) -> bool {
     let mut way = LibraryPath::root();
     let link = path.names().find_map(|name| {
@@ -108,7 +196,7 @@ pub(super) fn lead_out(root: &Path, path: &LibraryPath) -> bool {
     }
 }
 
-/// Where a link that leads nowhere would lead: what there is of the way is canonical.
+/// The target of a dangling link. The part of it that exists is canonical.
 pub(super) fn nearest_target(link: &Path) -> Option<PathBuf> {
     let mut target = link.to_path_buf();
     for _ in 0..MOST_LINKS {
@@ -121,7 +209,7 @@ pub(super) fn nearest_target(link: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Whether an error proves that a name leads nowhere. A circle of links does.
+/// Whether an error proves that a path leads nowhere. A loop of links does.
 pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
@@ -138,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_followed_once_and_never_out_or_to_a_directory_that_holds_it() {
+    fn a_link_is_followed_once_and_never_out_or_to_a_directory_that_contains_it() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("music");
         for directory in ["music/real/deep", "music/b", "outside"] {
@@ -161,7 +249,7 @@ mod tests {
         assert_eq!(real("absolute/new/x.mp3"), Some("real/new/x.mp3".into()));
         assert_eq!(real("to a link"), Some("real".into()));
         assert_eq!(real("real/deep/x.mp3"), Some("real/x.mp3".into()));
-        // The rest of the way is taken as it is: a second link is left alone by whoever goes there.
+        // The rest of the path is not resolved: a second link on it is not followed later.
         assert_eq!(real("absolute/deep/x.mp3"), Some("real/deep/x.mp3".into()));
         let names = ["real/x.mp3", "real/deep/up/x.mp3", "b/all/x.mp3", "out/x.mp3", "around", "dangling", "nothing/x"];
         for path in names {
@@ -170,14 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_one_of_every_path_that_leads_there() {
+    fn a_change_concerns_every_path_that_leads_to_the_file() {
         let links = Links::default();
         let known = [("real", "one"), ("real", "two"), ("real/deep", "three"), ("real.mp3", "four"), ("b", "five")];
         links.known().extend(known.iter().map(|(target, link)| (LibraryPath::from(*target), LibraryPath::from(*link))));
         assert_eq!(links.other_paths(&"real/deep/x".into()), paths(&["three/x", "one/deep/x", "two/deep/x"]));
         assert_eq!(links.other_paths(&"real.mp3".into()), paths(&["four"]));
         assert!(links.other_paths(&"a/x".into()).is_empty());
-        assert_eq!(links.beneath(&"real".into()), paths(&["three"]));
-        assert_eq!(links.beneath(&LibraryPath::root()).len(), 5);
+        assert_eq!(links.to_targets_under(&"real".into()), paths(&["three"]));
+        assert_eq!(links.to_targets_under(&LibraryPath::root()).len(), 5);
     }
 }

@@ -1,4 +1,4 @@
-//! What is in a directory of the library, as far as a walk cares.
+//! The entries of a directory that matter to a walk.
 
 use std::cmp::Ordering;
 use std::io;
@@ -8,14 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
+use super::descent::At;
 use super::ignore_files::Judged;
 use super::mounts::Present;
 use super::outside::{Lead, is_unknown_link};
 use super::stat::{KernelMount, RawStat};
-use super::{At, Entry, LISTING_BUFFER, Root};
+use super::{Entry, LISTING_BUFFER, Root};
 use crate::model::{FileStat, IGNORE_FILE, LibraryPath};
 
-/// One entry of a directory, as far as a walk cares.
+/// One entry of a directory.
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// Its name.
@@ -29,18 +30,22 @@ pub struct Listed {
 pub enum ListedKind {
     /// A directory.
     Directory,
-    /// A directory that the rules leave out.
+    /// A directory that is excluded.
     LeftOut,
-    /// A regular file with a name that is wanted.
+    /// A regular file with the extension of an audio file.
     File(FileStat),
     /// Something whose stat could not be read.
     Unreadable(Errno),
 }
 
 impl Root {
-    /// The entries of a directory that a walk goes on to: directories and audio files that no rule leaves out,
-    /// in byte order of their paths, so a directory sorts as `name/`. `None` where there is no directory of
-    /// this name. The directory's `.ignore-music` is read as it is now.
+    /// The entries of a directory that matter to a walk: directories, and audio files that are not excluded. They are
+    /// in byte order of their paths, so a directory sorts as `name/`. `None` if there is no directory of this name.
+    /// The directory's `.ignore-music` is read anew.
+    ///
+    /// # Errors
+    ///
+    /// If the directory or its ignore file cannot be read.
     pub fn list(&self, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
         match self.lead(directory)? {
             Some(Lead::To(real)) => return self.list_real(real.at(), directory, true),
@@ -56,7 +61,11 @@ impl Root {
         }
     }
 
-    /// Whether the root holds nothing but hidden names, which begin with a dot, and `lost+found`.
+    /// Whether the root contains nothing but `lost+found` and hidden names, which begin with a dot.
+    ///
+    /// # Errors
+    ///
+    /// If the root was replaced or cannot be read.
     pub fn is_bare(&self) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(self.open_checked()?, c".", flags, Mode::empty())?;
@@ -79,7 +88,7 @@ impl Root {
         Ok(Some(rustix::fs::openat(&path_only, c".", flags, Mode::empty())?))
     }
 
-    /// The entries of what is really at `real`, under the rules for `directory`.
+    /// The entries of the directory at `real`, under the rules for `directory`.
     fn list_real(&self, real: At<'_>, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
         let Some(opened) = self.open_to_list(real)? else { return Ok(None) };
         let wanted = self.rules.extensions();
@@ -101,7 +110,7 @@ impl Root {
                 _ => {}
             }
         }
-        // Only now is it known whether there is one, without asking for it in every directory.
+        // This way no system call looks for an ignore file in directories that have none.
         let ignore_file = has_ignore_file.then_some(opened.as_fd());
         let Judged::Included(ignore_file) = self.judged_now(directory, ignore_file)? else {
             let directories = found.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
@@ -119,7 +128,7 @@ impl Root {
                 _ => self.listed_kind(opened.as_fd(), &name, follow.then_some(directory), &mut last_mount),
             };
             let kind = match kind {
-                // It was asked before its stat was read.
+                // Its rules were applied before its stat was read.
                 kind if file_type == FileType::RegularFile => kind,
                 Some(ListedKind::Directory) if is_left_out(&name, true) => Some(ListedKind::LeftOut),
                 Some(ListedKind::Directory) => kind,
@@ -131,7 +140,7 @@ impl Root {
         Ok(Some(listed))
     }
 
-    /// What an entry is; links are followed where the path of their directory is given for it.
+    /// The kind of an entry. A link is followed if `follow` is the path of its directory.
     fn listed_kind(
         &self,
         directory: BorrowedFd<'_>,
@@ -179,14 +188,14 @@ impl Root {
 }
 
 impl Listed {
-    /// The order of whole paths: a directory, and what may be one, sorts as `name/`.
+    /// The order of whole paths: a directory, or anything that may be one, sorts as `name/`.
     fn cmp_paths(&self, other: &Self) -> Ordering {
         let common = self.name.len().min(other.name.len());
         let (one, two) = (self.byte_at(common), other.byte_at(common));
         self.name[..common].cmp(&other.name[..common]).then(one.cmp(&two)).then(self.name.len().cmp(&other.name.len()))
     }
 
-    /// The byte of the sort key at a place within or just behind the name; nothing behind the name of a file.
+    /// The byte of the sort key at a position within the name or right behind it. A file has none behind its name.
     fn byte_at(&self, place: usize) -> Option<u8> {
         let slash = (!matches!(self.kind, ListedKind::File(_))).then_some(b'/');
         self.name.get(place).copied().or(slash)

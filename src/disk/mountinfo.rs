@@ -1,21 +1,21 @@
-//! The kernel's table of mounts, `/proc/self/mountinfo`; proc_pid_mountinfo(5) describes its format.
+//! The kernel's mount table, `/proc/self/mountinfo`. Its format is described in proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// Types of filesystems whose files are with a server or another process: the kernel reports only the changes that
-/// this machine makes, and a look waits for as long as the other side does not answer.
+/// Types of filesystems whose files are on a server or in another process. inotify reports only changes that are made
+/// on this machine, and an access blocks while the other side does not respond.
 const WITH_SERVER: &[&str] = &[
     "nfs", "nfs4", "smbfs", "cifs", "smb3", "fuse", "fuseblk", "9p", "virtiofs", "afs", "ceph", "coda", "lustre",
     "vboxsf", "vmhgfs",
 ];
 
-/// One line of the table: what is mounted, and where.
+/// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
-    /// The kernel's number of the mount, which another mount may get after this one is gone.
+    /// The mount id. The kernel may reuse it after this mount is gone.
     pub number: u64,
     /// Major and minor number of the filesystem's device, as text.
     pub device: String,
@@ -29,22 +29,26 @@ pub struct MountEntry {
     pub source: String,
 }
 
-/// All mounts of this process, in the order in which they cover each other.
+/// All mounts of this process, in the order in which they were mounted over each other.
 pub(super) fn mount_table() -> io::Result<Vec<MountEntry>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
-/// The mounts on directories beneath `root`.
+/// The mounts on directories under `root`.
+///
+/// # Errors
+///
+/// If `root` does not exist, or the mount table cannot be read.
 pub fn mounts_beneath(root: &Path) -> io::Result<Vec<MountEntry>> {
     let root = std::fs::canonicalize(root)?;
-    let is_beneath = |entry: &MountEntry| entry.point != root && entry.point.starts_with(&root);
-    Ok(mount_table()?.into_iter().filter(is_beneath).collect())
+    let is_under = |entry: &MountEntry| entry.point != root && entry.point.starts_with(&root);
+    Ok(mount_table()?.into_iter().filter(is_under).collect())
 }
 
-/// The mount of `table` that `path`, which is canonical, is on.
+/// The mount of `table` that the canonical path `path` is on.
 pub(super) fn mount_of<'a>(table: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
     let covering = table.iter().filter(|entry| path.starts_with(&entry.point));
-    // Of several mounts on one directory, the last one of the table covers the others.
+    // Of several mounts on one directory, the last one in the table hides the others.
     covering.max_by_key(|entry| entry.point.as_os_str().len())
 }
 
@@ -66,7 +70,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     Some(MountEntry { number, device, root, point, kind, source })
 }
 
-/// A path of the table, in which space, tab, line feed and backslash stand as `\` and three octal digits.
+/// Decodes a path of the table, in which space, tab, line feed and backslash are `\` and three octal digits.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -80,9 +84,9 @@ fn unescaped(field: &[u8]) -> PathBuf {
 }
 
 impl MountEntry {
-    /// Whether its files are with a server or another process.
+    /// Whether its files are on a server or in another process.
     pub fn has_server(&self) -> bool {
-        // A name may have the kind of a FUSE filesystem behind a dot.
+        // The type of a FUSE filesystem may have a subtype behind a dot.
         let (kind, _) = self.kind.split_once('.').unwrap_or((&self.kind, ""));
         WITH_SERVER.contains(&kind)
     }
@@ -111,7 +115,7 @@ mod tests {
         a broken line\n";
 
     #[test]
-    fn each_line_of_the_table_is_understood() {
+    fn each_line_of_the_table_is_parsed() {
         let table = parse(TABLE);
         assert_eq!(table.len(), 5);
         let usb = &table[2];
@@ -120,11 +124,11 @@ mod tests {
         assert_eq!((usb.kind.as_str(), usb.source.as_str()), ("vfat", "/dev/sdc1"));
         assert_eq!((table[3].kind.as_str(), table[3].source.as_str()), ("fuse.sshfs", "host:/m x"));
         let with_server: Vec<u64> = table.iter().filter(|entry| entry.has_server()).map(|entry| entry.number).collect();
-        assert_eq!(with_server, [32], "a subtype counts as its family does");
+        assert_eq!(with_server, [32], "a subtype counts like its type");
     }
 
     #[test]
-    fn a_path_is_on_the_nearest_mount_above_it_and_the_last_one_there() {
+    fn a_path_is_on_the_nearest_mount_above_it_and_on_the_last_of_several_there() {
         let table = parse(TABLE);
         let number = |path: &str| mount_of(&table, Path::new(path)).map(|entry| entry.number);
         assert_eq!(number("/my music/a"), Some(30));
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_this_process_has_a_root() {
+    fn the_table_of_this_process_has_a_root_mount() {
         assert!(mount_of(&mount_table().unwrap(), Path::new("/")).is_some());
     }
 }

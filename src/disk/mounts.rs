@@ -1,24 +1,26 @@
-//! The mounts that the library consists of, each with a number that outlives remounts and reboots.
+//! The mounts of the library, each with a number that stays the same across remounts and reboots.
 //!
 //! A row of the index names its mount by that number. Device numbers and the kernel's mount ids change
-//! with a reboot, and inode numbers mean something only within one filesystem. So a mount is known again
-//! by the most stable identity that it has: see [`KnownMount::is`].
+//! with a reboot, and inode numbers mean something only within one filesystem. So a mount is recognised
+//! by the most stable identity that it has: see `KnownMount::is`.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::descent::open_directory_at;
 use super::mountinfo::{self, MountEntry};
 use super::stat::{KernelMount, RawStat};
+use super::{Root, is_root_replaced};
 use crate::model::{FileStat, InodeTrust, LibraryPath, MountId};
 
-/// Filesystems whose inode numbers are made up at each mount or each look-up.
+/// Filesystems that assign new inode numbers at each mount or each look-up.
 const PASSING_INODES: &[&str] = &[
     "vfat",
     "msdos",
@@ -38,7 +40,7 @@ const PASSING_INODES: &[&str] = &[
     "fuse.simple-mtpfs",
 ];
 
-/// Filesystems that may find a name under another spelling of its characters than the one that they list.
+/// Filesystems whose look-up may accept a name in another Unicode normal form than the one that they list.
 const NORMALISING: &[&str] = &[
     "hfs",
     "hfsplus",
@@ -65,22 +67,22 @@ const NORMALISING: &[&str] = &[
 /// A mount of the library, now or earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownMount {
-    /// The number that rows have.
+    /// The number in rows.
     pub id: MountId,
-    /// Where it was last, below the library's root; the root itself for the mount that the root is on,
-    /// and an absolute path for a mount outside the library, to which a link leads.
+    /// Where it was mounted last, under the library's root. For the mount that the root is on, this is the root.
+    /// For a mount outside of the library, to which a link leads, it is the absolute path with its leading slash.
     pub place: LibraryPath,
     /// The filesystem's type, such as `ext4` or `fuse.sshfs`.
     pub kind: String,
     /// What the filesystem calls its source: a device, a server, or any other text.
     pub source: String,
-    /// The filesystem's UUID or its `f_fsid`, where that does not come from the device number.
+    /// The filesystem's UUID, or its `f_fsid` if that is not derived from the device number.
     pub filesystem: Option<String>,
-    /// The inode number of the directory that is mounted.
+    /// The inode number of the mounted directory.
     pub root_inode: u64,
-    /// When that directory was made, in nanoseconds since the epoch, on filesystems that keep this.
+    /// The birth time of that directory in nanoseconds since the epoch, if the filesystem keeps it.
     pub root_born_ns: Option<i64>,
-    /// Whether it was noticed that inode numbers change from mount to mount.
+    /// Whether inode numbers were seen to change on this mount.
     pub has_passing_inodes: bool,
 }
 
@@ -108,7 +110,7 @@ impl KnownMount {
     }
 }
 
-/// What is known of a mount that is there now.
+/// A mount that is mounted now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Present {
     pub(super) id: MountId,
@@ -117,11 +119,11 @@ pub(super) struct Present {
 }
 
 impl Present {
-    /// The stat that is compared and kept.
+    /// The stat in the form that is compared and stored.
     pub(super) fn file_stat(self, raw: &RawStat) -> FileStat {
         FileStat {
             mount: self.id,
-            // Two looks at one file may see two numbers.
+            // Two stats of one file may have two numbers.
             inode: if self.passing_inodes { 0 } else { raw.inode },
             passing_inode: self.passing_inodes,
             born_ns: raw.born_ns.filter(|_| !self.passing_inodes),
@@ -132,14 +134,17 @@ impl Present {
     }
 }
 
-/// The register of mounts. It reads the kernel's table only for a mount that it does not know yet.
+/// How many times the root may be replaced while the program starts.
+const TRIES_AT_START: u32 = 5;
+
+/// The register of mounts. It reads the kernel's mount table only for a mount that it does not know yet.
 #[derive(Debug)]
 pub struct Mounts {
     /// The library's root, canonical.
     root: PathBuf,
     inode_trust: InodeTrust,
     state: RwLock<State>,
-    /// Held while a mount is identified, which asks its filesystem and may take long.
+    /// Locked while a mount is identified. This accesses its filesystem and may take long.
     identifying: Mutex<()>,
 }
 
@@ -165,14 +170,14 @@ impl Mounts {
         Self { inode_trust, ..self }
     }
 
-    /// Takes over the mounts that were known at an earlier start.
+    /// Takes over the mounts that were known before the last restart.
     pub fn remember(&self, known: Vec<KnownMount>) {
         let mut state = self.write();
         state.known = known;
         state.present.clear();
     }
 
-    /// All mounts that rows may name, and a version that rises with each change of them.
+    /// All mounts that rows may name, and a version that rises with each change.
     pub fn known(&self) -> (Vec<KnownMount>, u64) {
         let state = self.read();
         (state.known.clone(), state.version)
@@ -183,12 +188,12 @@ impl Mounts {
         self.read().version
     }
 
-    /// What is known of a mount.
+    /// The mount with this number.
     pub fn get(&self, id: MountId) -> Option<KnownMount> {
         self.read().known.iter().find(|known| known.id == id).cloned()
     }
 
-    /// Notes that the inode numbers of this mount do not last. Returns whether that is news.
+    /// Records that the inode numbers of this mount are not stable. Returns whether this was unknown.
     pub fn note_passing_inodes(&self, id: MountId) -> bool {
         let mut state = self.write();
         if self.inode_trust != InodeTrust::Auto || state.present.values().any(|it| it.id == id && it.passing_inodes) {
@@ -204,19 +209,20 @@ impl Mounts {
         true
     }
 
-    /// Forgets which kernel id is which mount: something was mounted or unmounted, and ids may be given again.
+    /// Forgets which mount each kernel id belongs to. Call this after something was mounted or unmounted, because the
+    /// kernel reuses ids.
     pub fn forget_kernel_ids(&self) {
         self.write().present.clear();
     }
 
-    /// Whether a mount is there now, and at a place that is not above `path`.
+    /// Whether a mount is mounted now, at a place that is not above `path`.
     pub(super) fn is_elsewhere(&self, id: MountId, path: &LibraryPath) -> bool {
         let state = self.read();
         state.present.values().any(|present| present.id == id)
             && state.known.iter().any(|known| known.id == id && !path.is_at_or_under(&known.place))
     }
 
-    /// The mount of what was found at `name` in an open directory, or of the open file itself without a name.
+    /// The mount of the entry `name` in an open directory, or of the open file itself if there is no name.
     pub(super) fn of(&self, raw: &RawStat, open: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<Present> {
         if let Some(present) = self.read().present.get(&raw.mount) {
             return Ok(*present);
@@ -233,7 +239,7 @@ impl Mounts {
                     .ok_or_else(|| io::Error::other(format!("no mount holds {}", path.display())))?;
                 (entry, self.identify(raw.mount, entry)?)
             }
-            // The kernel does not give paths that are longer than it takes.
+            // The kernel does not report paths that are too long for a system call.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) => {
                 let near =
                     |entry: &&MountEntry| self.root.starts_with(&entry.point) || entry.point.starts_with(&self.root);
@@ -245,7 +251,7 @@ impl Mounts {
             }
             Err(error) => return Err(error),
         };
-        // The same directory of a filesystem may be mounted at several places, each of which may go by itself.
+        // The same directory of a filesystem may be mounted at several places, each of which may be unmounted alone.
         let is_mounted_at = |place: &LibraryPath| {
             let is_same = |other: &&MountEntry| (&other.device, &other.root) == (&entry.device, &entry.root);
             table.iter().filter(is_same).any(|other| self.place_of(other) == *place)
@@ -253,12 +259,12 @@ impl Mounts {
         Ok(self.admit(raw.mount, found, is_mounted_at))
     }
 
-    /// The identity of a mount, if it is the one that the kernel calls so.
+    /// The identity of the mount at `entry`, if it still has the id `kernel`.
     fn identify(&self, kernel: KernelMount, entry: &MountEntry) -> io::Result<KnownMount> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(CWD, &entry.point, flags, Mode::empty())?;
         let raw = RawStat::of(&directory)?;
-        // What was mounted over it meanwhile has another identity.
+        // Another filesystem may have been mounted over it meanwhile.
         if matches!(kernel, KernelMount::Id(_)) && raw.mount != kernel {
             return Err(io::Error::other(format!("the mount at {} has just changed", entry.point.display())));
         }
@@ -277,17 +283,17 @@ impl Mounts {
         })
     }
 
-    /// The place of a mount, as [`KnownMount::place`] has it.
+    /// The place of a mount, in the form of [`KnownMount::place`].
     fn place_of(&self, entry: &MountEntry) -> LibraryPath {
         match LibraryPath::beneath(&self.root, &entry.point) {
             Some(place) => place,
             None if self.root.starts_with(&entry.point) => LibraryPath::root(),
-            // Outside the library, where a link may lead.
+            // It is outside of the library, and a link may lead there.
             None => LibraryPath::from_bytes(entry.point.as_os_str().as_bytes()),
         }
     }
 
-    /// Gives the mount its number: the one that it had, be it at another place, or the next one.
+    /// Gives the mount its number: the one that it had, possibly at another place, or a new one.
     fn admit(&self, kernel: KernelMount, found: KnownMount, is_mounted_at: impl Fn(&LibraryPath) -> bool) -> Present {
         let mut state = self.write();
         let stayed = state.known.iter().position(|known| known.place == found.place && known.is(&found));
@@ -325,19 +331,94 @@ impl Mounts {
     }
 }
 
-/// The path of something that is open, as the kernel knows it.
+impl Root {
+    /// Sets whether inode numbers are trusted. Call this before the first access.
+    ///
+    /// # Errors
+    ///
+    /// If the root's path cannot be resolved.
+    pub fn trusting_inodes(self, inode_trust: InodeTrust) -> io::Result<Self> {
+        let mounts = Arc::new(Mounts::new(&self.path)?.with_inode_trust(inode_trust));
+        Ok(Self { mounts, ..self })
+    }
+
+    /// The mount that the root itself is on. Call this before accesses to other mounts, so that this one gets the first
+    /// number, as in the rows of older stores.
+    ///
+    /// # Errors
+    ///
+    /// If the root was replaced, or its mount cannot be identified.
+    pub fn own_mount(&self) -> io::Result<MountId> {
+        let root = self.open_checked()?;
+        Ok(self.mounts.of(&RawStat::of(&root)?, root.as_fd(), None)?.id)
+    }
+
+    /// The mount that the root itself is on, while the program starts. If something is mounted or unmounted at the root
+    /// at this moment, the directory that is there afterwards becomes the root.
+    ///
+    /// # Errors
+    ///
+    /// As [`Root::own_mount`].
+    pub fn own_mount_at_start(&self) -> io::Result<MountId> {
+        for _ in 0..TRIES_AT_START {
+            match self.own_mount() {
+                Err(error) if is_root_replaced(&error) => self.adopt()?,
+                found => return found,
+            };
+        }
+        self.own_mount()
+    }
+
+    /// The mounts of the library.
+    pub fn mounts(&self) -> &Arc<Mounts> {
+        &self.mounts
+    }
+
+    /// Identifies all mounts, so that files that are missing can be told from mounts that have moved.
+    pub fn identify_mounts(&self) {
+        let responds = |entry: &MountEntry| match LibraryPath::beneath(&self.path, &entry.point) {
+            Some(place) => self.answering.check(&place).is_ok(),
+            None => !entry.has_server(),
+        };
+        for entry in self.mount_entries().into_iter().chain(self.known_outside()) {
+            if responds(&entry)
+                && let Ok(directory) = open_directory_at(&entry.point)
+                && let Ok(found) = RawStat::of(&directory)
+            {
+                // If this fails, it is tried again with the first file on the mount.
+                let _ = self.mounts.of(&found, directory.as_fd(), None);
+            }
+        }
+    }
+
+    /// Records that the inode numbers of a mount are not stable, and logs that once.
+    pub fn inodes_do_not_last(&self, mount: MountId) {
+        if self.mounts.note_passing_inodes(mount)
+            && let Some(known) = self.mounts.get(mount)
+        {
+            tracing::warn!(
+                place = %known.place.under(&self.path).display(),
+                filesystem = known.kind,
+                "inode numbers are not stable here: only size and modification time show whether a file is unchanged, and \
+                 moves are found by content; IGNORE_INODE=false trusts the numbers anyway"
+            );
+        }
+    }
+}
+
+/// The path of an open file, as the kernel reports it.
 fn path_of(open: BorrowedFd<'_>) -> io::Result<PathBuf> {
     use std::os::fd::AsRawFd;
     std::fs::read_link(format!("/proc/self/fd/{}", open.as_raw_fd()))
 }
 
-/// A device number as the kernel puts it into `f_fsid`, on filesystems that have nothing better.
+/// A device number in the form in which the kernel puts it into `f_fsid` for filesystems without an id of their own.
 fn encoded_device(device: u64) -> u64 {
     let (major, minor) = (u64::from(rustix::fs::major(device)), u64::from(rustix::fs::minor(device)));
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
-/// Whether `f_fsid` of this type always comes from the device number.
+/// Whether `f_fsid` of this type of filesystem is always derived from the device number.
 fn is_of_device(kind: &str) -> bool {
     matches!(kind, "xfs" | "vfat" | "msdos" | "exfat" | "ntfs3" | "iso9660" | "udf" | "squashfs" | "hfs" | "hfsplus")
 }

@@ -1,8 +1,8 @@
-//! Whether a name is the one that its directory lists.
+//! Whether a name is spelt exactly as its directory lists it.
 //!
-//! On filesystems without case, or with a normal form of their own for names, a look-up succeeds under
-//! spellings that no listing has: after `Song.mp3` became `song.mp3`, the old name still finds the file.
-//! A file is only where its directory lists it. So where a look-up may have folded the name, the listing decides.
+//! On filesystems that are case-insensitive or normalise names, a look-up succeeds for spellings that the directory
+//! does not list: after `Song.mp3` was renamed to `song.mp3`, the old name still finds the file. A file is only at the
+//! path that its directory lists. So if a look-up may have folded the name, the listing decides.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,10 +17,10 @@ use rustix::io::Errno;
 use super::LISTING_BUFFER;
 use super::stat::{KernelMount, RawStat};
 
-/// A directory that changed this recently may change again without its times showing that.
+/// A directory that changed this recently may change again without a change of its times.
 const YOUNG_NS: i128 = 2_000_000_000;
 
-/// Decides whether names are exact. It keeps the last listing, for directories with many files.
+/// Decides whether names are exact. It caches the last listing, for directories with many files.
 #[derive(Debug, Default)]
 pub(super) struct ExactNames {
     last: Mutex<Option<Listing>>,
@@ -42,8 +42,8 @@ struct ListingKey {
 
 /// Whether a look-up in this directory may have found `name` under another spelling.
 ///
-/// The same name with the case of its letters swapped finds something only in a directory without case, or
-/// next to a file of that very name; the listing tells these two apart. `may_normalise` says that the
+/// A look-up of the name with the case of its letters swapped succeeds only if the directory is case-insensitive, or
+/// if it has another file of that very name. The listing tells these two apart. `may_normalise` says that the
 /// filesystem may also fold other characters.
 pub(super) fn may_be_folded(directory: &OwnedFd, name: &[u8], may_normalise: bool) -> io::Result<bool> {
     if may_normalise && !name.is_ascii() {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_twin_with_swapped_case_makes_a_name_doubtful_here() {
+    fn on_a_case_sensitive_filesystem_only_a_file_with_swapped_case_makes_a_name_ambiguous() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("Song.mp3"), b"").unwrap();
         let directory = open(folder.path());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_kept_only_once_its_directory_is_old_enough() {
+    fn a_listing_is_cached_only_if_its_directory_is_old_enough() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.mp3"), b"").unwrap();
         let directory = open(folder.path());

@@ -1,4 +1,4 @@
-//! The stat of a file with its mount and birth time, by statx(2).
+//! The stat of a file with its mount and its birth time, from statx(2).
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,23 +7,23 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-/// Since Linux 6.8: a number of the mount that no other mount gets until the next boot.
+/// Since Linux 6.8: asks for a mount id that is not reused until the next boot.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
-/// What is asked of the kernel; it leaves out what it does not know.
+/// The fields to ask the kernel for. It leaves out those that it does not know.
 const WANTED: StatxFlags =
     StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID).union(MNT_ID_UNIQUE);
 
-/// How the kernel names a mount while it is there.
+/// The kernel's id of a mount, valid while it is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum KernelMount {
-    /// By its mount id.
+    /// The mount id.
     Id(u64),
-    /// By the device of the file, where the kernel or a sandbox does not give mount ids.
+    /// The device of the file, if the kernel or a sandbox does not give mount ids.
     Device(u64),
 }
 
-/// What the kernel says of one directory entry.
+/// The stat of a file as the kernel gives it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawStat {
     pub(super) mount: KernelMount,
@@ -38,7 +38,7 @@ pub(super) struct RawStat {
 }
 
 impl RawStat {
-    /// What has this name in a directory; links are not followed.
+    /// The stat of an entry of an open directory. Links are not followed.
     pub(super) fn at(directory: impl AsFd, name: impl Arg + Copy) -> io::Result<Self> {
         let directory = directory.as_fd();
         match rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, WANTED) {
@@ -50,7 +50,7 @@ impl RawStat {
         }
     }
 
-    /// What is open.
+    /// The stat of an open file.
     pub(super) fn of(open: impl AsFd) -> io::Result<Self> {
         let open = open.as_fd();
         match rustix::fs::statx(open, c"", AtFlags::EMPTY_PATH, WANTED) {
@@ -64,7 +64,7 @@ impl RawStat {
         let mask = StatxFlags::from_bits_retain(found.stx_mask);
         let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
         let has_mount = mask.intersects(StatxFlags::MNT_ID.union(MNT_ID_UNIQUE));
-        // A time of zero is how a filesystem says that it does not know.
+        // Filesystems without birth times may report zero.
         let born = nanoseconds(found.stx_btime.tv_sec, found.stx_btime.tv_nsec.into());
         let is_born = mask.contains(StatxFlags::BTIME) && born != 0;
         Self {
@@ -102,7 +102,7 @@ impl RawStat {
     }
 }
 
-/// Seconds and nanoseconds as nanoseconds since the epoch.
+/// A time in nanoseconds since the epoch.
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
 }

@@ -11,7 +11,7 @@ use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, 
 use notify::{ErrorKind, Event, EventKind};
 
 use super::{Inbox, LeftOut};
-use crate::disk::Root;
+use crate::disk::{LinkedPath, Root};
 use crate::engine::{Alias, Found, KernelEvent, KernelEventKind, WatchChange};
 use crate::failpoint::failpoint;
 use crate::model::{IGNORE_FILE, LibraryPath};
@@ -69,14 +69,15 @@ impl Translator {
 
     fn fail(&self, error: &notify::Error) {
         let Handler { root, inbox, .. } = &self.handler;
-        let is_left_out = |path: &PathBuf| self.place_of(path).is_some_and(|(path, _)| root.is_left_out(&path));
+        let is_left_out =
+            |path: &PathBuf| self.place_of(path).is_some_and(|LinkedPath { path, .. }| root.is_left_out(&path));
         match &error.kind {
             // Changes there are not published. Errors are rare enough to ask the disk.
             ErrorKind::Io(_) if !error.paths.is_empty() && error.paths.iter().all(is_left_out) => {}
             ErrorKind::MaxFilesWatch => self.trouble(WatchTrouble::OutOfWatches),
             ErrorKind::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 let places = error.paths.iter().filter_map(|path| self.place_of(path));
-                let refused = places.map(|(path, _)| path).collect();
+                let refused = places.map(|place| place.path).collect();
                 inbox.with(|engine, now| engine.may_not_be_read(refused, now));
             }
             _ => self.trouble(WatchTrouble::Other(error.to_string())),
@@ -89,7 +90,7 @@ impl Translator {
 
     fn translate(&self, event: &Event) {
         let Some(path) = event.paths.first() else { return };
-        let Some((here, is_target)) = self.place_of(path) else { return };
+        let Some(LinkedPath { path: here, is_target }) = self.place_of(path) else { return };
         tracing::trace!(path = %here, kind = ?event.kind, rename = event.tracker(), "kernel event");
         let Some(kind) = kind_of(event.kind) else { return };
         if here.name() == IGNORE_FILE {
@@ -133,9 +134,10 @@ impl Translator {
     }
 
     /// The path in the library of what is at an absolute path, and whether a link leads to just that.
-    fn place_of(&self, path: &Path) -> Option<(LibraryPath, bool)> {
+    fn place_of(&self, path: &Path) -> Option<LinkedPath> {
         let root = &self.handler.root;
-        LibraryPath::beneath(root.path(), path).map(|here| (here, false)).or_else(|| root.by_links(path))
+        let in_library = LibraryPath::beneath(root.path(), path).map(|path| LinkedPath { path, is_target: false });
+        in_library.or_else(|| root.by_links(path))
     }
 
     /// The other paths that lead to `here` by links, and the links that lead to something under it.

@@ -1,4 +1,4 @@
-//! Which files are audio, by the extension of their name.
+//! The file extensions of audio files.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,36 +6,36 @@ use std::str::FromStr;
 
 use super::LibraryPath;
 
-/// The fifteen extensions that are watched unless `AUDIO_EXTENSIONS` says otherwise.
+/// The fifteen extensions that are watched by default, if `AUDIO_EXTENSIONS` is not set.
 const DEFAULT: [&str; 15] =
     ["mp3", "flac", "wav", "wave", "ogg", "oga", "aac", "opus", "m4a", "m4b", "m4p", "m4v", "m4r", "mp4", "wma"];
 
-/// A set of file extensions, compared without regard to ASCII case.
+/// A set of file extensions, compared without ASCII case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extensions(BTreeSet<String>);
 
-/// A list of extensions that cannot be meant.
+/// Why a list of extensions is invalid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ExtensionsError {
-    /// Nothing is left to watch.
+    /// The list is empty.
     #[error("names no extension; give a list such as mp3,flac or +aiff,ape to add to the fifteen")]
     Empty,
-    /// One entry has a character that no extension has.
+    /// An entry has a character that no extension has.
     #[error("{0:?} is not an extension; give letters and digits such as mp3,flac or +aiff,ape to add")]
     NotAnExtension(String),
 }
 
 impl Extensions {
-    /// Whether the name of `path` ends in one of these extensions.
+    /// Whether the name of `path` has one of these extensions.
     pub fn matches(&self, path: &LibraryPath) -> bool {
         self.matches_name(path.name())
     }
 
-    /// Whether a directory entry's name ends in one of these extensions.
+    /// Whether the name of a directory entry has one of these extensions.
     pub fn matches_name(&self, name: &[u8]) -> bool {
         let Some(dot) = name.iter().rposition(|&byte| byte == b'.') else { return false };
         let (stem, extension) = (&name[..dot], &name[dot + 1..]);
-        // There are few of them, and nearly all differ from this one in length or in the first byte.
+        // There are few, and nearly all differ from this one in their length or first byte.
         !stem.is_empty() && self.0.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(extension))
     }
 }
@@ -49,7 +49,7 @@ impl Default for Extensions {
 impl FromStr for Extensions {
     type Err = ExtensionsError;
 
-    /// `mp3,flac` replaces the fifteen, `+aiff,ape` adds to them; a leading dot is forgiven.
+    /// `mp3,flac` replaces the fifteen, and `+aiff,ape` adds to them. A leading dot is ignored.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (mut set, list) = match text.trim().strip_prefix('+') {
             Some(list) => (Self::default().0, list),
@@ -74,12 +74,12 @@ impl fmt::Display for Extensions {
     }
 }
 
-/// The family of an extension, as messages name it.
+/// The file type of an extension, as in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileType(String);
 
 impl FileType {
-    /// The family of `path` by its extension; the extension itself where it has no family.
+    /// The file type of `path` by its extension; the extension itself if it belongs to no known type.
     pub fn of(path: &LibraryPath) -> Self {
         let extension = String::from_utf8_lossy(path.extension().unwrap_or_default()).to_ascii_lowercase();
         Self(match extension.as_str() {
@@ -90,12 +90,12 @@ impl FileType {
         })
     }
 
-    /// The family's name: mp3, flac, wav, ogg, opus, aac, mp4 or wma, or an extension that was added.
+    /// The name of the type: mp3, flac, wav, ogg, opus, aac, mp4, wma, or another extension.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The extra word that consumers know for `ogg` and `oga`.
+    /// The format family that messages have in addition for `ogg` and `oga`.
     pub fn format_family(&self) -> Option<&'static str> {
         (self.0 == "ogg").then_some("ogg_vorbis")
     }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_extension_has_its_family() {
+    fn every_extension_has_its_file_type() {
         let families: Vec<String> = DEFAULT
             .iter()
             .map(|extension| FileType::of(&LibraryPath::from(format!("a.{}", extension.to_uppercase()).as_str())).0)

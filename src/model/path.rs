@@ -1,4 +1,4 @@
-//! A path beneath the library root, as the bytes that the kernel gave.
+//! A path under the library root, as the bytes from the kernel.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Paths of this many bytes are put together without a heap allocation of their own.
+/// Paths of up to this many bytes are joined on the stack, without an intermediate heap allocation.
 const SHORT_PATH: usize = 256;
 
-/// A path beneath the library root: bytes, `/` between names, none at either end. The root is empty.
+/// A path under the library root: bytes, with `/` between names and at neither end. The root is the empty path.
 ///
-/// Its order is the byte order of whole paths, which is also SQLite's order of BLOBs and the order
-/// of the walk; so the two can be merged without sorting either. Cloning costs a counter.
+/// Paths are ordered by their bytes. This is also SQLite's order of BLOBs and the order of the walk, so both can be
+/// merged without sorting. A clone shares the bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LibraryPath(Arc<[u8]>);
 
@@ -22,18 +22,18 @@ impl LibraryPath {
         Self(Arc::from(&b""[..]))
     }
 
-    /// A path from its bytes, as the store keeps them.
+    /// A path from its bytes, as in the store.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(Arc::from(bytes))
     }
 
-    /// Where `path` is beneath `root`; `None` where it is not beneath it.
+    /// The library path of the absolute `path`; `None` if it is not under `root`.
     pub fn beneath(root: &Path, path: &Path) -> Option<Self> {
         let below = path.strip_prefix(root).ok()?;
         Some(Self::from_bytes(below.as_os_str().as_bytes()))
     }
 
-    /// The bytes, as the store keeps them.
+    /// The bytes, as in the store.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -43,7 +43,7 @@ impl LibraryPath {
         self.0.is_empty()
     }
 
-    /// The absolute path, under `root`.
+    /// The absolute path in the library at `root`.
     pub fn under(&self, root: &Path) -> PathBuf {
         if self.is_root() { root.to_path_buf() } else { root.join(OsStr::from_bytes(&self.0)) }
     }
@@ -57,7 +57,7 @@ impl LibraryPath {
         let (slash, end) = (self.0.len(), self.0.len() + 1 + name.len());
         let mut short = [0; SHORT_PATH];
         let mut long;
-        // Most paths fit on the stack, so that there is one allocation and not two.
+        // Most paths fit on the stack. This saves one of two allocations.
         let bytes = if let Some(short) = short.get_mut(..end) {
             short
         } else {
@@ -70,7 +70,7 @@ impl LibraryPath {
         Self::from_bytes(bytes)
     }
 
-    /// The directory that holds this entry; `None` for the root.
+    /// The directory that contains this entry; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         if self.is_root() {
             return None;
@@ -89,14 +89,14 @@ impl LibraryPath {
         self.0.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
     }
 
-    /// Whether this path is `directory` itself or lies anywhere beneath it.
+    /// Whether this path is `directory` itself or anything under it.
     pub fn is_at_or_under(&self, directory: &Self) -> bool {
         directory.is_root()
             || (self.0.starts_with(&directory.0)
                 && (self.0.len() == directory.0.len() || self.0[directory.0.len()] == b'/'))
     }
 
-    /// What stands after the last dot of the name, where something stands before that dot.
+    /// The part of the name after the last dot; `None` if it is empty, or if there is nothing before that dot.
     pub fn extension(&self) -> Option<&[u8]> {
         let name = self.name();
         let dot = name.iter().rposition(|&byte| byte == b'.')?;
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_holds_only_what_is_beneath_it() {
+    fn only_the_directory_itself_and_its_contents_are_at_or_under_it() {
         let directory = LibraryPath::from("a/b");
         assert!(LibraryPath::from("a/b").is_at_or_under(&directory));
         assert!(LibraryPath::from("a/b/c").is_at_or_under(&directory));

@@ -1,9 +1,9 @@
-//! Which paths of a library are published: by their extension, and by patterns that leave some out.
+//! Which paths of a library are published: by their extension, and by patterns that exclude some.
 //!
-//! Patterns have gitignore's syntax and meaning. The last pattern that matches decides; one with a `!`
-//! in front includes again. A directory that is left out is left out with everything in it. Of several
-//! lists the stronger one decides if one of its patterns matches: a file `.ignore-music` before those of
-//! the directories above it, then `EXCLUDE`, then `EXCLUDE_FILE`, then the defaults.
+//! Patterns have the syntax and meaning of gitignore's. The last pattern that matches decides, and one with a leading
+//! `!` includes again. An excluded directory is excluded with everything in it. There are several lists of patterns,
+//! and the first one with a match decides: the file `.ignore-music` of the directory, those of the directories above
+//! it, then `EXCLUDE`, then `EXCLUDE_FILE`, then the defaults.
 
 mod defaults;
 
@@ -21,33 +21,33 @@ use super::{Extensions, LibraryPath};
 
 pub use defaults::DEFAULT_EXCLUDES;
 
-/// The file in which patterns for its directory and everything in it can be given.
+/// The name of the file with patterns for its directory and everything in it.
 pub const IGNORE_FILE: &[u8] = b".ignore-music";
 
 /// A list of patterns.
 #[derive(Clone, Default)]
 pub struct Patterns(Option<Arc<Gitignore>>);
 
-/// A line that is no pattern.
+/// An invalid pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct PatternError {
-    /// Its number, from 1.
+    /// The number of its line, from 1.
     pub line: usize,
     /// What is wrong with it.
     pub problem: String,
 }
 
 impl Patterns {
-    /// The patterns of a text that has one in each line, and what is wrong with lines that have none.
+    /// Parses a text with one pattern per line. Returns the patterns and the errors of invalid lines.
     ///
-    /// Empty lines and those that begin with `#` are skipped.
+    /// Empty lines and lines that begin with `#` are skipped.
     pub fn of_text(text: &[u8]) -> (Self, Vec<PatternError>) {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         Self::of_lines(text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)))
     }
 
-    /// The same for lines that were taken apart already.
+    /// Parses one pattern per line, as [`Patterns::of_text`] does.
     pub fn of_lines<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> (Self, Vec<PatternError>) {
         let mut builder = GitignoreBuilder::new("");
         builder.allow_unclosed_class(false);
@@ -76,7 +76,7 @@ impl Patterns {
         self.0.is_none()
     }
 
-    /// Whether the path is left out, or expressly not; `None` where no pattern matches it.
+    /// Whether a pattern excludes the path (`true`) or includes it again (`false`); `None` if no pattern matches.
     fn verdict(&self, path: &[u8], is_directory: bool) -> Option<bool> {
         match self.0.as_ref()?.matched(Path::new(OsStr::from_bytes(path)), is_directory) {
             Match::None => None,
@@ -92,20 +92,20 @@ impl fmt::Debug for Patterns {
     }
 }
 
-/// The file `.ignore-music` of a directory, with the nearest one above it.
+/// The file `.ignore-music` of a directory.
 #[derive(Debug)]
 pub struct IgnoreFile {
     /// The directory that it is in.
     pub directory: LibraryPath,
-    /// The text that the patterns were made from.
+    /// The text that the patterns were parsed from.
     pub text: Box<[u8]>,
-    /// What it says.
+    /// Its patterns.
     pub patterns: Patterns,
-    /// The nearest one in a directory above.
+    /// The nearest ignore file in a directory above.
     pub above: Option<Arc<IgnoreFile>>,
 }
 
-/// What is published of a library: the extensions of audio files, and the patterns that were given for all of it.
+/// The rules for a whole library: the extensions of audio files, and the patterns from the settings.
 #[derive(Clone, Debug)]
 pub struct Rules {
     extensions: Extensions,
@@ -121,26 +121,26 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Files with these extensions, without what the default patterns leave out.
+    /// Includes files with these extensions, except those that the default patterns exclude.
     pub fn new(extensions: Extensions) -> Self {
         Self { extensions, exclude: Patterns::default(), exclude_file: Patterns::default(), defaults: true }
     }
 
-    /// Leaves out what these patterns match; those of `exclude` go before those of `exclude_file`, and these
-    /// before the default ones, which are not used where `defaults` is false.
+    /// Excludes what these patterns match. Those of `exclude` come before those of `exclude_file`, and these before the
+    /// default ones. The default ones are used only if `defaults` is true.
     #[must_use]
     pub fn excluding(self, exclude: Patterns, exclude_file: Patterns, defaults: bool) -> Self {
         Self { exclude, exclude_file, defaults, ..self }
     }
 
-    /// Which files are audio.
+    /// The extensions of audio files.
     pub fn extensions(&self) -> &Extensions {
         &self.extensions
     }
 
-    /// Whether a pattern leaves out the entry `name` of `directory`, which itself is not left out.
+    /// Whether a pattern excludes the entry `name` of `directory`, which itself is not excluded.
     ///
-    /// `ignore_file` is the nearest in `directory` or above it. Extensions do not count here.
+    /// `ignore_file` is the nearest one in `directory` or above it. Extensions are not checked here.
     pub fn leave_out(
         &self,
         ignore_file: Option<&IgnoreFile>,
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stronger_list_decides_and_of_one_list_the_last_pattern() {
+    fn the_first_list_with_a_match_decides_and_in_a_list_the_last_match() {
         let rules = Rules::default().excluding(patterns("!/a/*.mp3\n/a/x.mp3"), patterns("*.mp3\n!@eaDir/"), true);
         for (path, is_directory, is_left_out) in [
             ("a/x.mp3", false, true),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ignore_file_goes_before_those_above_it_and_these_before_the_settings() {
+    fn an_ignore_file_comes_before_those_above_it_and_these_before_the_settings() {
         let above = Arc::new(IgnoreFile {
             directory: "a".into(),
             text: Box::default(),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_pattern_is_named_and_the_others_apply() {
+    fn an_invalid_line_is_reported_and_the_others_apply() {
         let (patterns, errors) = Patterns::of_text(b"\xef\xbb\xbf# music\r\n*.wav\r\n[z-a]\n\xff\n\n!keep.wav");
         assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [3, 4]);
         assert_eq!(patterns.verdict(b"a/b.wav", false), Some(true));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_patterns_leave_music_alone() {
+    fn the_default_patterns_do_not_exclude_music() {
         let rules = Rules::default();
         for path in [
             "...And Justice for All",

@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 pin_project! {
-    /// A timer that is made when it is first waited for, so that a chain can be built outside of a runtime.
+    /// A timer that is created when it is first polled, so that a pipeline can be built outside of a runtime.
     #[derive(Default)]
     pub(super) struct Alarm {
         #[pin]
@@ -17,9 +17,9 @@ pin_project! {
 }
 
 impl Alarm {
-    /// Ready at `deadline` and after; until then the task is woken at the deadline of the last call.
+    /// Ready at `deadline` and later. Until then, the task is woken at the deadline of the last call.
     pub(super) fn poll_at(self: Pin<&mut Self>, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
-        // Asking the clock first spares the timer wheel, which may be a tick behind, a deadline that has passed.
+        // The timer wheel may be a tick late, so a deadline that has passed does not go there.
         if deadline <= Instant::now() {
             return Poll::Ready(());
         }
@@ -33,7 +33,7 @@ impl Alarm {
     }
 }
 
-/// `duration` after `instant`; a year, where that is beyond what the clock can say.
+/// `duration` after `instant`, or a year after it if the sum is out of range.
 pub(super) fn after(instant: Instant, duration: Duration) -> Instant {
     const YEAR: Duration = Duration::from_hours(365 * 24);
     instant.checked_add(duration).unwrap_or_else(|| instant + YEAR)

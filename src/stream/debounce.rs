@@ -1,6 +1,7 @@
-//! A path that is still being worked on is left alone until it has been quiet.
+//! Delays the hints for a key until the key has been quiet.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::alarm::{Alarm, after};
 use super::{Hint, QuietTime, READS_A_POLL};
 
-/// How long hints may put off a look, unless [`Debounce::no_later_than`] says otherwise.
+/// How long newer hints may delay a key, unless [`Debounce::no_later_than`] says otherwise.
 const NO_LATER_THAN: Duration = Duration::from_secs(10);
 
 pin_project! {
@@ -52,9 +53,20 @@ where
         }
     }
 
-    /// Lets a key that is hinted at without end go on this long after the first of those hints, instead of ten seconds.
+    /// Sets the longest time that newer hints for a key can delay it after its first hint. The default is ten seconds.
     pub fn no_later_than(self, cap: Duration) -> Self {
         Self { no_later_than: cap, ..self }
+    }
+}
+
+impl<S, Q> fmt::Debug for Debounce<S, Q>
+where
+    S: Stream,
+    S::Item: Hint,
+{
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("Debounce");
+        debug.field("no_later_than", &self.no_later_than).field("pending", &self.pending.len()).finish_non_exhaustive()
     }
 }
 
@@ -69,7 +81,7 @@ where
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut this = self.project();
         for _ in 0..READS_A_POLL {
-            // Turn about: neither an input that is always ready nor a pile of expired hints starves the other.
+            // In turn, so that neither an input that is always ready nor many expired hints starve the other.
             if !mem::take(this.input_is_next)
                 && let Some(hint) = this.pending.take_expired(Instant::now())
             {
@@ -94,17 +106,17 @@ where
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // Everything to come may be merged into one; and what is pending is not as good as on its way:
-        // a batch downstream must not wait for a path to become quiet.
+        // All items to come may be merged into one. Pending hints are not counted as to come either: a batch
+        // downstream must not wait for a path to become quiet.
         let upper = self.input.size_hint().1.and_then(|upper| upper.checked_add(self.pending.len()));
         (0, upper)
     }
 }
 
-/// Deadlines, made distinct and fair by the order in which they were set.
+/// A deadline, and a number that makes it unique and keeps the order in which deadlines were set.
 type Place = (Instant, u64);
 
-/// The hints that wait for their keys to be quiet: one a key, in order of their deadlines.
+/// The hints that wait for their keys to be quiet, one per key, in the order of their deadlines.
 struct Pending<T: Hint> {
     hints: BTreeMap<Place, Waiting<T>>,
     places: HashMap<T::Key, Place>,
@@ -113,7 +125,7 @@ struct Pending<T: Hint> {
 
 struct Waiting<T> {
     hint: T,
-    /// No newer hint puts the deadline off beyond this.
+    /// Newer hints do not delay the deadline beyond this.
     latest: Instant,
 }
 
@@ -124,7 +136,7 @@ impl<T: Hint> Default for Pending<T> {
 }
 
 impl<T: Hint> Pending<T> {
-    /// Takes `hint` in, merged over what waits for its key; gives it back if nothing makes it wait.
+    /// Adds `hint`, merged with the one that waits for its key. Returns it if it need not wait.
     fn admit(&mut self, hint: T, quiet_time: &impl QuietTime<T>, no_later_than: Duration) -> Option<T> {
         let now = Instant::now();
         let older = self.places.get(hint.key()).and_then(|place| self.hints.remove(place));
@@ -136,7 +148,7 @@ impl<T: Hint> Pending<T> {
             }
             None => match quiet_time.quiet(&hint) {
                 Duration::ZERO => return Some(hint),
-                // The cap is on being put off; who asks for more from the start means it.
+                // The cap limits delays by newer hints. A longer wait of the first hint itself is kept.
                 quiet => (hint, quiet, after(now, no_later_than.max(quiet))),
             },
         };
@@ -159,7 +171,7 @@ impl<T: Hint> Pending<T> {
         let (_, Waiting { hint, .. }) = self.hints.pop_first()?;
         self.places.remove(hint.key());
         if self.places.is_empty() {
-            // A map keeps the room of its largest day; a burst must not be paid for until the restart.
+            // A map keeps its capacity, but the memory of a burst must not stay in use until the restart.
             self.places.shrink_to(READS_A_POLL);
         }
         Some(hint)
@@ -181,12 +193,12 @@ mod tests {
 
     use super::*;
     use crate::stream::HintStreamExt;
-    use crate::stream::testing::{Probe, every_key_says_all_that_it_was_told, milliseconds, paused, schedule};
+    use crate::stream::testing::{Probe, every_key_comes_out_with_all_its_hints, milliseconds, paused, schedule};
 
-    /// Odd, as are the quiet times, where the arrivals are even: so nothing expires just when something comes.
+    /// Caps and quiet times are odd and arrivals are even, so that no hint expires just when another one arrives.
     const CAP: u64 = 61;
 
-    /// A time in milliseconds, and what came or went then.
+    /// A time in milliseconds, and the hint that arrived or came out then.
     type Timed = (u64, Probe);
 
     fn arrivals() -> impl Strategy<Value = Vec<Timed>> {
@@ -204,7 +216,7 @@ mod tests {
         })
     }
 
-    /// What comes out, and when, where whoever reads takes so long over each item.
+    /// What comes out, and when, with a consumer that takes `reading` milliseconds for each item.
     fn debounced(arrivals: &[Timed], reading: u64) -> Vec<Timed> {
         let mut before = 0;
         let gaps = arrivals.iter().map(|(at, probe)| (at - mem::replace(&mut before, *at), probe.clone())).collect();
@@ -223,7 +235,7 @@ mod tests {
         })
     }
 
-    /// What should come out, and when, where whoever reads takes no time.
+    /// What should come out, and when, with a consumer that takes no time.
     fn model(arrivals: &[Timed]) -> Vec<Timed> {
         struct Waits {
             deadline: u64,
@@ -253,7 +265,7 @@ mod tests {
         #[test]
         fn debounce_loses_no_key_and_emits_the_newest_on_top(arrivals in arrivals(), reading in 0_u64..40) {
             let out = debounced(&arrivals, reading);
-            every_key_says_all_that_it_was_told(
+            every_key_comes_out_with_all_its_hints(
                 arrivals.iter().map(|(_, probe)| probe),
                 out.iter().map(|(_, probe)| probe),
             )?;
@@ -278,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_is_always_ready_gives_way_and_does_not_starve_expired_hints() {
+    fn an_input_that_is_always_ready_yields_and_does_not_starve_expired_hints() {
         paused(async {
             let busy = stream::repeat(Probe::new(1, 1, 50));
             let mut debounced = task::spawn(busy.debounce(|probe: &Probe| probe.quiet));
@@ -297,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pile_of_expired_hints_does_not_starve_the_input() {
+    fn many_expired_hints_do_not_starve_the_input() {
         paused(async {
             let (mut sender, receiver) = futures::channel::mpsc::channel(200);
             let mut debounced = Box::pin(receiver.debounce(|probe: &Probe| probe.quiet));
@@ -313,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_beyond_what_the_clock_can_say_is_no_panic() {
+    fn a_wait_beyond_the_range_of_the_clock_does_not_panic() {
         paused(async {
             let patient = stream::iter([Probe::new(0, 0, 1)]).chain(stream::pending());
             let mut debounced = Box::pin(patient.debounce(|_: &Probe| Duration::MAX));
@@ -322,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_leaves_nothing_behind() {
+    fn a_burst_does_not_keep_its_memory() {
         paused(async {
             let burst =
                 stream::iter((0..10_000).map(|number| Probe::new(number, (number % 200).try_into().unwrap(), 5)));
@@ -337,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pending_is_not_counted_as_on_its_way_and_dropped_with_the_stream() {
+    fn pending_hints_are_not_counted_in_the_lower_size_hint_and_dropped_with_the_stream() {
         paused(async {
             let hint = Arc::new(7_u8);
             let input = stream::iter([Arc::clone(&hint)]).chain(stream::pending());
@@ -351,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_flushes_at_once_in_order_of_deadlines_and_stays_the_end() {
+    fn the_end_flushes_at_once_in_the_order_of_deadlines_and_stays_the_end() {
         let probes = [(0, 90), (1, 30), (2, 60)].map(|(key, quiet)| Probe::new(0, key, quiet));
         let mut debounced = Box::pin(stream::iter(probes).debounce(|probe: &Probe| probe.quiet));
         let keys: Vec<u8> = debounced.by_ref().map(|probe| probe.key).collect().now_or_never().unwrap();

@@ -1,5 +1,6 @@
-//! One transaction for many, and none that waits for company that does not come.
+//! Collects items into batches, without a wait for items that do not come.
 
+use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -21,7 +22,7 @@ pin_project! {
         size: usize,
         linger: Duration,
         batch: Vec<S::Item>,
-        // When the open batch closes at the latest; it opens with its first item.
+        // When the open batch closes at the latest. It opens with its first item.
         closes_at: Option<Instant>,
         #[pin]
         alarm: Alarm,
@@ -32,6 +33,14 @@ impl<S: Stream> InBatches<S> {
     pub(super) fn new(input: S, size: usize, linger: Duration) -> Self {
         assert!(size > 0, "a batch holds at least one item");
         Self { input: input.fuse(), size, linger, batch: Vec::new(), closes_at: None, alarm: Alarm::default() }
+    }
+}
+
+impl<S: Stream> fmt::Debug for InBatches<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("InBatches");
+        debug.field("size", &self.size).field("linger", &self.linger).field("batch", &self.batch.len());
+        debug.finish_non_exhaustive()
     }
 }
 
@@ -131,7 +140,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_waits_where_nothing_is_on_its_way(
+        fn nothing_waits_if_no_items_are_to_come(
             gaps in prop::collection::vec(0_u64..4, 0..40),
             size in 1_usize..8,
         ) {
@@ -150,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_linger_ends_the_wait_for_what_does_not_come() {
+    fn the_linger_ends_the_wait_for_items_that_do_not_come() {
         paused(async {
             // `chain` counts its second half, which never comes.
             let input = stream::iter([1, 2]).chain(stream::pending().chain(stream::iter([3])));
@@ -162,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_count_the_open_batch_which_is_dropped_with_the_stream() {
+    fn the_size_hint_counts_the_open_batch_which_is_dropped_with_the_stream() {
         paused(async {
             let item = Arc::new(());
             let input = stream::iter(vec![Arc::clone(&item); 3]);
@@ -178,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_input_makes_no_batch_and_the_end_is_the_end() {
+    fn an_empty_input_gives_no_batch_and_the_end_stays_the_end() {
         let mut batches = Box::pin(stream::empty::<()>().in_batches(2, Duration::ZERO));
         assert_eq!(batches.next().now_or_never(), Some(None));
         assert_eq!(batches.next().now_or_never(), Some(None));

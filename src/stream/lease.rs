@@ -1,4 +1,4 @@
-//! Who has a key in hand: an exclusive lease, given back when it is dropped.
+//! Exclusive leases on keys. A lease is returned when it is dropped.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,16 +9,16 @@ use futures::channel::mpsc::UnboundedSender;
 
 use crate::model::LibraryPath;
 
-/// The keys on lease, each with those who asked for it since and want to hear of its release.
+/// The leased keys, each with the senders to notify of its release.
 type Held<K> = HashMap<K, Vec<UnboundedSender<K>>>;
 
-/// The register of the leases that are out. Clones are the same register.
+/// The register of leases. Clones share it.
 pub struct Leases<K = LibraryPath>(Arc<Mutex<Held<K>>>);
 
-/// The right to work on a key, alone, until it is dropped.
-#[must_use = "a lease is given back when it is dropped"]
+/// The exclusive right to work on a key, until it is dropped.
+#[must_use = "a lease is returned when it is dropped"]
 pub struct Lease<K: Clone + Eq + Hash = LibraryPath> {
-    /// `None` once it was given back.
+    /// `None` once it was returned.
     key: Option<K>,
     leases: Leases<K>,
 }
@@ -29,17 +29,17 @@ impl<K: Clone + Eq + Hash> Leases<K> {
         Self(Arc::default())
     }
 
-    /// Whether somebody has `key` on lease.
+    /// Whether `key` is leased.
     pub fn is_held(&self, key: &K) -> bool {
         self.lock().contains_key(key)
     }
 
-    /// How many keys are on lease.
+    /// How many keys are leased.
     pub fn held(&self) -> usize {
         self.lock().len()
     }
 
-    /// A lease on `key`; where it is out already, `None`, and its key is sent to `waiting` once, at its release.
+    /// A lease on `key`. If it is leased already, returns `None`, and sends the key to `waiting` once, on its release.
     pub(super) fn lease_or_wait(&self, key: &K, waiting: &UnboundedSender<K>) -> Option<Lease<K>> {
         let mut held = self.lock();
         if let Some(queue) = held.get_mut(key) {
@@ -51,18 +51,18 @@ impl<K: Clone + Eq + Hash> Leases<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held<K>> {
-        // Every change under the lock is one step, so that a panic elsewhere cannot leave it half done.
+        // Every change under the lock is one step, so a panic cannot leave it half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Clone + Eq + Hash> Lease<K> {
-    /// Gives the lease back before it is dropped.
+    /// Returns the lease before it is dropped.
     pub(super) fn give_back(&mut self) {
         let Some(key) = self.key.take() else { return };
         let queue = self.leases.lock().remove(&key).unwrap_or_default();
         for waiting in queue {
-            // Who is gone no longer waits.
+            // A stream that was dropped no longer waits.
             let _ = waiting.unbounded_send(key.clone());
         }
     }

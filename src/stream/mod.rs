@@ -1,12 +1,12 @@
-//! The combinators of the chain, one a file, behind one extension trait.
+//! The stream combinators of the pipeline, one per file, behind one extension trait.
 //!
-//! What they all promise:
+//! All of them guarantee:
 //!
-//! - Nothing is lost: what goes in comes out, alone or merged into something newer for the same key.
-//! - The end of the input is a flush: what is kept comes out, then `None`, and `None` from then on.
+//! - Nothing is lost: each item that goes in comes out, alone or merged into a newer one for the same key.
+//! - The end of the input flushes: everything that is kept comes out, then `None`, and `None` from then on.
 //! - Dropping a stream drops everything in it, and cancels every timer.
-//! - No input, however busy, keeps its task from other work.
-//! - Time is tokio's, so a test that pauses the clock sees every delay to the millisecond.
+//! - A busy input does not keep its task from other work.
+//! - They use tokio's clock, so a test that pauses it sees every delay to the millisecond.
 
 mod alarm;
 mod audio_files;
@@ -38,18 +38,18 @@ pub use rate_limit::RateLimit;
 pub use settle::{QuietTime, Settle};
 pub use together::{Tied, Together};
 
-/// How much a combinator reads in one poll when nothing of it can go on: then it gives way to other tasks.
+/// The most items that a combinator reads in one poll without passing one on. Then it yields to other tasks.
 const READS_A_POLL: usize = 64;
 
-/// What the combinators need to know of a hint.
+/// A hint for a key, as the combinators see it.
 pub trait Hint: Sized {
-    /// What the hint is about; hints for one key can be merged.
+    /// What the hint is about. Hints for the same key can be merged.
     type Key: Clone + Eq + Hash;
 
     /// The key of this hint.
     fn key(&self) -> &Self::Key;
 
-    /// This hint, newer than `older` for the same key, knowing what `older` knew. It keeps its key.
+    /// This hint merged with an `older` one for the same key. The key stays the same.
     #[must_use]
     fn merged_over(self, older: Self) -> Self;
 }
@@ -66,13 +66,13 @@ impl Hint for FsEvent {
     }
 }
 
-/// The verbs of the chain, for every stream.
+/// The combinators, as methods on every stream.
 pub trait HintStreamExt: Stream + Sized {
-    /// Keeps the hints whose path has one of these extensions, in any case, or has a row in the index.
+    /// Keeps the hints whose path has one of these extensions, in upper or lower case, or has a row in the index.
     ///
     /// Law: the output is the input without the other hints, in the same order.
     ///
-    /// It cannot deadlock: it keeps nothing.
+    /// It cannot deadlock, because it keeps nothing.
     ///
     /// ```
     /// use file_watcher::model::{Extensions, FsEvent, Origin, Quiet};
@@ -90,15 +90,15 @@ pub trait HintStreamExt: Stream + Sized {
         audio_files::audio_files(self, extensions.clone())
     }
 
-    /// Holds each hint back until its key has been quiet, and merges what comes for the key meanwhile.
+    /// Delays each hint until its key has been quiet, and merges the hints that arrive for the key meanwhile.
     ///
-    /// Law: every key that goes in comes out, merged, with the newest hint on top; not before the key has
-    /// been left alone for as long as the newest hint asks for, and not later than ten seconds
-    /// ([`Debounce::no_later_than`]) after the first hint that was merged into it, unless that one
-    /// asked for longer. A hint that asks for no quiet and finds nothing to merge with goes straight on.
+    /// Law: every key that goes in comes out, merged, with the newest hint on top. It does not come out before the
+    /// key has been quiet for as long as the newest hint asks for. It comes out at most ten seconds
+    /// ([`Debounce::no_later_than`]) after the first hint that was merged into it, unless that one asked for longer. A
+    /// hint that asks for no wait and has nothing to merge with passes at once.
     ///
-    /// It cannot deadlock by itself: time alone frees what it holds. It reads on while it holds, one
-    /// entry a key; so what it holds is no sign of work to come, and its lower `size_hint` says so.
+    /// It cannot deadlock: time alone releases the hints. It keeps reading while it delays hints, with one entry per
+    /// key. Delayed hints do not count as items to come, so its lower `size_hint` is 0.
     ///
     /// ```
     /// use std::time::Duration;
@@ -124,14 +124,13 @@ pub trait HintStreamExt: Stream + Sized {
         Debounce::new(self, quiet_time)
     }
 
-    /// Lets at most so many items a second through, and any number where there is no limit.
+    /// Lets at most this many items per second through; `None` for no limit.
     ///
-    /// Law: in any window of `t` seconds at most `burst + rate * t` items come out, in their order, where
-    /// `burst` is a tenth of a second's worth, or one. It delays no item that the law allows by more
-    /// than a timer's tick, a millisecond.
+    /// Law: in any window of `t` seconds, at most `burst + rate * t` items come out, in their order. `burst` is a tenth
+    /// of the rate, but at least one. An item that the law allows is delayed by at most one tick of the timer, a
+    /// millisecond.
     ///
-    /// It cannot deadlock: time alone frees the one item that it holds. The input feels the limit as
-    /// back-pressure.
+    /// It cannot deadlock: time alone releases the one item that it keeps. The limit puts back-pressure on the input.
     ///
     /// ```
     /// use std::{num::NonZeroU32, time::Duration};
@@ -145,19 +144,19 @@ pub trait HintStreamExt: Stream + Sized {
     /// assert_eq!(start.elapsed(), Duration::from_secs(2));
     /// # }
     /// ```
-    fn rate_limit(self, a_second: Option<NonZeroU32>) -> RateLimit<Self> {
-        RateLimit::new(self, a_second)
+    fn rate_limit(self, per_second: Option<NonZeroU32>) -> RateLimit<Self> {
+        RateLimit::new(self, per_second)
     }
 
-    /// Gives each item a lease on its key, and keeps back what comes for a key on lease until the lease is dropped.
+    /// Gives each item a lease on its key, and keeps items for a leased key until the lease is dropped.
     ///
-    /// Law: of one key at most one item is out at a time; every key that goes in comes out, merged, with
-    /// the newest hint on top; what was kept back goes first, in the order in which it came.
+    /// Law: for each key, at most one item is out at a time. Every key that goes in comes out, merged, with the newest
+    /// hint on top. Items that were kept come out first, in the order of their arrival.
     ///
-    /// It deadlocks where a lease is dropped only after a later item has come: it is for whoever is
-    /// downstream to let go without one. A batch that closes only when it is full does not, a batch that
-    /// also closes by time ([`HintStreamExt::in_batches`]) does. At the end of the input it waits for
-    /// the leases of what it still keeps.
+    /// It deadlocks if a lease is dropped only after a later item has arrived. So the consumer must drop leases without
+    /// waiting for another item. A batch that closes only when it is full does not; a batch that also closes by time
+    /// ([`HintStreamExt::in_batches`]) does. At the end of the input, the stream waits for the leases on the keys of the
+    /// items that it still keeps.
     ///
     /// ```
     /// use file_watcher::model::{FsEvent, Origin, Quiet};
@@ -181,17 +180,22 @@ pub trait HintStreamExt: Stream + Sized {
         OneAtATime::new(self, leases)
     }
 
-    /// Puts the items into batches that close when they are full, when no more is on its way, or after the linger.
+    /// Collects the items into batches. A batch closes when it is full, when no more items are to come, or after the
+    /// linger.
     ///
-    /// Law: the batches put end to end are the input; none is empty or longer than `size`; no item waits
-    /// longer than `linger` for company, and none waits at all once the input has nothing ready and
-    /// nothing on its way. That is what a lower `size_hint` of zero says: `buffer_unordered` counts
-    /// there what it has in hand. So a lone item never waits, and a busy chain fills its batches.
+    /// Law: the concatenated batches are the input. No batch is empty or longer than `size`. No item waits longer than
+    /// `linger` for others, and none waits at all if the input has no item ready and none to come. The input says that
+    /// by a lower `size_hint` of 0: `buffer_unordered` counts the items in progress there. So a single item never waits,
+    /// and a busy pipeline fills its batches.
     ///
-    /// It cannot deadlock: at worst, where the input counts items in its lower `size_hint` that wait for
-    /// this very batch, the linger ends the wait.
+    /// It cannot deadlock: if the lower `size_hint` of the input counts items that wait for this very batch, the linger
+    /// ends the wait.
     ///
-    /// Panics where `size` is zero.
+    /// # Panics
+    ///
+    /// If `size` is 0.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
@@ -205,13 +209,13 @@ pub trait HintStreamExt: Stream + Sized {
         InBatches::new(self, size, linger)
     }
 
-    /// Keeps items back until all that have to be decided with them are there, and gives these as one batch.
+    /// Keeps items until all items that have to be decided with them are there, and passes them on as one batch.
     ///
-    /// Law: every item comes out once, except one whose key has a newer item by then. An item whose ties name no
-    /// group that its file left comes at once, in its batch. The others come when no member of their groups is anywhere else, or when the group's
-    /// limit is over, or when the input ends.
+    /// Law: every item comes out once, except one whose key has a newer item by then. An item whose ties name no group
+    /// that its file left comes out at once, in its batch. The others come out when no member of their groups is
+    /// anywhere else, when the group's limit is over, or when the input ends.
     ///
-    /// It cannot deadlock: an item that waits here keeps no lease, and at worst the limit ends the wait.
+    /// It cannot deadlock: an item that waits here has no lease, and the limit ends the wait.
     ///
     /// ```
     /// use std::time::Duration;
@@ -264,7 +268,7 @@ mod tests {
     use crate::model::{Origin, Quiet};
 
     #[test]
-    fn in_the_whole_chain_a_lone_hint_waits_for_nothing_but_quiet_and_the_end_flushes() {
+    fn in_the_whole_pipeline_a_single_hint_waits_only_for_quiet_and_the_end_flushes() {
         paused(async {
             let settle = Settle { debounce: Duration::from_millis(50), settle: Duration::from_secs(2) };
             let (watcher, hints) = mpsc::unbounded_channel();

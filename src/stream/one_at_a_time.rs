@@ -1,6 +1,7 @@
-//! Two looks at one path at a time could be committed in the wrong order.
+//! Lets one item per key through at a time: two looks at one path could be committed in the wrong order.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,12 +14,12 @@ use pin_project_lite::pin_project;
 use super::{Hint, Lease, Leases, READS_A_POLL};
 use crate::model::LibraryPath;
 
-/// An item and the lease on its key, which rides with it until the work on the key is done.
+/// An item with the lease on its key, which stays with it until the work on the key is done.
 #[derive(Debug)]
 pub struct Leased<T, K: Clone + Eq + Hash = LibraryPath> {
-    /// What the lease is for.
+    /// The item.
     pub item: T,
-    /// Dropping it lets the next hint for the key go on.
+    /// The lease. Dropping it lets the next hint for the key go on.
     pub lease: Lease<K>,
 }
 
@@ -35,9 +36,9 @@ pin_project! {
         #[pin]
         input: Fuse<S>,
         leases: Leases<KeyOf<S>>,
-        // One hint at most for each key that is on lease.
+        // At most one hint for each leased key.
         parked: HashMap<KeyOf<S>, Parked<S::Item>>,
-        // The parked keys whose lease was released, by arrival.
+        // The parked keys whose lease was released, in the order of arrival.
         free: BTreeMap<u64, KeyOf<S>>,
         arrivals: u64,
         waiting: UnboundedSender<KeyOf<S>>,
@@ -69,6 +70,17 @@ where
     }
 }
 
+impl<S> fmt::Debug for OneAtATime<S>
+where
+    S: Stream,
+    S::Item: Hint,
+{
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("OneAtATime");
+        debug.field("leases", &self.leases).field("parked", &self.parked.len()).finish_non_exhaustive()
+    }
+}
+
 impl<S> Stream for OneAtATime<S>
 where
     S: Stream,
@@ -84,7 +96,7 @@ where
             }
         }
         while let Some((_, key)) = this.free.pop_first() {
-            // No lease here means that another stream on the same register was faster: this key will be sent again.
+            // Without a lease, another stream with the same register was faster. Then this key will be sent again.
             if let Some(lease) = this.leases.lease_or_wait(&key, this.waiting)
                 && let Some(Parked { hint: item, .. }) = this.parked.remove(&key)
             {
@@ -113,8 +125,8 @@ where
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // What is parked may wait for the very batch that asks here what is on its way, and everything
-        // to come may be merged into that.
+        // Parked hints may wait for the very batch that asks for this size hint, and all items to come may be merged
+        // into them.
         let upper = self.input.size_hint().1.and_then(|upper| upper.checked_add(self.parked.len()));
         (0, upper)
     }
@@ -135,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::stream::HintStreamExt;
-    use crate::stream::testing::{Probe, every_key_says_all_that_it_was_told, milliseconds, paused, schedule};
+    use crate::stream::testing::{Probe, every_key_comes_out_with_all_its_hints, milliseconds, paused, schedule};
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
@@ -154,7 +166,7 @@ mod tests {
         prop::collection::vec(step, 0..80)
     }
 
-    /// What the stream should do, in the plainest words.
+    /// A simple model of the stream.
     #[derive(Default)]
     struct Model {
         sent: VecDeque<Probe>,
@@ -265,7 +277,7 @@ mod tests {
                    timeout(Duration::from_hours(1), chain).await.expect("no deadlock");
                });
                prop_assert_eq!(leases.held(), 0);
-               every_key_says_all_that_it_was_told(arrivals.iter().map(|(_, probe)| probe), committed.borrow().iter())?;
+               every_key_comes_out_with_all_its_hints(arrivals.iter().map(|(_, probe)| probe), committed.borrow().iter())?;
            }
        }
 
@@ -303,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_is_always_ready_gives_way() {
+    fn an_input_that_is_always_ready_yields() {
         let busy = stream::repeat(Probe::new(0, 7, 0)).map(|probe| Probe { numbers: Vec::new(), ..probe });
         let mut stream = task::spawn(busy.one_at_a_time(Leases::new()));
         let Poll::Ready(first) = stream.poll_next() else { panic!("nothing is on lease") };
@@ -313,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_what_is_parked_and_stays_the_end() {
+    fn the_end_waits_for_parked_hints_and_stays_the_end() {
         let mut stream = stream::iter([0, 1, 2].map(|number| Probe::new(number, 7, 0))).one_at_a_time(Leases::new());
         let first = stream.next().now_or_never().unwrap();
         assert!(stream.next().now_or_never().is_none());
@@ -324,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_the_stream_drops_what_is_parked_and_no_lease_that_is_out() {
+    fn dropping_the_stream_drops_parked_hints_but_no_lease_that_is_out() {
         let leases = Leases::new();
         let hint = Arc::new(7_u8);
         let input = stream::iter([Arc::clone(&hint), Arc::clone(&hint)]).chain(stream::pending());

@@ -1,7 +1,7 @@
-//! Paths that are published again and again wait longer each time.
+//! Longer waits for paths that are published again and again.
 //!
-//! A recorder or an FTP server that opens, appends and closes a file twice a second would otherwise cost one
-//! read of the whole file, and one message, for each close.
+//! A recorder or an FTP server may open a file, append to it and close it twice a second. Without this, each close
+//! would cost a read of the whole file, and a message.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,29 +13,29 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{QuietTime, Settle};
 use crate::model::{FsEvent, LibraryPath, Quiet};
 
-/// How long after a message for a path its next change has to wait.
+/// How long after a message for a path a further change has to wait.
 const RECENT: Duration = Duration::from_secs(10);
 
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// How long a waiting path is remembered, which includes reading the file.
+/// How long a path that waits is remembered. This includes the time to read the file.
 const REMEMBERED: Duration = Duration::from_mins(2);
 
-/// Paths in one of the two generations of the register. With more than that at once, the oldest are forgotten.
+/// The most paths in one of the two generations of the register. With more, the older generation is forgotten.
 const MOST_PATHS: usize = 8192;
 
-/// Quiet times of [`Settle`], and longer ones for paths that had a message in the last ten seconds.
+/// The quiet times of [`Settle`], and longer ones for paths with a message in the last ten seconds.
 ///
-/// The first wait is the settle time; each further one is twice as long, up to thirty seconds. A path whose
-/// last message is older starts anew. Renames into place and deletes never wait. Clones share the register.
+/// The first of these waits is the settle time, and each further one is twice as long, up to thirty seconds. A path
+/// whose last message is older starts anew. Renames and deletes do not wait longer. Clones share the register.
 #[derive(Clone, Debug)]
 pub struct Pace {
     settle: Settle,
     register: Arc<Mutex<Register>>,
 }
 
-/// Stands for a path, which may be long. Two paths with one hash would only wait for each other's messages.
+/// The hash of a path, which may be long. Two paths with the same hash only delay each other.
 type PathHash = u64;
 
 fn hash_of(path: &LibraryPath) -> PathHash {
@@ -54,17 +54,17 @@ struct Recent {
     published: Instant,
     /// How long the next change has to wait.
     wait: Duration,
-    /// When a change was last made to wait, until it was looked at.
+    /// When a change last began to wait; `None` once it was examined.
     waiting_since: Option<Instant>,
 }
 
 impl Pace {
-    /// A register without a path.
+    /// An empty register.
     pub fn new(settle: Settle) -> Self {
         Self { settle, register: Arc::default() }
     }
 
-    /// A message about the content at `path` was committed.
+    /// Records that a message about the content at `path` was committed.
     pub fn published(&self, path: &LibraryPath) {
         let now = Instant::now();
         let mut register = self.register();
@@ -77,7 +77,7 @@ impl Pace {
         register.put(path, Recent { published: now, wait, waiting_since: None });
     }
 
-    /// `path` was looked at and there was nothing to publish.
+    /// Records that `path` was examined and there was nothing to publish.
     pub fn unchanged(&self, path: &LibraryPath) {
         let now = Instant::now();
         let mut register = self.register();
@@ -123,7 +123,7 @@ impl Recent {
 }
 
 impl Register {
-    /// Takes out what is known of `path`, and forgets what is old.
+    /// Takes the entry of `path` out, and forgets old entries.
     fn take(&mut self, path: &LibraryPath, now: Instant) -> Option<Recent> {
         let is_old = self.rotated.is_none_or(|rotated| now.duration_since(rotated) > REMEMBERED);
         if is_old || self.young.len() >= MOST_PATHS {
@@ -158,7 +158,7 @@ mod tests {
         FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
     }
 
-    /// Publishes whatever the chain lets through: when, and which of the closes it was the last state of.
+    /// Publishes each hint that comes out. Returns the times of the closes and of the messages.
     async fn published(pace: &Pace, gaps: Vec<u64>) -> (Vec<Duration>, Vec<Duration>) {
         let begun = Instant::now();
         let (closes, messages) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorder_that_closes_twice_a_second_gives_a_handful_of_messages() {
+    fn a_recorder_that_closes_its_file_twice_a_second_gives_a_handful_of_messages() {
         paused(async {
             let (closes, messages) = published(&Pace::new(SETTLE), vec![500; 240]).await;
             assert!((4..=9).contains(&messages.len()), "{messages:?}");
@@ -201,7 +201,7 @@ mod tests {
                 assert_eq!(wait(Quiet::Gone), SETTLE.quiet(&hint(Quiet::Gone)));
                 let other = FsEvent::new("b.mp3".into(), Quiet::Closed, Origin::Watch);
                 assert_eq!(pace.quiet(&other), SETTLE.debounce);
-                // It goes on waiting, also while the file is being read.
+                // It keeps waiting, also while the file is being read.
                 advance(Duration::from_secs(40)).await;
                 assert_eq!(wait(Quiet::Touched), Duration::from_secs(seconds));
             }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_was_none_makes_nothing_wait_later() {
+    fn a_hint_without_a_change_does_not_delay_later_ones() {
         paused(async {
             let pace = Pace::new(SETTLE);
             pace.published(&"a.mp3".into());
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_register_forgets() {
+    fn the_register_forgets_old_paths() {
         paused(async {
             let pace = Pace::new(SETTLE);
             for number in 0..3 * MOST_PATHS {

@@ -1,5 +1,6 @@
-//! A machine that serves music has other work than ours.
+//! Limits the rate of items, to leave the machine time for other work.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -30,8 +31,16 @@ pin_project! {
 }
 
 impl<S: Stream> RateLimit<S> {
-    pub(super) fn new(input: S, a_second: Option<NonZeroU32>) -> Self {
-        Self { input: input.fuse(), limiter: a_second.map(Limiter::new), held: None, alarm: Alarm::default() }
+    pub(super) fn new(input: S, per_second: Option<NonZeroU32>) -> Self {
+        Self { input: input.fuse(), limiter: per_second.map(Limiter::new), held: None, alarm: Alarm::default() }
+    }
+}
+
+impl<S: Stream> fmt::Debug for RateLimit<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("RateLimit");
+        debug.field("is_limited", &self.limiter.is_some()).field("has_item", &self.held.is_some());
+        debug.finish_non_exhaustive()
     }
 }
 
@@ -41,7 +50,7 @@ impl<S: Stream> Stream for RateLimit<S> {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let mut this = self.project();
         let Some(limiter) = this.limiter else { return this.input.poll_next(context) };
-        // The item comes before its permit: a permit that waited for an item would come on top of a full burst.
+        // First the item, then its permit. A permit that was taken before would come on top of a full burst.
         if this.held.is_none() {
             let Some(item) = ready!(this.input.poll_next(context)) else { return Poll::Ready(None) };
             *this.held = Some(item);
@@ -66,25 +75,25 @@ struct Limiter {
 }
 
 impl Limiter {
-    fn new(a_second: NonZeroU32) -> Self {
+    fn new(per_second: NonZeroU32) -> Self {
         let clock = TokioClock { start: Instant::now() };
-        let quota = Quota::per_second(a_second).allow_burst(burst(a_second));
+        let quota = Quota::per_second(per_second).allow_burst(burst(per_second));
         Self { governor: RateLimiter::direct_with_clock(quota, clock.clone()), clock }
     }
 
-    /// Takes a permit, or says when there will be one.
+    /// Takes a permit, or returns the time of the next one.
     fn check(&self) -> Result<(), Instant> {
         self.governor.check().map_err(|not_until| self.clock.start + not_until.earliest_possible())
     }
 }
 
-/// How many items may come at once: a tenth of a second's worth makes up for the timer's tick of a
-/// millisecond, and is too little to be felt.
-fn burst(a_second: NonZeroU32) -> NonZeroU32 {
-    NonZeroU32::new(a_second.get() / 10).unwrap_or(NonZeroU32::MIN)
+/// How many items may come at once. The items of a tenth of a second compensate for the timer's tick of a
+/// millisecond, and are too few to matter.
+fn burst(per_second: NonZeroU32) -> NonZeroU32 {
+    NonZeroU32::new(per_second.get() / 10).unwrap_or(NonZeroU32::MIN)
 }
 
-/// Tokio's clock for governor, whose own does not stop when tests pause tokio's.
+/// Tokio's clock for governor. Governor's own clock does not stop when tests pause tokio's.
 #[derive(Clone)]
 struct TokioClock {
     start: Instant,
@@ -157,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_hour_earns_no_more_than_the_burst() {
+    fn after_an_idle_hour_only_a_burst_is_allowed() {
         paused(async {
             let limited = schedule(vec![(0, 0), (3_600_000, 1)]).chain(stream::iter(2..20));
             let start = Instant::now();
@@ -167,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_held_item_is_counted_and_dropped_with_the_stream() {
+    fn the_kept_item_is_counted_in_the_size_hint_and_dropped_with_the_stream() {
         paused(async {
             let item = Arc::new(());
             let mut limited = Box::pin(stream::iter(vec![Arc::clone(&item); 5]).rate_limit(NonZeroU32::new(1)));

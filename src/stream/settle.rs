@@ -1,12 +1,12 @@
-//! How long a path must be left alone before a look at it can be trusted.
+//! How long a path must be quiet before it is examined.
 
 use std::time::Duration;
 
 use crate::model::{FsEvent, Quiet};
 
-/// How long the key of a hint must be left alone before the hint goes on; a closure can say it too.
+/// How long the key of a hint must be quiet before the hint goes on. Closures implement it.
 pub trait QuietTime<T> {
-    /// How long it must be quiet after `hint`; zero lets the hint go straight on.
+    /// How long the key must be quiet after `hint`. With zero, the hint goes on at once.
     fn quiet(&self, hint: &T) -> Duration;
 }
 
@@ -16,22 +16,23 @@ impl<T, F: Fn(&T) -> Duration> QuietTime<T> for F {
     }
 }
 
-/// The two times after which a file counts as finished.
+/// The two times after which a file counts as settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settle {
-    /// How long a path must be free of new hints before it is looked at.
+    /// How long a path must have no new hints before it is examined.
     pub debounce: Duration,
-    /// How long size and modification time of a file that nobody closed must stay as they are. A look
-    /// knows the file's age and applies this itself, so that a file that is old already need not wait.
+    /// How long the size and the modification time of a file must stay the same if no close was seen. A look knows the
+    /// file's age and applies this itself, so an old file does not wait.
     pub settle: Duration,
 }
 
 impl Settle {
-    /// File times advance with the kernel's tick, 1 to 10 ms: a look within the tick of the rename could
-    /// not tell by them a change right after it. Nothing else is worth waiting for: the file is complete.
+    /// The wait after a rename. A renamed file is complete, so it waits only for the file times to advance: they do so
+    /// with the kernel's tick of 1 to 10 ms, and a look within the tick of the rename could miss a change right after
+    /// it.
     pub const RENAMED: Duration = Duration::from_millis(20);
 
-    /// The least that a deletion waits, so that a move is seen as a move before its delete.
+    /// The shortest wait of a delete, so that a move is found as a move before that.
     pub const GONE: Duration = Duration::from_millis(250);
 }
 
@@ -41,7 +42,7 @@ impl QuietTime<FsEvent> for Settle {
             Quiet::Found => Duration::ZERO,
             Quiet::Renamed => Self::RENAMED,
             Quiet::Closed | Quiet::Created | Quiet::Touched => self.debounce,
-            // The other half of the move may itself be held back, and be hinted at again meanwhile.
+            // The hint for the new path of a move may itself be delayed, and renewed meanwhile.
             Quiet::Gone => Self::GONE.max(self.debounce.saturating_mul(4)),
             Quiet::Again(after) => after,
         }
@@ -54,7 +55,7 @@ mod tests {
     use crate::model::Origin;
 
     #[test]
-    fn a_deletion_waits_longer_than_any_appearance() {
+    fn a_delete_waits_longer_than_any_hint_for_a_new_path() {
         for debounce in [0, 1, 50, 100, 5_000].map(Duration::from_millis) {
             let settle = Settle { debounce, settle: Duration::from_secs(2) };
             let quiet = |quiet| settle.quiet(&FsEvent::new("a.mp3".into(), quiet, Origin::Watch));

@@ -1,4 +1,4 @@
-//! What the tests of the combinators share.
+//! Helpers for the tests of the combinators.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use proptest::test_runner::TestCaseResult;
 
 use super::Hint;
 
-/// A hint that remembers what was merged into it: the numbers of the hints, newest first.
+/// A hint that records what was merged into it: the numbers of the hints, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
     pub(super) key: u8,
@@ -54,12 +54,12 @@ pub(super) fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Runs `test` on a clock that stands still while there is work and jumps to the next timer when there is none.
+/// Runs `test` on a paused clock, which jumps to the next timer when there is no other work.
 pub(super) fn paused<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
 }
 
-/// The items, each that many milliseconds after the one before. It counts nothing as on its way.
+/// The items, each this many milliseconds after the one before. The lower `size_hint` is 0.
 pub(super) fn schedule<T>(items: Vec<(u64, T)>) -> impl Stream<Item = T> {
     stream::unfold(items.into_iter(), async |mut items| {
         let (gap, item) = items.next()?;
@@ -70,10 +70,10 @@ pub(super) fn schedule<T>(items: Vec<(u64, T)>) -> impl Stream<Item = T> {
     })
 }
 
-/// What came out, taken apart again, is for every key what went in, in that order.
-pub(super) fn every_key_says_all_that_it_was_told<'a>(
-    told: impl Iterator<Item = &'a Probe>,
-    said: impl Iterator<Item = &'a Probe>,
+/// Checks that for every key, the hints that came out contain all hints that went in, in their order.
+pub(super) fn every_key_comes_out_with_all_its_hints<'a>(
+    came_in: impl Iterator<Item = &'a Probe>,
+    came_out: impl Iterator<Item = &'a Probe>,
 ) -> TestCaseResult {
     fn by_key<'a>(probes: impl Iterator<Item = &'a Probe>) -> HashMap<u8, Vec<usize>> {
         probes.fold(HashMap::new(), |mut keys, probe| {
@@ -81,6 +81,6 @@ pub(super) fn every_key_says_all_that_it_was_told<'a>(
             keys
         })
     }
-    prop_assert_eq!(by_key(said), by_key(told));
+    prop_assert_eq!(by_key(came_out), by_key(came_in));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What must hold of every decision, whatever happened on the disk.
+//! The laws of every decision, whatever happened on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::model::{Consumer, Disk, File, Filesystem, LONG_AGO, NOW, apply, conte
 const PATHS: [&str; 9] =
     ["a/1.mp3", "a/1.tmp.mp3", "a/2.mp3", "a/3.mp3", "a/4.mp3", "b/1.mp3", "b/2.mp3", "c/d/1.mp3", "r.mp3"];
 
-/// What people do to libraries, in one step; sequences of these make moves, swaps, cycles and overwrites likely.
+/// One change by a user. Sequences of these make moves, swaps, cycles and overwrites likely.
 #[derive(Clone, Debug)]
 enum Step {
     Create(usize, Filesystem, u32),
@@ -19,7 +19,7 @@ enum Step {
     Rotate(usize, usize, usize),
     /// Each of these paths is renamed to the next one, the last one first.
     ShiftUp(usize, usize),
-    /// Each is renamed to the one before it, the first one first.
+    /// Each of these paths is renamed to the one before it, the first one first.
     ShiftDown(usize, usize),
     /// Written in place.
     Rewrite(usize, u32),
@@ -27,7 +27,7 @@ enum Step {
     Retag(usize, u32),
     /// Replaced by a new file.
     Save(usize, u32),
-    /// The first one gets the content of the second, which gets a new one; both in place.
+    /// The first one gets the content of the second, which gets new content. Both are written in place.
     HandOn(usize, usize, u32),
     /// Replaced by a copy of another file.
     Copy(usize, usize),
@@ -136,7 +136,7 @@ impl Machine {
             self.disk.values().filter(|file| file.filesystem == filesystem).map(|file| file.inode).collect();
         let inode = (1..=u64::MAX).find(|inode| !used.contains(inode)).unwrap();
         let (id, born, content) = (self.files, self.now, self.content(content));
-        // A coarse clock: files that were made one after the other often have the same time.
+        // A coarse clock: files that are created one after the other often have the same time.
         let mtime = self.now / 4;
         self.disk.insert(path, File { id, filesystem, inode, born, content, mtime, ctime: self.now });
     }
@@ -147,7 +147,7 @@ impl Machine {
 
     fn rename(&mut self, from: &LibraryPath, to: &LibraryPath) {
         let (Some(file), target) = (self.disk.get(from).copied(), self.disk.get(to)) else { return };
-        // POSIX: nothing happens between two names of one file.
+        // POSIX: a rename between two names of one file does nothing.
         if target.is_none_or(|target| target.id != file.id) {
             self.disk.remove(from);
             self.disk.insert(to.clone(), file);
@@ -178,7 +178,7 @@ impl Machine {
     }
 }
 
-/// A disk before and after, by steps such as people take.
+/// A disk before and after changes by a user.
 fn any_change(is_unique: bool) -> impl Strategy<Value = (Disk, Disk)> {
     let files = prop::collection::vec((0..PATHS.len(), any_filesystem(), 0..4_u32), 0..8);
     let steps = prop::collection::vec(any_step(), 0..4);
@@ -198,7 +198,7 @@ fn any_change(is_unique: bool) -> impl Strategy<Value = (Disk, Disk)> {
     })
 }
 
-/// Any two disks, possible or not: rows may be from different times, and inode numbers may lie.
+/// Any two disks, even impossible ones: rows may be from different times, and inode numbers may be wrong.
 fn any_two_disks() -> impl Strategy<Value = (Disk, Disk)> {
     let file = (1..6_u64, any_filesystem(), 0..2_i64, 0..4_u32, 0..2_i64, 0..2_i64);
     let disk = move || {
@@ -233,7 +233,7 @@ fn rank(change: &Change) -> u8 {
     }
 }
 
-/// The rows but for the time of their first message.
+/// The rows without the time of their first message.
 fn undated(rows: &Rows) -> Rows {
     let undated = |row: &Row| Row { first_published: LONG_AGO, ..row.clone() };
     rows.iter().map(|(path, row)| (path.clone(), undated(row))).collect()
@@ -253,7 +253,7 @@ fn are_distinct(disk: &Disk) -> bool {
     contents.len() == disk.len()
 }
 
-/// Whether the contents of paths that keep their rows went round in a circle, so that no order is right.
+/// Whether the contents of paths that keep their rows were exchanged in a cycle, so that no order is right.
 fn are_permuted_in_place(before: &Disk, changes: &[FileEvent]) -> bool {
     let mut known = contents(before);
     let mut becomes: BTreeMap<[u8; 32], [u8; 32]> = BTreeMap::new();
@@ -283,7 +283,7 @@ fn are_permuted_in_place(before: &Disk, changes: &[FileEvent]) -> bool {
     })
 }
 
-/// Whether the row of a file ended because the file was saved over another one.
+/// Whether the row of a file was deleted because the file was saved over another one.
 fn was_saved_over(id: u32, before: &Disk, after: &Disk, rows: &Rows, changes: &[FileEvent]) -> bool {
     let (had, has) = (names(before), names(after));
     let is_deleted = |path: &LibraryPath| changes.iter().any(|event| event.change == Change::Deleted(path.clone()));
@@ -335,7 +335,7 @@ proptest! {
             prop_assert!(replayed.is_ok(), "{replayed:?}");
             apply(&mut rows, decision.updates);
             pending.extend(decision.again.into_iter().map(|path| (path, false, false)));
-            // As is done after every commit: paths that lost their row are looked at if they hold a file.
+            // As after every commit: paths that lost their row are examined if there is a file.
             let lost = decision.changes.into_iter().filter_map(|event| match event.change {
                 Change::Moved { from: path, .. } | Change::Deleted(path) => Some(path),
                 _ => None,
@@ -344,11 +344,11 @@ proptest! {
             pending.extend(lost.map(|path| (path, false, false)));
         }
         prop_assert_eq!(consumer.contents(), contents(&after));
-        // The index follows: each row is what the disk has, so a next look says nothing.
+        // The index agrees with the disk, so a further look finds no change.
         prop_assert_eq!(undated(&rows), rows_of(&after, |_| false));
     }
 
-    /// A look may be older than another one of its batch, and what both found may never have been at one time.
+    /// A look may be older than another one of its batch, and both states may never have existed at the same time.
     #[test]
     fn looks_from_different_times_do_no_harm(
         (before, between) in any_change(false),
@@ -375,7 +375,7 @@ proptest! {
         let replayed = consumer.replay(&decision.changes);
         prop_assert!(replayed.is_ok(), "{replayed:?}");
         apply(&mut rows, decision.updates);
-        // Whatever they came to, a look at everything brings consumers in step.
+        // Whatever was decided, consumers agree with the disk after a look at every path.
         let decision = classify(&rows, &look_at_all(&after, &rows, false), NOW);
         let replayed = consumer.replay(&decision.changes);
         prop_assert!(replayed.is_ok(), "{replayed:?}");
@@ -384,7 +384,7 @@ proptest! {
         prop_assert_eq!(undated(&rows), rows_of(&after, |_| false));
     }
 
-    /// In one batch of everything, also without anything that happens after the commit.
+    /// A batch of everything is complete without the checks after the commit.
     #[test]
     fn a_batch_of_everything_needs_no_further_look(
         (before, after) in prop_oneof![3 => any_change(false), 1 => any_two_disks()],
@@ -407,7 +407,7 @@ proptest! {
         }
     }
 
-    /// Each row of a file stays with one of its names, if the filesystem tells files apart.
+    /// Each row of a file stays with one of the file's names, if the filesystem distinguishes files.
     #[test]
     fn a_file_keeps_its_row_through_a_batch_of_everything(
         (before, after) in any_change(false),
@@ -427,7 +427,7 @@ proptest! {
         }
     }
 
-    /// Contents are unique before and after; so they are at every moment between, for who reads the changes.
+    /// If contents are unique before and after, they are unique for consumers after every change between.
     #[test]
     fn a_consumer_with_unique_hashes_meets_no_conflict(
         (before, after) in any_change(true),
@@ -442,7 +442,7 @@ proptest! {
         prop_assert!(replayed.is_ok(), "{replayed:?} in {changes:?}");
     }
 
-    /// A cycle is opened by a passing name, and nothing else is published until that is gone again.
+    /// A cycle begins with a placeholder name, and nothing else is published until that is gone.
     #[test]
     fn the_messages_of_a_cycle_are_consecutive((before, after) in any_change(false), may_trust: bool) {
         let rows = rows_of(&before, |_| false);
@@ -471,7 +471,7 @@ proptest! {
         prop_assert!(decision.updates.iter().all(|update| !is_passing(update.path())));
     }
 
-    /// New files are dated by the commit, moves take the date along, and a path keeps it when its content changes.
+    /// A new file has the time of its commit, a move keeps the time, and so does a change of the content.
     #[test]
     fn the_time_of_the_first_message_follows_the_row(
         (before, after) in any_change(false),
@@ -498,14 +498,14 @@ proptest! {
         prop_assert_eq!(dated, dates);
     }
 
-    /// A second look at an unchanged library says nothing and changes nothing.
+    /// A second look at an unchanged library publishes nothing and changes nothing.
     #[test]
     fn an_unchanged_library_is_silent((disk, _) in prop_oneof![any_change(false), any_two_disks()], may_trust: bool) {
         let rows = rows_of(&disk, |_| false);
         prop_assert_eq!(classify(&rows, &look_at_all(&disk, &rows, may_trust), NOW), Decision::default());
     }
 
-    /// Each path gets the content of the next one, and they come in any order.
+    /// Each path gets the content of the next one, and the looks come in any order.
     #[test]
     fn contents_that_are_handed_on_are_published_from_the_free_end(order in Just((0..9).collect()).prop_shuffle()) {
         let order: Vec<u32> = order;

@@ -1,4 +1,4 @@
-//! A disk of files with true identities, honest looks at it, and consumers that hold every change to the contract.
+//! A model disk whose files have true identities, correct looks at it, and consumers that check every change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,13 @@ use crate::model::{
 /// The time of every commit.
 pub(super) const NOW: i64 = 1_000_000;
 
-/// When a row was first published that is not young any more.
+/// The first message of a row that is not young.
 pub(super) const LONG_AGO: i64 = 0;
 
-/// A file. Sizes are all alike, so that an inode that is used again may well come with the size and time of the
-/// file before it.
+/// A file. All files have the same size, so that a reused inode number often has the size and time of the file before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct File {
-    /// Which file it is, whatever the filesystem calls it.
+    /// The true identity of the file, whatever its inode number.
     pub(super) id: u32,
     pub(super) filesystem: Filesystem,
     pub(super) inode: u64,
@@ -28,14 +27,14 @@ pub(super) struct File {
     pub(super) ctime: i64,
 }
 
-/// What a filesystem says about the identity of its files.
+/// How a filesystem identifies its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filesystem {
     /// It keeps birth times.
     Births,
-    /// It has inode numbers and no birth times.
+    /// It has inode numbers but no birth times.
     Inodes,
-    /// Its inode numbers do not last.
+    /// Its inode numbers are not stable.
     Neither,
 }
 
@@ -62,7 +61,7 @@ impl File {
     }
 }
 
-/// The row that each file of a disk has; `young` says which were first published just now.
+/// The rows of the files on a disk. `young` says which files were first published just now.
 pub(super) fn rows_of(disk: &Disk, young: impl Fn(&LibraryPath) -> bool) -> Rows {
     let row = |(path, file): (&LibraryPath, &File)| {
         let first_published = if young(path) { NOW - 5 } else { LONG_AGO };
@@ -72,8 +71,8 @@ pub(super) fn rows_of(disk: &Disk, young: impl Fn(&LibraryPath) -> bool) -> Rows
     disk.iter().map(row).collect()
 }
 
-/// What an honest look says: candidates are rows whose path is gone or holds another file, by inode first, and
-/// the path's own row if it is that of the file.
+/// The observation of a correct look. Its candidates are the path's own row if it is that of the file, then the rows
+/// whose path is gone or has another file, by inode first.
 pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool) -> Observation {
     let seen = disk.get(path).map_or(Seen::Missing, |file| {
         let stat = file.stat();
@@ -92,7 +91,7 @@ pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool
         let own = rows.get(path).filter(|row| row.stat.same_file(&stat));
         let candidates = own.into_iter().chain(by_inode.iter().copied()).chain(unique);
         let candidates = candidates.map(|row| row.path.clone()).collect();
-        // A stat that agrees in every part is trusted, and in this model as on a real disk such a file is unchanged.
+        // A stat that is equal in every field is trusted. In this model, as on a real disk, such a file is unchanged.
         let trusted = by_inode.iter().find(|row| may_trust && row.stat == stat && row.track == track(file.content));
         let content = match trusted {
             Some(row) => Content::MovedFrom(row.path.clone()),
@@ -103,7 +102,7 @@ pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool
     Observation { path: path.clone(), origin: Origin::Scan, seen }
 }
 
-/// Whether what is at the path of a row can be taken for the file of the row.
+/// Whether the file at the path of a row can be taken for the file of the row.
 fn is_file_of(row: &Row, found: &File) -> bool {
     let stat = found.stat();
     let same_content = row.track == track(found.content);
@@ -114,9 +113,9 @@ fn is_file_of(row: &Row, found: &File) -> bool {
     }
 }
 
-/// A consumer that trusts nothing: every change must fit what came before.
+/// A strict consumer: every change must be consistent with the changes before it.
 pub(super) struct Consumer {
-    /// What it has at each path: the content, and which file it has always taken that row for.
+    /// The content of each path, and the file that the consumer takes the row for.
     pub(super) rows: BTreeMap<LibraryPath, (Fingerprint, Option<u32>)>,
     /// Whether no two rows may have the same content.
     pub(super) is_unique: bool,

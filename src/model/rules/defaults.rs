@@ -1,15 +1,15 @@
-//! What operating systems, network storage and sync tools leave in the directories of a library.
+//! The files that operating systems, network storage and sync tools leave in the directories of a library.
 //!
-//! None of these names can be music: each is the exact name that a program gives its own files, or begins
-//! with a mark that no album or song begins with. A name that might also be that of an artist is matched
-//! at the root only, which is the only place where its system puts it.
+//! None of these names can be music. Each is the exact name that a program gives its own files, or begins with
+//! characters that no album or song begins with. A name that may also be that of an artist is matched only at the root,
+//! which is the only place where its system creates it.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use super::Patterns;
 
-/// The patterns that are left out unless `EXCLUDE_DEFAULTS` is false, in gitignore's syntax.
+/// The patterns that are excluded unless `EXCLUDE_DEFAULTS` is false, in gitignore's syntax.
 pub const DEFAULT_EXCLUDES: &[&str] = &[
     // macOS, and netatalk on its behalf.
     "._*",
@@ -33,7 +33,7 @@ pub const DEFAULT_EXCLUDES: &[&str] = &[
     "/FOUND.[0-9][0-9][0-9]/",
     "/RECYCLER/",
     "System Volume Information/",
-    // Linux desktops, and Android, which renames a song to throw it away.
+    // Linux desktops, and Android, which renames a deleted song.
     ".Trash-*/",
     ".thumbnails/",
     ".trash/",
@@ -102,20 +102,20 @@ pub const DEFAULT_EXCLUDES: &[&str] = &[
     "_CCC SafetyNet/",
     "files_trashbin/",
     "files_versions/",
-    // Recordings of media servers that are not finished, and this program itself.
+    // Unfinished recordings of media servers, and this program itself.
     ".grab/",
     ".file-watcher-*",
 ];
 
 static PREFIXES: LazyLock<Prefixes> = LazyLock::new(|| Prefixes::new(DEFAULT_EXCLUDES));
 
-/// To compile them takes longer than to walk a thousand files, and most libraries have no name for them.
+/// Compiled on first use: this takes longer than to walk a thousand files, and most libraries have no such names.
 static PATTERNS: LazyLock<Patterns> =
     LazyLock::new(|| Patterns::of_lines(DEFAULT_EXCLUDES.iter().map(|pattern| pattern.as_bytes())).0);
 
-/// Whether a default pattern leaves out the entry `name`, whose whole path `path` gives.
+/// Whether a default pattern excludes the entry `name`, whose whole path is the result of `path`.
 ///
-/// Nearly every name of a library begins like none of the patterns, and costs a look at its first byte.
+/// Nearly all names in a library begin like none of the patterns, and for these only the first byte is checked.
 pub(super) fn leave_out<'p>(
     name: &[u8],
     path: impl FnOnce() -> std::borrow::Cow<'p, [u8]>,
@@ -125,7 +125,7 @@ pub(super) fn leave_out<'p>(
 }
 
 struct Prefixes {
-    /// What each pattern has before its first wildcard, by its first byte.
+    /// The part of each pattern before its first wildcard, by its first byte.
     by_first_byte: BTreeMap<u8, Vec<Vec<u8>>>,
     /// Whether a name with this first byte can match.
     first_bytes: [bool; 256],
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_default_pattern_is_valid_and_begins_with_what_no_wildcard_stands_for() {
+    fn every_default_pattern_is_valid_and_does_not_begin_with_a_wildcard() {
         let (patterns, errors) = Patterns::of_text(DEFAULT_EXCLUDES.join("\n").as_bytes());
         assert!(errors.is_empty() && !patterns.is_empty(), "{errors:?}");
         let prefixes: usize = PREFIXES.by_first_byte.values().map(Vec::len).sum();
@@ -175,7 +175,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
         #[test]
-        fn no_name_that_a_default_pattern_matches_is_passed_by(
+        fn the_prefixes_miss_no_name_that_a_default_pattern_matches(
             which in 0..DEFAULT_EXCLUDES.len(),
             tail in "[a-z0-9._~]{0,6}",
             cut in 0..4_usize,
