@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Rows, temporary};
-use crate::model::{Content, FileStat, LibraryPath, Observation, Row, Seen};
+use crate::model::{Content, FileStat, InodeKind, LibraryPath, Observation, Row, Seen};
 
 /// How long after its first message a file that replaces another one counts as a new version of that one, in seconds.
 const YOUNG_SECS: i64 = 60;
@@ -184,8 +184,8 @@ fn is_file_of(row: &Row, stat: &FileStat, content: &Content) -> bool {
     let by_inode =
         row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat));
     // Otherwise the number may have been given to another file, or says nothing at all.
-    let is_unknown_by_inode =
-        row.stat.same_file(stat) || (row.stat.mount == stat.mount && (row.stat.passing_inode || stat.passing_inode));
+    let is_unknown_by_inode = row.stat.same_file(stat)
+        || (row.stat.mount == stat.mount && [&row.stat, stat].iter().any(|it| it.inode_kind == InodeKind::Unstable));
     by_inode || (is_unknown_by_inode && has_content(row, content))
 }
 

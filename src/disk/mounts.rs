@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::mountinfo::{self, MountEntry};
 use super::stat::{KernelMount, RawStat};
-use crate::model::{FileStat, InodeTrust, LibraryPath, MountId};
+use crate::model::{FileStat, InodeKind, InodeTrust, LibraryPath, MountId};
 
 /// Filesystems whose inode numbers are made up at each mount or each look-up.
 const PASSING_INODES: &[&str] = &[
@@ -123,7 +123,7 @@ impl Present {
             mount: self.id,
             // Two looks at one file may see two numbers.
             inode: if self.passing_inodes { 0 } else { raw.inode },
-            passing_inode: self.passing_inodes,
+            inode_kind: if self.passing_inodes { InodeKind::Unstable } else { InodeKind::Stable },
             born_ns: raw.born_ns.filter(|_| !self.passing_inodes),
             size: raw.size,
             mtime_ns: raw.mtime_ns,
