@@ -70,7 +70,7 @@ fn time(runtime: &Runtime, store: &Store, first: usize, batches: u64) -> Duratio
             took += begun.elapsed();
             assert_eq!(committed.changes.len(), BATCH);
             // As after the delivery. This is not measured here.
-            store.forget(store.last_sequence()).await.unwrap();
+            store.remove_delivered(store.last_sequence()).await.unwrap();
         });
     }
     took

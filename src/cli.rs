@@ -1,4 +1,4 @@
-//! The shell: settings in, logs on, the pipeline run, an exit code out.
+//! The command line: reads the settings, starts the log, runs the command, and returns the exit code.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -9,68 +9,72 @@ use std::sync::Arc;
 
 use crate::config::{Command, Exit, Relocation, Settings, SettingsError};
 use crate::control::{self, ControlError, Request};
-use crate::model::{LibraryPath, ParkedRequest};
+use crate::model::{LibraryPath, ParkedRequest, with_causes};
 use crate::service::{self, Service, ServiceError};
 use crate::status::HeldList;
 use crate::store::{StateDir, StateDirError};
 use crate::telemetry;
 
-/// The exit code of work that failed or was interrupted.
+/// The exit code if a command failed or was interrupted.
 const FAILED: u8 = 1;
 
-/// The exit code where something was asked for that cannot be.
-const REFUSED: u8 = 2;
+/// The exit code for invalid usage.
+const INVALID_USAGE: u8 = 2;
 
-/// The exit code of a scan that could not read everything, or holds deletes.
+/// The exit code if a scan could not read everything, or holds deletes.
 const INCOMPLETE: u8 = 3;
 
-/// Why the program ends before its work is done.
+/// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// What was asked for cannot be done as asked.
-    #[error("{0}")]
-    Usage(String),
-    /// The work failed.
+    /// Invalid usage: the arguments, the settings or the state do not allow the command.
+    #[error(transparent)]
+    Usage(Box<dyn Error + Send + Sync>),
+    /// The command failed.
     #[error(transparent)]
     Run(Box<dyn Error + Send + Sync>),
 }
 
 impl Failure {
-    /// A failure of the work.
-    pub fn run(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    /// A failure of the command.
+    fn run(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Run(error.into())
+    }
+
+    /// Invalid usage.
+    fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Usage(error.into())
     }
 
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Run(_) => FAILED,
-            Self::Usage(_) => REFUSED,
+            Self::Usage(_) => INVALID_USAGE,
         })
     }
 }
 
 impl From<StateDirError> for Failure {
     fn from(error: StateDirError) -> Self {
-        Self::Usage(error.to_string())
+        Self::usage(error)
     }
 }
 
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Store(ref refused) if refused.asks_for_another() => Self::Usage(error.to_string()),
-            ServiceError::Refused(_) | ServiceError::NothingKnown(_) | ServiceError::NotParked(_) => {
-                Self::Usage(error.to_string())
-            }
-            error => Self::run(error),
-        }
+        let is_usage = match &error {
+            ServiceError::Store(error) => error.is_invalid_usage(),
+            ServiceError::Refused(_) | ServiceError::NothingKnown(_) | ServiceError::NotParked(_) => true,
+            _ => false,
+        };
+        if is_usage { Self::usage(error) } else { Self::run(error) }
     }
 }
 
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         match error {
-            ControlError::Refused(_) => Self::Usage(error.to_string()),
+            ControlError::Refused(_) => Self::usage(error),
             error => Self::run(error),
         }
     }
@@ -78,17 +82,17 @@ impl From<ControlError> for Failure {
 
 impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
-        Self::Usage(error.to_string())
+        Self::usage(error)
     }
 }
 
-/// Runs the program as `arguments` (its name first) and the environment ask.
+/// Runs the command that `arguments` (the program's name first) and the environment select.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if let [_, verb, point] = arguments.as_slice()
         && verb == crate::disk::ASK_MOUNT
     {
-        // For the process that started this one, which cannot wait itself.
+        // The process that started this one must not block on the mount itself.
         crate::disk::ask_mount(point.as_ref());
         return ExitCode::SUCCESS;
     }
@@ -97,7 +101,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match Settings::from_env_and_args(arguments) {
         Ok(settings) => work(settings),
         Err(Exit::Answered(text)) => {
-            // Whoever closed standard output has read enough.
+            // The reader may have closed standard output.
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
@@ -112,9 +116,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Says why the program ends: in the log where there is one, else in one plain line.
+/// Prints why the command did not succeed: to the log once it is started, before that as one line.
 fn report(failure: &Failure) {
-    let line = one_line(failure);
+    let line = with_causes(failure).replace('\n', " ");
     if tracing::dispatcher::has_been_set() {
         tracing::error!("{line}");
     } else {
@@ -123,25 +127,24 @@ fn report(failure: &Failure) {
 }
 
 fn work(settings: Settings) -> Result<ExitCode, Failure> {
-    if matches!(settings.command, Command::Held(_) | Command::Approve(_)) && !settings.store_file().exists() {
+    if matches!(settings.command, Command::Held { .. } | Command::Approve(_)) && !settings.store_file().exists() {
         say("no delete is held: this library was never scanned; nothing was changed");
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(Relocation { old_state_dir: Some(old), .. }) = &settings.relocation {
         match StateDir::take_over(old, &settings.state_dir) {
-            // The new place was scanned: with the setting, which stays, that is the usual case.
+            // The new root was scanned already. This is the usual case if RELOCATE_FROM stays set.
             Err(StateDirError::BothThere { .. }) if settings.command != Command::Relocate => {}
             taken_over => taken_over?,
         }
     }
     let state_dir = match StateDir::open(&settings.state_dir) {
-        // The service that has it does what is asked.
+        // The running service carries out the command.
         Err(StateDirError::InUse(path)) if is_for_service(&settings.command) => {
             return ask_service(&path, &settings.command);
         }
         opened => opened?,
     };
-    // The name on every message and every line of the log.
     let instance_id = match &settings.instance_id {
         Some(given) => given.clone(),
         None => state_dir.instance_id()?,
@@ -154,18 +157,18 @@ fn work(settings: Settings) -> Result<ExitCode, Failure> {
     if let Command::Parked(request) = settings.command.clone() {
         let command = settings.command.clone();
         let answer = runtime.block_on(service::parked_at_rest(&settings, &instance_id, request))?;
-        tell(&command, &answer);
+        print_answer(&command, &answer);
         return Ok(ExitCode::SUCCESS);
     }
     let outcome = runtime.block_on(start(settings, state_dir, instance_id));
-    // A file that is being hashed is hashed again at the next start: no need to wait for its end.
+    // The next start hashes unfinished files again, so the process does not wait for them.
     runtime.shutdown_background();
     outcome
 }
 
-/// Gives the answer to a command: what was asked to be listed to standard output, all else to people.
-fn tell(command: &Command, answer: &str) {
-    // Whoever closed the other end has read enough.
+/// Prints the answer to a command about parked messages: a list to standard output, other answers to standard error.
+fn print_answer(command: &Command, answer: &str) {
+    // The reader may have closed its end.
     let _ = match command {
         Command::Parked(ParkedRequest::List { .. }) if answer.is_empty() => Ok(()),
         Command::Parked(ParkedRequest::List { .. }) => writeln!(io::stdout(), "{answer}"),
@@ -173,35 +176,20 @@ fn tell(command: &Command, answer: &str) {
     };
 }
 
-/// The failure and what caused it, each cause once: some errors already say what theirs was.
-fn one_line(failure: &Failure) -> String {
-    let mut line = failure.to_string();
-    let mut source = failure.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        source = cause.source();
-    }
-    line.replace('\n', " ")
-}
-
-/// The work itself.
+/// Runs a command that needs the store.
 async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> Result<ExitCode, Failure> {
     let command = settings.command.clone();
-    // To be ended is all that is left to do for one who watches; the others have not done what they were asked to.
+    // A signal is the normal exit of watch. It interrupts the other commands.
     let interrupted = if command == Command::Watch { 0 } else { FAILED };
     let shutdown = service::shutdown_on_signals(interrupted).map_err(Failure::run)?;
     let mut sink = service::sink_of(&settings, &instance_id);
     let service = Service::open(settings, &instance_id)?;
-    let damage = service.damage();
+    let corruption = service.corruption();
     let incomplete = ExitCode::from(INCOMPLETE);
     let work = async {
         let summary = match command {
             Command::Scan => service::scan(&service, &mut sink, shutdown).await?,
-            Command::Held(json) => {
+            Command::Held { json } => {
                 print_held(&service::held(&service).await?, json);
                 None
             }
@@ -219,11 +207,11 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
         };
         Ok(summary)
     };
-    let done = Service::unless_damaged(&damage, Box::pin(work)).await;
+    let done = Service::unless_corrupt(&corruption, Box::pin(work)).await;
     sink.close().await;
     match done? {
         Some(summary) => {
-            // Standard output is for messages.
+            // Standard output is for messages only.
             say(&summary.to_string());
             Ok(if summary.is_complete() { ExitCode::SUCCESS } else { incomplete })
         }
@@ -233,17 +221,17 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
 
 /// Whether a running service carries out this command.
 fn is_for_service(command: &Command) -> bool {
-    matches!(command, Command::Held(_) | Command::Approve(_) | Command::Replay(_) | Command::Parked(_))
+    matches!(command, Command::Held { .. } | Command::Approve(_) | Command::Replay(_) | Command::Parked(_))
 }
 
-/// Has the service that runs on `state_dir` carry out a command, and says what it answers.
+/// Sends a command to the service that runs on `state_dir`, and prints the answer.
 fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure> {
     let held = |under: &LibraryPath| {
         let answer = control::ask(state_dir, &Request::Held(under.clone()))?;
         serde_json::from_str::<HeldList>(&answer).map_err(Failure::run)
     };
     match command {
-        Command::Held(json) => print_held(&held(&LibraryPath::root())?, *json),
+        Command::Held { json } => print_held(&held(&LibraryPath::root())?, *json),
         Command::Approve(under) => {
             let held = held(under)?;
             if held.total > 0 {
@@ -252,7 +240,7 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
             say(&control::ask(state_dir, &Request::Approve(under.clone()))?);
         }
         Command::Replay(under) => say(&control::ask(state_dir, &Request::Replay(under.clone()))?),
-        Command::Parked(request) => tell(command, &control::ask(state_dir, &Request::Parked(request.clone()))?),
+        Command::Parked(request) => print_answer(command, &control::ask(state_dir, &Request::Parked(request.clone()))?),
         Command::Scan | Command::Watch | Command::Relocate => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -260,11 +248,11 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
 
 fn print_held(held: &HeldList, json: bool) {
     let text = if json { held.to_json() } else { held.to_string() };
-    // Whoever closed standard output has read enough.
+    // The reader may have closed standard output.
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Says something to the person who waits for this command.
+/// Prints a text for the user to standard error.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

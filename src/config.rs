@@ -1,8 +1,7 @@
-//! The settings: read in one place, checked at start, passed on as types that cannot be wrong.
+//! The settings: read in one place, checked at start, and passed on as types that cannot be invalid.
 //!
-//! A flag goes before its environment variable, and that before the default. `.env` in the working
-//! directory stands in for variables that are not set. `config/arguments.rs` declares each setting
-//! once; this file says what it becomes.
+//! A flag overrides its environment variable, which overrides `.env` in the working directory, which overrides the
+//! default. `config/arguments.rs` declares each setting once; this file parses it.
 
 mod arguments;
 mod broker;
@@ -33,112 +32,115 @@ use given::Given;
 
 pub use environment::Environment;
 
-/// Everything that a person can decide, checked.
+/// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What to do.
+    /// The command to run.
     pub command: Command,
-    /// The library's root: absolute, its symbolic links as they were given.
+    /// The library root: an absolute path. Symbolic links in it are not resolved.
     pub root: PathBuf,
-    /// Where messages go.
+    /// The destination of messages.
     pub sink: SinkKind,
-    /// The name of this instance; `None` leaves it to the state.
+    /// The instance id; `None` for the one of the state directory.
     pub instance_id: Option<String>,
-    /// How many files are read at the same time.
+    /// The number of files that are read concurrently.
     pub max_concurrent_files: usize,
-    /// How many files are committed, and how many messages sent, together.
+    /// The number of files that are committed at once, and of messages that are published at once.
     pub batch_size: usize,
-    /// The broker.
+    /// The URL of the broker.
     pub broker: BrokerUrl,
-    /// What TLS with it takes beyond the authorities that the system trusts.
+    /// The certificates for `amqps`, in addition to the authorities that the system trusts.
     pub tls: Tls,
-    /// Reads both again, if any of it comes from files.
+    /// Reads both again; `None` if neither comes from files.
     pub reread: Option<Reread>,
     /// Which files are published.
     pub rules: Rules,
-    /// How long a closed file must be quiet.
+    /// How long a closed file must have no event before it is read.
     pub debounce: Duration,
-    /// How long a file that nobody was seen to close must be unchanged.
+    /// How long a file without a close event must be unchanged before it is read.
     pub settle: Duration,
-    /// How many files are looked at in a second at most.
+    /// The highest number of files that are examined per second.
     pub max_files_per_second: Option<NonZeroU32>,
-    /// How many bytes are read in a second at most.
+    /// The highest number of bytes that are read per second.
     pub max_bytes_per_second: Option<NonZeroU64>,
-    /// How metadata stands in a message.
+    /// The form of the metadata in messages.
     pub metadata_style: MetadataStyle,
-    /// Where the index and the outbox are: absolute, outside the library, perhaps not made yet.
+    /// The directory of the index and the outbox: an absolute path outside of the library. It may not exist yet.
     pub state_dir: PathBuf,
-    /// Where the library was before it was moved.
+    /// The old path of a library that was moved.
     pub relocation: Option<Relocation>,
-    /// Whether a new index takes the place of the one in `state_dir`, which is kept aside.
+    /// Whether to rebuild the index in `state_dir`.
     pub rebuild_index: bool,
-    /// Directives of `tracing`'s `EnvFilter`, valid.
+    /// Valid directives for `tracing`'s `EnvFilter`.
     pub log_level: String,
-    /// How a line of the log looks; `None` lets standard error decide.
+    /// The format of log lines; `None` decides by whether standard error is a terminal.
     pub log_format: Option<LogFormat>,
     /// What becomes of a message for which no queue is bound.
     pub unroutable: Unroutable,
-    /// How long what is in flight may take to finish at the end.
+    /// How long messages and files in flight may take to finish after a signal.
     pub shutdown_grace: Duration,
-    /// How often the whole library is walked to be sure; `None` is never.
+    /// The interval of full scans; `None` for none.
     pub rescan_interval: Option<Duration>,
-    /// How often the library is walked where it is polled.
+    /// The interval of scans where the library is polled.
     pub poll_interval: Duration,
-    /// How changes are noticed.
+    /// How changes are detected.
     pub watch_mode: WatchMode,
-    /// Inferred deletes of more than this share of the index are held back.
+    /// Deletes that a scan finds are held if they are more than this percentage of the index.
     pub mass_delete_percent: u8,
     /// Which symbolic links are followed.
     pub follow_symlinks: FollowSymlinks,
-    /// Whether the ctime is left out of comparisons.
+    /// Whether the ctime is ignored when files are compared with the index.
     pub ignore_ctime: bool,
-    /// Whether inode numbers are left out of comparisons.
+    /// Whether inode numbers are used when files are compared with the index.
     pub inode_trust: InodeTrust,
-    /// How many undelivered messages are kept before intake pauses.
+    /// Intake pauses while this many messages are undelivered.
     pub outbox_max_events: u64,
-    /// What to tell the user once, as soon as there is a log.
+    /// Warnings to log once at start.
     pub warnings: Vec<String>,
 }
 
-/// The old place of a library that has another one now.
+/// The relocation of a library that was moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relocation {
-    /// The old root, absolute; nothing need be there.
+    /// The old root: an absolute path, which need not exist.
     pub from: PathBuf,
-    /// Where its state is by default, if `state_dir` is by default too.
+    /// The default state directory of the old root, if `state_dir` is a default too.
     pub old_state_dir: Option<PathBuf>,
 }
 
-/// What to do.
+/// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Look at the whole library once, deliver, end.
+    /// Scan the library once, deliver the messages, and exit.
     Scan,
-    /// The same, then live until told to stop.
+    /// Scan the library, then publish changes until a signal.
     Watch,
-    /// Publish every file as moved from the old place of the library.
+    /// Publish every file as moved from the old root.
     Relocate,
-    /// List the deletes that are held; as JSON if this is set.
-    Held(bool),
-    /// Publish the deletes that are held at or beneath a path.
+    /// List the held deletes.
+    Held {
+        /// JSON instead of text.
+        json: bool,
+    },
+    /// Publish the held deletes at or under a path.
     Approve(LibraryPath),
-    /// Publish what is known at or beneath a path again.
+    /// Publish the files at or under a path again.
     Replay(LibraryPath),
-    /// Show or change what is parked.
+    /// List, retry or drop parked messages.
     Parked(ParkedRequest),
 }
 
-/// Where messages go.
+/// The destination of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinkKind {
-    /// To RabbitMQ.
+    /// RabbitMQ.
     Amqp,
-    /// To standard output, one message a line.
+    /// Standard output, one message per line.
     Stdout,
 }
 
 impl SinkKind {
-    /// The word that `SINK` has for it.
+    /// The value of `SINK`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Amqp => "amqp",
@@ -147,12 +149,12 @@ impl SinkKind {
     }
 }
 
-/// Why there are no settings.
+/// Why no command is run.
 #[derive(Debug)]
 pub enum Exit {
-    /// The user asked for the help or the version: this is it, for standard output.
+    /// The text of the help or the version, for standard output.
     Answered(String),
-    /// Something that was given is wrong.
+    /// A setting or an argument is invalid.
     Wrong(SettingsError),
 }
 
@@ -162,62 +164,71 @@ impl From<SettingsError> for Exit {
     }
 }
 
-/// What is wrong with what was given: one line that says how to mend it, and shows no password.
+/// An invalid setting or argument. The text is one line that says how to fix it, and contains no password.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The command line has something that it should not, or lacks something.
+    /// The command line has an unknown or superfluous argument, or lacks one.
     #[error("{0}")]
     Usage(String),
-    /// A setting has a value that it cannot have.
+    /// A setting has an invalid value.
     #[error("{setting}: {problem}")]
     Value {
-        /// Its variable, and its flag where that was used.
+        /// The variable, and the flag if it was used.
         setting: String,
-        /// What is wrong and what would be right.
+        /// What is wrong, and what to give instead.
         problem: String,
     },
-    /// A path that was there a moment ago cannot be resolved.
-    #[error("{path}: cannot be resolved ({source})")]
+    /// A path that existed a moment ago cannot be resolved.
+    #[error("{path}: cannot be resolved")]
     Path {
         /// The path.
         path: String,
-        /// Why.
+        /// The error of the operating system.
+        #[source]
         source: io::Error,
     },
-    /// `.env` has a line that cannot be understood.
+    /// `.env` has a malformed line.
     #[error(".env: line {line} is not NAME=value; put quotes around a value with spaces")]
     DotEnv {
-        /// Its number.
+        /// The number of the line.
         line: usize,
     },
-    /// `.env` is there and cannot be read.
-    #[error(".env: cannot be read ({0})")]
+    /// `.env` exists and cannot be read.
+    #[error(".env: cannot be read")]
     DotEnvUnreadable(#[source] io::Error),
-    /// There is no working directory.
-    #[error("the working directory cannot be found ({0})")]
+    /// The working directory does not exist or is not accessible.
+    #[error("the working directory cannot be found")]
     WorkingDirectory(#[source] io::Error),
 }
 
 impl Settings {
-    /// The file of the store: what one sink was sent says nothing about what another one knows.
+    /// The file of the store. Each kind of sink has its own, because each has received other messages.
     pub fn store_file(&self) -> PathBuf {
         self.state_dir.join(format!("{}.sqlite", self.sink.as_str()))
     }
 
-    /// The settings that `arguments` (the program's name first) and the process's environment give.
+    /// Reads the settings from `arguments` (the program's name first) and from the environment of the process.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Answered`] if the help or the version is asked for; [`Exit::Wrong`] if a setting is invalid.
     pub fn from_env_and_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        // Somebody who asks for help gets it, whatever is wrong with the environment.
+        // `--help` works even if the environment is invalid.
         match Environment::of_process() {
             Ok(environment) => Self::read(arguments, &environment),
             Err(error) => match arguments::command().try_get_matches_from(arguments) {
                 Ok(_) => Err(error.into()),
-                Err(told) => Err(arguments::exit_of(&told)),
+                Err(error) => Err(arguments::exit_of(&error)),
             },
         }
     }
 
-    /// The settings that `arguments` (the program's name first) and `environment` give.
+    /// Reads the settings from `arguments` (the program's name first) and from `environment`.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Answered`] if the help or the version is asked for; [`Exit::Wrong`] if a setting is invalid.
     pub fn read(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Self, Exit> {
         const AN_HOUR_IN_MS: u64 = 3_600_000;
         const A_YEAR_IN_SECS: u64 = 31_536_000;
@@ -228,7 +239,7 @@ impl Settings {
             Arguments::from_arg_matches(&matches).map_err(|error| arguments::exit_of(&error))?;
         let sources = Sources { declared: &declared, matches: &matches, environment };
 
-        // The value of a field of `Flags`, from wherever it was given; `?` for those without a default.
+        // The value of a field of `Flags`, from flag, variable or default; `?` for a setting without a default.
         macro_rules! given {
             ($field:ident) => {
                 sources.of(stringify!($field), &flags.$field)
@@ -238,7 +249,7 @@ impl Settings {
             };
         }
 
-        let verb::Parted { verb, library, old_library } = verb::part(verb);
+        let verb::ParsedVerb { verb, library, old_library } = verb::parse(verb);
         let relocate_from = old_library.or_else(|| given!(relocate_from?));
         let mut warnings = Vec::new();
         let dir = library.unwrap_or_else(|| {
@@ -253,15 +264,15 @@ impl Settings {
         let root = places::library(&dir, environment)?;
         let command = verb::command(verb, &root)?;
         if flags.rebuild_index && !matches!(command, Command::Scan | Command::Watch) {
-            let problem = "is for scan and watch, which read the library again; use it with one of them";
+            let problem = "works only with scan and watch, which read the library again; use it with one of them";
             return Err(
                 SettingsError::Value { setting: "--rebuild-index".to_owned(), problem: problem.to_owned() }.into()
             );
         }
         let relocation = match relocate_from {
             Some(from) if matches!(command, Command::Scan | Command::Watch | Command::Relocate) => {
-                let is_by_default = given!(state_dir?).is_none();
-                Some(places::relocation(&from, &root, is_by_default, environment)?)
+                let has_default_state = given!(state_dir?).is_none();
+                Some(places::relocation(&from, &root, has_default_state, environment)?)
             }
             _ => None,
         };
@@ -277,7 +288,7 @@ impl Settings {
             follow_symlinks: given!(follow_symlinks).follow_symlinks()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             inode_trust: given!(ignore_inode).choice(
-                "a way with inode numbers",
+                "a setting for inode numbers",
                 &[("auto", InodeTrust::Auto), ("true", InodeTrust::Ignored), ("false", InodeTrust::Trusted)],
             )?,
             watch_mode: given!(watch_mode).choice(
@@ -303,7 +314,7 @@ impl Settings {
                 &[("nested", MetadataStyle::Nested), ("flat", MetadataStyle::Flat), ("off", MetadataStyle::Off)],
             )?,
             unroutable: given!(unroutable).choice(
-                "a way with unroutable messages",
+                "a setting for unroutable messages",
                 &[("auto", Unroutable::Auto), ("hold", Unroutable::Hold), ("drop", Unroutable::Drop)],
             )?,
             outbox_max_events: given!(outbox_max_events).number("a number of messages", 1..=1_000_000_000)?,
@@ -321,13 +332,13 @@ impl Settings {
     }
 }
 
-/// A rate of files beyond what a machine can do is as good as the highest that fits.
+/// Limits a rate to the highest one that fits. No machine reaches it.
 fn saturating(rate: NonZeroU64) -> NonZeroU32 {
     NonZeroU32::try_from(rate).unwrap_or(NonZeroU32::MAX)
 }
 
-/// Where values come from. The environment is ours alone: `clap`'s own look at the process's
-/// variables is passed over, so that empty ones, `.env` and tests have their say.
+/// The sources of values. Variables are read from `environment` and not by `clap`, because of empty variables, `.env`
+/// and tests.
 struct Sources<'a> {
     declared: &'a clap::Command,
     matches: &'a ArgMatches,
@@ -335,33 +346,33 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// A setting that has a default.
+    /// The value of a setting with a default.
     fn of(&self, id: &str, flag: &OsString) -> Given {
         self.of_optional(id, Some(flag)).unwrap_or_else(|| {
             let default = self.declaration(id).and_then(|argument| argument.get_default_values().first());
             let value = default.map(OsString::from).unwrap_or_default();
-            Given { label: id.to_uppercase(), value, by_default: true }
+            Given { label: id.to_uppercase(), value, is_default: true }
         })
     }
 
-    /// A setting that may be absent.
+    /// The value of a setting without a default.
     fn of_optional(&self, id: &str, flag: Option<&OsString>) -> Option<Given> {
         let variable = id.to_uppercase();
         if self.matches.value_source(id) == Some(ValueSource::CommandLine) {
             let long = self.declaration(id).and_then(clap::Arg::get_long).unwrap_or(id);
             let label = format!("--{long} ({variable})");
-            return flag.map(|value| Given { label, value: value.clone(), by_default: false });
+            return flag.map(|value| Given { label, value: value.clone(), is_default: false });
         }
         let value = self.environment.get(&variable)?.to_owned();
-        Some(Given { label: variable, value, by_default: false })
+        Some(Given { label: variable, value, is_default: false })
     }
 
-    /// `given`, or what its old variable says where nobody used the new one.
+    /// `given`, or the value of the deprecated variable if `given` is the default.
     fn or_deprecated(&self, given: Given, old: &str, new: &str, warnings: &mut Vec<String>) -> Given {
         match self.environment.get(old) {
-            Some(value) if given.by_default => {
+            Some(value) if given.is_default => {
                 warnings.push(format!("{old} is deprecated; use {new}"));
-                Given { label: old.to_owned(), value: value.to_owned(), by_default: false }
+                Given { label: old.to_owned(), value: value.to_owned(), is_default: false }
             }
             _ => given,
         }
@@ -375,7 +386,7 @@ impl Sources<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Extensions;
+    use crate::model::{Extensions, with_causes};
 
     struct Case {
         temporary: tempfile::TempDir,
@@ -398,7 +409,7 @@ mod tests {
             let arguments = ["file-watcher"].into_iter().chain(arguments.split_whitespace()).map(OsString::from);
             Settings::read(arguments, &environment).map_err(|exit| match exit {
                 Exit::Answered(text) => text,
-                Exit::Wrong(error) => error.to_string(),
+                Exit::Wrong(error) => with_causes(&error),
             })
         }
     }
@@ -487,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_stands_for_the_four_single_settings() {
+    fn a_url_replaces_the_four_single_settings() {
         let case = Case::new(&[("RABBITMQ_URL", "amqps://u:p@host/v"), ("RABBITMQ_PORT", "tcp://10.0.0.1:5672")]);
         assert_eq!(case.read("").unwrap().broker.to_string(), "amqps://host:5671/v");
         let case = Case::new(&[("RABBITMQ_HOST", "::1"), ("RABBITMQ_PASS", "p@ss/w#rd%")]);
@@ -497,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_url_leaves_out_is_taken_from_the_single_settings() {
+    fn missing_credentials_of_a_url_are_taken_from_the_single_settings() {
         let read = |variables: &[(&str, &str)]| {
             let userinfo = Case::new(variables).read("").unwrap().broker.uri().authority.userinfo.clone();
             (userinfo.username, userinfo.password)
@@ -529,7 +540,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stands_in_files_is_read_again_and_an_error_then_names_the_setting() {
+    async fn settings_in_files_are_read_again_and_errors_name_the_setting() {
         assert!(Case::new(&[("RABBITMQ_URL", "amqps://me:hunter2@host")]).read("").unwrap().reread.is_none());
         for (variable, contents, wrong) in [
             ("RABBITMQ_PASS_FILE", ["old", "new"], ""),

@@ -1,9 +1,10 @@
-//! The control socket: how other invocations of the program reach the one that is running.
+//! The control socket: commands use it to reach the running service.
 //!
-//! A Unix socket in STATE_DIR that only its owner may open. A client sends a verb and a line feed,
-//! then bytes that belong to the verb, and closes its side; the service answers `ok`, `no` (asked for something that
-//! cannot be) or `error` and a text, which is one sentence or a list, and closes its own.
+//! A Unix socket in STATE_DIR that only its owner can open. A client sends a verb, a line feed and the arguments of the
+//! verb, and closes its side. The service answers `ok`, `no` (invalid usage) or `error`, a space and a text of one or
+//! more lines, and closes its side.
 
+use std::convert::Infallible;
 use std::fs;
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -24,77 +25,77 @@ use crate::model::{LibraryPath, ParkedRequest};
 /// The socket's name in STATE_DIR.
 const NAME: &str = "control.sock";
 
-/// Longest request: a verb and a path.
+/// The longest request, in bytes.
 const LONGEST_REQUEST: u64 = 64 * 1024;
 
-/// How long a client may take to say what it wants.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may take to send its request and to receive the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the service may take to answer.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same for an approval, which waits for a walk of everything.
-const APPROVAL_ANSWER: Duration = Duration::from_mins(2);
+/// The same for an approval, which waits for a full scan.
+const APPROVAL_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Requests that are answered at once.
-const AT_ONCE: usize = 16;
+/// The number of requests that are answered concurrently.
+const CONCURRENT_REQUESTS: usize = 16;
 
-/// What a client asks for.
+/// The request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// List the deletes that are held at or beneath this path, as JSON.
+    /// List the held deletes at or under this path, as JSON.
     Held(LibraryPath),
-    /// Publish those deletes.
+    /// Publish the held deletes at or under this path.
     Approve(LibraryPath),
-    /// Everything at or beneath this path is published again.
+    /// Publish everything at or under this path again.
     Replay(LibraryPath),
-    /// What is parked is shown or changed.
+    /// List, retry or drop parked messages.
     Parked(ParkedRequest),
 }
 
-/// Why a request got no answer.
+/// Why the control socket failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The socket could not be made.
-    #[error("the control socket {path} cannot be made: {source}")]
+    /// The socket could not be created.
+    #[error("the control socket {path} cannot be created")]
     Unusable {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Nobody listens there.
-    #[error("the running service cannot be reached through {path}: {source}")]
+    /// The service did not answer.
+    #[error("the running service cannot be reached through {path}")]
     Unreachable {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// What was asked for cannot be.
+    /// The request is invalid.
     #[error("the running service refused: {0}")]
     Refused(String),
-    /// The service could not do it.
+    /// The service failed to carry out the request.
     #[error("the running service failed: {0}")]
     Failed(String),
 }
 
-/// Why the service does not do what it is asked for.
+/// Why the service did not carry out a request.
 #[derive(Debug)]
 pub enum Refusal {
-    /// It cannot be done as asked.
-    Impossible(String),
-    /// It was tried in vain.
+    /// The request is invalid.
+    Invalid(String),
+    /// The service failed to carry it out.
     Failed(String),
 }
 
 impl Request {
     fn answered_within(&self) -> Duration {
         match self {
-            Self::Approve(_) => APPROVAL_ANSWER,
-            Self::Held(_) | Self::Replay(_) | Self::Parked(_) => ANSWER,
+            Self::Approve(_) => APPROVAL_TIMEOUT,
+            Self::Held(_) | Self::Replay(_) | Self::Parked(_) => ANSWER_TIMEOUT,
         }
     }
 
@@ -125,7 +126,7 @@ impl Request {
     }
 }
 
-/// Numbers, one a line, with an empty line at their end: a request that was cut must not name others.
+/// Numbers, one per line, and an empty line at the end, so that a truncated request is invalid.
 fn to_lines(numbers: &[u64]) -> Vec<u8> {
     let mut lines: Vec<String> = numbers.iter().map(u64::to_string).collect();
     lines.extend([String::new(), String::new()]);
@@ -140,7 +141,11 @@ fn numbers_of(lines: &[u8]) -> Option<Vec<u64>> {
     lines.strip_suffix('\n')?.split('\n').map(|line| line.parse().ok()).collect()
 }
 
-/// Asks the service that runs on `state_dir`; gives its answer. Blocks.
+/// Sends a request to the service that runs on `state_dir`; returns the answer. Blocks.
+///
+/// # Errors
+///
+/// If the service cannot be reached, refuses the request, or fails.
 pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> {
     let path = state_dir.join(NAME);
     let unreachable = |source| ControlError::Unreachable { path: path.clone(), source };
@@ -158,11 +163,11 @@ pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> 
         Some(("ok", text)) => Ok(text.to_owned()),
         Some(("no", text)) => Err(ControlError::Refused(text.to_owned())),
         Some(("error", text)) => Err(ControlError::Failed(text.to_owned())),
-        _ => Err(unreachable(io::Error::other("it gave no answer"))),
+        _ => Err(unreachable(io::Error::other("it sent no answer"))),
     }
 }
 
-/// The service's end of the socket.
+/// The service's side of the control socket. The socket is removed when this is dropped.
 #[derive(Debug)]
 pub struct Control {
     listener: UnixListener,
@@ -170,7 +175,15 @@ pub struct Control {
 }
 
 impl Control {
-    /// Makes the socket in `state_dir`, which this process has locked. To be called within a Tokio runtime.
+    /// Creates the socket in `state_dir`, which this process has locked.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Unusable`] if the socket cannot be created.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
     pub fn open(state_dir: &Path) -> Result<Self, ControlError> {
         let path = state_dir.join(NAME);
         let listener = in_directory(state_dir, bind).and_then(|socket| {
@@ -184,8 +197,8 @@ impl Control {
         }
     }
 
-    /// Answers requests for ever, several at once.
-    pub async fn serve<Answer>(&self, answer: impl Fn(Request) -> Answer)
+    /// Answers requests, several concurrently. Never returns.
+    pub async fn serve<Answer>(&self, answer: impl Fn(Request) -> Answer) -> Infallible
     where
         Answer: Future<Output = Result<String, Refusal>>,
     {
@@ -193,11 +206,13 @@ impl Control {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => return Some((stream, listener)),
-                    Err(_) => tokio::time::sleep(PATIENCE).await,
+                    Err(_) => tokio::time::sleep(CLIENT_TIMEOUT).await,
                 }
             }
         });
-        accepted.for_each_concurrent(AT_ONCE, |stream| serve_one(stream, &answer)).await;
+        accepted.for_each_concurrent(CONCURRENT_REQUESTS, |stream| serve_one(stream, &answer)).await;
+        // `accepted` never ends.
+        std::future::pending().await
     }
 }
 
@@ -208,35 +223,35 @@ where
     let mut bytes = Vec::new();
     let mut limited = (&mut stream).take(LONGEST_REQUEST);
     let read = limited.read_to_end(&mut bytes);
-    if !matches!(tokio::time::timeout(PATIENCE, read).await, Ok(Ok(_))) {
+    if !matches!(tokio::time::timeout(CLIENT_TIMEOUT, read).await, Ok(Ok(_))) {
         return;
     }
     let answered = if let Some(request) = Request::parse(&bytes) {
         answer(request).await
     } else {
-        let unknown = "this request is not known; is the running program an older one?";
-        Err(Refusal::Impossible(unknown.to_owned()))
+        let unknown = "unknown request; the running service may be an older version";
+        Err(Refusal::Invalid(unknown.to_owned()))
     };
     let line = match answered {
         Ok(text) => format!("ok {text}\n"),
-        Err(Refusal::Impossible(text)) => format!("no {text}\n"),
+        Err(Refusal::Invalid(text)) => format!("no {text}\n"),
         Err(Refusal::Failed(text)) => format!("error {text}\n"),
     };
-    // A client that went away does not want its answer.
-    let _ = tokio::time::timeout(PATIENCE, stream.write_all(line.as_bytes())).await;
+    // The client may have closed the connection.
+    let _ = tokio::time::timeout(CLIENT_TIMEOUT, stream.write_all(line.as_bytes())).await;
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // What cannot be removed is replaced by the next start.
+        // The next start replaces a socket that could not be removed.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// A listening socket that nobody but its owner could ever have connected to.
+/// A listening socket. It is not open to other users at any moment: the mode is set before it listens.
 fn bind(directory: &Path) -> io::Result<OwnedFd> {
     let path = directory.join(NAME);
-    // Left behind by a process that was killed: the lock says that it is gone.
+    // The socket of a killed process. STATE_DIR is locked, so no other service runs.
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -249,7 +264,7 @@ fn bind(directory: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Does something by a short name of `directory`: a socket's path has room for 107 bytes only.
+/// Calls `act` with a short path of `directory`: the path of a socket may have 107 bytes at most.
 fn in_directory<T>(directory: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let opened = fs::File::open(directory)?;
     act(&PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())))
@@ -260,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_survives_its_way() {
+    fn a_request_is_parsed_from_its_bytes() {
         for request in [
             Request::Held("a".into()),
             Request::Approve(LibraryPath::root()),
@@ -280,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_service_answers_through_a_socket_of_its_owner_alone() {
+    async fn a_service_answers_through_a_socket_that_only_its_owner_can_open() {
         let folder = tempfile::tempdir().unwrap();
         // Longer than a socket's path may be.
         let state_dir = folder.path().join("d".repeat(200));
@@ -300,14 +315,14 @@ mod tests {
         let serving = control.serve(|request| async move {
             match request {
                 Request::Approve(_) | Request::Held(_) => Ok("done".to_owned()),
-                Request::Replay(under) if under == "a".into() => Err(Refusal::Impossible(format!("not {under}"))),
+                Request::Replay(under) if under == "a".into() => Err(Refusal::Invalid(format!("not {under}"))),
                 Request::Replay(_) => Err(Refusal::Failed("too bad".to_owned())),
                 Request::Parked(ParkedRequest::List { json: false }) => Ok("two \nlines".to_owned()),
                 Request::Parked(_) => Ok(String::new()),
             }
         });
         tokio::select! {
-            () = serving => unreachable!("it serves for ever"),
+            never = serving => match never {},
             asked = asked => {
                 let (approved, refused, failed) = asked.unwrap();
                 assert_eq!(approved.unwrap(), "done");

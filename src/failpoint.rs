@@ -1,9 +1,9 @@
-//! Points between two writes at which a test may end the process, as a kill would, and one at which it may end the
-//! watcher's thread, as a bug would. Only tests have them: without the feature `failpoints` none of this is compiled.
+//! Points between two writes at which a test can abort the process, as a kill would, and one at which it can make the
+//! watcher thread panic, as a bug would. They are only compiled with the feature `failpoints`.
 //!
-//! `FILE_WATCHER_ABORT_AT=store::commit:3` ends the process when it comes by that point for the third time.
+//! `FILE_WATCHER_ABORT_AT=store::commit:3` aborts the process when it reaches that point for the third time.
 
-/// Every point by its name, in the order in which a change comes by them.
+/// The names of all points, in the order in which a change passes them.
 pub const POINTS: [&str; 14] = [
     "store::begin",
     "store::enqueue",
@@ -21,10 +21,10 @@ pub const POINTS: [&str; 14] = [
     "relocate::commit",
 ];
 
-/// The point at which not the process ends but the thread that handles what the kernel tells.
+/// The point at which the thread that handles inotify events panics.
 pub const WATCHER: &str = "watch::handle";
 
-/// A point at which a test may end something.
+/// A point at which a test can abort the process.
 macro_rules! failpoint {
     ($name:literal) => {
         #[cfg(feature = "failpoints")]
@@ -33,11 +33,15 @@ macro_rules! failpoint {
 }
 pub(crate) use failpoint;
 
-/// The variable that says where to end the process.
+/// The environment variable that selects a point.
 #[cfg(feature = "failpoints")]
 const VARIABLE: &str = "FILE_WATCHER_ABORT_AT";
 
-/// Does what the environment says. A slip in it is a test that tests nothing, and so ends the process too.
+/// Arms the point that the environment selects.
+///
+/// # Panics
+///
+/// If the variable is malformed: the test would test nothing.
 #[cfg(feature = "failpoints")]
 pub fn arm() {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,7 +54,7 @@ pub fn arm() {
     let left = AtomicU32::new(hits);
     fail::cfg_callback(point, move || {
         if left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            assert!(!is_watcher, "the watcher's thread ends here, as it was asked to");
+            assert!(!is_watcher, "the watcher thread panics at its failpoint");
             // Nothing is flushed, closed or dropped.
             std::process::abort();
         }

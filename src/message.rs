@@ -1,7 +1,7 @@
-//! A file event as the bytes that consumers read.
+//! Encodes file events as messages.
 //!
-//! This is a public interface: existing consumers of the exchange parse these bodies. Fields may be
-//! added, never renamed or left out; the order of fields is that of the contract.
+//! The body is a public interface: existing consumers of the exchange parse it. Fields may be added, and never renamed
+//! or removed. Their order is that of the message contract.
 
 mod bounds;
 
@@ -14,11 +14,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::model::{Change, FileEvent, FileType, LibraryPath, Metadata, MetadataStyle, Origin, Outgoing, Row};
+use crate::model::{
+    Change, EventType, FileEvent, FileType, LibraryPath, Metadata, MetadataStyle, Origin, Outgoing, Row,
+};
 
 pub use bounds::{file_path, without_metadata};
 
-/// What is the same in every message of one process.
+/// Encodes messages. It holds what is the same in every message of one process.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     instance_id: String,
@@ -27,14 +29,14 @@ pub struct Encoder {
     metadata_style: MetadataStyle,
 }
 
-/// What is a message's own beside its event.
+/// The parts of a message that do not come from its event.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
-    /// Its place in the store's sequence.
+    /// The sequence number.
     pub sequence: u64,
-    /// When its transaction was committed.
+    /// When the transaction is committed.
     pub at: Timestamp,
-    /// Its identity, on every delivery.
+    /// The correlation id, the same on every delivery.
     pub correlation_id: Uuid,
 }
 
@@ -49,25 +51,46 @@ impl Encoder {
         }
     }
 
-    /// The same encoder for the library at another root.
+    /// An encoder for the library at another root, otherwise the same.
     #[must_use]
     pub fn at(&self, root: &Path) -> Self {
         Self::new(self.instance_id.clone(), root, self.metadata_style)
     }
 
-    /// The message that tells of `event`.
+    /// Encodes an event.
     ///
-    /// Its tags are left out, largest first, and at last all of its metadata, until its body is no larger than
-    /// [`Outgoing::LONGEST_BODY`]; `error` in the metadata says so. Only paths that are absurdly long make it larger.
+    /// If the body would be longer than [`Outgoing::LONGEST_BODY`], the largest tags are left out, and finally all of
+    /// the metadata; `error` in the metadata names what was left out. Only an extremely long path makes the body longer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::path::Path;
+    ///
+    /// use file_watcher::message::{Encoder, Stamp};
+    /// use file_watcher::model::{Change, FileEvent, MetadataStyle, Origin};
+    ///
+    /// let encoder = Encoder::new("ab12cd34", Path::new("/music"), MetadataStyle::Nested);
+    /// let event = FileEvent { change: Change::Deleted("album/1.mp3".into()), origin: Origin::Watch };
+    /// let stamp = Stamp { sequence: 7, at: jiff::Timestamp::UNIX_EPOCH, correlation_id: uuid::Uuid::nil() };
+    /// let message = encoder.encode(&event, &stamp);
+    /// assert_eq!(message.routing_key(), "file.deleted");
+    /// let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
+    /// assert_eq!(body["file_path"], "/music/album/1.mp3");
+    /// ```
     pub fn encode(&self, event: &FileEvent, stamp: &Stamp) -> Outgoing {
         self.encode_as(event, Naming { event_type: event.change.event_type(), old_root: &self.root }, stamp)
     }
 
-    /// The message that says that the file of `row` was at the same path beneath another root, because the whole
-    /// library was: its directory is another one, so it is `moved`.
+    /// Encodes the move of a file whose library was at `old_root` before. The path within the library is the same. The
+    /// event type is `moved`, because the directory is another one.
     pub fn encode_relocated(&self, row: Row, old_root: &Path, stamp: &Stamp) -> Outgoing {
         let change = Change::Moved { from: row.path.clone(), row };
-        self.encode_as(&FileEvent { change, origin: Origin::Scan }, Naming { event_type: "moved", old_root }, stamp)
+        self.encode_as(
+            &FileEvent { change, origin: Origin::Scan },
+            Naming { event_type: EventType::Moved, old_root },
+            stamp,
+        )
     }
 
     fn encode_as(&self, event: &FileEvent, naming: Naming<'_>, stamp: &Stamp) -> Outgoing {
@@ -85,7 +108,7 @@ impl Encoder {
         }
     }
 
-    /// The message with this metadata in place of the event's own.
+    /// Encodes an event with this metadata in place of its own.
     fn encode_with(
         &self,
         event: &FileEvent,
@@ -122,7 +145,7 @@ impl Encoder {
         };
         Outgoing {
             sequence: stamp.sequence,
-            event_type: event_type.to_owned(),
+            event_type,
             correlation_id: correlation_id.clone(),
             timestamp: u64::try_from(stamp.at.as_second()).unwrap_or(0),
             body: serde_json::to_vec(&body).expect("strings and finite numbers are always JSON"),
@@ -130,10 +153,10 @@ impl Encoder {
     }
 }
 
-/// What an event is called, and under which root its old path was.
+/// The event type, and the root of the old path.
 #[derive(Clone, Copy)]
 struct Naming<'a> {
-    event_type: &'static str,
+    event_type: EventType,
     old_root: &'a Path,
 }
 
@@ -148,7 +171,7 @@ fn path_text(path: &LibraryPath, root: &Path) -> PathText {
     }
 }
 
-/// A path as text, and as its bytes where the text had to leave something out.
+/// A path as text, and in base64 if it is not UTF-8.
 struct PathText {
     text: String,
     bytes: Option<String>,
@@ -156,7 +179,7 @@ struct PathText {
 
 #[derive(Serialize)]
 struct Body<'a> {
-    event_type: &'static str,
+    event_type: EventType,
     file_path: String,
     timestamp: String,
     instance_id: &'a str,
@@ -177,7 +200,7 @@ struct Body<'a> {
     old_path_bytes: Option<&'a str>,
 }
 
-/// The fields of every message but a deleted one.
+/// The fields that every message but a `deleted` one has.
 #[derive(Serialize)]
 struct ContentFields<'a> {
     sha256_hash: String,
@@ -212,18 +235,18 @@ impl<'a> ContentFields<'a> {
     }
 }
 
-/// RFC 3339 with nanoseconds; nothing for a time beyond the year 9999, which that cannot express.
+/// RFC 3339 with nanoseconds; `None` for a time outside of the years 0 to 9999, which RFC 3339 cannot express.
 fn modified_time(nanoseconds: i128) -> Option<String> {
     Some(format!("{:.9}", Timestamp::from_nanosecond(nanoseconds).ok().filter(|time| time.as_second() >= YEAR_ZERO)?))
 }
 
-/// The first second of the year 0, before which RFC 3339 has no dates.
+/// The first second of the year 0, in seconds since the epoch.
 const YEAR_ZERO: i64 = -62_167_219_200;
 
-/// One level of text: what consumers can put into a table of keys and values.
+/// One level of strings, for consumers that store metadata as keys and values.
 fn flat(metadata: &Metadata) -> BTreeMap<&'static str, String> {
     let numbers = [
-        // As Python prints a float, which is what these consumers have stored until now.
+        // As Python prints a float, because that is what these consumers have stored so far.
         ("duration", metadata.duration.map(|seconds| format!("{seconds:?}"))),
         ("bitrate", metadata.bitrate.map(|number| number.to_string())),
         ("sample_rate", metadata.sample_rate.map(|number| number.to_string())),
@@ -305,13 +328,13 @@ mod tests {
         let stamp = Stamp { sequence: 7, at: Timestamp::UNIX_EPOCH, correlation_id: Uuid::from_u128(5) };
         let outgoing = encoder.encode_relocated(row("x.mp3".into()), Path::new("/data/music"), &stamp);
         let body: Value = serde_json::from_slice(&outgoing.body).unwrap();
-        assert_eq!((outgoing.routing_key().as_str(), &body["event_type"]), ("file.moved", &json!("moved")));
+        assert_eq!((outgoing.routing_key(), &body["event_type"]), ("file.moved", &json!("moved")));
         assert_eq!((&body["old_path"], &body["file_path"]), (&json!("/data/music/x.mp3"), &json!("/music/x.mp3")));
         assert_eq!(body["watched_directory"], "/music");
     }
 
     #[test]
-    fn a_deleted_message_has_nothing_of_the_content() {
+    fn a_deleted_message_has_no_content_fields() {
         let (_, body) = encode(Change::Deleted("x.mp3".into()), MetadataStyle::Nested);
         for field in ["sha256_hash", "xxh128_hash", "metadata", "size_bytes", "modified_time", "old_path"] {
             assert!(body.get(field).is_none(), "{field}");
@@ -343,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn times_before_the_epoch_and_beyond_sense_are_still_times() {
+    fn times_before_the_epoch_and_far_in_the_future_are_encoded() {
         let mut strange = row("x.mp3".into());
         let year = 31_556_952_i128 * 1_000_000_000;
         for nanoseconds in [-1, i128::from(i64::MIN) - 1, i128::from(i64::MAX) + 1, 400 * year, -1900 * year] {

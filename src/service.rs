@@ -32,7 +32,7 @@ use crate::model::{LibraryPath, Token};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Conditions, Counters, Progress};
-use crate::store::{Damage, IndexReader, Rebuilt, Relocated, Store, StoreError};
+use crate::store::{Corruption, IndexReader, Rebuilt, Relocated, Store, StoreError};
 use crate::stream::{Leases, Pace, Settle};
 
 pub use held::{approve, held};
@@ -68,7 +68,7 @@ pub enum ServiceError {
     #[error(transparent)]
     Sink(#[from] SinkError),
     /// The threads that read could not be started.
-    #[error("the threads that read files cannot be started: {0}")]
+    #[error("the threads that read files cannot be started")]
     Threads(#[from] ThreadPoolBuildError),
     /// Other invocations could not reach this one.
     #[error(transparent)]
@@ -80,7 +80,7 @@ pub enum ServiceError {
     #[error("the walk could not be finished: {0}")]
     Walk(String),
     /// Of the path that was asked for no file is known.
-    #[error("nothing is known at or beneath {0:?}; give a path of the library as its messages had it")]
+    #[error("nothing is known at or under {0:?}; give a path of the library as in its messages")]
     NothingKnown(PathBuf),
     /// A sequence number was given of which no message is parked.
     #[error("{0} is not the sequence number of a parked message; `file-watcher parked` lists them")]
@@ -197,16 +197,16 @@ impl Service {
     }
 
     /// Does `work`, which ends in any case when the store is found damaged: nothing would succeed any more.
-    pub async fn unless_damaged<T>(
-        damage: &Damage,
+    pub async fn unless_corrupt<T>(
+        corruption: &Corruption,
         work: impl Future<Output = Result<T, ServiceError>>,
     ) -> Result<T, ServiceError> {
         let done = tokio::select! {
             done = work => done,
-            found = damage.wait() => Err(found.into()),
+            found = corruption.wait() => Err(found.into()),
         };
         // The work may have failed of it before it was told.
-        match (done, damage.found()) {
+        match (done, corruption.found()) {
             (Err(_), Some(found)) => Err(found.into()),
             (done, _) => done,
         }
@@ -216,15 +216,15 @@ impl Service {
     /// that never ends: the program does, and has said why.
     async fn to_be_tried_again<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let done = work.await;
-        if done.is_err() && self.store.damage().found().is_some() {
+        if done.is_err() && self.store.corruption().found().is_some() {
             return std::future::pending().await;
         }
         done
     }
 
     /// Whether the store was found damaged.
-    pub fn damage(&self) -> Damage {
-        self.store.damage().clone()
+    pub fn corruption(&self) -> Corruption {
+        self.store.corruption().clone()
     }
 
     /// Says how far the work has come, soon after it begins and then seldom, until it is dropped.
@@ -235,7 +235,7 @@ impl Service {
             tokio::time::sleep(if said { SELDOM } else { SOON }).await;
             let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
             let bytes = self.examiner.contents.bytes_read();
-            said = progress.say(self.counters.events.now(), seen, bytes, self.store.outbox_length());
+            said = progress.log(self.counters.events.now(), seen, bytes, self.store.outbox_length());
         }
     }
 }

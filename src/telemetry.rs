@@ -1,9 +1,9 @@
-//! The logs: one line an event, to standard error, each with the instance's name.
+//! The log: one line per event, to standard error, each with the instance id.
 //!
-//! The name stands on every line, whatever thread or library it comes from, because it is part of
-//! the format and not of a span. Spans are not printed: what a line has to say is in its fields.
+//! The instance id is part of the format and not of a span, so it is on every line, from every thread and library. Spans
+//! are not printed.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::IsTerminal as _;
 
 use jiff::Timestamp;
@@ -19,16 +19,21 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-use crate::model::LogFormat;
+use crate::model::{LogFormat, with_causes};
 
-/// Starts the log of this process: `directives` say what is worth a line, `format` how it looks.
+/// Starts the log of this process. `directives` select the lines, in the syntax of `EnvFilter`. Without a `format`, it is
+/// pretty on a terminal and JSON otherwise.
+///
+/// # Errors
+///
+/// If the process has a log already.
 pub fn start(directives: &str, format: Option<LogFormat>, instance_id: &str) -> Result<(), TryInitError> {
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let lines = Lines { format, instance_id: instance_id.to_owned(), clock: Timestamp::now };
     subscriber(directives, lines, std::io::stderr, terminal && !no_colour).try_init()?;
-    // A panic is caught where it happens, as the failure of one file; this is how it is told.
+    // Panics are caught and count as the failure of one file. This logs them.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, "a bug: {}", panic.payload_as_str().unwrap_or("it panicked"));
@@ -44,13 +49,13 @@ where
         .with_env_filter(EnvFilter::new(directives))
         .with_writer(writer)
         .with_ansi(colours)
-        // It would report a closed standard error on standard error, and panic.
+        // It would report a closed standard error to standard error, and panic.
         .log_internal_errors(false)
         .event_format(lines)
         .finish()
 }
 
-/// What a line looks like.
+/// Formats log lines.
 struct Lines {
     format: LogFormat,
     instance_id: String,
@@ -72,7 +77,7 @@ where
 }
 
 impl Lines {
-    /// One object: the five fixed keys, then the fields beside them.
+    /// One JSON object: the five fixed keys, then the fields.
     fn json(&self, line: &Line) -> serde_json::Result<String> {
         let mut bytes = Vec::with_capacity(256);
         let mut serializer = serde_json::Serializer::new(&mut bytes);
@@ -83,7 +88,7 @@ impl Lines {
         object.serialize_entry("target", &line.target)?;
         object.serialize_entry("instance_id", &self.instance_id)?;
         for (name, value) in &line.fields {
-            // A key twice in one object is an error to many readers.
+            // Many parsers reject an object with a duplicate key.
             match *name {
                 "timestamp" | "level" | "target" | "instance_id" => {
                     object.serialize_entry(&format!("field_{name}"), value)?;
@@ -124,12 +129,12 @@ impl Lines {
     }
 }
 
-/// Whether `text` can stand in a line of fields without quotes.
+/// Whether a value needs no quotes.
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '"')
 }
 
-/// `text` on one line, without what a terminal would obey: names of files may hold anything.
+/// `text` with escaped control characters: file names may contain newlines and terminal sequences.
 fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -142,7 +147,7 @@ fn printable(text: &str) -> String {
     safe
 }
 
-/// What there is to say.
+/// The content of a log line.
 struct Line {
     timestamp: Timestamp,
     level: Level,
@@ -153,7 +158,7 @@ struct Line {
 
 impl Line {
     fn of(event: &Event<'_>, timestamp: Timestamp) -> Self {
-        // An event of the `log` crate has its level and target among its fields.
+        // An event from the `log` crate has its level and target in its fields.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
         let mut line = Self {
@@ -202,16 +207,9 @@ impl Visit for Line {
         self.push(field, Value::from(value));
     }
 
-    /// An error with what caused it.
+    /// An error with its causes.
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            // Writing to a string cannot fail.
-            let _ = write!(text, ": {cause}");
-            source = cause.source();
-        }
-        self.push(field, Value::String(text));
+        self.push(field, Value::String(with_causes(value)));
     }
 }
 
@@ -235,7 +233,7 @@ mod tests {
         }
     }
 
-    /// What `log` writes at one moment of the year 2026.
+    /// The log that `log` writes, with a fixed time.
     fn captured(directives: &str, format: LogFormat, colours: bool, log: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();
@@ -252,7 +250,7 @@ mod tests {
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn a_line_of_json_has_the_fixed_keys_first_and_the_fields_beside_them() {
+    fn a_line_of_json_has_the_fixed_keys_first_and_then_the_fields() {
         let text = captured("info", LogFormat::Json, false, || {
             let error = Outer(io::Error::other("disk on fire"));
             tracing::info!(target: "file_watcher::x", files = 3_u64, rate = 1.5, name = %"a\nb", done = true, "batch committed");
@@ -268,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pretty_line_is_short_and_obeys_no_file_name() {
+    fn a_pretty_line_is_short_and_escapes_control_characters() {
         let text = captured("info", LogFormat::Pretty, false, || {
             tracing::info!(files = 3, path = "a b", "batch committed");
             tracing::error!(path = %"\u{1b}[2J", "bad\nname \u{1b}[2J");
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_underneath_say_only_warnings() {
+    fn other_libraries_log_only_warnings() {
         let text = captured("warn,file_watcher=info", LogFormat::Pretty, false, || {
             tracing::info!(target: "lapin::channel", "chatter");
             tracing::warn!(target: "lapin::channel", "trouble");

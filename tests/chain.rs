@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use file_watcher::content::{Examined, Outcome};
-use file_watcher::model::{Extensions, FsEvent, LibraryPath, Origin, Outgoing, Quiet, Token};
+use file_watcher::model::{EventType, Extensions, FsEvent, LibraryPath, Origin, Outgoing, Quiet, Token};
 use file_watcher::pipeline::{self, Chain};
 use file_watcher::stream::{Leased, Leases, Pace, Settle};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
@@ -328,7 +328,7 @@ fn unchanged(look: Leased<FsEvent>) -> Leased<Examined> {
 }
 
 fn outgoing(sequence: u64) -> Outgoing {
-    let event_type = "created".to_owned();
+    let event_type = EventType::Created;
     Outgoing { sequence, event_type, correlation_id: sequence.to_string(), timestamp: 0, body: Vec::new() }
 }
 

@@ -1,4 +1,4 @@
-//! The command line from the outside: help, version, and every way to get a setting wrong.
+//! The command line: help, version, and invalid values of every setting.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -10,14 +10,14 @@ use std::process::{Command, Output, Stdio};
 
 const PASSWORD: &str = "hunter2";
 
-/// The real binary in a home of its own, with no variable but those that a test gives.
+/// The binary, with its own home directory and only the variables that a test sets.
 struct Program {
     home: tempfile::TempDir,
     variables: BTreeMap<OsString, OsString>,
 }
 
 impl Program {
-    /// With an empty library to look at, and a password to be silent about.
+    /// A program with an empty library, and with a password that must never be shown.
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("library")).unwrap();
@@ -54,7 +54,7 @@ impl Program {
         self.command(env!("CARGO_BIN_EXE_file-watcher"), &arguments).output().unwrap()
     }
 
-    /// The one line that a usage error is, the home's path left out.
+    /// The one line of a usage error, with the path of the home directory replaced.
     fn refused(&self, arguments: &[&str]) -> String {
         let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
         self.refusal(&mut self.command(env!("CARGO_BIN_EXE_file-watcher"), &arguments))
@@ -64,7 +64,7 @@ impl Program {
         let output = command.output().unwrap();
         let line = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{line}");
-        assert_eq!(output.stdout, b"", "nothing but messages goes to standard output");
+        assert_eq!(output.stdout, b"", "standard output is for messages only");
         assert!(line.starts_with("file-watcher: ") && line.ends_with('\n') && line.lines().count() == 1, "{line}");
         assert!(!line.contains(PASSWORD), "{line}");
         line.trim_end().replace(self.home.path().to_str().unwrap(), "[HOME]")
@@ -77,18 +77,18 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_help_lists_every_setting() {
+fn the_help_of_every_command_lists_every_setting() {
     let output = Program::new().run(&["--help"]);
     assert!(output.status.success() && output.stderr.is_empty());
     insta::assert_snapshot!("help", text(&output.stdout));
-    for command in ["scan", "watch"] {
+    for command in ["scan", "watch", "held", "approve", "relocate", "replay", "parked"] {
         let help = text(&Program::new().run(&[command, "--help"]).stdout);
         assert_eq!(settings_in_help(&help), settings_in_help(&text(&output.stdout)));
     }
 }
 
 #[test]
-fn the_help_comes_whatever_is_wrong_and_shows_no_password() {
+fn the_help_is_printed_even_if_settings_are_invalid_and_shows_no_password() {
     let mut program = Program::new();
     program.set("BATCH_SIZE", "abc").set("RABBITMQ_URL", format!("http://{PASSWORD}")).set("DATA_DIR", "nowhere");
     std::fs::write(program.path(".env"), "no line like this").unwrap();
@@ -109,7 +109,7 @@ fn the_version_is_the_package_s() {
     }
 }
 
-/// A value that each setting cannot have. Where several mistakes are likely, several.
+/// Invalid values of each setting.
 const WRONG: &[(&str, &[&[u8]])] = &[
     ("AUDIO_EXTENSIONS", &[b"mp3;flac", b"+", b","]),
     ("BATCH_SIZE", &[b"abc", b"0", b"-5", b"10001", b"1.5", b"\xff"]),
@@ -224,7 +224,7 @@ fn the_flag_for_patterns_may_be_given_several_times_and_replaces_the_variable() 
 }
 
 #[test]
-fn every_slip_of_the_command_line_is_one_line() {
+fn every_usage_error_is_one_line() {
     let program = Program::new();
     let cases: &[&[&str]] = &[
         &["--snik", "stdout"],
@@ -328,19 +328,19 @@ fn settings_that_contradict_each_other_are_named() {
 }
 
 #[test]
-fn the_default_directories_say_what_is_missing() {
+fn an_error_about_a_default_directory_names_the_missing_setting() {
     let mut program = Program::new();
     program.unset("HOME");
-    insta::assert_snapshot!(program.refused(&[]), @"file-watcher: STATE_DIR: is not set, and there is no HOME to put it in; give a directory outside the library");
+    insta::assert_snapshot!(program.refused(&[]), @"file-watcher: STATE_DIR: is not set, and HOME is not set either; give a directory outside of the library");
     program.set("HOME", program.path("library"));
     let refused = program.refused(&["scan"]);
     assert!(refused.contains("is inside the library \"[HOME]/library\""), "{refused}");
     program.set("FILE_WATCHER_SCAN_PATH", "nowhere").unset("DATA_DIR");
-    insta::assert_snapshot!(program.refused(&[]), @r#"file-watcher: FILE_WATCHER_SCAN_PATH: "[HOME]/nowhere" does not exist; give the directory that holds the music"#);
+    insta::assert_snapshot!(program.refused(&[]), @r#"file-watcher: FILE_WATCHER_SCAN_PATH: "[HOME]/nowhere" does not exist; give the directory that contains the music"#);
 }
 
 #[test]
-fn a_state_that_is_in_use_or_cannot_be_made_is_refused() {
+fn a_state_directory_that_is_in_use_or_cannot_be_created_is_refused() {
     let mut program = Program::new();
     program.set("STATE_DIR", "state");
     let held = file_watcher::store::StateDir::open(&program.path("state")).unwrap();
@@ -352,9 +352,9 @@ fn a_state_that_is_in_use_or_cannot_be_made_is_refused() {
     assert!(refused.starts_with("file-watcher: STATE_DIR: \"/proc/state\" cannot be used"), "{refused}");
 }
 
-/// As another user where this one is root, for whom nothing is unreadable.
+/// Runs as another user if this one is root, because root can read everything.
 #[test]
-fn a_library_that_may_not_be_read_is_refused() {
+fn an_unreadable_library_is_refused() {
     let program = Program::new();
     let binary = program.path("binary");
     let original = Path::new(env!("CARGO_BIN_EXE_file-watcher"));
@@ -370,7 +370,7 @@ fn a_library_that_may_not_be_read_is_refused() {
         let line = program.refusal(&mut command);
         assert_eq!(
             line,
-            "file-watcher: DATA_DIR: \"[HOME]/library\" may not be read; give this user leave to read and enter it",
+            "file-watcher: DATA_DIR: \"[HOME]/library\" cannot be read; grant this user permission to read and enter it",
             "{mode:o}"
         );
     }
@@ -378,7 +378,7 @@ fn a_library_that_may_not_be_read_is_refused() {
 }
 
 #[test]
-fn dot_env_stands_in_for_the_environment_and_loses_to_it() {
+fn dot_env_provides_variables_that_are_not_set() {
     let mut program = Program::new();
     std::fs::write(program.path(".env"), "# comment\nexport BATCH_SIZE='from .env'\nSINK=\n").unwrap();
     assert!(program.refused(&[]).contains("BATCH_SIZE: \"from .env\""));
@@ -388,7 +388,7 @@ fn dot_env_stands_in_for_the_environment_and_loses_to_it() {
     assert!(program.refused(&[]).contains("BATCH_SIZE: \"from .env\""));
     assert!(program.refused(&["--batch-size=flag"]).contains("--batch-size (BATCH_SIZE): \"flag\""));
 
-    // That of a directory further up is somebody else's.
+    // A `.env` in a parent directory is not read.
     program.set("DATA_DIR", "nowhere");
     let below = program.path("elsewhere");
     let line = program.refusal(program.command(env!("CARGO_BIN_EXE_file-watcher"), &[]).current_dir(below));
@@ -401,18 +401,18 @@ fn a_malformed_dot_env_is_named_by_its_line_and_not_shown() {
     std::fs::write(program.path(".env"), format!("SINK=stdout\nRABBITMQ_PASS=my {PASSWORD}\n")).unwrap();
     insta::assert_snapshot!(program.refused(&[]), @"file-watcher: .env: line 2 is not NAME=value; put quotes around a value with spaces");
     std::fs::write(program.path(".env"), b"SINK=\xff\n").unwrap();
-    insta::assert_snapshot!(program.refused(&[]), @"file-watcher: .env: cannot be read (stream did not contain valid UTF-8)");
+    insta::assert_snapshot!(program.refused(&[]), @"file-watcher: .env: cannot be read: stream did not contain valid UTF-8");
 }
 
 #[test]
-fn a_deprecated_variable_is_warned_of_once_and_the_log_shows_no_password() {
+fn a_deprecated_variable_causes_one_warning_and_the_log_shows_no_password() {
     let mut program = Program::new();
     program.unset("DATA_DIR").set("FILE_WATCHER_SCAN_PATH", "library").set("LOG_LEVEL", "trace");
     let output = program.run(&["scan", "--sink", "stdout", "--instance-id", "tested"]);
     let log = text(&output.stderr);
     assert_eq!(log.matches("FILE_WATCHER_SCAN_PATH is deprecated; use DATA_DIR").count(), 1, "{log}");
     assert!(!log.contains(PASSWORD), "{log}");
-    // Behind the log stands the summary, for people.
+    // The lines after the log are the summary.
     for line in log.lines().filter(|line| !line.starts_with(|first: char| first.is_ascii_lowercase())) {
         let line: serde_json::Value = serde_json::from_str(line).expect(line);
         assert_eq!(line["instance_id"], "tested");
@@ -426,7 +426,7 @@ fn the_readme_and_the_help_agree_on_every_setting() {
     assert_eq!(settings_in_readme(&readme), settings_in_help(&help));
 }
 
-/// Variable, then flag and default (empty where it has none).
+/// Flag and default of each variable. The default is empty if there is none.
 type Listed = BTreeMap<String, (String, String)>;
 
 fn settings_in_help(help: &str) -> Listed {
@@ -450,7 +450,7 @@ fn settings_in_help(help: &str) -> Listed {
     listed
 }
 
-/// Of the rows "| `VARIABLE` | `--flag` | `default` | meaning |"; a default in words is none.
+/// Reads the rows "| `VARIABLE` | `--flag` | `default` | meaning |". A default in words counts as none.
 fn settings_in_readme(readme: &str) -> Listed {
     let code = |cell: &str| cell.strip_prefix('`')?.strip_suffix('`').map(ToOwned::to_owned);
     readme

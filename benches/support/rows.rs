@@ -85,6 +85,6 @@ pub(crate) fn commit_all(store: &Store, observations: &[Observation]) {
         for batch in observations.chunks(1000) {
             store.commit(Arc::from(batch)).await.unwrap();
         }
-        store.forget(store.last_sequence()).await.unwrap();
+        store.remove_delivered(store.last_sequence()).await.unwrap();
     });
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Rows, temporary};
-use crate::model::{Content, FileStat, LibraryPath, Observation, Row, Seen};
+use crate::model::{Content, FileStat, InodeKind, LibraryPath, Observation, Row, Seen};
 
 /// In seconds: a file that replaces another one this soon after its own first message counts as a new version of it.
 const YOUNG_SECS: i64 = 60;
@@ -184,8 +184,8 @@ fn is_file_of(row: &Row, stat: &FileStat, content: &Content) -> bool {
     let by_inode =
         row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat));
     // Otherwise the inode number may have been reused, or is not stable.
-    let is_unknown_by_inode =
-        row.stat.same_file(stat) || (row.stat.mount == stat.mount && (row.stat.passing_inode || stat.passing_inode));
+    let is_unknown_by_inode = row.stat.same_file(stat)
+        || (row.stat.mount == stat.mount && [&row.stat, stat].iter().any(|it| it.inode_kind == InodeKind::Unstable));
     by_inode || (is_unknown_by_inode && has_content(row, content))
 }
 

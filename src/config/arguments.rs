@@ -1,5 +1,4 @@
-//! The command line as it is declared: every setting once, with its flag, its variable, its default
-//! and its help.
+//! Declares the command line: every setting once, with its flag, variable, default and help.
 
 use std::ffi::OsString;
 
@@ -8,10 +7,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::{Exit, SettingsError};
 
-/// Keeps every consumer of a topic exchange in step with a music library on disk.
+/// Publishes the changes of a music library to RabbitMQ.
 ///
-/// It looks at every audio file of the library, remembers what it saw, and publishes what was
-/// created, modified, deleted, moved or renamed since: to RabbitMQ, or to standard output.
+/// It compares the audio files on disk with its index, and publishes a message for each file that was created,
+/// modified, deleted, moved or renamed: to a topic exchange of RabbitMQ, or to standard output.
 #[derive(Parser)]
 #[command(
     name = "file-watcher",
@@ -21,12 +20,12 @@ use super::{Exit, SettingsError};
     args_override_self = true,
     disable_help_subcommand = true,
     override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|parked] [DIR]\n       file-watcher [FLAGS] relocate OLD NEW",
-    after_help = "Every setting is a flag or an environment variable; the flag wins. A variable that is set but empty \
-                  counts as unset. Variables are also read from a file .env in the working directory; the real \
-                  environment wins over it.\n\n\
-                  Exit codes: 0 done, or watch was ended by SIGTERM or SIGINT; 1 failed, or another command was \
-                  interrupted; 2 asked for something that cannot be; 3 scan is done, but could not read everything, or \
-                  holds deletes. A second signal ends any of them at once, and nothing is lost."
+    after_help = "Every setting is a flag and an environment variable. The flag overrides the variable. An empty variable \
+                  counts as unset. Variables are also read from a file .env in the working directory; the environment \
+                  overrides it.\n\n\
+                  Exit codes: 0 success, or watch was ended by SIGTERM or SIGINT; 1 failure, or another command was \
+                  interrupted; 2 invalid usage; 3 scan is done, but could not read everything, or holds deletes. A \
+                  second signal exits at once, and nothing is lost."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -37,121 +36,119 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
-    /// Look at the whole library once, deliver what changed since the last time, and end
+    /// Scan the library once, deliver the changes since the last run, and exit
     Scan {
-        /// The library. Without it: DATA_DIR
+        /// The library. Default: DATA_DIR
         dir: Option<OsString>,
     },
-    /// The same, then live until SIGTERM or SIGINT. Also what happens without a command
+    /// Scan, then publish changes as they happen until SIGTERM or SIGINT. The default command
     Watch {
-        /// The library. Without it: DATA_DIR
+        /// The library. Default: DATA_DIR
         dir: Option<OsString>,
     },
-    /// List the deletes that are held, by reason and place
+    /// List the held deletes, by reason and place
     ///
-    /// Deletes that a walk infers are held while the files may only be out of sight: their filesystem is not mounted,
-    /// the library is empty, or more is missing than MASS_DELETE_PERCENT allows. The running service is asked;
-    /// without one the library is walked, and nothing is published.
+    /// A delete that a scan finds is held if the file may still exist: its filesystem is not mounted, the library is
+    /// empty, or more files are missing than MASS_DELETE_PERCENT allows. A running service answers from its last scan.
+    /// Without one, the library is scanned and nothing is published.
     Held {
-        /// The library. Without it: DATA_DIR
+        /// The library. Default: DATA_DIR
         dir: Option<OsString>,
         /// Print JSON instead of text.
         #[arg(long)]
         json: bool,
     },
-    /// Publish the deletes that are held
+    /// Publish the held deletes
     ///
-    /// Also those that are held because a filesystem is not mounted. It says what is held before, waits until
-    /// the deletes are published, for a minute at most if a service is running, and says what came of it.
+    /// This includes deletes on a filesystem that is not mounted. It lists the held deletes, waits until they are
+    /// published (for at most a minute if a service is running), and prints the result.
     Approve {
-        /// The library. Without it: DATA_DIR
+        /// The library. Default: DATA_DIR
         dir: Option<OsString>,
-        /// Only what is at or beneath this path of the library.
+        /// Only files at or under this path of the library.
         #[arg(long, value_name = "PREFIX")]
         path: Option<OsString>,
     },
-    /// Publish every file as moved from OLD to NEW, reading none: the library has another place now
+    /// Publish every file as moved from OLD to NEW, after the library was moved. Reads no file
     ///
-    /// No service may be running on its STATE_DIR. It can be interrupted, and goes on when it is run again; until it
-    /// is done, the state is refused to every other command. RELOCATE_FROM does the same at a start.
+    /// No service may be running on its STATE_DIR. After an interruption, run it again to continue. Until it is
+    /// finished, other commands refuse the state. RELOCATE_FROM does the same at the next start.
     Relocate {
-        /// Where the library was, as it was given then
+        /// The old path of the library, as it was given then
         old: OsString,
-        /// Where it is
+        /// The new path of the library
         new: OsString,
     },
-    /// Publish everything that is known again, as created, for a consumer that lost its memory
+    /// Publish all indexed files again, as created, for a consumer that lost its data
     Replay {
-        /// The library. Without it: DATA_DIR
+        /// The library. Default: DATA_DIR
         dir: Option<OsString>,
-        /// Only what is at or beneath this path of the library.
+        /// Only files at or under this path of the library.
         #[arg(long, value_name = "PREFIX")]
         path: Option<OsString>,
     },
-    /// List the messages that cannot be delivered, deliver them again, or delete them
+    /// List, retry or delete the messages that cannot be delivered
     ///
-    /// Nothing is parked: it says so, and that is no failure.
+    /// If no message is parked, it says so and exits with 0.
     Parked(ParkedFlags),
 }
 
-/// What is to be done about parked messages.
+/// The flags of `parked`.
 #[derive(Args)]
 pub(super) struct ParkedFlags {
-    /// The library. Without it: DATA_DIR
+    /// The library. Default: DATA_DIR
     pub(super) dir: Option<OsString>,
-    /// List them as JSON, one message a line.
+    /// List them as JSON, one message per line.
     #[arg(long)]
     pub(super) json: bool,
-    /// Deliver these again, or all of them.
+    /// Deliver these messages again, or all of them.
     ///
-    /// Each keeps its sequence and its correlation_id. It goes out before messages that still wait, and after
-    /// those that were delivered meanwhile.
+    /// Each keeps its sequence and its correlation_id. It is published before messages that still wait, and so after
+    /// later ones that were delivered in the meantime.
     #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
     pub(super) retry: Option<Vec<OsString>>,
-    /// Delete these, or all of them, and say which they were. Consumers never get them.
+    /// Delete these messages, or all of them, and list them. Consumers never get them.
     #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
     pub(super) drop: Option<Vec<OsString>>,
 }
 
-/// Every value is kept as it was given; `Settings::read` makes sense of it, so that flags, variables
-/// and defaults pass through the same checks and the error can say which of them was wrong.
+/// The raw values of the flags. `Settings::read` parses them, so that flags, variables and defaults pass the same checks
+/// and the error can name the source.
 #[derive(Args)]
 #[command(next_help_heading = "The library")]
 pub(super) struct Flags {
     /// The directory that holds the music.
     ///
-    /// The argument DIR goes before it. FILE_WATCHER_SCAN_PATH is its deprecated name.
+    /// The argument DIR overrides it. FILE_WATCHER_SCAN_PATH is its deprecated name.
     #[arg(long, global = true, env = "DATA_DIR", value_name = "DIR", default_value = "/data/music")]
     pub(super) data_dir: OsString,
 
-    /// Where the index and the undelivered messages are kept.
+    /// The directory of the index and the undelivered messages.
     ///
-    /// Exactly this directory, never inside the library. Without it a directory of the user's own:
-    /// $XDG_STATE_HOME/file-watcher/NAME or ~/.local/state/file-watcher/NAME, where NAME is the
-    /// library's last name and eight hex digits of a hash of its whole path, so that two libraries
-    /// never share a state.
+    /// It must be outside of the library. The default is $XDG_STATE_HOME/file-watcher/NAME or
+    /// ~/.local/state/file-watcher/NAME. NAME is the last part of the library's path and eight hex digits of a hash of
+    /// the whole path, so two libraries never share a state.
     #[arg(long, global = true, env = "STATE_DIR", value_name = "DIR")]
     pub(super) state_dir: Option<OsString>,
 
-    /// Make a new index, once: the old one is damaged, or not believed any more.
+    /// Rebuild the index, because it is corrupt or not trusted. With scan and watch only.
     ///
-    /// The old files in STATE_DIR are kept under a name with the date. Undelivered messages are taken
-    /// over. Then every file is read and told as created, and what the old index knew and is gone is
-    /// told as deleted. The old index may be that of the library at another place. For scan and watch. There is no variable for it: it would be done again at
-    /// every start.
+    /// The old files in STATE_DIR are kept under a name with the date. Undelivered messages are kept. Every file is
+    /// read and published as created, and indexed files that no longer exist are published as deleted. The old index
+    /// may be that of the library at another path. There is no variable, because it would rebuild at every start.
     #[arg(long, global = true)]
     pub(super) rebuild_index: bool,
 
-    /// Where the library was, if it has another place now.
+    /// The old path of the library, if it was moved. With scan and watch only.
     ///
-    /// Once, before anything is looked at, every file that is known is published as moved from there to the
-    /// library's place, and no file is read. Afterwards it has no effect. For scan and watch.
+    /// Before the first scan, every indexed file is published as moved from there, and no file is read. After that it
+    /// has no effect.
     #[arg(long, global = true, env = "RELOCATE_FROM", value_name = "DIR")]
     pub(super) relocate_from: Option<OsString>,
 
-    /// The extensions of audio files, in any case.
+    /// The extensions of audio files, case-insensitive.
     ///
-    /// A list replaces these; a list that begins with a plus, such as +aiff,ape, adds to them.
+    /// A list replaces the default; a list that begins with a plus, such as +aiff,ape, adds to it.
     #[arg(
         long,
         global = true,
@@ -161,24 +158,22 @@ pub(super) struct Flags {
     )]
     pub(super) audio_extensions: OsString,
 
-    /// What is left out: patterns in the syntax of .gitignore, relative to the library.
+    /// Files to leave out: patterns in the syntax of .gitignore, relative to the library.
     ///
-    /// Several are separated by commas or newlines, or given by several flags; a comma in a name is
-    /// written \, and a # or ! at the begin of one \# or \!. A pattern with ! in front includes again
-    /// what an earlier one, EXCLUDE_FILE or the defaults leave out. What no longer matches is published
-    /// as deleted. A file .ignore-music with the same syntax applies to the directory that it is in
-    /// and goes before all of these.
+    /// Separate patterns by commas or newlines, or give the flag several times. Write \, for a comma in a name, and \#
+    /// or \! for a # or ! at its beginning. A pattern with a leading ! includes files again that an earlier pattern,
+    /// EXCLUDE_FILE or the defaults leave out. Indexed files that are left out now are published as deleted. A file
+    /// .ignore-music with the same syntax applies to its directory and overrides all of these.
     #[arg(long, global = true, env = "EXCLUDE", value_name = "PATTERNS")]
     pub(super) exclude: Vec<OsString>,
 
-    /// A file with such patterns, one a line, which is read at start.
+    /// A file with such patterns, one per line, read at start.
     #[arg(long, global = true, env = "EXCLUDE_FILE", value_name = "FILE")]
     pub(super) exclude_file: Option<OsString>,
 
-    /// Whether to leave out what systems, network storage and sync tools keep for themselves.
+    /// Whether to leave out the internal files of systems, network storage and sync tools.
     ///
-    /// Such as ._*, @eaDir, #recycle, .Trash-*, .snapshots, .stversions and lost+found; the README
-    /// has the list.
+    /// Examples are ._*, @eaDir, #recycle, .Trash-*, .snapshots, .stversions and lost+found. The README has the list.
     #[arg(
         long, global = true, env = "EXCLUDE_DEFAULTS", value_name = "BOOL", default_value = "true",
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
@@ -187,37 +182,36 @@ pub(super) struct Flags {
 
     /// Which symbolic links to follow: never (or false), inside (or true) or all.
     ///
-    /// What they lead to is then told at the link's path too. inside follows links to files and directories
-    /// of the library, but none that is behind another link. all also follows links that lead out of the
-    /// library, for libraries made of links: each place outside once, by the first of the links to it. A
-    /// link to a directory that holds it is never followed.
+    /// The target of a followed link is published at the path of the link too. inside follows links to files and
+    /// directories in the library, but no link behind another link. all also follows links out of the library, for
+    /// libraries that are made of links: each target once, through the first link to it. A link to a directory that
+    /// contains the link is never followed.
     #[arg(
         long, global = true, env = "FOLLOW_SYMLINKS", value_name = "WHICH", default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
     )]
     pub(super) follow_symlinks: OsString,
 
-    /// Whether to trust a file whose size and modification time are unchanged, whatever its ctime
-    /// says: for file systems where the ctime lies.
+    /// Whether to compare files by size and modification time and ignore the ctime, for filesystems with an
+    /// unreliable ctime.
     #[arg(
         long, global = true, env = "IGNORE_CTIME", value_name = "BOOL", default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
     )]
     pub(super) ignore_ctime: OsString,
 
-    /// Whether to leave inode numbers out of comparisons: auto, true or false.
+    /// Whether to ignore inode numbers when files are compared: auto, true or false.
     ///
-    /// Some file systems (FAT, exFAT, many FUSE and some network ones) give every file another inode
-    /// number at each mount. There size and modification time alone say whether a file is unchanged,
-    /// and moves are found by content. auto decides by the file system's type, else by what a walk
-    /// notices after a remount.
+    /// Some filesystems (FAT, exFAT, many FUSE and some network filesystems) assign new inode numbers at each mount.
+    /// With true, files are compared by size and modification time only, and moves are found by content. auto decides
+    /// by the type of the filesystem, or by the inode numbers that a scan finds after a remount.
     #[arg(long, global = true, env = "IGNORE_INODE", value_name = "WHEN", default_value = "auto")]
     pub(super) ignore_inode: OsString,
 
-    /// How changes are noticed: auto, native or poll.
+    /// How to detect changes: auto, native or poll.
     ///
-    /// native is by the kernel's events, poll is by walking the library; auto polls where events
-    /// don't come: NFS, SMB, FUSE and 9p.
+    /// native uses inotify, poll scans the library. auto uses inotify, and polls filesystems without events: NFS,
+    /// SMB, FUSE and 9p.
     #[arg(
         long,
         global = true,
@@ -228,7 +222,7 @@ pub(super) struct Flags {
     )]
     pub(super) watch_mode: OsString,
 
-    /// How long a closed file must be quiet before it is read, in milliseconds.
+    /// How long a closed file must have no event before it is read, in milliseconds.
     #[arg(
         long,
         global = true,
@@ -240,7 +234,7 @@ pub(super) struct Flags {
     )]
     pub(super) debounce_ms: OsString,
 
-    /// How long a file that nobody was seen to close must be unchanged before it is read, in milliseconds.
+    /// How long a file without a close event must be unchanged before it is read, in milliseconds.
     #[arg(
         long,
         global = true,
@@ -252,7 +246,7 @@ pub(super) struct Flags {
     )]
     pub(super) settle_ms: OsString,
 
-    /// How often the whole library is walked to be sure, in seconds; 0 is never.
+    /// The interval of full scans, in seconds; 0 disables them.
     ///
     /// FILE_WATCHER_SCAN_INTERVAL is its deprecated name.
     #[arg(
@@ -266,7 +260,7 @@ pub(super) struct Flags {
     )]
     pub(super) rescan_interval_secs: OsString,
 
-    /// How often the library is walked where it is polled, in seconds.
+    /// The interval of scans where the library is polled, in seconds.
     #[arg(
         long,
         global = true,
@@ -278,8 +272,7 @@ pub(super) struct Flags {
     )]
     pub(super) poll_interval_secs: OsString,
 
-    /// Deletes of more than this share of the library that nobody saw happen are held back; 100 holds none for that
-    /// reason.
+    /// Hold the deletes that a scan finds if they are more than this percentage of the library; 100 disables this.
     #[arg(
         long,
         global = true,
@@ -291,7 +284,7 @@ pub(super) struct Flags {
     )]
     pub(super) mass_delete_percent: OsString,
 
-    /// How many files are read at the same time.
+    /// How many files are read concurrently.
     #[arg(
         long,
         global = true,
@@ -303,7 +296,7 @@ pub(super) struct Flags {
     )]
     pub(super) max_concurrent_files: OsString,
 
-    /// How many files are committed, and how many messages sent, together.
+    /// How many files are committed, and how many messages published, at once.
     #[arg(
         long,
         global = true,
@@ -315,7 +308,7 @@ pub(super) struct Flags {
     )]
     pub(super) batch_size: OsString,
 
-    /// How many files are looked at in a second at most.
+    /// How many files are examined per second at most.
     #[arg(
         long,
         global = true,
@@ -327,7 +320,7 @@ pub(super) struct Flags {
     )]
     pub(super) max_files_per_second: OsString,
 
-    /// How many bytes are read in a second at most; K, M and G are 1024, 1024² and 1024³.
+    /// How many bytes are read per second at most; K, M and G are 1024, 1024² and 1024³.
     #[arg(
         long,
         global = true,
@@ -339,7 +332,7 @@ pub(super) struct Flags {
     )]
     pub(super) max_bytes_per_second: OsString,
 
-    /// Where messages go: amqp (RabbitMQ) or stdout (one JSON message a line).
+    /// The destination of messages: amqp (RabbitMQ) or stdout (one JSON message per line).
     #[arg(
         long,
         global = true,
@@ -350,14 +343,14 @@ pub(super) struct Flags {
     )]
     pub(super) sink: OsString,
 
-    /// The name of this instance, in every message and every line of the log.
+    /// The name of this instance, in every message and log line.
     ///
-    /// Without it eight hex digits that stay the same for one STATE_DIR.
+    /// The default is eight hex digits that stay the same for one STATE_DIR.
     #[arg(long, global = true, env = "INSTANCE_ID", value_name = "NAME", help_heading = "Messages and their delivery")]
     pub(super) instance_id: Option<OsString>,
 
-    /// How metadata stands in a message: nested (numbers and an object of tags), flat (one level of
-    /// strings) or off (not at all).
+    /// The form of metadata in messages: nested (numbers and an object of tags), flat (one level of strings) or off
+    /// (no metadata).
     #[arg(
         long,
         global = true,
@@ -368,10 +361,10 @@ pub(super) struct Flags {
     )]
     pub(super) metadata_style: OsString,
 
-    /// What becomes of a message for which no queue is bound: auto, hold or drop.
+    /// What to do with a message for which no queue is bound: auto, hold or drop.
     ///
-    /// hold keeps it and sends it again until a queue is bound; drop lets it go, counted; auto holds
-    /// until a first message of the connection found a queue, and drops after that.
+    /// hold publishes it again until a queue is bound. drop drops and counts it. auto holds until the first message
+    /// of the connection was routed to a queue, and drops after that.
     #[arg(
         long,
         global = true,
@@ -382,7 +375,7 @@ pub(super) struct Flags {
     )]
     pub(super) unroutable: OsString,
 
-    /// How many undelivered messages are kept before looking at files pauses.
+    /// How many undelivered messages to keep before examining files pauses.
     #[arg(
         long,
         global = true,
@@ -394,7 +387,7 @@ pub(super) struct Flags {
     )]
     pub(super) outbox_max_events: OsString,
 
-    /// How long what is in flight may take to finish after SIGTERM or SIGINT, in seconds.
+    /// How long work in progress may take to finish after SIGTERM or SIGINT, in seconds.
     #[arg(
         long,
         global = true,
@@ -429,7 +422,7 @@ pub(super) struct Flags {
     )]
     pub(super) rabbitmq_port: OsString,
 
-    /// The user.
+    /// The user name.
     #[arg(
         long,
         global = true,
@@ -440,7 +433,7 @@ pub(super) struct Flags {
     )]
     pub(super) rabbitmq_user: OsString,
 
-    /// The password. Better given as a variable: other users of the machine can read a command line.
+    /// The password. Prefer the variable: other users of the machine can read the command line.
     #[arg(
         long,
         global = true,
@@ -452,42 +445,42 @@ pub(super) struct Flags {
     )]
     pub(super) rabbitmq_pass: OsString,
 
-    /// A file that holds the password, and nothing else but a newline at its end.
+    /// A file with the password and an optional newline at the end.
     ///
-    /// This and the other files below are read again at every connection, so they may be replaced at any time.
+    /// This and the other files below are read again before every connection, so they may be replaced at any time.
     #[arg(long, global = true, env = "RABBITMQ_PASS_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_pass_file: Option<OsString>,
 
-    /// All of it in one: amqp://user:password@host:5672/vhost, or amqps for TLS.
+    /// The URL of the broker: amqp://user:password@host:5672/vhost, or amqps for TLS.
     ///
-    /// It goes before the single settings; the user and the password are taken from those where it
-    /// has none. Special characters are percent-encoded. Without a virtual host it is "/"; heartbeat
-    /// (seconds) and connection_timeout (milliseconds) are understood after a question mark.
+    /// It overrides the single settings, except for a user or password that it does not have. Special characters must
+    /// be percent-encoded. The default virtual host is "/". The parameters heartbeat (seconds) and connection_timeout
+    /// (milliseconds) may follow after a question mark.
     #[arg(long, global = true, env = "RABBITMQ_URL", value_name = "URL", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_url: Option<OsString>,
 
-    /// A file that holds the URL, and nothing else but a newline at its end.
+    /// A file with the URL and an optional newline at the end.
     #[arg(long, global = true, env = "RABBITMQ_URL_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_url_file: Option<OsString>,
 
-    /// A file with certificates, in PEM, of authorities to trust beside those that the system trusts.
+    /// A PEM file with certificates of authorities to trust, in addition to those of the system.
     ///
     /// This and the two below are for amqps.
     #[arg(long, global = true, env = "RABBITMQ_CA_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_ca_file: Option<OsString>,
 
-    /// A file with the certificate, in PEM, that shows the broker who we are.
+    /// A PEM file with the client certificate.
     #[arg(long, global = true, env = "RABBITMQ_CERT_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_cert_file: Option<OsString>,
 
-    /// A file with the private key of that certificate, in PEM, not encrypted.
+    /// A PEM file with the private key of the client certificate, not encrypted.
     #[arg(long, global = true, env = "RABBITMQ_KEY_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_key_file: Option<OsString>,
 
-    /// How much is logged: error, warn, info, debug or trace.
+    /// The log level: error, warn, info, debug or trace.
     ///
-    /// Or a list such as debug,lapin=info, the whole language of tracing's EnvFilter; the libraries
-    /// underneath say only errors unless they are named.
+    /// Or a list such as debug,lapin=info in the syntax of tracing's EnvFilter. Other libraries log only errors
+    /// unless they are named.
     #[arg(
         long,
         global = true,
@@ -498,7 +491,7 @@ pub(super) struct Flags {
     )]
     pub(super) log_level: OsString,
 
-    /// How a line looks: json, pretty, or auto, which is pretty on a terminal and json elsewhere.
+    /// The format of log lines: json, pretty, or auto (pretty on a terminal, json elsewhere).
     #[arg(
         long,
         global = true,
@@ -510,12 +503,12 @@ pub(super) struct Flags {
     pub(super) log_format: OsString,
 }
 
-/// The declaration. The values of variables, which may be secret, are not in its help.
+/// The declared command line. Its help does not show the values of variables, which may be secret.
 pub(super) fn command() -> clap::Command {
     Arguments::command().mut_args(|argument| argument.hide_env_values(true))
 }
 
-/// What `clap` has to say instead of the arguments: the help, the version, or one line.
+/// Converts an error of `clap`: the help, the version, or one line.
 pub(super) fn exit_of(error: &clap::Error) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Answered(error.render().to_string()),
@@ -533,19 +526,19 @@ fn one_line(error: &clap::Error) -> String {
                 format!("there is no flag {}", flag.split('=').next().unwrap_or_default())
             }
             Some(extra) => format!("{:?} is one argument too many", super::given::without_secrets(&extra)),
-            None => "there is an argument too many".to_owned(),
+            None => "there is one argument too many".to_owned(),
         },
-        ErrorKind::InvalidSubcommand => format!(
-            "{:?} is not a command; the commands are scan, watch, held, approve, relocate, replay and parked",
-            super::given::without_secrets(&context(ContextKind::InvalidSubcommand).unwrap_or_default())
-        ),
+        ErrorKind::InvalidSubcommand => {
+            let given = super::given::without_secrets(&context(ContextKind::InvalidSubcommand).unwrap_or_default());
+            format!("{given:?} is not a command; the commands are {}", command_names())
+        }
         ErrorKind::InvalidValue => {
             format!("{} needs a value", named(ContextKind::InvalidArg).unwrap_or_else(|| "a flag".to_owned()))
         }
         ErrorKind::MissingRequiredArgument => {
             "relocate needs the old and the new directory: file-watcher relocate OLD NEW".to_owned()
         }
-        // None of the other kinds can come of this declaration; their own words will do if one does.
+        // This declaration causes no other kind. If it does, its own text is good enough.
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     let meant = named(ContextKind::SuggestedArg).or_else(|| context(ContextKind::SuggestedSubcommand));
@@ -555,14 +548,30 @@ fn one_line(error: &clap::Error) -> String {
     }
 }
 
+/// The names of all commands: `a, b and c`.
+fn command_names() -> String {
+    let declared = Arguments::command();
+    let names: Vec<&str> = declared.get_subcommands().map(clap::Command::get_name).collect();
+    let (last, others) = names.split_last().expect("there are commands");
+    format!("{} and {last}", others.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Extensions;
 
     #[test]
-    fn the_declaration_holds_together() {
+    fn the_declaration_is_valid() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn the_usage_names_every_command() {
+        let usage = command().render_usage().to_string();
+        for name in command().get_subcommands().map(clap::Command::get_name) {
+            assert!(usage.split(|letter: char| !letter.is_alphabetic()).any(|word| word == name), "{name}: {usage}");
+        }
     }
 
     #[test]

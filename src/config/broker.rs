@@ -1,9 +1,9 @@
-//! Where the broker is, who we are to it, and what TLS with it takes.
+//! The settings of the broker: URL, credentials and certificates.
 //!
-//! Errors name the setting. What stands in a file that holds a secret is never shown, nor is that
-//! file's path: a password in its place is a likely slip.
+//! Errors name the setting. They never show the content of a secret file, nor its path, because a user may give the
+//! password itself instead of a path.
 //!
-//! Files are read at start, where whatever is wrong with them ends the program, and again before every connection.
+//! Files are read at start, where an error ends the program, and again before every connection.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,12 +14,13 @@ use super::arguments::Flags;
 use super::given::{Given, shown};
 use super::places;
 use super::{SettingsError, Sources};
+use crate::model::with_causes;
 use crate::sink::{BrokerUrl, Reread, Tls, TlsError};
 
-/// The settings as they were given.
+/// The unparsed settings.
 #[derive(Clone)]
 pub(super) struct Broker {
-    /// Where relative paths begin.
+    /// The directory for relative paths.
     directory: PathBuf,
     host: Given,
     port: Given,
@@ -52,25 +53,25 @@ impl Broker {
         }
     }
 
-    /// Reads them again; `None` if no file is named, so that they cannot change.
+    /// A function that parses the settings again; `None` if no file is used, so that they cannot change.
     pub(super) fn reread(&self) -> Option<Reread> {
         let files =
             [&self.password_file, &self.url_file, &self.authorities_file, &self.certificate_file, &self.key_file];
         files.into_iter().flatten().next()?;
         let again = self.clone();
-        Some(Reread::new(move || again.read().map_err(|error| error.to_string())))
+        Some(Reread::new(move || again.read().map_err(|error| with_causes(&error))))
     }
 
-    /// What they mean.
+    /// Parses the settings.
     pub(super) fn read(&self) -> Result<(BrokerUrl, Tls), SettingsError> {
         let files = Files { directory: &self.directory };
         let url = self.url(files)?;
         let tls = self.tls(files)?;
         let for_tls = [&self.authorities_file, &self.certificate_file, &self.key_file];
         match for_tls.into_iter().flatten().next() {
-            // Somebody who gives a certificate believes that nobody can listen.
+            // A user who gives a certificate expects an encrypted connection.
             Some(file) if !url.is_encrypted() => Err(file.wrong(
-                "is for TLS, and the broker is not reached by TLS; give RABBITMQ_URL or RABBITMQ_URL_FILE an \
+                "is for TLS, and the connection does not use TLS; set RABBITMQ_URL or RABBITMQ_URL_FILE to \
                  amqps://user:password@host:5671/vhost, or leave this out",
             )),
             _ => Ok((url, tls)),
@@ -78,7 +79,7 @@ impl Broker {
     }
 
     fn url(&self, files: Files<'_>) -> Result<BrokerUrl, SettingsError> {
-        let given_password = Some(&self.password).filter(|password| !password.by_default);
+        let given_password = Some(&self.password).filter(|password| !password.is_default);
         one_of(self.url.as_ref(), self.url_file.as_ref())?;
         one_of(given_password, self.password_file.as_ref())?;
         let password = || match &self.password_file {
@@ -105,7 +106,7 @@ impl Broker {
 
     fn tls(&self, files: Files<'_>) -> Result<Tls, SettingsError> {
         const AUTHORITY: &str = "an authority's certificate in PEM";
-        const CERTIFICATE: &str = "our certificate in PEM";
+        const CERTIFICATE: &str = "the client certificate in PEM";
         const KEY: &str = "the private key of RABBITMQ_CERT_FILE in PEM, not encrypted";
 
         let mut tls = Tls::default();
@@ -129,12 +130,12 @@ impl Broker {
     }
 }
 
-/// The error that a file has `problem`, and what to give instead.
+/// The error that a file has `problem`. `what` is the expected content.
 fn instead(file: &Given, problem: impl std::fmt::Display, what: &str) -> SettingsError {
-    file.wrong(format!("{problem}; give the path of a file that holds {what}"))
+    file.wrong(format!("{problem}; give the path of a file that contains {what}"))
 }
 
-/// Refuses a value that is given by itself and by a file: nobody can know which of them is stale.
+/// Fails if a value is given both directly and in a file: it is not clear which of them is current.
 fn one_of(value: Option<&Given>, file: Option<&Given>) -> Result<(), SettingsError> {
     match (value, file) {
         (Some(value), Some(file)) => Err(SettingsError::Value {
@@ -145,13 +146,13 @@ fn one_of(value: Option<&Given>, file: Option<&Given>) -> Result<(), SettingsErr
     }
 }
 
-/// The files that settings name, from the working directory.
+/// Reads files that settings name.
 #[derive(Clone, Copy)]
 struct Files<'a> {
     directory: &'a Path,
 }
 
-/// What an error may show of a setting that names a file.
+/// What an error may show about a file.
 #[derive(Clone, Copy)]
 enum Show {
     Path,
@@ -159,8 +160,7 @@ enum Show {
 }
 
 impl Files<'_> {
-    /// What a file holds, as if its setting had been given that: without the newline at its end, for
-    /// most editors leave one.
+    /// The content of a file as a value, without a newline at the end, which most editors add.
     fn secret(self, given: &Given, what: &str) -> Result<Given, SettingsError> {
         let mut content = self.content(given, what, Show::Nothing)?;
         if content.ends_with(b"\n") {
@@ -172,7 +172,7 @@ impl Files<'_> {
         if content.is_empty() {
             return Err(instead(given, "names a file that is empty", what));
         }
-        Ok(Given { label: given.label.clone(), value: OsString::from_vec(content), by_default: false })
+        Ok(Given { label: given.label.clone(), value: OsString::from_vec(content), is_default: false })
     }
 
     fn content(self, given: &Given, what: &str, show: Show) -> Result<Vec<u8>, SettingsError> {
@@ -181,7 +181,7 @@ impl Files<'_> {
             let problem = match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "does not exist".to_owned(),
                 io::ErrorKind::IsADirectory => "is a directory".to_owned(),
-                io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
+                io::ErrorKind::PermissionDenied => "cannot be read by this user".to_owned(),
                 _ => format!("cannot be read ({error})"),
             };
             match show {

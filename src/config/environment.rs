@@ -1,4 +1,4 @@
-//! What surrounds the process: its variables and its working directory.
+//! The environment of the process: its variables and its working directory.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::SettingsError;
 
-/// The variables and the working directory that settings are read from.
+/// Environment variables and a working directory.
 ///
-/// A variable that is set but empty counts as unset: compose files pass such.
+/// An empty variable counts as unset, because compose files set variables to empty values.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
@@ -16,13 +16,17 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// An environment made by hand.
+    /// An environment with these variables and this working directory.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>, directory: PathBuf) -> Self {
         let variables = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         Self { variables, directory }
     }
 
-    /// The environment of this process, over what `.env` in its working directory says.
+    /// The environment of this process, which overrides `.env` in its working directory.
+    ///
+    /// # Errors
+    ///
+    /// If there is no working directory, or `.env` cannot be read or parsed.
     pub fn of_process() -> Result<Self, SettingsError> {
         let directory = std::env::current_dir().map_err(SettingsError::WorkingDirectory)?;
         let mut environment = Self::new(from_file(&directory.join(".env"))?, directory);
@@ -41,9 +45,9 @@ impl Environment {
     }
 }
 
-/// The variables that a file in the `.env` format sets; none where there is no such file.
+/// The variables in a file of the `.env` format; none if the file does not exist.
 fn from_file(path: &Path) -> Result<Vec<(OsString, OsString)>, SettingsError> {
-    // A directory of this name is somebody's Python environment.
+    // A directory of this name is usually a Python environment.
     if !path.exists() || path.is_dir() {
         return Ok(Vec::new());
     }
@@ -60,7 +64,7 @@ fn parse(text: &str) -> Result<Vec<(OsString, OsString)>, SettingsError> {
         .collect()
 }
 
-/// The number of the line at fault. The line itself may hold a password and is not shown.
+/// The number of the malformed line. The line itself may contain a password and is not shown.
 fn line_of(error: &dotenvy::Error, text: &str) -> usize {
     let dotenvy::Error::LineParse(fault, _) = error else { return 1 };
     let first = fault.lines().next().unwrap_or_default().trim_end();

@@ -1,4 +1,4 @@
-//! What is left out: the settings as one value.
+//! Parses the settings that select files.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,10 +10,10 @@ use super::places;
 use super::{Environment, SettingsError, Sources};
 use crate::model::{PatternError, Patterns, Rules};
 
-/// How patterns look.
+/// The hint in errors about patterns.
 const EXAMPLE: &str = "give patterns in gitignore's syntax such as Podcasts/ or *.wav";
 
-/// The rules that the settings give.
+/// The rules from the settings.
 pub(super) fn rules(sources: &Sources<'_>, flags: &Flags, environment: &Environment) -> Result<Rules, SettingsError> {
     let exclude = patterns(&sources.of_list("exclude", &flags.exclude))?;
     let exclude_file = match sources.of_optional("exclude_file", flags.exclude_file.as_ref()) {
@@ -31,7 +31,7 @@ fn patterns(given: &[Given]) -> Result<Patterns, SettingsError> {
         for pattern in split(given.text()?) {
             if pattern.starts_with('#') {
                 return Err(
-                    given.wrong(format!("{pattern:?} is a comment; give \\{pattern} for a name that begins so"))
+                    given.wrong(format!("{pattern:?} is a comment; give \\{pattern} for a name that begins with #"))
                 );
             }
             match Patterns::of_lines([pattern.as_bytes()]).1.pop() {
@@ -49,10 +49,10 @@ fn patterns_in_file(given: &Given, environment: &Environment) -> Result<Patterns
         let problem = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "does not exist".to_owned(),
             io::ErrorKind::IsADirectory => "is a directory".to_owned(),
-            io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
+            io::ErrorKind::PermissionDenied => "cannot be read by this user".to_owned(),
             _ => format!("cannot be read ({error})"),
         };
-        given.wrong(format!("{} {problem}; give the path of a file with a pattern in each line", shown(&path)))
+        given.wrong(format!("{} {problem}; give the path of a file with one pattern per line", shown(&path)))
     })?;
     let (patterns, errors) = Patterns::of_text(&text);
     match errors.into_iter().next() {
@@ -61,8 +61,8 @@ fn patterns_in_file(given: &Given, environment: &Environment) -> Result<Patterns
     }
 }
 
-/// The patterns of one value: between them is a newline or a comma. A comma after a backslash, in braces or in
-/// brackets is part of its pattern.
+/// Splits a value into patterns, at newlines and commas. A comma after a backslash, in braces or in brackets is part of
+/// its pattern.
 fn split(text: &str) -> Vec<String> {
     let mut patterns = vec![String::new()];
     let (mut in_braces, mut in_brackets, mut escaped) = (0_u32, false, false);
@@ -95,7 +95,7 @@ impl Sources<'_> {
     fn of_list(&self, id: &str, flags: &[OsString]) -> Vec<Given> {
         let first = flags.first();
         match self.of_optional(id, first) {
-            // From the variable.
+            // The value comes from the variable.
             Some(given) if first != Some(&given.value) => vec![given],
             None => Vec::new(),
             Some(given) => flags.iter().map(|value| Given { value: value.clone(), ..given.clone() }).collect(),
@@ -108,13 +108,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commas_and_newlines_are_between_patterns_unless_they_are_part_of_one() {
+    fn commas_and_newlines_separate_patterns_unless_they_are_part_of_one() {
         assert_eq!(split("a, b/\n !c \\ \n,,\r\n"), ["a", "b/", "!c \\ "]);
         assert_eq!(
             split(r"Earth\, Wind & Fire,*.{wav,aac},[,x]y,z"),
             [r"Earth\, Wind & Fire", "*.{wav,aac}", "[,x]y", "z"]
         );
-        // What is never closed ends with its line.
+        // Unclosed braces end with the line.
         assert_eq!(split("a{b,c\nd,e"), ["a{b,c", "d", "e"]);
         assert_eq!(split(" , "), [""; 0]);
     }

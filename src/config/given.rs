@@ -1,4 +1,4 @@
-//! One value as it was given, and the ways to make sense of it.
+//! One unparsed value, and its parsers.
 
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU64;
@@ -8,18 +8,18 @@ use std::str::FromStr;
 use super::SettingsError;
 use crate::model::FollowSymlinks;
 
-/// A value with the name of what gave it, so that an error can say which to mend.
+/// A value with the name of its source, for errors.
 #[derive(Clone)]
 pub(super) struct Given {
-    /// `BATCH_SIZE`, or `--batch-size (BATCH_SIZE)` where the flag was used.
+    /// `BATCH_SIZE`, or `--batch-size (BATCH_SIZE)` if the flag was used.
     pub(super) label: String,
     pub(super) value: OsString,
-    /// Whether nobody gave it.
-    pub(super) by_default: bool,
+    /// Whether the value is the default.
+    pub(super) is_default: bool,
 }
 
 impl Given {
-    /// The error that this value is, or has, `problem`.
+    /// The error that this value has `problem`.
     pub(super) fn wrong(&self, problem: impl Into<String>) -> SettingsError {
         SettingsError::Value { setting: self.label.clone(), problem: problem.into() }
     }
@@ -35,7 +35,7 @@ impl Given {
         self.value.to_str().ok_or_else(|| self.wrong("is not UTF-8; give plain text"))
     }
 
-    /// The value parsed by its type, whose error says what is wrong with it.
+    /// The value, parsed by the `FromStr` of its type.
     pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&self) -> Result<T, SettingsError> {
         self.text()?.parse().map_err(|error: T::Err| self.wrong(error.to_string()))
     }
@@ -49,7 +49,7 @@ impl Given {
         number.ok_or_else(|| self.is_not(what, &format!("a whole number from {} to {}", range.start(), range.end())))
     }
 
-    /// A number in a second; 0 and `unlimited` are no limit. `units` allows K, M and G behind it.
+    /// A rate per second; `None` for 0 and `unlimited`. With `units`, the suffixes K, M and G are allowed.
     pub(super) fn rate(&self, what: &str, units: bool) -> Result<Option<NonZeroU64>, SettingsError> {
         let text = self.text()?.trim();
         if text.eq_ignore_ascii_case("unlimited") {
@@ -69,7 +69,7 @@ impl Given {
         }
     }
 
-    /// Yes or no.
+    /// A boolean.
     pub(super) fn boolean(&self) -> Result<bool, SettingsError> {
         match self.text()?.trim().to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => Ok(true),
@@ -78,19 +78,19 @@ impl Given {
         }
     }
 
-    /// Which symbolic links are followed: yes is those inside the library.
+    /// Which symbolic links are followed; `true` is `inside` and `false` is `never`.
     pub(super) fn follow_symlinks(&self) -> Result<FollowSymlinks, SettingsError> {
         match self.boolean() {
             Ok(true) => Ok(FollowSymlinks::Inside),
             Ok(false) => Ok(FollowSymlinks::Never),
             Err(_) => self.choice(
-                "a way with symbolic links",
+                "a setting for symbolic links",
                 &[("never", FollowSymlinks::Never), ("inside", FollowSymlinks::Inside), ("all", FollowSymlinks::All)],
             ),
         }
     }
 
-    /// One of a few words.
+    /// One of these words.
     pub(super) fn choice<T: Copy>(&self, what: &str, words: &[(&str, T)]) -> Result<T, SettingsError> {
         let text = self.text()?.trim();
         if let Some((_, choice)) = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
@@ -102,7 +102,7 @@ impl Given {
         Err(self.is_not(what, &format!("{others} or {last}")))
     }
 
-    /// The name or the address of a machine.
+    /// A host: a name or an address.
     pub(super) fn host(&self) -> Result<String, SettingsError> {
         let host = self.text()?.trim();
         let address = host.trim_start_matches('[').trim_end_matches(']');
@@ -114,25 +114,25 @@ impl Given {
             return Ok(host.to_owned());
         }
         Err(self.wrong(format!(
-            "{:?} is not a host's name or address; give one such as rabbitmq.example",
+            "{:?} is not a host name or address; give one such as rabbitmq.example",
             without_secrets(host)
         )))
     }
 
-    /// The name of an instance: safe in a log line, in a connection's name and in a file name.
+    /// An instance id: safe in log lines, connection names and file names.
     pub(super) fn instance_id(&self) -> Result<String, SettingsError> {
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let text = self.text()?;
         if (1..=64).contains(&text.len()) && text.bytes().all(safe) {
             return Ok(text.to_owned());
         }
-        Err(self.is_not("an instance's name", "1 to 64 letters, digits, dots, dashes and underscores"))
+        Err(self.is_not("an instance name", "1 to 64 letters, digits, dots, dashes and underscores"))
     }
 
-    /// The directives of `tracing`'s `EnvFilter` for a level, or for a list of directives.
+    /// Directives for `tracing`'s `EnvFilter`, from a level or a list of directives.
     ///
-    /// A bare level is for this program; the libraries underneath are held at `error` unless a
-    /// directive names them: what they warn of, such as an odd tag, is an outcome here.
+    /// A bare level applies to this program. Other libraries log only errors unless a directive names them: their
+    /// warnings, such as about a malformed tag, are handled and reported by this program.
     pub(super) fn log_directives(&self) -> Result<String, SettingsError> {
         const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
         let unclear = || self.is_not("a level", "error, warn, info, debug, trace, or a list such as debug,lapin=info");
@@ -159,7 +159,7 @@ impl Given {
     }
 }
 
-/// `text` without what stands before an `@`, which in a URL may be a password.
+/// `text` with the part before an `@` masked, because it may be the password of a URL.
 pub(super) fn without_secrets(text: &str) -> String {
     let Some(at) = text.rfind('@') else { return text.to_owned() };
     let scheme = text.find("://").filter(|&colon| !text[..colon].contains('@'));
@@ -167,7 +167,7 @@ pub(super) fn without_secrets(text: &str) -> String {
     format!("{}***{}", &text[..start], &text[at..])
 }
 
-/// A path as errors show it.
+/// A path, quoted for errors.
 pub(super) fn shown(path: impl AsRef<OsStr>) -> String {
     format!("{:?}", path.as_ref().to_string_lossy())
 }
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn given(value: &str) -> Given {
-        Given { label: "X".into(), value: value.into(), by_default: false }
+        Given { label: "X".into(), value: value.into(), is_default: false }
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_for_this_program_and_libraries_stay_quiet() {
+    fn a_level_applies_to_this_program_and_other_libraries_log_only_errors() {
         let directives = |text| given(text).log_directives().ok();
         assert_eq!(directives("DEBUG").as_deref(), Some("error,lapin=off,file_watcher=debug"));
         assert_eq!(directives("error").as_deref(), Some("error,lapin=off,file_watcher=error"));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_an_at_sign_is_not_shown() {
+    fn the_part_before_an_at_sign_is_masked() {
         assert_eq!(without_secrets("amqp://u:p@ss@host/"), "amqp://***@host/");
         assert_eq!(without_secrets("u:p@host"), "***@host");
         assert_eq!(without_secrets("p@s://s"), "***@s://s");

@@ -7,22 +7,22 @@ use super::arguments::{ParkedFlags, Verb};
 use super::given::without_secrets;
 use crate::model::ParkedRequest;
 
-/// The command, and the library that was given with it.
+/// Separates the library from the flags.
 pub(super) fn library_of(mut flags: ParkedFlags) -> (Verb, Option<OsString>) {
     let dir = flags.dir.take();
-    let dir = dir.or_else(|| directory_behind(flags.retry.as_mut().or(flags.drop.as_mut())));
+    let dir = dir.or_else(|| directory_after(flags.retry.as_mut().or(flags.drop.as_mut())));
     (Verb::Parked(flags), dir)
 }
 
-/// Takes the library off the end of a list of sequence numbers, which would have swallowed it.
-fn directory_behind(sequences: Option<&mut Vec<OsString>>) -> Option<OsString> {
+/// Removes the library from the end of a list of sequence numbers: `clap` takes it for one of them.
+fn directory_after(sequences: Option<&mut Vec<OsString>>) -> Option<OsString> {
     let sequences = sequences?;
     let last = sequences.last()?;
     let is_number = last.to_str().is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     if is_number { None } else { sequences.pop() }
 }
 
-/// What the flags ask for.
+/// The request from the flags.
 pub(super) fn request(flags: ParkedFlags) -> Result<ParkedRequest, SettingsError> {
     let ParkedFlags { json, retry, drop, .. } = flags;
     match (json, retry, drop) {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_library_may_stand_behind_the_numbers() {
+    fn the_library_may_follow_the_numbers() {
         for (given, directory, left) in [
             (&["7", "8", "/music"][..], Some("/music"), &["7", "8"][..]),
             (&["/music"], Some("/music"), &[]),
@@ -71,14 +71,14 @@ mod tests {
             (&[], None, &[]),
         ] {
             let mut given = values(given);
-            assert_eq!(directory_behind(Some(&mut given)), directory.map(OsString::from));
+            assert_eq!(directory_after(Some(&mut given)), directory.map(OsString::from));
             assert_eq!(given, values(left));
         }
-        assert_eq!(directory_behind(None), None);
+        assert_eq!(directory_after(None), None);
     }
 
     #[test]
-    fn the_flags_ask_for_one_thing() {
+    fn the_flags_exclude_each_other() {
         let sequences = |texts: &[&str]| Some(values(texts));
         let request = |json, retry, drop| request(ParkedFlags { dir: None, json, retry, drop });
         assert_eq!(request(true, None, None).unwrap(), ParkedRequest::List { json: true });

@@ -1,4 +1,4 @@
-//! The two directories: the library and the state.
+//! Parses the paths of the library and of the state directory.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,73 +9,73 @@ use super::given::{Given, shown};
 use super::{Environment, Relocation, SettingsError};
 use crate::model::LibraryPath;
 
-/// The library's root, absolute, proved to be a directory that can be read.
+/// The library root: an absolute path of a directory that can be read.
 pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBuf, SettingsError> {
     if given.value.is_empty() {
-        return Err(given.wrong("is empty; give the directory that holds the music"));
+        return Err(given.wrong("is empty; give the directory that contains the music"));
     }
     let root = absolute(environment.directory(), Path::new(&given.value));
     let refused = |error: &io::Error| {
         let problem = match error.kind() {
-            io::ErrorKind::NotFound => "does not exist; give the directory that holds the music".to_owned(),
-            io::ErrorKind::NotADirectory => "is not a directory; give the directory that holds the music".to_owned(),
-            io::ErrorKind::PermissionDenied => "may not be read; give this user leave to read and enter it".to_owned(),
-            _ => format!("cannot be read ({error}); give the directory that holds the music"),
+            io::ErrorKind::NotFound => "does not exist; give the directory that contains the music".to_owned(),
+            io::ErrorKind::NotADirectory => "is not a directory; give the directory that contains the music".to_owned(),
+            io::ErrorKind::PermissionDenied => {
+                "cannot be read; grant this user permission to read and enter it".to_owned()
+            }
+            _ => format!("cannot be read ({error}); give the directory that contains the music"),
         };
         given.wrong(format!("{} {problem}", shown(&root)))
     };
     std::fs::read_dir(&root).map_err(|error| refused(&error))?;
-    // Listing a directory and entering it are two permissions.
+    // Listing a directory and entering it need different permissions.
     std::fs::metadata(root.join(".")).map_err(|error| refused(&error))?;
     Ok(root)
 }
 
-/// The old place of the library at `root`, where nothing need be any more.
+/// The old path of the library at `root`. It need not exist.
 pub(super) fn relocation(
     given: &Given,
     root: &Path,
-    is_state_by_default: bool,
+    has_default_state: bool,
     environment: &Environment,
 ) -> Result<Relocation, SettingsError> {
     if given.value.is_empty() {
-        return Err(given.wrong("is empty; give the directory where the library was"));
+        return Err(given.wrong("is empty; give the old path of the library"));
     }
     let from = absolute(environment.directory(), Path::new(&given.value));
     if from == root {
-        return Err(
-            given.wrong(format!("{} is where the library is now; give the directory where it was", shown(root)))
-        );
+        return Err(given.wrong(format!("{} is the current path of the library; give the old one", shown(root))));
     }
     let resolved = |path: &Path| {
         let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
         let through_parent = parent.zip(path.file_name()).map(|(parent, name)| parent.join(name));
         path.canonicalize().ok().or(through_parent).unwrap_or_else(|| path.to_path_buf())
     };
-    let old_state_dir = if is_state_by_default { Some(default_state(&resolved(&from), environment)?) } else { None };
+    let old_state_dir = if has_default_state { Some(default_state(&resolved(&from), environment)?) } else { None };
     Ok(Relocation { from, old_state_dir })
 }
 
-/// The path that `--path` names; the root without it.
-pub(super) fn beneath_or_root(path: Option<OsString>, root: &Path) -> Result<LibraryPath, SettingsError> {
+/// The path of `--path`; the root without it.
+pub(super) fn path_or_root(path: Option<OsString>, root: &Path) -> Result<LibraryPath, SettingsError> {
     let Some(value) = path else { return Ok(LibraryPath::root()) };
-    beneath(&Given { label: "--path".to_owned(), value, by_default: false }, root)
+    path_in_library(&Given { label: "--path".to_owned(), value, is_default: false }, root)
 }
 
-/// A path of the library, given absolute or from the root. Nothing need be there.
-fn beneath(given: &Given, root: &Path) -> Result<LibraryPath, SettingsError> {
+/// A path in the library, given absolute or relative to the root. It need not exist.
+fn path_in_library(given: &Given, root: &Path) -> Result<LibraryPath, SettingsError> {
     let path = Path::new(&given.value);
     let inside = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
     let named =
         |inside: &&Path| inside.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     let inside = inside.filter(named).ok_or_else(|| {
-        given.wrong(format!("{} is not in the library {}; give a path beneath it", shown(path), shown(root)))
+        given.wrong(format!("{} is not in the library {}; give a path under it", shown(path), shown(root)))
     })?;
-    // Without the doubled and the last slashes.
+    // Removes doubled and trailing slashes.
     let tidy: PathBuf = inside.components().filter(|part| *part != Component::CurDir).collect();
     Ok(LibraryPath::from_bytes(tidy.as_os_str().as_bytes()))
 }
 
-/// The state's directory, absolute, proved to lie outside the library. It need not exist yet.
+/// The state directory: an absolute path outside of the library. It need not exist.
 pub(super) fn state(given: Option<&Given>, root: &Path, environment: &Environment) -> Result<PathBuf, SettingsError> {
     let canonical_root = root.canonicalize().map_err(|source| SettingsError::Path { path: shown(root), source })?;
     let (state, label) = match given {
@@ -92,24 +92,24 @@ pub(super) fn state(given: Option<&Given>, root: &Path, environment: &Environmen
     })?;
     if canonical.starts_with(&canonical_root) {
         let (state, root) = (shown(&state), shown(root));
-        return Err(wrong(format!("{state} is inside the library {root}; give a directory outside it")));
+        return Err(wrong(format!("{state} is inside the library {root}; give a directory outside of it")));
     }
     Ok(state)
 }
 
 fn default_state(canonical_root: &Path, environment: &Environment) -> Result<PathBuf, SettingsError> {
-    // A relative XDG_STATE_HOME is to be ignored, says the specification.
+    // The specification says to ignore a relative XDG_STATE_HOME.
     let absolute = |name| environment.get(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
     let base = absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
         .ok_or_else(|| SettingsError::Value {
             setting: "STATE_DIR".to_owned(),
-            problem: "is not set, and there is no HOME to put it in; give a directory outside the library".to_owned(),
+            problem: "is not set, and HOME is not set either; give a directory outside of the library".to_owned(),
         })?;
     Ok(base.join("file-watcher").join(state_name(canonical_root)))
 }
 
-/// A name for people, made unique by a hash of the whole path.
+/// A readable name, made unique by a hash of the whole path.
 fn state_name(canonical_root: &Path) -> String {
     let name = canonical_root.file_name().map(OsStr::to_string_lossy).unwrap_or_default().to_lowercase();
     let words: Vec<&str> =
@@ -122,8 +122,8 @@ fn state_name(canonical_root: &Path) -> String {
     format!("{slug}-{:08x}", hash >> 32)
 }
 
-/// `path` made absolute without resolving symbolic links, but for those before a `..`: what `a/..`
-/// is depends on where `a` leads.
+/// Makes `path` absolute. Symbolic links are resolved only before a `..`, because the meaning of `a/..` depends on the
+/// target of `a`.
 pub(super) fn absolute(directory: &Path, path: &Path) -> PathBuf {
     let mut whole = PathBuf::new();
     for component in directory.join(path).components() {
@@ -139,12 +139,12 @@ pub(super) fn absolute(directory: &Path, path: &Path) -> PathBuf {
     whole
 }
 
-/// Where `path` really is, or would be once it is made.
+/// The canonical form of `path`, which need not exist.
 fn canonical(path: &Path) -> io::Result<PathBuf> {
     match path.canonicalize() {
         Ok(canonical) if canonical.is_dir() => Ok(canonical),
         Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
-        // A link to nowhere must not pass for a name that is free.
+        // A dangling link is not a free name.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
             Ok(canonical(parent)?.join(name))
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_placed_by_the_user_then_by_the_desktop_then_by_the_home() {
+    fn the_state_is_at_the_given_path_or_in_the_state_home_or_in_the_home() {
         let temporary = tempfile::tempdir().unwrap();
         let base = temporary.path().canonicalize().unwrap();
         let root = base.join("library");
@@ -200,12 +200,12 @@ mod tests {
             Path::new("/h/.local/state/file-watcher").join(&name)
         );
         assert!(place(&[]).is_err());
-        let given = |value: &str| Given { label: "STATE_DIR".into(), value: value.into(), by_default: false };
+        let given = |value: &str| Given { label: "STATE_DIR".into(), value: value.into(), is_default: false };
         assert_eq!(state(Some(&given("s")), &root, &environment(&[])).unwrap(), base.join("s"));
     }
 
     #[test]
-    fn a_state_inside_the_library_is_refused_whatever_the_way_there() {
+    fn a_state_inside_the_library_is_refused_through_links_too() {
         let temporary = tempfile::tempdir().unwrap();
         let base = temporary.path().canonicalize().unwrap();
         let root = base.join("library");
@@ -215,7 +215,7 @@ mod tests {
         let environment = Environment::new([], base.clone());
         let place = |value: &str| {
             state(
-                Some(&Given { label: "STATE_DIR".into(), value: value.into(), by_default: false }),
+                Some(&Given { label: "STATE_DIR".into(), value: value.into(), is_default: false }),
                 &root,
                 &environment,
             )

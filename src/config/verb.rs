@@ -1,4 +1,4 @@
-//! The command line's verb: the directories that were given with it, and the command that it stands for.
+//! Parses the verb of the command line and the directories that are given with it.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,22 +7,22 @@ use super::arguments::Verb;
 use super::given::Given;
 use super::{Command, SettingsError, parked, places};
 
-/// A verb without its directories, and these.
-pub(super) struct Parted {
+/// A verb without its directories, and the directories.
+pub(super) struct ParsedVerb {
     pub(super) verb: Verb,
     /// The library, if it was given.
     pub(super) library: Option<Given>,
-    /// Where the library was, if that was given.
+    /// The old path of the library, if it was given.
     pub(super) old_library: Option<Given>,
 }
 
-/// Parts a verb, `watch` without one, from the directories that were given with it.
-pub(super) fn part(verb: Option<Verb>) -> Parted {
-    let given = |label: &str, value| Given { label: label.to_owned(), value, by_default: false };
+/// Separates the verb, `watch` by default, from its directories.
+pub(super) fn parse(verb: Option<Verb>) -> ParsedVerb {
+    let given = |label: &str, value| Given { label: label.to_owned(), value, is_default: false };
     let (verb, dir) = match verb {
         Some(Verb::Relocate { old, new }) => {
             let verb = Verb::Relocate { old: OsString::new(), new: OsString::new() };
-            return Parted { verb, library: Some(given("NEW", new)), old_library: Some(given("OLD", old)) };
+            return ParsedVerb { verb, library: Some(given("NEW", new)), old_library: Some(given("OLD", old)) };
         }
         Some(Verb::Scan { dir }) => (Verb::Scan { dir: None }, dir),
         Some(Verb::Watch { dir }) => (Verb::Watch { dir: None }, dir),
@@ -32,18 +32,18 @@ pub(super) fn part(verb: Option<Verb>) -> Parted {
         Some(Verb::Parked(flags)) => parked::library_of(flags),
         None => (Verb::Watch { dir: None }, None),
     };
-    Parted { verb, library: dir.map(|dir| given("DIR", dir)), old_library: None }
+    ParsedVerb { verb, library: dir.map(|dir| given("DIR", dir)), old_library: None }
 }
 
-/// What a verb asks for, about the library at `root`.
+/// The command for a verb, about the library at `root`.
 pub(super) fn command(verb: Verb, root: &Path) -> Result<Command, SettingsError> {
     Ok(match verb {
         Verb::Scan { .. } => Command::Scan,
         Verb::Watch { .. } => Command::Watch,
         Verb::Relocate { .. } => Command::Relocate,
-        Verb::Held { json, .. } => Command::Held(json),
-        Verb::Approve { path, .. } => Command::Approve(places::beneath_or_root(path, root)?),
+        Verb::Held { json, .. } => Command::Held { json },
+        Verb::Approve { path, .. } => Command::Approve(places::path_or_root(path, root)?),
         Verb::Parked(flags) => Command::Parked(parked::request(flags)?),
-        Verb::Replay { path, .. } => Command::Replay(places::beneath_or_root(path, root)?),
+        Verb::Replay { path, .. } => Command::Replay(places::path_or_root(path, root)?),
     })
 }

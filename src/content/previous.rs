@@ -49,7 +49,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
     /// The rows of the file with this stat at other paths than `path`.
     pub(super) fn rows_of_file(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<Vec<Row>> {
-        if stat.passing_inode {
+        if !stat.has_stable_inode() {
             return Ok(Vec::new());
         }
         let mut rows = self.index.rows_by_inode(stat.mount, stat.inode, CANDIDATES).map_err(io::Error::other)?;

@@ -18,7 +18,7 @@ use super::descent::open_directory_at;
 use super::mountinfo::{self, MountEntry};
 use super::stat::{KernelMount, RawStat};
 use super::{Root, is_root_replaced};
-use crate::model::{FileStat, InodeTrust, LibraryPath, MountId};
+use crate::model::{FileStat, InodeKind, InodeTrust, LibraryPath, MountId};
 
 /// Filesystems that assign new inode numbers at each mount or each look-up.
 const PASSING_INODES: &[&str] = &[
@@ -125,7 +125,7 @@ impl Present {
             mount: self.id,
             // Two stats of one file may have two numbers.
             inode: if self.passing_inodes { 0 } else { raw.inode },
-            passing_inode: self.passing_inodes,
+            inode_kind: if self.passing_inodes { InodeKind::Unstable } else { InodeKind::Stable },
             born_ns: raw.born_ns.filter(|_| !self.passing_inodes),
             size: raw.size,
             mtime_ns: raw.mtime_ns,

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::model::{FileStat, LibraryPath, MountId, RenameGroup, Ties};
+use crate::model::{FileStat, InodeKind, LibraryPath, MountId, RenameGroup, Ties};
 
 /// How long a look waits for the others of its group. They come as fast as their files can be read.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -28,8 +28,9 @@ type FileKey = (MountId, u64, Option<i64>, Option<(u64, i128)>);
 
 fn key_of(stat: &FileStat) -> FileKey {
     // A row whose inode number is from before it was noticed that these say nothing has no birth time either.
-    let state = stat.passing_inode.then_some((stat.size, stat.mtime_ns));
-    let inode = if stat.passing_inode { 0 } else { stat.inode };
+    let is_unstable = stat.inode_kind == InodeKind::Unstable;
+    let state = is_unstable.then_some((stat.size, stat.mtime_ns));
+    let inode = if is_unstable { 0 } else { stat.inode };
     (stat.mount, inode, stat.born_ns, state)
 }
 
@@ -40,7 +41,7 @@ pub fn tie_together(replaced: Vec<Replaced>) -> Vec<(LibraryPath, Ties)> {
     let keys: Vec<(FileKey, FileKey)> = replaced
         .iter()
         .map(|Replaced { was, now, .. }| {
-            let was = FileStat { passing_inode: now.passing_inode, ..*was };
+            let was = FileStat { inode_kind: now.inode_kind, ..*was };
             (key_of(&was), key_of(now))
         })
         .collect();
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn where_inode_numbers_say_nothing_size_and_time_tie() {
-        let passing = |stat: FileStat| FileStat { passing_inode: true, inode: 0, ..stat };
+        let passing = |stat: FileStat| FileStat { inode_kind: InodeKind::Unstable, inode: 0, ..stat };
         let files = replaced(&[("a", 1, 2), ("b", 2, 1), ("c", 5, 6)]).into_iter();
         let tied = tie_together(files.map(|it| Replaced { now: passing(it.now), ..it }).collect());
         let members: Vec<usize> = tied.iter().map(|(_, ties)| ties.member_of.len()).collect();

@@ -31,7 +31,7 @@ impl Seen {
 impl PassingInodes {
     /// Takes in how an indexed file compares. Returns whether it is clear now that numbers do not last there.
     pub(super) fn note(&mut self, was: &FileStat, now: &FileStat) -> bool {
-        if now.passing_inode || was.passing_inode || was.mount != now.mount {
+        if !now.has_stable_inode() || !was.has_stable_inode() || was.mount != now.mount {
             return false;
         }
         // A library has few mounts, and a walk stays on one of them for long.

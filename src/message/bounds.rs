@@ -1,4 +1,4 @@
-//! Keeping a message within the size that consumers and brokers accept.
+//! Keeps messages within the size limit.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 
 use crate::model::{Metadata, Outgoing};
 
-/// The field that is given up first.
+/// The field that is reduced if a message is too large.
 const METADATA: &str = "metadata";
 
-/// What is said in place of the metadata of a message that was too large.
+/// The `error` in place of the metadata of a message that was too large.
 const LEFT_OUT: &str = "left out: the message would be too large";
 
-/// The message that `encode` makes of as much of `metadata` as fits, or of none of it.
+/// Encodes a message with as much of `metadata` as fits.
 pub(super) fn fit(metadata: &Metadata, encode: impl Fn(&Metadata) -> Outgoing) -> Outgoing {
     let mut kept = metadata.clone();
-    // An index of an older version has texts of any length.
+    // The index of an older version may have texts of any length.
     kept.cut_long_texts();
     let mut message = encode(&kept);
     while message.is_too_large() {
@@ -34,7 +34,7 @@ pub(super) fn fit(metadata: &Metadata, encode: impl Fn(&Metadata) -> Outgoing) -
     message
 }
 
-/// The same message with nothing in its metadata but an `error` that says so; `None` if there is nothing to leave out.
+/// The same message with an `error` in place of its metadata; `None` if that does not make it smaller.
 pub fn without_metadata(message: &Outgoing) -> Option<Outgoing> {
     let mut fields: Fields = serde_json::from_slice(&message.body).ok()?;
     let (_, metadata) = fields.0.iter_mut().find(|(name, _)| name == METADATA)?;
@@ -50,7 +50,7 @@ pub fn without_metadata(message: &Outgoing) -> Option<Outgoing> {
     (body.len() < message.body.len()).then(|| Outgoing { body, ..message.clone() })
 }
 
-/// The path that a message is about, for people; empty if its body cannot be read.
+/// The `file_path` of a message, for people; empty if the body cannot be parsed.
 pub fn file_path(message: &Outgoing) -> String {
     #[derive(Deserialize)]
     struct Body {
@@ -59,7 +59,7 @@ pub fn file_path(message: &Outgoing) -> String {
     serde_json::from_slice(&message.body).map(|body: Body| body.file_path).unwrap_or_default()
 }
 
-/// An object with its fields in their order.
+/// A JSON object that keeps the order of its fields.
 struct Fields(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Fields {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::message::{Encoder, Stamp};
     use crate::model::{
-        Change, FileEvent, FileStat, Fingerprint, LibraryPath, MetadataStyle, Origin, Row, Tags, Track,
+        Change, EventType, FileEvent, FileStat, Fingerprint, LibraryPath, MetadataStyle, Origin, Row, Tags, Track,
     };
 
     fn created(path: LibraryPath, tags: Tags, style: MetadataStyle) -> (Outgoing, Value) {
@@ -156,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_leaves_no_room_costs_the_metadata_and_at_last_the_bound() {
-        // Each of these bytes is six in JSON, and two more in the field of exact bytes.
+    fn a_long_path_leaves_out_the_metadata_and_then_exceeds_the_bound() {
+        // Each byte takes six bytes in JSON, and about two more in `file_path_bytes`.
         let path = |length: usize| LibraryPath::from_bytes(&[&vec![1; length][..], b"\xff.mp3"].concat());
         let tags = || Tags { title: Some(text(1)), ..Tags::default() };
         let just_fits = (35_000..36_000).step_by(100).find(|length| {
@@ -200,7 +200,7 @@ mod tests {
     fn a_body_that_is_no_json_has_no_path() {
         let message = Outgoing {
             sequence: 1,
-            event_type: "created".into(),
+            event_type: EventType::Created,
             correlation_id: String::new(),
             timestamp: 0,
             body: b"{".into(),

@@ -1,23 +1,23 @@
-//! Deletes in doubt: why they are held, and where.
+//! Held deletes: the reasons and the places.
 
 use super::LibraryPath;
 
-/// Why a delete that a walk inferred is held.
+/// Why a delete that a scan found is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HeldReason {
-    /// The mount that the files were on is not there.
+    /// The mount that the files were on is missing.
     MountGone,
-    /// The root holds nothing but hidden names, while the index has files.
+    /// The root has only hidden names, and the index has files.
     RootEmpty,
     /// More files are missing than MASS_DELETE_PERCENT allows.
     TooMany,
 }
 
 impl HeldReason {
-    /// All reasons, in the order in which they are listed.
+    /// All reasons, in the order of lists.
     pub const ALL: [Self; 3] = [Self::MountGone, Self::RootEmpty, Self::TooMany];
 
-    /// The word for programs: `mount_gone`, `root_empty` or `too_many`.
+    /// The identifier in JSON and logs: `mount_gone`, `root_empty` or `too_many`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MountGone => "mount_gone",
@@ -39,15 +39,15 @@ impl HeldReason {
 /// The deletes that are held for one reason at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldDeletes {
-    /// Why they are held.
+    /// The reason.
     pub reason: HeldReason,
-    /// Where the mount was, or else the directory in the root that held the files (the root itself for files
-    /// right in it). `None` sums up all places beyond a bound.
+    /// The mount point, or the first directory under the root that contains the files (the root itself for files
+    /// directly in it). `None` is the sum of all places beyond a limit.
     pub place: Option<LibraryPath>,
-    /// The type and the source of the mount that is gone, such as `ext4` and `/dev/sdb1`, if they are known.
+    /// The type and the source of the missing mount, such as `ext4` and `/dev/sdb1`, if they are known.
     pub mount: Option<(String, String)>,
-    /// How many deletes these are.
+    /// The number of deletes.
     pub count: u64,
-    /// Since when some of them have been held, in seconds since the epoch.
+    /// Since when the first of them is held, in seconds since the epoch.
     pub since: i64,
 }

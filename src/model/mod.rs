@@ -1,5 +1,6 @@
-//! The nouns that every floor speaks of. No IO happens here.
+//! The types that all floors share. No IO happens here.
 
+mod error_chain;
 mod event;
 mod extensions;
 mod held;
@@ -10,7 +11,8 @@ mod settings;
 mod ties;
 mod track;
 
-pub use event::{Change, FileEvent, Outgoing, ParkedRequest, Refused};
+pub use error_chain::with_causes;
+pub use event::{Change, EventType, FileEvent, Outgoing, ParkedRequest, Refused, UnknownEventType};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use held::{HeldDeletes, HeldReason};
 pub use hint::{FsEvent, Origin, Quiet, Token, WeakToken};
@@ -18,25 +20,25 @@ pub use path::LibraryPath;
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
 pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};
-pub use track::{Content, FileStat, Fingerprint, Metadata, MountId, Observation, Row, Seen, Tags, Track};
+pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 
-/// What was last committed, read by path, by inode and by content.
+/// Read access to the index: by path, by inode and by content.
 ///
-/// The store implements it; tests put a map in its place.
+/// The store implements it. Tests use a map.
 pub trait Index {
     /// Why a read failed.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// The row of one path.
+    /// The row of a path.
     fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Self::Error>;
 
-    /// The rows whose file had this inode number on this mount, at most `limit` of them.
+    /// The rows with this inode number on this mount, at most `limit`.
     fn rows_by_inode(&self, mount: MountId, inode: u64, limit: usize) -> Result<Vec<Row>, Self::Error>;
 
-    /// The rows whose file had this SHA-256, at most `limit` of them.
+    /// The rows with this SHA-256, at most `limit`.
     fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Self::Error>;
 
-    /// The next rows after `after` in byte order of paths, at or under `under`, at most `limit` of them.
+    /// The next rows after `after` in byte order of paths, at or under `under`, at most `limit`.
     fn rows_after(
         &self,
         under: &LibraryPath,
@@ -44,10 +46,10 @@ pub trait Index {
         limit: usize,
     ) -> Result<Vec<(LibraryPath, FileStat)>, Self::Error>;
 
-    /// How many rows there are.
+    /// The number of rows.
     fn len(&self) -> Result<u64, Self::Error>;
 
-    /// Whether nothing was ever committed.
+    /// Whether there are no rows.
     fn is_empty(&self) -> Result<bool, Self::Error> {
         Ok(self.len()? == 0)
     }

@@ -1,9 +1,9 @@
-//! The choices that a person makes and that several floors obey.
+//! Settings that several floors use.
 
-/// How the metadata stands in a message.
+/// The form of the metadata in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MetadataStyle {
-    /// Numbers as numbers, and an object of tags.
+    /// Numbers, and an object of tags.
     #[default]
     Nested,
     /// One level of strings, for consumers that store key and value as text.
@@ -12,25 +12,25 @@ pub enum MetadataStyle {
     Off,
 }
 
-/// What becomes of a message that the broker returns because no queue is bound for its key.
+/// What becomes of a message that is returned because no queue is bound for its routing key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unroutable {
-    /// Held until a first message of the connection was routed, let go after that.
+    /// Hold it until a first message was routed on this connection; drop it after that.
     #[default]
     Auto,
-    /// Held and sent again until a queue is bound.
+    /// Hold it, and publish it again until a queue is bound.
     Hold,
-    /// Let go, counted.
+    /// Drop it, and count it.
     Drop,
 }
 
-/// How changes of the library are noticed.
+/// How changes of the library are detected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WatchMode {
-    /// By the kernel's events, and by polling on file systems where those don't come.
+    /// By inotify, and by polling on filesystems without events.
     #[default]
     Auto,
-    /// By the kernel's events only.
+    /// By inotify only.
     Native,
     /// By polling only.
     Poll,
@@ -42,29 +42,29 @@ pub enum FollowSymlinks {
     /// None.
     #[default]
     Never,
-    /// Those to what is inside the library.
+    /// Links to files and directories in the library.
     Inside,
-    /// Those that lead out of the library too.
+    /// Links out of the library too.
     All,
 }
 
-/// How a line of the log looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line, for machines.
+    /// One JSON object per line.
     Json,
     /// Short lines for people.
     Pretty,
 }
 
-/// Whether the inode numbers of a filesystem tell files apart from one mount to the next.
+/// Whether inode numbers identify files across mounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InodeTrust {
-    /// Decided by the filesystem's type, else by what is noticed after a remount.
+    /// Decided by the type of the filesystem, or by comparison after a remount.
     #[default]
     Auto,
-    /// They never do: size and modification time alone say whether a file is unchanged.
+    /// Never: a file is unchanged if size and modification time are.
     Ignored,
-    /// They always do.
+    /// Always.
     Trusted,
 }

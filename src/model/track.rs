@@ -1,19 +1,31 @@
-//! What is known of a file: its stat, its hashes, its metadata.
+//! What is known about a file: its stat, its hashes, its metadata.
 
 use serde::{Deserialize, Serialize};
 
 use super::{LibraryPath, Origin};
 
-/// One of the mounts of the library, by a number that stays the same across restarts and remounts.
+/// The id of a mount in the library. It stays the same across restarts and remounts.
 ///
-/// The kernel's own numbers (device, mount id) change with a reboot, so rows never keep them.
-/// `disk::Mounts` decides which mount has which number, and the store remembers it.
+/// The kernel's own numbers (device, mount id) change with a reboot, so rows never contain them.
+/// `disk::Mounts` assigns the ids, and the store keeps them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MountId(pub u32);
 
 impl MountId {
-    /// The mount of a row that an older version wrote, when it is not known which one that was.
+    /// The mount of a row that an older version wrote without recording the mount.
     pub const UNKNOWN: Self = Self(u32::MAX);
+}
+
+/// What an inode number says about the identity of its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum InodeKind {
+    /// The file keeps the number until it is deleted.
+    #[default]
+    Stable,
+    /// The filesystem may give the file another number at the next mount or lookup.
+    Unstable,
+    /// No file was examined. The index knows the path and nothing about its file.
+    Unknown,
 }
 
 /// The part of a stat by which two looks at a file are compared.
@@ -21,47 +33,60 @@ impl MountId {
 pub struct FileStat {
     /// The mount that the file is on.
     pub mount: MountId,
-    /// The inode number there; 0 if it says nothing.
+    /// The inode number on that mount. It identifies the file only if `inode_kind` is [`InodeKind::Stable`].
     pub inode: u64,
-    /// Whether the filesystem may give a file another inode number at the next mount or look.
-    pub passing_inode: bool,
-    /// When the inode was made, in nanoseconds since the epoch, on filesystems that keep this.
+    /// What the inode number says about the identity of the file.
+    pub inode_kind: InodeKind,
+    /// When the inode was created, in nanoseconds since the epoch, on filesystems that record it.
     pub born_ns: Option<i64>,
     /// Size in bytes.
     pub size: u64,
-    /// Last change of the content, in nanoseconds since the epoch. Filesystems keep times that do not fit 64 bits.
+    /// Last change of the content, in nanoseconds since the epoch. Filesystems allow times that do not fit 64 bits.
     pub mtime_ns: i128,
     /// Last change of content or attributes, in nanoseconds since the epoch.
     pub ctime_ns: i128,
 }
 
 impl FileStat {
-    /// Whether both are the same file: the same inode, and not another file that was given its number.
+    /// The stat of a path about whose file nothing is known. It is equal to the stat of no file.
+    pub fn unknown(mount: MountId) -> Self {
+        Self { mount, inode_kind: InodeKind::Unknown, ..Self::default() }
+    }
+
+    /// Whether the inode number identifies the file.
+    pub fn has_stable_inode(&self) -> bool {
+        self.inode_kind == InodeKind::Stable
+    }
+
+    /// Whether both stats are of the same file: the same inode, not reused for another file.
     ///
-    /// The birth time decides that on filesystems that keep it. On the others the number may have been
-    /// given to another file, so callers that need more compare size and modification time as well.
+    /// The birth time detects reuse on filesystems that record it. On others the number may have been
+    /// reused, so callers that need certainty compare size and modification time too.
     pub fn same_file(&self, other: &Self) -> bool {
-        !self.passing_inode
-            && !other.passing_inode
+        self.has_stable_inode()
+            && other.has_stable_inode()
             && (self.mount, self.inode) == (other.mount, other.inode)
             && (self.born_ns == other.born_ns || self.born_ns.is_none() || other.born_ns.is_none())
     }
 
-    /// Whether both are the same file for certain, however much its content changed in between.
+    /// Whether both stats are of the same file for certain, even if its content changed in between.
     pub fn is_surely_same_file(&self, other: &Self) -> bool {
         self.same_file(other) && self.born_ns.is_some() && other.born_ns.is_some()
     }
 
-    /// Whether a file with this stat need not be read again: nothing of `now` differs, except for the
-    /// ctime if `ignore_ctime`, and for all but size and modification time where inode numbers do not last.
+    /// Whether a file with the stat `now` need not be read again: it equals this stat. The ctime is not compared if
+    /// `ignore_ctime`; only size and modification time are compared if inode numbers are unstable.
     pub fn is_unchanged(&self, now: &Self, ignore_ctime: bool) -> bool {
-        if now.passing_inode {
-            return self.mount == now.mount && self.same_size_and_mtime(now);
+        match (self.inode_kind, now.inode_kind) {
+            (InodeKind::Unknown, _) | (_, InodeKind::Unknown) => false,
+            (_, InodeKind::Unstable) => self.mount == now.mount && self.same_size_and_mtime(now),
+            (_, InodeKind::Stable) => {
+                self.same_file(now) && self.same_size_and_mtime(now) && (ignore_ctime || self.ctime_ns == now.ctime_ns)
+            }
         }
-        self.same_file(now) && self.same_size_and_mtime(now) && (ignore_ctime || self.ctime_ns == now.ctime_ns)
     }
 
-    /// Whether size and modification time agree.
+    /// Whether size and modification time are equal.
     pub fn same_size_and_mtime(&self, other: &Self) -> bool {
         (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
     }
@@ -76,39 +101,39 @@ pub struct Fingerprint {
     pub xxh128: u128,
 }
 
-/// What the tags and the stream headers say.
+/// The metadata from the tags and the stream headers.
 ///
-/// The field names are those of the message; an absent field is absent there too.
+/// The field names are those of the message. A field that is `None` is absent from the message.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     /// Playing time in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<f64>,
-    /// Bits a second.
+    /// Bits per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bitrate: Option<u32>,
-    /// Hz.
+    /// Samples per second, in Hz.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_rate: Option<u32>,
     /// Number of channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<u32>,
-    /// MIME type, the one that mutagen gives first for the container.
+    /// MIME type: the first one that mutagen lists for the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
     /// The six tags.
     #[serde(default)]
     pub tags: Tags,
-    /// Why something could not be read; what could be is still there.
+    /// What could not be read, and why. The other fields hold what could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl Metadata {
-    /// The most bytes that one text may have, in UTF-8.
+    /// The longest allowed text, in bytes of UTF-8.
     pub const LONGEST_TEXT: usize = 64 * 1024;
 
-    /// Adds to what is said of what could not be read or kept.
+    /// Appends to the error text.
     pub fn add_error(&mut self, error: &str) {
         match &mut self.error {
             Some(errors) => {
@@ -125,8 +150,8 @@ impl Metadata {
         self.tags.present().map(|(_, text)| text).chain(others).any(|text| text.len() > Self::LONGEST_TEXT)
     }
 
-    /// Cuts every text that is longer than [`Self::LONGEST_TEXT`], at the end of a character, and adds to the error
-    /// which those were.
+    /// Truncates every text that is longer than [`Self::LONGEST_TEXT`], at a character boundary, and names each in the
+    /// error text.
     pub fn cut_long_texts(&mut self) {
         let error = self.error.as_mut().is_some_and(cut);
         let format = self.format.as_mut().is_some_and(cut);
@@ -141,7 +166,7 @@ impl Metadata {
     }
 }
 
-/// Cuts a text that is too long; returns whether it was.
+/// Truncates a text that is too long; returns whether it was.
 fn cut(text: &mut String) -> bool {
     let is_too_long = text.len() > Metadata::LONGEST_TEXT;
     if is_too_long {
@@ -151,7 +176,7 @@ fn cut(text: &mut String) -> bool {
     is_too_long
 }
 
-/// The six tags that consumers know, each absent where the file has none.
+/// The six published tags. A tag is `None` if the file does not have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tags {
     /// Title.
@@ -175,7 +200,7 @@ pub struct Tags {
 }
 
 impl Tags {
-    /// The tags by name, in the order of the contract, absent ones left out.
+    /// The tags that are present, by name, in the order of the message contract.
     pub fn present(&self) -> impl Iterator<Item = (&'static str, &str)> {
         [
             ("title", &self.title),
@@ -189,7 +214,7 @@ impl Tags {
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
 
-    /// The tags by name, to be changed.
+    /// All tags by name, mutable.
     pub fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 6] {
         [
             ("title", &mut self.title),
@@ -211,12 +236,12 @@ pub struct Track {
     pub metadata: Metadata,
 }
 
-/// What was last committed of one path: what every consumer has been told.
+/// The row of a path in the index: what was last published for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Where.
+    /// The path.
     pub path: LibraryPath,
-    /// The stat that belongs to the content.
+    /// The stat of the file when the content was read.
     pub stat: FileStat,
     /// The content.
     pub track: Track,
@@ -225,49 +250,46 @@ pub struct Row {
 }
 
 impl Row {
-    /// A path that consumers may know of, when it is no longer known what of it they know.
+    /// A path that was published, with unknown content: a rebuild of the index read the path and nothing else.
     ///
-    /// It differs from every file, so the next walk looks at it: a file there is told as created, whatever
-    /// consumers knew before; and where there is none any more, they are told that it was deleted.
+    /// The stat is [`InodeKind::Unknown`] and equals no file's, so the next scan looks at the path. A file there is
+    /// published as created, and a missing one as deleted. The track is empty and is never published.
     pub fn forgotten(path: LibraryPath, mount: MountId) -> Self {
-        let stat = FileStat { mount, mtime_ns: FORGOTTEN_TIME, ctime_ns: FORGOTTEN_TIME, ..FileStat::default() };
         let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
-        Self { path, stat, track: Track { fingerprint, metadata: Metadata::default() }, first_published: 0 }
+        let track = Track { fingerprint, metadata: Metadata::default() };
+        Self { path, stat: FileStat::unknown(mount), track, first_published: 0 }
     }
 
-    /// Whether it is such a row.
+    /// Whether the content of the path is unknown; see [`Row::forgotten`].
     pub fn is_forgotten(&self) -> bool {
-        (self.stat.inode, self.stat.mtime_ns) == (0, FORGOTTEN_TIME) && self.track.fingerprint.sha256 == [0; 32]
+        self.stat.inode_kind == InodeKind::Unknown
     }
 }
 
-/// A time that no file has.
-const FORGOTTEN_TIME: i128 = i64::MIN as i128;
-
-/// What one look found.
+/// The result of one look at a path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
-    /// Where was looked.
+    /// The path.
     pub path: LibraryPath,
-    /// Who asked.
+    /// What asked for the look.
     pub origin: Origin,
-    /// What was there.
+    /// What was found.
     pub seen: Seen,
 }
 
-/// What was at a path.
+/// What is at a path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen {
-    /// No regular file has this name; that was proved, not guessed.
+    /// No regular file has this name. Its directory was read, so this is proved.
     Missing,
-    /// A file, wholly in this state from before the read until after it.
+    /// A file. It was in this state from before it was read until after.
     File {
-        /// Its stat.
+        /// The stat.
         stat: FileStat,
-        /// Its content.
+        /// The content.
         content: Content,
-        /// The indexed paths whose file this may be, best first; each was seen to be gone or to hold another file,
-        /// except for the path itself, if its own row is that of the file.
+        /// The indexed paths whose file this may be, best first. Each was found missing or with another file, except
+        /// for the path itself, if its own row is the one of this file.
         candidates: Vec<LibraryPath>,
     },
 }
@@ -275,10 +297,10 @@ pub enum Seen {
 /// How the content of a file is known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
-    /// It was read.
+    /// The file was read.
     Read(Track),
-    /// Nothing was read: it is what the row of this path says, for it is that very file, and the path was seen to
-    /// be gone or to hold another file. The new row keeps that row's ctime.
+    /// The file was not read. It is the file of the row of this path, and that path was found missing or with another
+    /// file. The new row keeps that row's ctime.
     MovedFrom(LibraryPath),
 }
 

@@ -183,7 +183,11 @@ impl Service {
                 Ok(committed) => return committed,
                 Err(error) => {
                     let wait = waits.next().unwrap_or(LONGEST_WAIT);
-                    tracing::error!(%error, retry_in_s = wait.as_secs_f64(), "the index cannot be written; intake waits");
+                    tracing::error!(
+                        error = crate::model::with_causes(&error),
+                        retry_in_s = wait.as_secs_f64(),
+                        "the index cannot be written; intake waits"
+                    );
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -236,7 +240,7 @@ impl Service {
             if matches!(event.change, Change::Created(_) | Change::Modified(_)) {
                 self.chain.pace.published(event.change.path());
             }
-            tracing::debug!(event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
+            tracing::debug!(%event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
         }
         for observation in observations.iter().filter(|observation| !told.contains(&observation.path)) {
             self.counters.unchanged.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! From the outbox to the sink, each batch forgotten once it is delivered. What can never be delivered is parked.
+//! Delivers the outbox to the sink. Delivered messages are removed from the outbox, refused ones are parked.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -8,41 +8,41 @@ use tokio::sync::watch;
 
 use super::{LONGEST_WAIT, Service, ServiceError, retry_waits};
 use crate::message;
-use crate::model::{Outgoing, Refused};
+use crate::model::{Outgoing, Refused, with_causes};
 use crate::sink::{Deliver, DeliveryStatus, Sink};
 use crate::store::StoreError;
 
 impl Service {
-    /// Sends the outbox to `sink`, for as long as that takes batches.
+    /// Delivers the outbox to `sink`, for as long as the sink takes batches.
     ///
-    /// Delivery needs no room on the disk, and so does not wait for any: what cannot be forgotten at once is
-    /// forgotten later. Were the process to end before that, it would only be delivered again.
+    /// Delivery continues while the disk is full: messages that cannot be removed at once are removed later. If the
+    /// process ends before that, they are delivered again.
     pub(super) async fn deliver(&self, sink: &mut Sink) -> Result<(), ServiceError> {
-        let late = &Late::default();
+        let pending = &PendingRemoval::default();
         let follow_parked = self.follow_parked(sink.status());
-        let forgetting = futures::sink::unfold(sink, |sink: &mut Sink, batch: Vec<Outgoing>| async move {
+        let delivering = futures::sink::unfold(sink, |sink: &mut Sink, batch: Vec<Outgoing>| async move {
             let sequences: Vec<u64> = batch.iter().map(|message| message.sequence).collect();
             let (fitting, too_large) = split(batch);
             let mut refused = sink.deliver(&fitting).await?;
             refused.extend(too_large.iter().map(refused_for_size));
             for message in fitting.iter().chain(&too_large) {
-                say_if_refused(message, &refused);
+                log_if_refused(message, &refused);
             }
             if let Some(last) = sequences.iter().max().copied() {
-                late.note(last, self.to_be_tried_again(self.store.settle(sequences, refused)).await);
+                pending.record(last, self.to_be_tried_again(self.store.settle(sequences, refused)).await);
             }
             Ok::<_, ServiceError>(sink)
         });
         let outbox = futures::TryStreamExt::map_err(self.store.outbox(), ServiceError::from);
-        let forgetting = pin!(forgetting);
+        let delivering = pin!(delivering);
         tokio::select! {
-            done = crate::pipeline::deliver(outbox, self.settings.batch_size, forgetting) => done,
-            never = self.forget_late(late) => match never {},
+            done = crate::pipeline::deliver(outbox, self.settings.batch_size, delivering) => done,
+            never = self.remove_pending(pending) => match never {},
             never = follow_parked => match never {},
         }
     }
 
-    /// Tells the status how many messages are parked, for ever, and the log if there are any from before.
+    /// Keeps the number of parked messages in the status, and logs at the start if there are any.
     async fn follow_parked(&self, status: Option<Arc<DeliveryStatus>>) -> Infallible {
         let mut parked = self.store.parked_length();
         let messages = *parked.borrow_and_update();
@@ -59,22 +59,24 @@ impl Service {
         }
     }
 
-    /// Forgets what could not be forgotten at once, for ever.
-    async fn forget_late(&self, late: &Late) -> Infallible {
+    /// Removes delivered messages that could not be removed at once.
+    async fn remove_pending(&self, pending: &PendingRemoval) -> Infallible {
         loop {
             let mut waits = retry_waits();
-            late.wait().await;
-            while let Some(sequence) = late.sequence() {
+            pending.wait().await;
+            while let Some(sequence) = pending.sequence() {
                 tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
-                late.note(sequence, self.to_be_tried_again(self.store.forget(sequence)).await);
+                pending.record(sequence, self.to_be_tried_again(self.store.remove_delivered(sequence)).await);
             }
-            tracing::info!("what was delivered is forgotten");
+            tracing::info!("delivered messages are removed from the outbox again");
         }
     }
 }
 
-/// The messages as they may be sent, and those that are larger than a message may be, also without their metadata: an
-/// outbox of an older version has such, and so do paths that are absurdly long.
+/// Splits a batch into messages within the size limit and larger ones.
+///
+/// A message that is too large loses its metadata, if that is enough. The outbox of an older version may have such
+/// messages, and a message with an extremely long path is too large even without metadata.
 fn split(batch: Vec<Outgoing>) -> (Vec<Outgoing>, Vec<Outgoing>) {
     let reduced = |message: Outgoing| {
         if message.is_too_large() { message::without_metadata(&message).unwrap_or(message) } else { message }
@@ -91,43 +93,44 @@ fn refused_for_size(message: &Outgoing) -> Refused {
     Refused { sequence: message.sequence, reason }
 }
 
-fn say_if_refused(message: &Outgoing, refused: &[Refused]) {
+fn log_if_refused(message: &Outgoing, refused: &[Refused]) {
     if let Some(Refused { sequence, reason }) = refused.iter().find(|refused| refused.sequence == message.sequence) {
         tracing::error!(
             path = message::file_path(message),
-            event_type = message.event_type,
+            event_type = message.event_type.as_str(),
             sequence,
             reason,
-            "this message cannot be delivered and is parked, those behind it go on; see `file-watcher parked`"
+            "this message cannot be delivered and is parked; later ones are delivered (see `file-watcher parked`)"
         );
     }
 }
 
-/// The last message that was delivered and could not be forgotten; none where all were.
+/// The last message that was delivered and could not be removed from the outbox, if there is one.
 #[derive(Debug)]
-struct Late(watch::Sender<Option<u64>>);
+struct PendingRemoval(watch::Sender<Option<u64>>);
 
-impl Default for Late {
+impl Default for PendingRemoval {
     fn default() -> Self {
         Self(watch::Sender::new(None))
     }
 }
 
-impl Late {
-    /// Takes in how forgetting everything up to `sequence` went.
-    fn note(&self, sequence: u64, outcome: Result<(), StoreError>) {
-        self.0.send_if_modified(|late| {
-            let was_late = late.is_some();
+impl PendingRemoval {
+    /// Records the outcome of removing all messages up to `sequence`.
+    fn record(&self, sequence: u64, outcome: Result<(), StoreError>) {
+        self.0.send_if_modified(|pending| {
+            let was_pending = pending.is_some();
             match outcome {
-                Ok(()) => *late = late.filter(|late| *late > sequence),
+                Ok(()) => *pending = pending.filter(|pending| *pending > sequence),
                 Err(error) => {
-                    if !was_late {
-                        tracing::error!(%error, "what was delivered cannot be forgotten; that is tried again");
+                    if !was_pending {
+                        let error = with_causes(&error);
+                        tracing::error!(error, "delivered messages cannot be removed from the outbox; retrying");
                     }
-                    *late = (*late).max(Some(sequence));
+                    *pending = (*pending).max(Some(sequence));
                 }
             }
-            was_late != late.is_some()
+            was_pending != pending.is_some()
         });
     }
 
@@ -136,7 +139,7 @@ impl Late {
     }
 
     async fn wait(&self) {
-        // The sender is here, so there is always one.
+        // `self` has the sender, so the channel is open.
         let _ = self.0.subscribe().wait_for(Option::is_some).await;
     }
 }
@@ -144,13 +147,14 @@ impl Late {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::EventType;
 
     fn message(sequence: u64, path: usize, title: usize) -> Outgoing {
         let metadata = serde_json::json!({"tags": {"title": "t".repeat(title)}});
         let body = serde_json::json!({"file_path": "p".repeat(path), "metadata": metadata, "sequence": sequence});
         Outgoing {
             sequence,
-            event_type: "created".to_owned(),
+            event_type: EventType::Created,
             correlation_id: sequence.to_string(),
             timestamp: 0,
             body: body.to_string().into_bytes(),
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_goes_without_its_metadata_or_not_at_all() {
+    fn a_message_that_is_too_large_loses_its_metadata_or_is_refused() {
         let (ordinary, large_tag, long_path) = (message(1, 9, 9), message(2, 9, 300_000), message(3, 300_000, 9));
         let (fitting, too_large) = split(vec![ordinary.clone(), large_tag, long_path]);
         assert_eq!(fitting[0], ordinary);
@@ -168,18 +172,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_late_is_late_until_it_or_something_later_is_forgotten() {
-        let late = Late::default();
+    fn a_removal_is_pending_until_it_or_a_later_one_succeeds() {
+        let pending = PendingRemoval::default();
         let failed = || Err(StoreError::Stopped);
-        late.note(1, Ok(()));
-        assert_eq!(late.sequence(), None);
-        late.note(5, failed());
-        late.note(9, failed());
-        late.note(5, failed());
-        assert_eq!(late.sequence(), Some(9));
-        late.note(5, Ok(()));
-        assert_eq!(late.sequence(), Some(9));
-        late.note(12, Ok(()));
-        assert_eq!(late.sequence(), None);
+        pending.record(1, Ok(()));
+        assert_eq!(pending.sequence(), None);
+        pending.record(5, failed());
+        pending.record(9, failed());
+        pending.record(5, failed());
+        assert_eq!(pending.sequence(), Some(9));
+        pending.record(5, Ok(()));
+        assert_eq!(pending.sequence(), Some(9));
+        pending.record(12, Ok(()));
+        assert_eq!(pending.sequence(), None);
     }
 }

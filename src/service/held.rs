@@ -1,6 +1,7 @@
-//! Held deletes: saying that there are some, listing them, and releasing them.
+//! Lists and releases held deletes, and reports them as a condition.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,28 +16,37 @@ use crate::model::{HeldReason, LibraryPath, MountId, Origin};
 use crate::sink::Sink;
 use crate::status::{Condition, ConditionKind, HeldList};
 
-/// How long an approval is waited for. A walk of a large library takes longer.
+/// How long an approval waits for the full scan that carries it out. In a large library that takes longer.
 const APPROVAL_WAIT: Duration = Duration::from_mins(1);
 
-/// How long the first walk of everything is waited for: before it nothing is known of what is held.
+/// How long a list waits for the first full scan. Before that it is not known which deletes are held.
 const FIRST_WALK_WAIT: Duration = Duration::from_secs(20);
 
-/// How often it is checked whether conditions are to be logged again.
+/// How often to check whether conditions are due to be logged again.
 const REMIND: Duration = Duration::from_mins(1);
 
-/// Places that a condition names.
+/// The number of places that a condition names.
 const PLACES_NAMED: usize = 5;
 
-/// Files whose inodes are remembered to tell moved files from missing ones.
+/// The number of new files whose inodes are kept, to tell moved files from deleted ones.
 const MOST_APPEARED: usize = 1_000_000;
 
-/// Finds out what is held by a walk that publishes nothing.
+/// Finds the held deletes by a full scan that publishes nothing.
+///
+/// # Errors
+///
+/// [`ServiceError::Walk`] if the scan failed.
 pub async fn held(service: &Service) -> Result<HeldList, ServiceError> {
     service.find_held().await?;
     Ok(service.held_under(&LibraryPath::root()))
 }
 
-/// Publishes what is held at or beneath `under`, by a scan of the library; says before and after what is held.
+/// Publishes the held deletes at or under `under`, by a scan of the library. Calls `say` with the held deletes before
+/// the scan and with the result after it.
+///
+/// # Errors
+///
+/// If the scan failed, or the messages cannot be delivered.
 pub async fn approve(
     service: &Service,
     under: LibraryPath,
@@ -56,17 +66,17 @@ pub async fn approve(
 }
 
 impl Service {
-    /// What is held at or beneath a path, as a running service knows it from its last walk of everything; `None`
-    /// before that.
+    /// The held deletes at or under a path, as the last full scan of a running service found them; `None` before the
+    /// first one.
     pub(super) async fn list_held(&self, under: &LibraryPath) -> Option<HeldList> {
         let mut walks = self.scanner.held.walks();
-        // The sender is here, so there is always one.
+        // The register has the sender, so the channel is open.
         let walked = walks.wait_for(|walks| *walks > 0);
         tokio::time::timeout(FIRST_WALK_WAIT, walked).await.ok()?.ok()?;
         Some(self.held_under(under))
     }
 
-    /// Releases what is held at or beneath a path, and says what came of it within a bounded time.
+    /// Releases the held deletes at or under a path; returns the result, which may be a partial one after a minute.
     pub(super) async fn approve(&self, under: LibraryPath) -> String {
         let _one_at_a_time = self.approving.lock().await;
         let place = self.place_text(&under);
@@ -80,17 +90,17 @@ impl Service {
         HeldList::new(&self.scanner.held.list_under(under), self.root.path())
     }
 
-    /// Where, in words; nothing for the whole library.
+    /// ` at or under` the path; empty for the whole library.
     fn place_text(&self, under: &LibraryPath) -> String {
         if under.is_root() {
             String::new()
         } else {
-            format!(" at or beneath {}", under.under(self.root.path()).display())
+            format!(" at or under {}", under.under(self.root.path()).display())
         }
     }
 
-    /// Keeps the condition register in step with what is held. Never returns.
-    pub(super) async fn keep_conditions(&self) {
+    /// Keeps the conditions about held deletes up to date, and logs conditions that last.
+    pub(super) async fn keep_conditions(&self) -> Infallible {
         let mut walks = self.scanner.held.walks();
         loop {
             walks.mark_unchanged();
@@ -103,7 +113,7 @@ impl Service {
         }
     }
 
-    /// Notes in the condition register what is held.
+    /// Updates the conditions about held deletes.
     pub(super) fn note_held(&self) {
         let held = self.scanner.held.list();
         for reason in HeldReason::ALL {
@@ -116,7 +126,7 @@ impl Service {
             let mut places = String::new();
             for line in held.iter().take(PLACES_NAMED) {
                 let separator = if places.is_empty() { "" } else { ", " };
-                let _ = write!(places, "{separator}{}", line.place.as_deref().unwrap_or("elsewhere"));
+                let _ = write!(places, "{separator}{}", line.place.as_deref().unwrap_or(HeldList::ELSEWHERE));
                 if let (Some(kind), Some(source)) = (&line.mount_type, &line.mount_source) {
                     let _ = write!(places, " ({kind}, {source})");
                 }
@@ -128,7 +138,7 @@ impl Service {
         }
     }
 
-    /// Fills the register of held deletes by a walk of everything that publishes and commits nothing.
+    /// Fills the register of held deletes by a full scan that publishes and commits nothing.
     async fn find_held(&self) -> Result<(), ServiceError> {
         let (hints, report) = self.scanner.walk(vec![LibraryPath::root()], Origin::Scan);
         let mut appeared: HashSet<(MountId, u64)> = HashSet::new();
@@ -137,7 +147,7 @@ impl Service {
             let root = Arc::clone(&self.root);
             let stats = tokio::task::spawn_blocking(move || {
                 let stat = |path: &LibraryPath| match root.entry(path) {
-                    Ok(Entry::File(stat)) if !stat.passing_inode => Some((stat.mount, stat.inode)),
+                    Ok(Entry::File(stat)) if stat.has_stable_inode() => Some((stat.mount, stat.inode)),
                     _ => None,
                 };
                 chunk.iter().filter_map(|hint| stat(&hint.path)).collect::<Vec<_>>()
@@ -145,8 +155,8 @@ impl Service {
             let left = MOST_APPEARED.saturating_sub(appeared.len());
             appeared.extend(stats.await.unwrap_or_default().into_iter().take(left));
         }
-        let unfinished = || ServiceError::Walk("it was interrupted".to_owned());
-        let mut report = report.await.map_err(|_| unfinished())?;
+        let interrupted = || ServiceError::Walk("it was interrupted".to_owned());
+        let mut report = report.await.map_err(|_| interrupted())?;
         if let Some(failure) = report.failure {
             return Err(ServiceError::Walk(failure));
         }
@@ -154,17 +164,17 @@ impl Service {
             if path.is_root() {
                 return Err(ServiceError::Walk(error.clone()));
             }
-            tracing::warn!(path = %path.under(self.root.path()).display(), error, "cannot be read; what is held there is not known");
+            tracing::warn!(path = %path.under(self.root.path()).display(), error, "cannot be read; held deletes there are not known");
         }
-        let replaced = report.replaced.iter().filter(|replaced| !replaced.now.passing_inode);
+        let replaced = report.replaced.iter().filter(|replaced| replaced.now.has_stable_inode());
         appeared.extend(replaced.map(|replaced| (replaced.now.mount, replaced.now.inode)));
         let scanner = self.scanner.clone();
         let judging = tokio::task::spawn_blocking(move || {
-            // A file that has another name now is not missing.
+            // A file with a new name is not deleted.
             scanner.leave_out(&mut report, |row| appeared.contains(&(row.stat.mount, row.stat.inode)));
             scanner.deletions(report, true);
         });
-        judging.await.map_err(|_| unfinished())
+        judging.await.map_err(|_| interrupted())
     }
 }
 
@@ -172,23 +182,24 @@ fn nothing_held(place: &str) -> String {
     format!("no delete is held{place}; nothing was changed")
 }
 
-/// What came of an approval, in a sentence.
+/// The result of an approval, in a sentence.
 fn outcome_text(outcome: Option<Released>, is_done: bool, place: &str) -> String {
     let Some(Released { found, published, still_held }) = outcome else {
         return if is_done {
-            "the library could not be walked, so nothing was released; ask again when it can be read".to_owned()
+            "the library could not be scanned, so nothing was released; run approve again when it can be read"
+                .to_owned()
         } else {
-            format!("the walk of everything is still going on; what is held{place} will be released when it is done")
+            format!("the scan is still running; the held deletes{place} will be released when it is done")
         };
     };
     let mut text = match (found, is_done) {
         (0, _) => format!("no held delete was left{place}"),
         (_, true) => format!("{published} published as deleted"),
-        (_, false) => format!("{published} of {found} published as deleted so far; the others are on their way"),
+        (_, false) => format!("{published} of {found} published as deleted so far; the others follow"),
     };
     let others = found - published;
     if is_done && others > 0 {
-        let _ = write!(text, ", {others} not: they are there again, or could not be looked at");
+        let _ = write!(text, ", {others} not: the files are back, or could not be examined");
     }
     let _ = write!(text, "; {still_held} still held{place}");
     text
@@ -199,21 +210,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_outcome_of_an_approval_says_only_what_is_known() {
+    fn the_result_of_an_approval_has_only_what_is_known() {
         let text = |found, published, still_held, is_done| {
             outcome_text(Some(Released { found, published, still_held }), is_done, "")
         };
         assert_eq!(text(5, 5, 0, true), "5 published as deleted; 0 still held");
         assert_eq!(
             text(5, 3, 7, true),
-            "3 published as deleted, 2 not: they are there again, or could not be looked at; 7 still held"
+            "3 published as deleted, 2 not: the files are back, or could not be examined; 7 still held"
         );
-        assert_eq!(
-            text(5, 3, 0, false),
-            "3 of 5 published as deleted so far; the others are on their way; 0 still held"
-        );
+        assert_eq!(text(5, 3, 0, false), "3 of 5 published as deleted so far; the others follow; 0 still held");
         assert_eq!(text(0, 0, 2, true), "no held delete was left; 2 still held");
         assert!(outcome_text(None, true, "").contains("nothing was released"));
-        assert!(outcome_text(None, false, "").contains("still going on"));
+        assert!(outcome_text(None, false, "").contains("still running"));
     }
 }

@@ -1,4 +1,4 @@
-//! Messages that cannot be delivered: listed, delivered again, or deleted.
+//! Lists, retries and drops parked messages.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,11 @@ use crate::message::Encoder;
 use crate::model::ParkedRequest;
 use crate::store::{Parked, Store};
 
-/// Does what is asked where no service runs, and says what it did. It needs no broker.
+/// Carries out a request about parked messages while no service runs; returns the answer. It needs no broker.
+///
+/// # Errors
+///
+/// [`ServiceError::Store`], or [`ServiceError::NotParked`] if a sequence number is not that of a parked message.
 pub async fn parked_at_rest(
     settings: &Settings,
     instance_id: &str,
@@ -21,7 +25,8 @@ pub async fn parked_at_rest(
     answer(&store, request, false).await
 }
 
-/// Does what is asked, and says what it did.
+/// Carries out a request about parked messages; returns the answer. `is_running` says whether a service runs, which
+/// delivers retried messages at once.
 pub(super) async fn answer(store: &Store, request: ParkedRequest, is_running: bool) -> Result<String, ServiceError> {
     let parked = store.parked().await?;
     match request {
@@ -42,7 +47,7 @@ pub(super) async fn answer(store: &Store, request: ParkedRequest, is_running: bo
                 return Ok(NOTHING.to_owned());
             }
             store.drop_parked(chosen.iter().map(|message| message.sequence).collect()).await?;
-            tracing::warn!(messages = chosen.len(), "parked messages were dropped");
+            tracing::warn!(messages = chosen.len(), "parked messages dropped");
             Ok(format!(
                 "{}\n{} parked messages were dropped; consumers never get them",
                 as_table(&chosen),
@@ -52,10 +57,10 @@ pub(super) async fn answer(store: &Store, request: ParkedRequest, is_running: bo
     }
 }
 
-/// What is said if there is none.
+/// The answer if there are none.
 const NOTHING: &str = "no message is parked";
 
-/// Those with these sequence numbers, or all of them.
+/// The messages with these sequence numbers; all of them if there are no numbers.
 fn chosen(parked: &[Parked], sequences: Vec<u64>) -> Result<Vec<Parked>, ServiceError> {
     if sequences.is_empty() {
         return Ok(parked.to_vec());
@@ -73,7 +78,7 @@ fn as_json(parked: &[Parked]) -> String {
     lines.join("\n")
 }
 
-/// One message a line, whatever is in its path.
+/// A table with one message per line, even if a path or a reason contains newlines.
 fn as_table(parked: &[Parked]) -> String {
     if parked.is_empty() {
         return NOTHING.to_owned();
@@ -89,11 +94,12 @@ fn as_table(parked: &[Parked]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::EventType;
 
     fn parked(sequence: u64, path: &str) -> Parked {
         Parked {
             sequence,
-            event_type: "created".to_owned(),
+            event_type: EventType::Created,
             path: path.to_owned(),
             size: 70_000,
             reason: "RabbitMQ refuses it\nwith 406".to_owned(),
@@ -102,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_one_message_a_line_whatever_is_in_it() {
+    fn a_list_has_one_line_per_message_whatever_is_in_it() {
         let parked = [parked(7, "/music/a \n\"b\".mp3"), parked(1234, "/music/\u{e9}.mp3")];
         let table = [
             "  SEQUENCE  EVENT         BYTES  SINCE                 PATH: REASON",

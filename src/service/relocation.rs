@@ -1,4 +1,4 @@
-//! The end of a relocation: its messages delivered.
+//! Delivers the messages of a relocation.
 
 use tokio_util::sync::CancellationToken;
 
@@ -7,7 +7,11 @@ use super::{Service, ServiceError};
 use crate::sink::Sink;
 use crate::store::Relocated;
 
-/// Says what the relocation came to, which was done when the store was opened, and delivers its messages.
+/// Reports the result of the relocation, which was carried out when the store was opened, and delivers its messages.
+///
+/// # Errors
+///
+/// If the messages cannot be delivered, or [`ServiceError::Interrupted`] after `shutdown`.
 pub async fn relocate(
     service: &Service,
     sink: &mut Sink,
@@ -17,7 +21,9 @@ pub async fn relocate(
     let root = service.root.path().display();
     match service.relocated {
         Some(Relocated::Done { messages }) => say(&format!("{messages} files are published as moved to {root}")),
-        Some(Relocated::AlreadyThere) | None => say(&format!("nothing to relocate: the store is that of {root}")),
+        Some(Relocated::AlreadyThere) | None => {
+            say(&format!("nothing to relocate: the store belongs to {root} already"));
+        }
     }
     to_its_end(service, async { Ok(()) }, sink, &shutdown).await
 }

@@ -1,21 +1,27 @@
-//! Publishing what is known again, for a consumer that lost its memory.
+//! Publishes files again, for a consumer that lost its data.
+
+use std::convert::Infallible;
 
 use tokio_util::sync::CancellationToken;
 
 use super::scan::to_its_end;
 use super::{Service, ServiceError};
-use crate::model::LibraryPath;
+use crate::model::{LibraryPath, with_causes};
 use crate::sink::Sink;
 use crate::status::Summary;
 use crate::store::StoreError;
 
-/// Files put into the outbox at once. Between two such chunks live changes get their turn.
+/// The number of files that are put into the outbox at once. Live changes are committed in between.
 const CHUNK: u64 = 200;
 
-/// Messages that may wait while a replay goes on: more would only make live changes wait longer.
+/// A replay pauses while more messages wait. More would only delay live changes.
 const MOST_WAITING: u64 = 1_000;
 
-/// Publishes what is known at or beneath `under` again, and waits until that is delivered.
+/// Publishes the files at or under `under` again, and waits until the messages are delivered.
+///
+/// # Errors
+///
+/// [`ServiceError::NothingKnown`] if there are none; [`ServiceError::Interrupted`] after `shutdown`.
 pub async fn replay(
     service: &Service,
     under: LibraryPath,
@@ -23,7 +29,7 @@ pub async fn replay(
     shutdown: CancellationToken,
 ) -> Result<Option<Summary>, ServiceError> {
     let files = service.begin_replay(under).await?;
-    tracing::info!(files, "publishing again");
+    tracing::info!(files, "replay begins");
     let work = async {
         while !shutdown.is_cancelled() {
             tokio::select! {
@@ -38,7 +44,7 @@ pub async fn replay(
 }
 
 impl Service {
-    /// Begins a replay, which outlives this process; says how many files it is about.
+    /// Begins a replay, which continues after a restart; returns the number of files.
     pub(super) async fn begin_replay(&self, under: LibraryPath) -> Result<u64, ServiceError> {
         let files = self.store.begin_replay(under.clone()).await?;
         if files == 0 && !under.is_root() {
@@ -48,16 +54,16 @@ impl Service {
         Ok(files)
     }
 
-    /// Carries out every replay, those of earlier processes first, until `shutdown`. It never returns: what
-    /// is left then is for the next start, and whoever waits for the outbox to be empty does not wait for it.
-    pub(super) async fn replay_for_good(&self, shutdown: &CancellationToken) {
+    /// Carries out replays, those of earlier processes first, until `shutdown`. The next start continues with the rest.
+    /// Never returns, so that a shutdown does not wait for replays.
+    pub(super) async fn replay_for_good(&self, shutdown: &CancellationToken) -> Infallible {
         let replays = async {
             loop {
                 match self.to_be_tried_again(self.replay_some()).await {
                     Ok(true) => {}
                     Ok(false) => self.replay_begun.notified().await,
                     Err(error) => {
-                        tracing::error!(%error, "the replay waits");
+                        tracing::error!(error = with_causes(&error), "the replay cannot continue; retrying");
                         tokio::time::sleep(super::LONGEST_WAIT).await;
                     }
                 }
@@ -67,10 +73,10 @@ impl Service {
             () = shutdown.cancelled() => {}
             () = replays => {}
         }
-        std::future::pending::<()>().await;
+        std::future::pending().await
     }
 
-    /// The next chunk, as soon as there is room for it. A full outbox is left to live changes.
+    /// Puts the next chunk into the outbox, once there is room. A full outbox is left to live changes.
     async fn replay_some(&self) -> Result<bool, StoreError> {
         let share = self.goes_on_below();
         let chunk = CHUNK.min(share / 2).max(1);

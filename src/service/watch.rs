@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::library::{
     Barrier, Handler, Recheck, RecheckThread, WatchTrouble, Watcher, silent_filesystem, silent_mounts,
 };
-use crate::model::{LibraryPath, Token, WatchMode};
+use crate::model::{LibraryPath, Token, WatchMode, with_causes};
 use crate::sink::Sink;
 use crate::status::Summary;
 use crate::store::StateDir;
@@ -64,10 +64,10 @@ pub async fn watch(
         failed = service.deliver(sink) => failed,
         () = service.say_progress() => Ok(()),
         () = eyes.keep_open() => Ok(()),
-        () = service.keep_conditions() => Ok(()),
+        never = service.keep_conditions() => match never {},
         () = service.scanner.held.recheck(&service.inbox) => Ok(()),
-        () = control.serve(|request| service.answer(request)) => Ok(()),
-        () = service.replay_for_good(&shutdown) => Ok(()),
+        never = control.serve(|request| service.answer(request)) => match never {},
+        never = service.replay_for_good(&shutdown) => match never {},
         () = stopped => Ok(()),
     }?;
     Ok(None)
@@ -96,13 +96,13 @@ impl Service {
             Request::Approve(under) => Ok(self.approve(under).await),
             Request::Replay(under) => match self.begin_replay(under).await {
                 Ok(files) => Ok(format!("{files} files will be published again")),
-                Err(error @ ServiceError::NothingKnown(_)) => Err(Refusal::Impossible(error.to_string())),
-                Err(error) => Err(Refusal::Failed(error.to_string())),
+                Err(error @ ServiceError::NothingKnown(_)) => Err(Refusal::Invalid(error.to_string())),
+                Err(error) => Err(Refusal::Failed(with_causes(&error))),
             },
             Request::Parked(request) => match parked::answer(&self.store, request, true).await {
                 Ok(answer) => Ok(answer),
-                Err(error @ ServiceError::NotParked(_)) => Err(Refusal::Impossible(error.to_string())),
-                Err(error) => Err(Refusal::Failed(error.to_string())),
+                Err(error @ ServiceError::NotParked(_)) => Err(Refusal::Invalid(error.to_string())),
+                Err(error) => Err(Refusal::Failed(with_causes(&error))),
             },
         }
     }

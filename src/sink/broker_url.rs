@@ -1,4 +1,4 @@
-//! The URL of the broker, which shows to nobody who we are there.
+//! The URL of the broker. Its text forms contain no user name and no password.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,18 +6,17 @@ use std::str::FromStr;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use secrecy::{ExposeSecret, SecretString};
 
-/// How long one attempt to reach the broker's port may take, in milliseconds, unless the URL says otherwise.
+/// The default `connection_timeout` of a URL, in milliseconds.
 const CONNECTION_TIMEOUT: u64 = 3_000;
 
-/// How often a sign of life is exchanged, in seconds, unless the URL says otherwise: a broker that
-/// hangs is noticed after twice that.
+/// The default `heartbeat` of a URL, in seconds. A broker that hangs is noticed after twice this time.
 const HEARTBEAT: u16 = 10;
 
 const EXAMPLE: &str = "give amqp://user:password@host:5672/vhost, or amqps for TLS, special characters percent-encoded";
 
-/// Where RabbitMQ is and how to log in: `amqp://user:password@host:port/vhost?heartbeat=10`.
+/// The address of RabbitMQ and the login: `amqp://user:password@host:port/vhost?heartbeat=10`.
 ///
-/// It can be shown and logged: user name and password are left out.
+/// `Display` and `Debug` leave out user name and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokerUrl {
     uri: AMQPUri,
@@ -25,32 +24,34 @@ pub struct BrokerUrl {
     names_password: bool,
 }
 
-/// A URL that names no broker. The text repeats nothing of the URL but its scheme: with a special
-/// character that is not encoded, a part of the password may stand anywhere.
+/// Why a text is not the URL of a broker.
+///
+/// The error text contains nothing from the URL but its scheme: if a special character in the password is not encoded,
+/// any part may be a part of the password.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BrokerUrlError {
-    /// Neither `amqp://` nor `amqps://`, nor anything else that is surely a scheme.
+    /// It does not begin with a scheme.
     #[error("is not an AMQP URL; {EXAMPLE}")]
     NoScheme,
-    /// The scheme of something else.
+    /// It has another scheme than `amqp` and `amqps`.
     #[error("is not an AMQP URL but one of {0}; {EXAMPLE}")]
     Scheme(String),
-    /// No URL at all.
+    /// It is not a URL.
     #[error("is not a URL ({0}); {EXAMPLE}")]
     Malformed(url::ParseError),
-    /// A character that has a meaning of its own, where it can have none.
-    #[error("has a # or an @ where none can be; {EXAMPLE}")]
+    /// It has a `#` or an `@` that is probably a part of the password.
+    #[error("has a # or an @ in the wrong place; {EXAMPLE}")]
     Misplaced,
-    /// A port that nobody can listen on.
+    /// The port is 0.
     #[error("has port 0; {EXAMPLE}")]
     Port,
-    /// A URL with a part that no broker can have.
-    #[error("has a host, virtual host or parameter that cannot be read; {EXAMPLE}")]
+    /// The host, the virtual host or a parameter is invalid.
+    #[error("has an invalid host, virtual host or parameter; {EXAMPLE}")]
     Unreadable,
 }
 
 impl BrokerUrl {
-    /// The broker on this host and port, with the virtual host `/` and without TLS.
+    /// The URL of the broker at this host and port, with the virtual host `/` and without TLS.
     pub fn new(host: &str, port: u16, user: &str, password: &SecretString) -> Self {
         let userinfo = AMQPUserInfo { username: user.to_owned(), password: password.expose_secret().to_owned() };
         let uri = AMQPUri {
@@ -62,7 +63,7 @@ impl BrokerUrl {
         Self { uri: with_defaults(uri), names_user: true, names_password: true }
     }
 
-    /// The same broker, with this user name and this password in place of those in the URL.
+    /// The same URL with this user name and this password, if they are given.
     #[must_use]
     pub fn with_credentials(mut self, user: Option<&str>, password: Option<&SecretString>) -> Self {
         if let Some(user) = user {
@@ -76,7 +77,7 @@ impl BrokerUrl {
         self
     }
 
-    /// Whether a user was named, even if it is the one that is taken where none was.
+    /// Whether a user name was given, even if it is the default one.
     pub fn names_user(&self) -> bool {
         self.names_user
     }
@@ -86,7 +87,7 @@ impl BrokerUrl {
         self.names_password
     }
 
-    /// Whether the connection is to be encrypted: `amqps`.
+    /// Whether the connection uses TLS: the scheme is `amqps`.
     pub fn is_encrypted(&self) -> bool {
         self.uri.scheme == AMQPScheme::AMQPS
     }
@@ -96,7 +97,7 @@ impl BrokerUrl {
         &self.uri.authority.userinfo.username
     }
 
-    /// The name or the address of the machine.
+    /// The host: a name or an address.
     pub fn host(&self) -> &str {
         &self.uri.authority.host
     }
@@ -112,12 +113,12 @@ impl BrokerUrl {
         &self.uri.vhost
     }
 
-    /// The whole truth, password included: for the one who connects and for nothing else.
+    /// The URL with the password, for the connection and nothing else.
     pub(crate) fn uri(&self) -> &AMQPUri {
         &self.uri
     }
 
-    /// `text` without the password, should it be in there. One that equals the user name is none.
+    /// `text` with the password masked. A password that equals the user name is not masked.
     pub(super) fn without_secrets(&self, text: &str) -> String {
         let info = &self.uri.authority.userinfo;
         if info.password.is_empty() || info.password == info.username {
@@ -148,14 +149,14 @@ impl FromStr for BrokerUrl {
             return Err(BrokerUrlError::Port);
         }
         let mut uri: AMQPUri = text.parse().map_err(|_: String| BrokerUrlError::Unreadable)?;
-        // The URL type of the AMQP crate knows names only, and falls back to localhost for the rest.
+        // `AMQPUri` accepts only names as hosts and falls back to localhost otherwise.
         if let Some(url::Host::Ipv6(address)) = url.host() {
             uri.authority.host = address.to_string();
         }
         if uri.authority.host.is_empty() {
             uri.authority.host = AMQPAuthority::default().host;
         }
-        // By the letter `amqp://host/` names the vhost "", which nobody has and everybody writes.
+        // Strictly, `amqp://host/` is the vhost "". Users who write it mean "/".
         if uri.vhost.is_empty() {
             "/".clone_into(&mut uri.vhost);
         }
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_url_leaves_out_has_a_default() {
+    fn missing_parts_of_a_url_have_defaults() {
         let plain = url("amqp://broker");
         assert_eq!((plain.address().as_str(), plain.vhost(), plain.user()), ("broker:5672", "/", "guest"));
         assert_eq!(plain.uri().query.heartbeat, Some(10));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_url_leaves_out_is_known() {
+    fn missing_credentials_are_noticed() {
         let named = |text| (url(text).names_user(), url(text).names_password());
         assert_eq!(named("amqp://broker"), (false, false));
         assert_eq!(named("amqp://me@broker"), (true, false));
@@ -278,9 +279,9 @@ mod tests {
             ("amqp://host?heartbeat=often", BrokerUrlError::Unreadable),
         ] {
             let error = text.parse::<BrokerUrl>().unwrap_err();
-            let told = error.to_string();
-            assert!(!told.contains("unter2") && !told.contains("ter2"), "{told}");
-            assert!(told.contains("; give amqp://"), "{told}");
+            let text = error.to_string();
+            assert!(!text.contains("unter2") && !text.contains("ter2"), "{text}");
+            assert!(text.contains("; give amqp://"), "{text}");
             assert_eq!(error, expected, "{text}");
         }
     }

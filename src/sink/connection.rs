@@ -1,9 +1,8 @@
-//! The connection, kept for ever: made, watched, and made again.
+//! Keeps a connection to the broker open, and opens a new one whenever it fails.
 //!
-//! A task of its own does this, so that the connection is there before it is needed, heartbeats go
-//! on between batches, and whoever looks at the state sees the truth. However a connection fails, it
-//! is torn down to the socket and made anew, with channel, exchange and confirms: one way back is
-//! easier to trust than three.
+//! This is a task of its own. So the connection exists before the first message, heartbeats continue between batches,
+//! and the status is always current. After any failure the connection is closed down to the socket and opened again,
+//! with channel, exchange and confirms: one way to recover is easier to trust than three.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,35 +19,35 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery_status::DeliveryStatus;
+use super::log_throttle::LogThrottle;
 use super::publish::{Link, LinkError};
-use super::rarely::Rarely;
-use super::refusal::{self, Step, Trouble};
-use super::wire::Wire;
+use super::refusal::{self, Failure, Step};
+use super::socket::SocketGuard;
 use super::{AmqpSettings, BrokerUrl, Tls};
 
-/// How long the broker may take for the whole of logging in, after it was reached.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the whole login may take once the broker is reached.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a broker may take to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a graceful close may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the reason for an end may take to come after the end.
-const REASON: Duration = Duration::from_millis(500);
+/// How long after the end of a connection lapin may take to give the reason.
+const REASON_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A connection that lived this long was good, even if it carried no message.
-const GOOD_LIFE: Duration = Duration::from_secs(10);
+/// A connection that lasted this long was good, even if no message was published over it.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
 
-/// The pause before the next connection after the broker refused a message: it is there, and the message is being
-/// looked for.
+/// The pause before the next connection after the broker refused a message. The broker is reachable, and the next
+/// connection finds out which message it was.
 const AFTER_REFUSED_MESSAGE: Duration = Duration::from_millis(50);
 
-/// The longest pause after a refusal while a file holds what may be wrong: somebody may be about to replace it.
+/// The longest pause after a failure that may come from a file: the file may be about to be replaced.
 const FILE_PAUSE: Duration = Duration::from_secs(3);
 
-/// Keeps one connection, and hands it out as a [`Link`] while it is good.
-pub(super) struct Keeper {
+/// Keeps one connection open, and hands it out as a [`Link`] while it is good.
+pub(super) struct Supervisor {
     settings: Arc<AmqpSettings>,
-    /// As last read, if they come from files.
+    /// The settings in effect. If they come from files, as last read.
     broker: BrokerUrl,
     tls: Tls,
     status: Arc<DeliveryStatus>,
@@ -56,53 +55,53 @@ pub(super) struct Keeper {
     closing: CancellationToken,
 }
 
-/// When to say that there is a connection.
+/// When to log that there is a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Greeting {
+enum LogConnected {
     AtOnce,
-    /// Once a message was answered: the last connection was of no use.
-    WhenProven,
-    /// Only if its absence was said: the last connection ended with a refused message.
-    IfMissed,
+    /// Once the broker has answered to a message: the last connection was of no use.
+    WhenAnswered,
+    /// If an outage was logged: the last connection ended with a refused message.
+    IfOutageLogged,
 }
 
 /// How a connection ended.
 struct End {
     error: LinkError,
-    /// Whether it was of any use.
-    good: bool,
-    /// Whether a message ended it that the broker will never take.
-    refused_message: bool,
+    /// Whether messages were answered, or the connection lasted for [`GOOD_AFTER`].
+    was_good: bool,
+    /// Whether the broker closed it because of a message.
+    is_message_refused: bool,
 }
 
-/// A time without a broker. That a person must put something right is said even where it was said just before that
-/// there is no connection.
+/// Limits the log lines about an outage. A failure that needs the operator is logged even if a lost connection was
+/// logged just before.
 #[derive(Debug, Default)]
-struct Outage {
-    any: Rarely,
-    refused: Rarely,
+struct OutageLog {
+    any: LogThrottle,
+    needs_operator: LogThrottle,
 }
 
-impl Outage {
-    /// There is this trouble at `now`: how long already, where that is to be said.
-    fn again(&mut self, trouble: &Trouble, now: Instant) -> Option<Duration> {
-        let any = self.any.again(now);
-        match trouble {
-            Trouble::Passing(_) => any,
-            Trouble::Refused(_) | Trouble::Unreadable(_) => self.refused.again(now),
+impl OutageLog {
+    /// Notes a failure at `now`. Returns the length of the outage if the failure is due to be logged.
+    fn should_log(&mut self, failure: &Failure, now: Instant) -> Option<Duration> {
+        let any = self.any.should_log(now);
+        match failure {
+            Failure::Transient(_) => any,
+            Failure::NeedsOperator(_) | Failure::SettingsFile(_) => self.needs_operator.should_log(now),
         }
     }
 
-    /// It is over: how long it lasted, where it ever began.
-    fn over(&mut self, now: Instant) -> Option<Duration> {
-        self.refused.over(now);
-        self.any.over(now)
+    /// Notes that there is a connection at `now`. Returns the length of the outage if there was one.
+    fn ended(&mut self, now: Instant) -> Option<Duration> {
+        self.needs_operator.ended(now);
+        self.any.ended(now)
     }
 }
 
-/// One connection with all that belongs to it. Dropped in this order: the socket first.
+/// One connection and everything that belongs to it. The fields are dropped in this order: the socket first.
 struct Session {
-    _wire: Wire,
+    _socket: SocketGuard,
     link: Arc<Link>,
     connection: Connection,
     events: BoxStream<'static, Event>,
@@ -110,7 +109,7 @@ struct Session {
     blocked: watch::Sender<bool>,
 }
 
-impl Keeper {
+impl Supervisor {
     pub(super) fn new(
         settings: Arc<AmqpSettings>,
         status: Arc<DeliveryStatus>,
@@ -121,12 +120,12 @@ impl Keeper {
         Self { settings, broker, tls, status, links, closing }
     }
 
-    /// Keeps the connection until `closing`, which closes it politely.
+    /// Keeps the connection open until `closing` is cancelled, then closes it gracefully.
     pub(super) async fn run(mut self) {
         let closing = self.closing.clone();
         let mut pauses = pauses();
-        let mut outage = Outage::default();
-        let mut greeting = Greeting::AtOnce;
+        let mut outage = OutageLog::default();
+        let mut log_connected = LogConnected::AtOnce;
         loop {
             let opened = tokio::select! {
                 () = closing.cancelled() => return,
@@ -134,23 +133,22 @@ impl Keeper {
             };
             let pause = match opened {
                 Ok(session) => {
-                    let Some(end) = self.attend(session, &mut outage, greeting).await else { return };
-                    let trouble = self.explain(&end.error, Step::Publish);
-                    if end.refused_message {
-                        greeting = Greeting::IfMissed;
+                    let Some(end) = self.supervise(session, &mut outage, log_connected).await else { return };
+                    let failure = self.explain(&end.error, Step::Publish);
+                    if end.is_message_refused {
+                        log_connected = LogConnected::IfOutageLogged;
                         pauses = self::pauses();
-                        let (Trouble::Passing(error) | Trouble::Refused(error) | Trouble::Unreadable(error)) = trouble;
-                        self.status.failed(error);
+                        self.status.failed(failure.into_text());
                         AFTER_REFUSED_MESSAGE
                     } else {
-                        greeting = if end.good { Greeting::AtOnce } else { Greeting::WhenProven };
-                        if end.good {
+                        log_connected = if end.was_good { LogConnected::AtOnce } else { LogConnected::WhenAnswered };
+                        if end.was_good {
                             pauses = self::pauses();
                         }
-                        self.complain(&trouble, &mut outage, &mut pauses)
+                        self.report(&failure, &mut outage, &mut pauses)
                     }
                 }
-                Err(trouble) => self.complain(&trouble, &mut outage, &mut pauses),
+                Err(failure) => self.report(&failure, &mut outage, &mut pauses),
             };
             tokio::select! {
                 () = self.closing.cancelled() => return,
@@ -159,31 +157,32 @@ impl Keeper {
         }
     }
 
-    /// Makes a connection that is ready to publish.
-    async fn open(&mut self) -> Result<Session, Trouble> {
+    /// Opens a connection that is ready to publish.
+    async fn open(&mut self) -> Result<Session, Failure> {
         if let Some(reread) = &self.settings.reread {
-            let unanswered = || Err(format!("the files with the broker's settings give nothing within {HANDSHAKE:?}"));
-            let read = time::timeout(HANDSHAKE, reread.read()).await.unwrap_or_else(|_| unanswered());
-            (self.broker, self.tls) = read.map_err(Trouble::Unreadable)?;
+            let timed_out =
+                || Err(format!("the files with the broker's settings were not read within {HANDSHAKE_TIMEOUT:?}"));
+            let read = time::timeout(HANDSHAKE_TIMEOUT, reread.read()).await.unwrap_or_else(|_| timed_out());
+            (self.broker, self.tls) = read.map_err(Failure::SettingsFile)?;
         }
-        let reaching = self.broker.uri().query.connection_timeout.map_or(HANDSHAKE, Duration::from_millis);
-        let limit = reaching.saturating_add(HANDSHAKE);
+        let connecting = self.broker.uri().query.connection_timeout.map_or(HANDSHAKE_TIMEOUT, Duration::from_millis);
+        let limit = connecting.saturating_add(HANDSHAKE_TIMEOUT);
         match time::timeout(limit, self.handshake()).await {
             Ok(Ok(session)) => Ok(session),
             Ok(Err((error, step))) => Err(self.explain(&error, step)),
-            Err(_) => Err(Trouble::Passing(format!("{}: no answer within {limit:?}", self.broker.address()))),
+            Err(_) => Err(Failure::Transient(format!("{}: no answer within {limit:?}", self.broker.address()))),
         }
     }
 
     async fn handshake(&self) -> Result<Session, (LinkError, Step)> {
         let settings = &*self.settings;
-        let wire = Wire::default();
+        let socket = SocketGuard::default();
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("file_watcher_{}", settings.instance_id).into())
             .with_client_property("instance_id".into(), settings.instance_id.as_str().into())
             .with_client_property("watched_directory".into(), settings.watched_directory.as_str().into());
         let at = |step| move |error: lapin::Error| (LinkError::Broker(error), step);
-        let connection = wire.connect(&self.broker, &self.tls, properties).await.map_err(at(Step::Connect))?;
+        let connection = socket.connect(&self.broker, &self.tls, properties).await.map_err(at(Step::Connect))?;
         let events = connection.events_listener().boxed();
         let channel = connection.create_channel().await.map_err(at(Step::Connect))?;
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -195,40 +194,45 @@ impl Keeper {
         let (give_up, reasons) = mpsc::unbounded_channel();
         let blocked = watch::Sender::new(connection.status().blocked());
         let link = Link::new(channel, &settings.exchange, settings.confirm_timeout, blocked.subscribe(), give_up);
-        Ok(Session { _wire: wire, link: Arc::new(link), connection, events, given_up: reasons, blocked })
+        Ok(Session { _socket: socket, link: Arc::new(link), connection, events, given_up: reasons, blocked })
     }
 
-    /// Hands the connection out for as long as it is good; then says how it ended. `None` after `closing`.
-    async fn attend(&self, mut session: Session, outage: &mut Outage, greeting: Greeting) -> Option<End> {
+    /// Hands the connection out for as long as it is good; returns how it ended. `None` if `closing` was cancelled.
+    async fn supervise(
+        &self,
+        mut session: Session,
+        outage: &mut OutageLog,
+        log_connected: LogConnected,
+    ) -> Option<End> {
         let link = Arc::clone(&session.link);
         self.status.connected();
         self.links.send_replace(Some(Arc::clone(&link)));
-        let mut good = false;
-        match greeting {
-            Greeting::AtOnce => self.say_connected(outage.over(Instant::now())),
-            Greeting::IfMissed => {
-                if let Some(lasted) = outage.over(Instant::now()) {
-                    self.say_connected(Some(lasted));
+        let mut is_good = false;
+        match log_connected {
+            LogConnected::AtOnce => self.log_connected(outage.ended(Instant::now())),
+            LogConnected::IfOutageLogged => {
+                if let Some(lasted) = outage.ended(Instant::now()) {
+                    self.log_connected(Some(lasted));
                 }
             }
-            Greeting::WhenProven => {}
+            LogConnected::WhenAnswered => {}
         }
         let end = {
-            let mut fails = pin!(session.fails(&self.status));
-            let mut proof = pin!(time::timeout(GOOD_LIFE, link.proves_itself()));
+            let mut failure = pin!(session.failure(&self.status));
+            let mut good = pin!(time::timeout(GOOD_AFTER, link.answered()));
             loop {
                 tokio::select! {
                     biased;
                     () = self.closing.cancelled() => break None,
-                    _ = &mut proof, if !good => {
-                        good = true;
-                        if greeting == Greeting::WhenProven {
-                            self.say_connected(outage.over(Instant::now()));
+                    _ = &mut good, if !is_good => {
+                        is_good = true;
+                        if log_connected == LogConnected::WhenAnswered {
+                            self.log_connected(outage.ended(Instant::now()));
                         }
                     }
-                    error = &mut fails => {
-                        let refused_message = link.is_publishing() && self.refuses_message(&error);
-                        break Some(End { error, good: good || link.is_proven(), refused_message });
+                    error = &mut failure => {
+                        let is_message_refused = link.is_publishing() && self.refuses_message(&error);
+                        break Some(End { error, was_good: is_good || link.is_answered(), is_message_refused });
                     }
                 }
             }
@@ -238,8 +242,8 @@ impl Keeper {
         }
         self.links.send_replace(None);
         if end.is_none() {
-            // Nothing is lost where the broker does not answer: what is not confirmed will be sent again.
-            let _ = time::timeout(FAREWELL, session.connection.close(200, "the service stops".into())).await;
+            // If the broker does not answer, nothing is lost: unconfirmed messages are published again later.
+            let _ = time::timeout(CLOSE_TIMEOUT, session.connection.close(200, "the service stops".into())).await;
         }
         end
     }
@@ -248,14 +252,16 @@ impl Keeper {
         matches!(error, LinkError::Broker(error) if refusal::of_message(error, &self.broker).is_some())
     }
 
-    fn explain(&self, error: &LinkError, step: Step) -> Trouble {
+    fn explain(&self, error: &LinkError, step: Step) -> Failure {
         match error {
             LinkError::Broker(error) => refusal::explain(error, step, &self.broker, &self.settings.exchange),
-            LinkError::Unconfirmed(_) | LinkError::BrokenOff | LinkError::Ended => Trouble::Passing(error.to_string()),
+            LinkError::Unconfirmed(_) | LinkError::Cancelled | LinkError::Ended => {
+                Failure::Transient(error.to_string())
+            }
         }
     }
 
-    fn say_connected(&self, outage: Option<Duration>) {
+    fn log_connected(&self, outage: Option<Duration>) {
         let broker = &self.broker;
         match outage {
             None => tracing::info!(%broker, "connected to RabbitMQ"),
@@ -263,34 +269,38 @@ impl Keeper {
         }
     }
 
-    /// Notes and rarely says the trouble; returns how long to wait before the next attempt.
-    fn complain(&self, trouble: &Trouble, outage: &mut Outage, pauses: &mut ExponentialBackoff) -> Duration {
-        let said = outage.again(trouble, Instant::now()).map(|lasted| lasted.as_secs());
-        match trouble {
-            Trouble::Passing(error) => {
+    /// Records the failure in the status and logs it if it is due; returns the pause before the next attempt.
+    fn report(&self, failure: &Failure, outage: &mut OutageLog, pauses: &mut ExponentialBackoff) -> Duration {
+        let due = outage.should_log(failure, Instant::now()).map(|lasted| lasted.as_secs());
+        match failure {
+            Failure::Transient(error) => {
                 self.status.failed(error.clone());
-                if let Some(outage_secs) = said {
-                    tracing::warn!(outage_secs, error, "no connection to RabbitMQ, messages wait; trying again");
+                if let Some(outage_secs) = due {
+                    tracing::warn!(outage_secs, error, "no connection to RabbitMQ; messages wait; retrying");
                 }
                 pauses.next().unwrap_or(self.settings.refused_pause)
             }
-            Trouble::Refused(reason) => {
+            Failure::NeedsOperator(reason) => {
                 self.status.refused(reason.clone());
-                if let Some(outage_secs) = said {
-                    tracing::error!(outage_secs, reason, "RabbitMQ refuses us, messages wait; trying again, slowly");
+                if let Some(outage_secs) = due {
+                    tracing::error!(
+                        outage_secs,
+                        reason,
+                        "RabbitMQ cannot be used as configured; messages wait; retrying slowly"
+                    );
                 }
                 match self.settings.reread {
                     Some(_) => self.settings.refused_pause.min(FILE_PAUSE),
                     None => self.settings.refused_pause,
                 }
             }
-            Trouble::Unreadable(error) => {
+            Failure::SettingsFile(error) => {
                 self.status.failed(error.clone());
-                if let Some(outage_secs) = said {
+                if let Some(outage_secs) = due {
                     tracing::error!(
                         outage_secs,
                         error,
-                        "a file with settings of RabbitMQ cannot be used, messages wait; it is read again soon"
+                        "a file with RabbitMQ settings cannot be used; messages wait; reading it again soon"
                     );
                 }
                 self.settings.refused_pause.min(FILE_PAUSE)
@@ -300,24 +310,24 @@ impl Keeper {
 }
 
 impl Session {
-    /// Waits until the connection is of no more use.
-    async fn fails(&mut self, status: &DeliveryStatus) -> LinkError {
-        let mut blocking = Rarely::default();
-        // The events say it at once; the look every second is for an end that has no event.
-        let mut looks = time::interval(Duration::from_secs(1));
+    /// Waits until the connection fails; returns why.
+    async fn failure(&mut self, status: &DeliveryStatus) -> LinkError {
+        let mut blocked = LogThrottle::default();
+        // Most ends come as events. The check every second is for those that do not.
+        let mut checks = time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 biased;
                 event = self.events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => {
-                        if blocking.again(Instant::now()).is_some() {
-                            tracing::warn!(reason, "RabbitMQ takes no messages for now, messages wait");
+                        if blocked.should_log(Instant::now()).is_some() {
+                            tracing::warn!(reason, "RabbitMQ is blocked and takes no messages; they wait");
                         }
                         self.blocked.send_replace(true);
                         status.blocked(reason);
                     }
                     Some(Event::ConnectionUnblocked) => {
-                        if let Some(lasted) = blocking.over(Instant::now()) {
+                        if let Some(lasted) = blocked.ended(Instant::now()) {
                             tracing::info!(lasted_secs = lasted.as_secs(), "RabbitMQ takes messages again");
                         }
                         self.blocked.send_replace(false);
@@ -328,7 +338,7 @@ impl Session {
                     None => return LinkError::Ended,
                 },
                 Some(error) = self.given_up.recv() => return error,
-                _ = looks.tick() => {
+                _ = checks.tick() => {
                     if !self.connection.status().connected() || !self.link.is_open() {
                         return self.reason().await;
                     }
@@ -337,10 +347,10 @@ impl Session {
         }
     }
 
-    /// Why the connection or its channel ended. lapin notes first that it did, and tells why a moment later: whoever
-    /// looks in between must not take the broker's refusal for a lost connection.
+    /// Why the connection or its channel ended. lapin changes its status first and sends the reason a moment later. In
+    /// between, a refusal by the broker must not be taken for a lost connection.
     async fn reason(&mut self) -> LinkError {
-        let told = async {
+        let reason = async {
             loop {
                 tokio::select! {
                     biased;
@@ -353,12 +363,12 @@ impl Session {
                 }
             }
         };
-        time::timeout(REASON, told).await.unwrap_or(LinkError::Ended)
+        time::timeout(REASON_TIMEOUT, reason).await.unwrap_or(LinkError::Ended)
     }
 }
 
-/// From a tenth of a second to half a minute, each a little different, so that many services that
-/// lost one broker don't come back to it in step.
+/// Pauses from 0.1 s to 15 s, doubled each time, with jitter: services that lost the same broker must not all come back
+/// at the same moment.
 pub(super) fn pauses() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
@@ -373,14 +383,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_said_though_a_lost_connection_was_said_just_before() {
-        let (lost, refused) = (Trouble::Passing("lost".into()), Trouble::Refused("who are you?".into()));
-        let mut outage = Outage::default();
+    fn a_refusal_is_logged_though_a_lost_connection_was_logged_just_before() {
+        let (lost, refused) =
+            (Failure::Transient("lost".into()), Failure::NeedsOperator("wrong user name or password".into()));
+        let mut outage = OutageLog::default();
         let now = Instant::now();
-        assert!(outage.again(&lost, now).is_some() && outage.again(&lost, now).is_none());
-        assert!(outage.again(&refused, now).is_some() && outage.again(&refused, now).is_none());
-        assert!(outage.again(&lost, now).is_none());
-        assert!(outage.over(now).is_some());
-        assert!(outage.again(&refused, now).is_some() && outage.again(&lost, now).is_none());
+        assert!(outage.should_log(&lost, now).is_some() && outage.should_log(&lost, now).is_none());
+        assert!(outage.should_log(&refused, now).is_some() && outage.should_log(&refused, now).is_none());
+        assert!(outage.should_log(&lost, now).is_none());
+        assert!(outage.ended(now).is_some());
+        assert!(outage.should_log(&refused, now).is_some() && outage.should_log(&lost, now).is_none());
     }
 }

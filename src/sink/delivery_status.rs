@@ -1,4 +1,4 @@
-//! How delivery is doing, for whoever shows it.
+//! The status of the delivery, for logs and health checks.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,62 +6,62 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-/// How the connection to RabbitMQ is.
+/// The state of the connection to RabbitMQ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerState {
-    /// Being made, or waiting for the next attempt.
+    /// Being opened, or waiting for the next attempt.
     Connecting {
-        /// Since when there has been none.
+        /// Since when there has been no connection.
         since: Instant,
-        /// Attempts that failed since then.
+        /// The number of failed attempts since then.
         attempts: u32,
         /// Why the last one failed, or why the last connection ended.
         last_error: Option<String>,
     },
-    /// Made, and messages are taken.
+    /// Open, and the broker takes messages.
     Connected,
-    /// Made, but the broker takes no messages until it has memory or disk again.
+    /// Open, but the broker is blocked: it takes no messages until it has memory or disk space again.
     Blocked {
-        /// Since when.
+        /// Since when the broker is blocked.
         since: Instant,
-        /// What the broker says.
+        /// The text of the broker.
         reason: String,
     },
-    /// The broker is there and refuses us for something that a person must put right: a wrong
-    /// password or vhost, an exchange of the wrong type. Tried again, slowly.
+    /// Attempts fail until the operator changes something: a wrong password or vhost, an exchange of
+    /// another type. Retried slowly.
     Refused {
-        /// Since when.
+        /// Since when attempts fail so.
         since: Instant,
-        /// What to put right.
+        /// What to change.
         reason: String,
     },
 }
 
-/// Why messages wait although the broker is there.
+/// Why messages wait although there is a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// No queue is bound for this routing key, and `UNROUTABLE` says to keep such messages.
+pub enum Stall {
+    /// No queue is bound for the routing key, and `UNROUTABLE` says to hold such messages.
     Unroutable {
-        /// Since when.
+        /// Since when messages wait.
         since: Instant,
-        /// The routing key.
+        /// The routing key of the first message.
         routing_key: String,
     },
-    /// The broker says no to the message: a queue is full and told to reject.
+    /// A queue is full and rejects messages (`x-overflow: reject-publish`).
     Rejected {
-        /// Since when.
+        /// Since when messages wait.
         since: Instant,
     },
 }
 
-/// How delivery is doing. Shared and cheap to read.
+/// The status of the delivery. Shared, and cheap to read.
 #[derive(Debug)]
 pub struct DeliveryStatus {
     state: watch::Sender<BrokerState>,
-    hold: watch::Sender<Option<Hold>>,
+    stall: watch::Sender<Option<Stall>>,
     connections: AtomicU64,
     delivered: AtomicU64,
-    let_go: AtomicU64,
+    dropped: AtomicU64,
     returned: AtomicU64,
     rejected: AtomicU64,
     redelivered: AtomicU64,
@@ -74,10 +74,10 @@ impl Default for DeliveryStatus {
         let connecting = BrokerState::Connecting { since: Instant::now(), attempts: 0, last_error: None };
         Self {
             state: watch::Sender::new(connecting),
-            hold: watch::Sender::new(None),
+            stall: watch::Sender::new(None),
             connections: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
-            let_go: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             returned: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             redelivered: AtomicU64::new(0),
@@ -88,71 +88,71 @@ impl Default for DeliveryStatus {
 }
 
 impl DeliveryStatus {
-    /// The connection's state, to look at or to wait on.
+    /// The state of the connection, to read or to wait for.
     pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.state.subscribe()
     }
 
-    /// Why messages wait although the broker is there; `None` while they don't.
-    pub fn hold(&self) -> watch::Receiver<Option<Hold>> {
-        self.hold.subscribe()
+    /// Why messages wait although there is a connection; `None` while they do not.
+    pub fn stall(&self) -> watch::Receiver<Option<Stall>> {
+        self.stall.subscribe()
     }
 
-    /// Whether messages can be delivered now, as far as is known.
+    /// Whether there is a connection and the broker takes messages.
     pub fn is_connected(&self) -> bool {
         *self.state.borrow() == BrokerState::Connected
     }
 
-    /// What delivery waits for, in words; `None` while it doesn't.
+    /// What delivery waits for, in words; `None` while it does not wait.
     pub fn waiting_for(&self) -> Option<String> {
         let state = self.state.borrow();
         match &*state {
-            BrokerState::Connected => self.hold.borrow().as_ref().map(ToString::to_string),
+            BrokerState::Connected => self.stall.borrow().as_ref().map(ToString::to_string),
             _ => Some(state.to_string()),
         }
     }
 
-    /// Connections made.
+    /// The number of connections that were opened.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Messages acknowledged by the broker and in a queue.
+    /// The number of delivered messages: confirmed and not returned.
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Messages for which no queue was bound, and which were let go as `UNROUTABLE` says.
-    pub fn let_go(&self) -> u64 {
-        self.let_go.load(Ordering::Relaxed)
+    /// The number of messages that were dropped, as `UNROUTABLE` says, because no queue was bound for them.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
-    /// How often the broker gave a message back because no queue was bound for it.
+    /// How often a message was returned because no queue was bound for it.
     pub fn returned(&self) -> u64 {
         self.returned.load(Ordering::Relaxed)
     }
 
-    /// How often the broker said no to a message.
+    /// How often a message was rejected by a queue.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// How often a message was sent again.
+    /// How often a message was published again.
     pub fn redelivered(&self) -> u64 {
         self.redelivered.load(Ordering::Relaxed)
     }
 
-    /// Messages that the broker refused for what they are, and that are sent no more.
+    /// The number of messages that were given up because the broker refused them for their size or format.
     pub fn refused_messages(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// How many messages are parked: a person must have them sent again or drop them.
+    /// The number of parked messages. The operator must retry or drop them.
     pub fn parked(&self) -> u64 {
         self.parked.load(Ordering::Relaxed)
     }
 
-    /// Takes in how many messages are parked, which whoever keeps them knows.
+    /// Sets the number of parked messages. The store knows it, not the sink.
     pub fn set_parked(&self, messages: u64) {
         self.parked.store(messages, Ordering::Relaxed);
     }
@@ -191,17 +191,19 @@ impl DeliveryStatus {
         });
     }
 
-    pub(super) fn hold_for(&self, hold: Option<Hold>) {
-        self.hold.send_if_modified(|current| {
-            let changed = match (&*current, &hold) {
-                (Some(Hold::Unroutable { routing_key: old, .. }), Some(Hold::Unroutable { routing_key: new, .. })) => {
-                    old != new
-                }
-                (Some(Hold::Rejected { .. }), Some(Hold::Rejected { .. })) | (None, None) => false,
+    /// Sets why messages wait. The start time of a stall that continues is kept.
+    pub(super) fn set_stall(&self, stall: Option<Stall>) {
+        self.stall.send_if_modified(|current| {
+            let changed = match (&*current, &stall) {
+                (
+                    Some(Stall::Unroutable { routing_key: old, .. }),
+                    Some(Stall::Unroutable { routing_key: new, .. }),
+                ) => old != new,
+                (Some(Stall::Rejected { .. }), Some(Stall::Rejected { .. })) | (None, None) => false,
                 _ => true,
             };
             if changed {
-                *current = hold;
+                *current = stall;
             }
             changed
         });
@@ -211,8 +213,8 @@ impl DeliveryStatus {
         self.delivered.fetch_add(messages as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn count_let_go(&self, messages: usize) {
-        self.let_go.fetch_add(messages as u64, Ordering::Relaxed);
+    pub(super) fn count_dropped(&self, messages: usize) {
+        self.dropped.fetch_add(messages as u64, Ordering::Relaxed);
     }
 
     pub(super) fn count_returned(&self, messages: usize) {
@@ -232,23 +234,25 @@ impl DeliveryStatus {
     }
 }
 
+/// What delivery waits for in this state.
 impl fmt::Display for BrokerState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connecting { last_error: None, .. } => formatter.write_str("RabbitMQ to answer"),
-            Self::Connecting { last_error: Some(error), .. } => write!(formatter, "RabbitMQ to be there ({error})"),
+            Self::Connecting { last_error: None, .. } => formatter.write_str("a connection to RabbitMQ"),
+            Self::Connecting { last_error: Some(error), .. } => write!(formatter, "a connection to RabbitMQ ({error})"),
             Self::Connected => formatter.write_str("nothing"),
             Self::Blocked { reason, .. } => write!(formatter, "RabbitMQ to take messages again ({reason})"),
-            Self::Refused { reason, .. } => write!(formatter, "RabbitMQ to let us in ({reason})"),
+            Self::Refused { reason, .. } => write!(formatter, "a change of the configuration ({reason})"),
         }
     }
 }
 
-impl fmt::Display for Hold {
+/// What delivery waits for.
+impl fmt::Display for Stall {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unroutable { routing_key, .. } => write!(formatter, "a queue to be bound for {routing_key}"),
-            Self::Rejected { .. } => formatter.write_str("room in a queue that is full"),
+            Self::Unroutable { routing_key, .. } => write!(formatter, "a queue bound for {routing_key}"),
+            Self::Rejected { .. } => formatter.write_str("room in a full queue"),
         }
     }
 }

@@ -1,21 +1,21 @@
-//! Where messages go: RabbitMQ or standard output.
+//! Delivers messages: to RabbitMQ or to standard output.
 //!
-//! A sink takes a batch and comes back when every message of it is delivered. It does its own
-//! retrying, for as long as it takes: an error that left it would have to end the stream before it.
-//! Only a message that the broker will never take is handed back, with the reason.
+//! A sink takes a batch and returns when every message of it is delivered. It retries without a limit; an error would
+//! end the stream of messages. Only a message that the broker will never take is returned, with the reason.
 
 mod amqp;
 mod broker_url;
 mod connection;
 mod delivery_status;
+mod log_throttle;
+mod pacing;
 mod publish;
-mod rarely;
 mod refusal;
 mod reread;
+mod socket;
 mod stdout;
 mod suspects;
 mod tls;
-mod wire;
 
 use std::future::Future;
 use std::io;
@@ -23,49 +23,53 @@ use std::sync::Arc;
 
 pub use amqp::{Amqp, AmqpSettings};
 pub use broker_url::{BrokerUrl, BrokerUrlError};
-pub use delivery_status::{BrokerState, DeliveryStatus, Hold};
+pub use delivery_status::{BrokerState, DeliveryStatus, Stall};
 pub use reread::Reread;
 pub use stdout::Stdout;
 pub use tls::{Tls, TlsError};
 
 use crate::model::{Outgoing, Refused};
 
-/// Takes batches of messages to where they go.
+/// Delivers batches of messages.
 pub trait Deliver: Send {
-    /// Comes back once every message of the batch is delivered or rightly let go, however long that takes; returns
-    /// those, in order, that are refused for what they are and would be refused whenever they are sent.
+    /// Delivers the messages of a batch in order, and waits for that without a limit. A message without a queue may be
+    /// dropped, as `UNROUTABLE` allows. Returns the messages, in order, that can never be delivered because of their
+    /// size or format.
     ///
-    /// The future may be dropped at any point. Messages may then have been delivered or not, and
-    /// delivering the same batch again, now or in another process, is what makes that good.
-    /// Batches are to be given one after another, in order.
+    /// The future may be dropped at any time. Then it is not known which messages were delivered, and the same batch
+    /// must be delivered again, by this process or another one. Batches must be passed in order, one at a time.
+    ///
+    /// # Errors
+    ///
+    /// No message can be delivered any more: see [`SinkError`].
     fn deliver(&mut self, batch: &[Outgoing]) -> impl Future<Output = Result<Vec<Refused>, SinkError>> + Send;
 }
 
-/// Why no message will ever be delivered any more.
+/// Why no message can be delivered any more.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// Whoever read standard output has gone away.
+    /// The reader of standard output closed it.
     #[error("standard output was closed by its reader")]
     Closed,
-    /// Standard output is a file or device that takes no more.
-    #[error("standard output cannot be written")]
+    /// Writing to standard output failed.
+    #[error("failed to write to standard output")]
     Output(#[source] io::Error),
-    /// The task that keeps the connection is gone: a bug.
-    #[error("the task that keeps the connection to RabbitMQ ended (a bug)")]
+    /// The connection task ended, which is a bug.
+    #[error("the task for the connection to RabbitMQ ended (a bug)")]
     Abandoned,
 }
 
-/// One of the places where messages go.
+/// A destination of messages.
 #[derive(Debug)]
 pub enum Sink {
     /// RabbitMQ.
     Amqp(Box<Amqp>),
-    /// Standard output, one JSON body a line.
+    /// Standard output, one JSON body per line.
     Stdout(Stdout),
 }
 
 impl Sink {
-    /// How delivery is doing, where that is not plain to see.
+    /// The status of the delivery to RabbitMQ; `None` for standard output.
     pub fn status(&self) -> Option<Arc<DeliveryStatus>> {
         match self {
             Self::Amqp(amqp) => Some(amqp.status()),
@@ -73,7 +77,7 @@ impl Sink {
         }
     }
 
-    /// Takes leave of the broker, within two seconds.
+    /// Closes the connection gracefully, within two seconds.
     pub async fn close(self) {
         if let Self::Amqp(amqp) = self {
             amqp.close().await;

@@ -1,4 +1,4 @@
-//! Messages over one connection, and what became of each.
+//! Publishing over one connection, and the outcome for each message.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,47 +16,58 @@ use tokio::time;
 use crate::failpoint::failpoint;
 use crate::model::Outgoing;
 
-/// What became of a message that was published.
+/// The outcome for a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// The broker has it, in at least one queue.
+pub(super) enum PublishOutcome {
+    /// Confirmed and not returned: the message is in at least one queue.
     Delivered,
-    /// The broker has no queue for it.
+    /// Returned: no queue is bound for its routing key.
     Returned,
-    /// The broker has a queue for it, which did not take it.
+    /// Negatively confirmed: a queue is bound and did not take the message.
     Rejected,
-    /// Nothing is known: the connection was lost before the answer.
-    Unknown,
+    /// Not known: the connection was lost before the answer.
+    Unconfirmed,
 }
 
-/// Why a connection is of no more use.
+/// The result of publishing some messages.
+#[derive(Debug)]
+pub(super) struct Publication {
+    /// One outcome for each message.
+    pub(super) outcomes: Vec<PublishOutcome>,
+    /// Why the link cannot be used any more, if it cannot.
+    pub(super) error: Option<LinkError>,
+}
+
+/// Why a connection cannot be used any more.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum LinkError {
-    /// lapin says so.
+    /// An error of lapin.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// Messages were written, or not even that, and no answer came.
+    /// No confirm came in time.
     #[error("the broker did not confirm a message within {0:?}")]
     Unconfirmed(Duration),
-    /// Answers to messages that nobody waits for any more are still to come, and would be taken for others.
-    #[error("a delivery was broken off")]
-    BrokenOff,
-    /// It ended without a reason.
+    /// An earlier call was cancelled. Its answers are still to come and would be taken for those of other messages.
+    #[error("an earlier delivery was cancelled")]
+    Cancelled,
+    /// The connection ended without a reason.
     #[error("the connection ended")]
     Ended,
 }
 
-/// One connection that takes messages.
+/// One connection to publish over.
 pub(super) struct Link {
     channel: Channel,
     exchange: ShortString,
     app_id: ShortString,
-    /// How long the broker may be silent on a message while it is not blocked.
-    patience: Duration,
+    /// How long the broker may take to confirm a message while it is not blocked.
+    confirm_timeout: Duration,
     blocked: watch::Receiver<bool>,
     give_up: mpsc::UnboundedSender<LinkError>,
+    /// Set while `publish` runs. It stays set if `publish` fails or is cancelled.
     publishing: AtomicBool,
-    proven: watch::Sender<bool>,
+    /// Whether the broker has answered to a message.
+    answered: watch::Sender<bool>,
     first_routed: Mutex<Option<Instant>>,
     end: OnceLock<LinkError>,
 }
@@ -65,7 +76,7 @@ impl Link {
     pub(super) fn new(
         channel: Channel,
         exchange: &str,
-        patience: Duration,
+        confirm_timeout: Duration,
         blocked: watch::Receiver<bool>,
         give_up: mpsc::UnboundedSender<LinkError>,
     ) -> Self {
@@ -73,39 +84,38 @@ impl Link {
             channel,
             exchange: exchange.into(),
             app_id: "file-watcher".into(),
-            patience,
+            confirm_timeout,
             blocked,
             give_up,
             publishing: AtomicBool::new(false),
-            proven: watch::Sender::new(false),
+            answered: watch::Sender::new(false),
             first_routed: Mutex::new(None),
             end: OnceLock::new(),
         }
     }
 
-    /// Publishes the messages and says what became of each. With an error the link is given up.
-    pub(super) async fn publish(&self, messages: &[&Outgoing]) -> (Vec<Fate>, Option<LinkError>) {
-        let mut fates = vec![Fate::Unknown; messages.len()];
-        // Still set from the last time where that was dropped half-way.
+    /// Publishes the messages and waits for the outcomes. After an error the link is closed.
+    pub(super) async fn publish(&self, messages: &[&Outgoing]) -> Publication {
+        let mut outcomes = vec![PublishOutcome::Unconfirmed; messages.len()];
         let error = if self.publishing.swap(true, Ordering::Relaxed) {
-            Some(LinkError::BrokenOff)
+            Some(LinkError::Cancelled)
         } else {
-            self.publish_all(messages, &mut fates).await.err()
+            self.publish_all(messages, &mut outcomes).await.err()
         };
         match &error {
             Some(error) => {
-                // Nobody listens where the connection was found to be lost already.
+                // Fails if the supervisor has noticed the end of the connection already.
                 let _ = self.give_up.send(error.clone());
             }
             None => self.publishing.store(false, Ordering::Relaxed),
         }
-        if fates.iter().any(|fate| *fate != Fate::Unknown) {
-            self.proven.send_replace(true);
+        if outcomes.iter().any(|outcome| *outcome != PublishOutcome::Unconfirmed) {
+            self.answered.send_replace(true);
         }
-        if fates.contains(&Fate::Delivered) {
+        if outcomes.contains(&PublishOutcome::Delivered) {
             self.first_routed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         }
-        (fates, error)
+        Publication { outcomes, error }
     }
 
     /// How long ago this connection first delivered a message to a queue.
@@ -113,40 +123,41 @@ impl Link {
         self.first_routed.lock().unwrap_or_else(PoisonError::into_inner).map(|first| first.elapsed())
     }
 
-    /// Whether the broker ever answered to a message.
-    pub(super) fn is_proven(&self) -> bool {
-        *self.proven.borrow()
+    /// Whether the broker has answered to a message.
+    pub(super) fn is_answered(&self) -> bool {
+        *self.answered.borrow()
     }
 
     /// Waits until the broker answers to a message.
-    pub(super) async fn proves_itself(&self) {
+    pub(super) async fn answered(&self) {
         // The sender lives as long as `self`.
-        let _ = self.proven.subscribe().wait_for(|proven| *proven).await;
+        let _ = self.answered.subscribe().wait_for(|answered| *answered).await;
     }
 
-    /// Whether messages were on their way whose answers did not all come.
+    /// Whether some published messages have no outcome yet.
     pub(super) fn is_publishing(&self) -> bool {
         self.publishing.load(Ordering::Relaxed)
     }
 
-    /// Notes why the connection ended, before it is taken back.
+    /// Records why the connection ended. The supervisor calls this before it replaces the link.
     pub(super) fn set_end(&self, error: &LinkError) {
         // The first reason is the right one.
         let _ = self.end.set(error.clone());
     }
 
-    /// Why the connection ended, once it was taken back for that.
+    /// Why the connection ended, once the supervisor has replaced the link.
     pub(super) fn end(&self) -> Option<&LinkError> {
         self.end.get()
     }
 
+    /// Whether lapin takes the channel for open.
     pub(super) fn is_open(&self) -> bool {
         self.channel.status().connected()
     }
 
-    async fn publish_all(&self, messages: &[&Outgoing], fates: &mut [Fate]) -> Result<(), LinkError> {
-        // The first poll of each puts its frames in line, so the order on the wire is this order.
-        // Waiting for each to be written before the next would cost a thread switch a message.
+    async fn publish_all(&self, messages: &[&Outgoing], outcomes: &mut [PublishOutcome]) -> Result<(), LinkError> {
+        // The first poll of each future queues its frames, so they are written in this order. Waiting for each write
+        // before the next would cost a thread switch per message.
         failpoint!("sink::publish");
         let mut writing = Vec::with_capacity(messages.len());
         for message in messages {
@@ -163,45 +174,45 @@ impl Link {
             };
             writing.push((publish, written));
         }
-        let mut outcome = Ok(());
+        let mut result = Ok(());
         let mut confirms = Vec::with_capacity(messages.len());
         for (publish, written) in writing {
             match written {
                 Some(confirm) => confirms.push(confirm),
-                None => match self.patiently(publish).await {
+                None => match self.with_timeout(publish).await {
                     Ok(confirm) => confirms.push(confirm),
                     Err(error) => {
-                        outcome = Err(error);
+                        result = Err(error);
                         break;
                     }
                 },
             }
         }
         failpoint!("sink::published");
-        // A return may come with the answer to another message (lapin hands them out in the order of
-        // arrival), so they are told apart by their id, and only once every answer is there.
+        // lapin hands out returns in the order of arrival, so a return may come with the confirm of another message.
+        // They are matched by id once all confirms are there.
         let mut returned = Vec::new();
-        for (confirm, fate) in confirms.into_iter().zip(fates.iter_mut()) {
-            let answer = match outcome {
-                Ok(()) => self.patiently(confirm).await,
-                // No more waiting, but the answers that did come are worth having.
+        for (confirm, outcome) in confirms.into_iter().zip(outcomes.iter_mut()) {
+            let answer = match result {
+                Ok(()) => self.with_timeout(confirm).await,
+                // Use the confirms that are there, without waiting for the others.
                 Err(_) => confirm.now_or_never().unwrap_or(Err(ErrorKind::FutureCompleted.into())).map_err(Into::into),
             };
             match answer {
                 Ok(confirmation) => {
-                    *fate = if confirmation.is_ack() { Fate::Delivered } else { Fate::Rejected };
+                    *outcome = if confirmation.is_ack() { PublishOutcome::Delivered } else { PublishOutcome::Rejected };
                     returned.extend(confirmation.take_message().map(|message| id_of(&message)));
                 }
-                Err(error) => outcome = outcome.and(Err(error)),
+                Err(error) => result = result.and(Err(error)),
             }
         }
         failpoint!("sink::confirmed");
-        let complete = assign_returns(messages, &returned, fates, outcome.is_ok());
-        outcome.and(if complete { Ok(()) } else { Err(LinkError::BrokenOff) })
+        let all_ours = assign_returns(messages, &returned, outcomes, result.is_ok());
+        result.and(if all_ours { Ok(()) } else { Err(LinkError::Cancelled) })
     }
 
-    /// Waits for the broker, but not for ever, unless it says that it is blocked.
-    async fn patiently<T>(&self, answer: impl Future<Output = Result<T, BrokerError>>) -> Result<T, LinkError> {
+    /// Waits for an answer of the broker: for the timeout, or longer while the broker is blocked.
+    async fn with_timeout<T>(&self, answer: impl Future<Output = Result<T, BrokerError>>) -> Result<T, LinkError> {
         let mut answer = pin!(answer);
         let mut blocked = self.blocked.clone();
         loop {
@@ -210,13 +221,13 @@ impl Link {
                 answer = answer.as_mut() => return Ok(answer?),
                 changed = blocked.changed() => {
                     if changed.is_err() {
-                        // Whoever watched the connection is gone, and lapin's answer is all there will be.
-                        return Ok(time::timeout(self.patience, answer).await.map_err(|_| LinkError::Ended)??);
+                        // The supervisor has dropped the session. lapin's answer is all that can still come.
+                        return Ok(time::timeout(self.confirm_timeout, answer).await.map_err(|_| LinkError::Ended)??);
                     }
                 }
-                () = time::sleep(self.patience) => {
+                () = time::sleep(self.confirm_timeout) => {
                     if !*blocked.borrow() {
-                        return Err(LinkError::Unconfirmed(self.patience));
+                        return Err(LinkError::Unconfirmed(self.confirm_timeout));
                     }
                 }
             }
@@ -236,24 +247,29 @@ impl Link {
     }
 }
 
-/// Marks the messages that came back, by their ids; whether every one of `returned` was one of ours.
+/// Marks the returned messages by their ids. Returns whether every id in `returned` is that of one of `messages`.
 ///
-/// Where not every answer came, a return that is known may belong to any message and one that is
-/// not known may be missing, unless none came at all: then none belongs to an answer that is here,
-/// for the broker sends the return first. So with returns, an incomplete set of answers is worth nothing.
-fn assign_returns(messages: &[&Outgoing], returned: &[String], fates: &mut [Fate], answered: bool) -> bool {
-    let mut ours = true;
+/// If some confirms are missing, a known return may belong to any message, and further returns may be missing. So if
+/// there are returns, an incomplete set of confirms proves nothing. If there are none, the confirms that are there are
+/// good, because the broker sends a return before the confirm of its message.
+fn assign_returns(
+    messages: &[&Outgoing],
+    returned: &[String],
+    outcomes: &mut [PublishOutcome],
+    all_confirmed: bool,
+) -> bool {
+    let mut all_ours = true;
     for id in returned {
         match messages.iter().position(|sent| sent.correlation_id == *id) {
-            Some(index) if fates[index] == Fate::Delivered => fates[index] = Fate::Returned,
+            Some(index) if outcomes[index] == PublishOutcome::Delivered => outcomes[index] = PublishOutcome::Returned,
             Some(_) => {}
-            None => ours = false,
+            None => all_ours = false,
         }
     }
-    if !ours || (!answered && !returned.is_empty()) {
-        fates.fill(Fate::Unknown);
+    if !all_ours || (!all_confirmed && !returned.is_empty()) {
+        outcomes.fill(PublishOutcome::Unconfirmed);
     }
-    ours
+    all_ours
 }
 
 fn id_of(message: &BasicReturnMessage) -> String {
@@ -269,24 +285,29 @@ impl std::fmt::Debug for Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::EventType;
 
-    fn after_returns(fates: [Fate; 3], returned: &[&str], answered: bool) -> (bool, [Fate; 3]) {
+    fn after_returns(
+        outcomes: [PublishOutcome; 3],
+        returned: &[&str],
+        all_confirmed: bool,
+    ) -> (bool, [PublishOutcome; 3]) {
         let sent = ["a", "b", "c"].map(|id| Outgoing {
             sequence: 0,
-            event_type: "created".to_owned(),
+            event_type: EventType::Created,
             correlation_id: id.to_owned(),
             timestamp: 0,
             body: Vec::new(),
         });
         let returned: Vec<_> = returned.iter().map(ToString::to_string).collect();
-        let mut fates = fates;
-        let ours = assign_returns(&sent.each_ref(), &returned, &mut fates, answered);
-        (ours, fates)
+        let mut outcomes = outcomes;
+        let ours = assign_returns(&sent.each_ref(), &returned, &mut outcomes, all_confirmed);
+        (ours, outcomes)
     }
 
     #[test]
     fn a_return_belongs_to_the_message_that_it_names() {
-        use Fate::{Delivered, Rejected, Returned, Unknown};
+        use PublishOutcome::{Delivered, Rejected, Returned, Unconfirmed};
         let all = [Delivered; 3];
         assert_eq!(after_returns(all, &[], true), (true, all));
         assert_eq!(after_returns(all, &["c", "a"], true), (true, [Returned, Delivered, Returned]));
@@ -295,14 +316,14 @@ mod tests {
             (true, [Returned, Rejected, Delivered])
         );
         // A return from before shows that answers are mixed up.
-        assert_eq!(after_returns(all, &["z"], true), (false, [Unknown; 3]));
+        assert_eq!(after_returns(all, &["z"], true), (false, [Unconfirmed; 3]));
     }
 
     #[test]
     fn without_all_answers_no_message_that_may_have_come_back_counts_as_delivered() {
-        use Fate::{Delivered, Unknown};
-        let cut_off = [Delivered, Delivered, Unknown];
+        use PublishOutcome::{Delivered, Unconfirmed};
+        let cut_off = [Delivered, Delivered, Unconfirmed];
         assert_eq!(after_returns(cut_off, &[], false), (true, cut_off));
-        assert_eq!(after_returns(cut_off, &["b"], false), (true, [Unknown; 3]));
+        assert_eq!(after_returns(cut_off, &["b"], false), (true, [Unconfirmed; 3]));
     }
 }

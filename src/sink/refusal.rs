@@ -1,4 +1,4 @@
-//! What a failure means for the one who runs the service: wait, or put a setting right.
+//! What a failure of the connection means for the operator: wait, or change a setting.
 
 use std::io;
 
@@ -9,144 +9,152 @@ use rustls::{AlertDescription as Alert, CertificateError};
 use super::BrokerUrl;
 use super::tls::TlsSetupError;
 
-/// Where on the way it failed.
+/// The step at which the connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Reaching the broker and logging in.
+    /// Connecting and logging in.
     Connect,
     /// Declaring the exchange.
     Declare,
-    /// Publishing, or being idle.
+    /// Publishing, or idle.
     Publish,
 }
 
-/// A failure in words without secrets.
+/// A failure, as text without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// It may be over the next time.
-    Passing(String),
-    /// It will not be over until a person puts something right.
-    Refused(String),
-    /// A file with a setting of the connection cannot be used at this moment: it may be just being replaced.
-    Unreadable(String),
+pub(super) enum Failure {
+    /// A new attempt may succeed.
+    Transient(String),
+    /// Attempts fail until the operator changes something.
+    NeedsOperator(String),
+    /// A file with a setting of the connection cannot be used. It may be about to be replaced.
+    SettingsFile(String),
 }
 
-/// The reply codes of AMQP that say which setting is wrong.
+impl Failure {
+    /// The text.
+    pub(super) fn into_text(self) -> String {
+        let (Self::Transient(text) | Self::NeedsOperator(text) | Self::SettingsFile(text)) = self;
+        text
+    }
+}
+
+// AMQP reply codes that show which setting is wrong.
 const ACCESS_REFUSED: u16 = 403;
 const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
 
-/// Those that say that a message cannot be taken, together with PRECONDITION_FAILED.
+// AMQP reply codes that refuse a message, as PRECONDITION_FAILED does.
 const CONTENT_TOO_LARGE: u16 = 311;
 const FRAME_ERROR: u16 = 501;
 const SYNTAX_ERROR: u16 = 502;
 
-/// The broker closed the channel because of a message that it will never take.
+/// The broker closed the channel because of a message. It would do so again each time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MessageRefusal {
-    /// What the broker says, without secrets.
+    /// The text of the broker, without secrets.
     pub(super) reason: String,
     /// Whether the message is too large.
     pub(super) is_for_size: bool,
 }
 
-/// Whether `error`, which ended a connection that was publishing, refuses what was published.
+/// The refusal of a published message, if `error`, which ended the connection, is one.
 pub(super) fn of_message(error: &BrokerError, url: &BrokerUrl) -> Option<MessageRefusal> {
     let ErrorKind::ProtocolError(protocol) = error.kind() else { return None };
     let code = protocol.get_id();
     if !matches!(code, CONTENT_TOO_LARGE | PRECONDITION_FAILED | FRAME_ERROR | SYNTAX_ERROR) {
         return None;
     }
-    let said = url.without_secrets(&protocol.get_message().to_string());
-    let is_for_size = code == CONTENT_TOO_LARGE || said.contains("size");
-    Some(MessageRefusal { reason: format!("RabbitMQ refuses it with {code}: {said}"), is_for_size })
+    let text = url.without_secrets(&protocol.get_message().to_string());
+    let is_for_size = code == CONTENT_TOO_LARGE || text.contains("size");
+    Some(MessageRefusal { reason: format!("RabbitMQ refused it with {code}: {text}"), is_for_size })
 }
 
-/// Says what `error` means at `step`.
-pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange: &str) -> Trouble {
-    let trouble = match error.kind() {
+/// What `error` means at `step`.
+pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange: &str) -> Failure {
+    let failure = match error.kind() {
         ErrorKind::ProtocolError(protocol) => {
-            let said = protocol.get_message();
+            let text = protocol.get_message();
             match (protocol.get_id(), step) {
-                (ACCESS_REFUSED, Step::Connect) => Trouble::Refused(format!(
-                    "RabbitMQ at {} refuses the user name or password: set RABBITMQ_USER and RABBITMQ_PASS, \
-                     or both in RABBITMQ_URL ({said})",
+                (ACCESS_REFUSED, Step::Connect) => Failure::NeedsOperator(format!(
+                    "RabbitMQ at {} refused the user name or password: set RABBITMQ_USER and RABBITMQ_PASS, \
+                     or both in RABBITMQ_URL ({text})",
                     url.address()
                 )),
-                (ACCESS_REFUSED, Step::Declare | Step::Publish) => Trouble::Refused(format!(
-                    "the user {:?} may not use the exchange {exchange:?}: give it the permissions configure and write \
-                     in the vhost {:?}, or set another RABBITMQ_USER ({said})",
+                (ACCESS_REFUSED, Step::Declare | Step::Publish) => Failure::NeedsOperator(format!(
+                    "the user {:?} may not use the exchange {exchange:?}: grant it the permissions configure and write \
+                     in the vhost {:?}, or set another RABBITMQ_USER ({text})",
                     url.user(),
                     url.vhost()
                 )),
-                (NOT_ALLOWED, Step::Connect) => Trouble::Refused(format!(
-                    "RabbitMQ at {} refuses the vhost {:?}: correct the end of RABBITMQ_URL, or create the vhost and \
-                     let the user {:?} use it ({said})",
+                (NOT_ALLOWED, Step::Connect) => Failure::NeedsOperator(format!(
+                    "RabbitMQ at {} refused the vhost {:?}: correct the end of RABBITMQ_URL, or create the vhost and \
+                     grant the user {:?} access to it ({text})",
                     url.address(),
                     url.vhost(),
                     url.user()
                 )),
-                (PRECONDITION_FAILED, Step::Declare) => Trouble::Refused(format!(
-                    "the exchange {exchange:?} is there and is not a durable topic exchange: delete it, or set \
-                     RABBITMQ_URL to another vhost ({said})"
+                (PRECONDITION_FAILED, Step::Declare) => Failure::NeedsOperator(format!(
+                    "the exchange {exchange:?} exists and is not a durable topic exchange: delete it, or set \
+                     RABBITMQ_URL to another vhost ({text})"
                 )),
-                _ => Trouble::Passing(format!("{error}")),
+                _ => Failure::Transient(format!("{error}")),
             }
         }
         ErrorKind::IOError(error) if step == Step::Connect => explain_tls(error, url),
-        ErrorKind::IOError(error) => Trouble::Passing(format!("{}: {error}", url.address())),
-        ErrorKind::ParsingError(_) if step == Step::Connect => Trouble::Refused(format!(
-            "what listens at {} does not speak AMQP: correct host and port{} ({error})",
+        ErrorKind::IOError(error) => Failure::Transient(format!("{}: {error}", url.address())),
+        ErrorKind::ParsingError(_) if step == Step::Connect => Failure::NeedsOperator(format!(
+            "{} does not answer in AMQP: correct host and port{} ({error})",
             url.address(),
-            if url.is_encrypted() { "" } else { ", or, where it speaks TLS, begin RABBITMQ_URL with amqps" },
+            if url.is_encrypted() { "" } else { ", or begin RABBITMQ_URL with amqps if the port uses TLS" },
         )),
-        ErrorKind::MissingHeartbeatError => Trouble::Passing("the broker gave no sign of life".to_owned()),
-        _ => Trouble::Passing(format!("{error}")),
+        ErrorKind::MissingHeartbeatError => Failure::Transient("no heartbeat from the broker".to_owned()),
+        _ => Failure::Transient(format!("{error}")),
     };
-    match trouble {
-        Trouble::Passing(text) => Trouble::Passing(url.without_secrets(&text)),
-        Trouble::Refused(text) => Trouble::Refused(url.without_secrets(&text)),
-        Trouble::Unreadable(text) => Trouble::Unreadable(text),
+    match failure {
+        Failure::Transient(text) => Failure::Transient(url.without_secrets(&text)),
+        Failure::NeedsOperator(text) => Failure::NeedsOperator(url.without_secrets(&text)),
+        Failure::SettingsFile(text) => Failure::SettingsFile(text),
     }
 }
 
-/// What it means that the way to the broker ended with `error`, where that may be a matter of TLS.
-fn explain_tls(error: &io::Error, url: &BrokerUrl) -> Trouble {
+/// What an IO error while connecting means. It may wrap an error of TLS.
+fn explain_tls(error: &io::Error, url: &BrokerUrl) -> Failure {
     let (address, host) = (url.address(), url.host());
-    let Some(cause) = error.get_ref() else { return Trouble::Passing(format!("{address}: {error}")) };
+    let Some(cause) = error.get_ref() else { return Failure::Transient(format!("{address}: {error}")) };
     if cause.is::<TlsSetupError>() {
-        return Trouble::Refused(format!(
-            "TLS with {address} is not possible: this system trusts no authority; install its certificates \
-             (ca-certificates), or set RABBITMQ_CA_FILE ({error})"
+        return Failure::NeedsOperator(format!(
+            "TLS with {address} is not possible because this system trusts no authority: install ca-certificates, or set \
+             RABBITMQ_CA_FILE ({error})"
         ));
     }
     match cause.downcast_ref::<rustls::Error>() {
-        None if !cause.is::<InvalidDnsNameError>() => Trouble::Passing(format!("{address}: {error}")),
-        // The broker's own troubles.
+        None if !cause.is::<InvalidDnsNameError>() => Failure::Transient(format!("{address}: {error}")),
+        // Failures of the broker itself.
         Some(rustls::Error::AlertReceived(Alert::InternalError | Alert::UserCanceled | Alert::CloseNotify)) => {
-            Trouble::Passing(format!("{address}: {error}"))
+            Failure::Transient(format!("{address}: {error}"))
         }
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Trouble::Refused(format!(
-            "the certificate of RabbitMQ at {address} comes from an authority that this system does not trust: \
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Failure::NeedsOperator(format!(
+            "the certificate of RabbitMQ at {address} was issued by an authority that this system does not trust: \
              set RABBITMQ_CA_FILE to the certificate of that authority ({error})"
         )),
         Some(rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => Trouble::Refused(format!(
-            "the certificate of RabbitMQ at {address} is not for the name {host:?}: set RABBITMQ_URL to a name that \
-             it is for, or give the broker a certificate for this one ({error})"
+        )) => Failure::NeedsOperator(format!(
+            "the certificate of RabbitMQ at {address} is not valid for the name {host:?}: set RABBITMQ_URL to a name \
+             that it is valid for, or give the broker a certificate for this name ({error})"
         )),
         Some(rustls::Error::InvalidCertificate(
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
-        )) => Trouble::Refused(format!(
+        )) => Failure::NeedsOperator(format!(
             "the certificate of RabbitMQ at {address} is not valid at this time: renew it, or set the clock of this \
              machine ({error})"
         )),
-        Some(rustls::Error::AlertReceived(Alert::CertificateRequired)) => Trouble::Refused(format!(
-            "RabbitMQ at {address} asks for a certificate of ours: set RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE \
+        Some(rustls::Error::AlertReceived(Alert::CertificateRequired)) => Failure::NeedsOperator(format!(
+            "RabbitMQ at {address} requires a client certificate: set RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE \
              ({error})"
         )),
         Some(rustls::Error::AlertReceived(
@@ -157,12 +165,12 @@ fn explain_tls(error: &io::Error, url: &BrokerUrl) -> Trouble {
             | Alert::CertificateUnknown
             | Alert::UnknownCA
             | Alert::UnsupportedCertificate,
-        )) => Trouble::Refused(format!(
-            "RabbitMQ at {address} does not accept our certificate: set RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE to \
+        )) => Failure::NeedsOperator(format!(
+            "RabbitMQ at {address} does not accept the client certificate: set RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE to \
              one from an authority that it trusts ({error})"
         )),
-        _ => Trouble::Refused(format!(
-            "TLS with {address} failed: check the host name in RABBITMQ_URL, that the port speaks TLS, and \
+        _ => Failure::NeedsOperator(format!(
+            "TLS with {address} failed: check the host name in RABBITMQ_URL, that the port uses TLS, and \
              RABBITMQ_CA_FILE, RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE ({error})"
         )),
     }
@@ -174,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    fn meaning(kind: impl Into<AMQPErrorKind>, step: Step) -> Trouble {
+    fn meaning(kind: impl Into<AMQPErrorKind>, step: Step) -> Failure {
         let url: BrokerUrl = "amqp://me:hunter2@broker/v".parse().unwrap();
         let error = ErrorKind::ProtocolError(AMQPError::new(kind.into(), "not with hunter2".into()));
         explain(&error.into(), step, &url, "file_events")
@@ -182,13 +190,13 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_setting_and_no_password() {
-        for (trouble, setting) in [
+        for (failure, setting) in [
             (meaning(AMQPSoftError::ACCESSREFUSED, Step::Connect), "RABBITMQ_PASS"),
             (meaning(AMQPSoftError::ACCESSREFUSED, Step::Publish), "RABBITMQ_USER"),
             (meaning(AMQPHardError::NOTALLOWED, Step::Connect), "RABBITMQ_URL"),
             (meaning(AMQPSoftError::PRECONDITIONFAILED, Step::Declare), "file_events"),
         ] {
-            let Trouble::Refused(text) = trouble else { panic!("{trouble:?}") };
+            let Failure::NeedsOperator(text) = failure else { panic!("{failure:?}") };
             assert!(text.contains(setting) && !text.contains("hunter2"), "{text}");
         }
     }
@@ -207,23 +215,23 @@ mod tests {
             (rustls::Error::AlertReceived(Alert::UnknownCA), "RABBITMQ_CERT_FILE"),
             (rustls::Error::AlertReceived(Alert::HandshakeFailure), "RABBITMQ_CERT_FILE"),
         ] {
-            let trouble = meaning(failed(error), Step::Connect);
-            let Trouble::Refused(text) = trouble else { panic!("{trouble:?}") };
+            let failure = meaning(failed(error), Step::Connect);
+            let Failure::NeedsOperator(text) = failure else { panic!("{failure:?}") };
             assert!(text.contains(names) && text.contains("broker:5671"), "{text}");
         }
         let no_name = rustls::pki_types::ServerName::try_from("no name").unwrap_err();
         let no_name = io::Error::new(io::ErrorKind::InvalidData, no_name);
-        assert!(matches!(meaning(no_name, Step::Connect), Trouble::Refused(_)));
+        assert!(matches!(meaning(no_name, Step::Connect), Failure::NeedsOperator(_)));
     }
 
     #[test]
-    fn a_connection_that_ends_within_tls_is_no_refusal() {
+    fn a_connection_that_ends_during_tls_is_a_transient_failure() {
         let url: BrokerUrl = "amqps://broker".parse().unwrap();
         let meaning = |error: io::Error, step| explain(&error.into(), step, &url, "file_events");
         let alert = |alert| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
-        assert!(matches!(meaning(io::ErrorKind::UnexpectedEof.into(), Step::Connect), Trouble::Passing(_)));
-        assert!(matches!(meaning(alert(Alert::InternalError), Step::Connect), Trouble::Passing(_)));
-        assert!(matches!(meaning(alert(Alert::BadRecordMac), Step::Publish), Trouble::Passing(_)));
+        assert!(matches!(meaning(io::ErrorKind::UnexpectedEof.into(), Step::Connect), Failure::Transient(_)));
+        assert!(matches!(meaning(alert(Alert::InternalError), Step::Connect), Failure::Transient(_)));
+        assert!(matches!(meaning(alert(Alert::BadRecordMac), Step::Publish), Failure::Transient(_)));
     }
 
     #[test]
@@ -249,8 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_that_vanished_will_be_back() {
-        assert!(matches!(meaning(AMQPSoftError::NOTFOUND, Step::Publish), Trouble::Passing(_)));
-        assert!(matches!(meaning(AMQPHardError::CONNECTIONFORCED, Step::Publish), Trouble::Passing(_)));
+    fn a_deleted_exchange_is_a_transient_failure() {
+        assert!(matches!(meaning(AMQPSoftError::NOTFOUND, Step::Publish), Failure::Transient(_)));
+        assert!(matches!(meaning(AMQPHardError::CONNECTIONFORCED, Step::Publish), Failure::Transient(_)));
     }
 }

@@ -1,34 +1,38 @@
-//! Reading again, at every connection, what stands in files: the URL, the password, certificates and keys.
+//! Reads settings from files again before every connection: the URL, the password, certificates and keys.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::{BrokerUrl, Tls};
 
-/// Reads the settings of the connection that come from files, so that a rotated secret needs no restart.
+/// Reads the settings of the connection that come from files. So a rotated secret needs no restart.
 #[derive(Clone)]
 pub struct Reread(Arc<Read>);
 
-/// Gives the broker's URL and what TLS takes, or says which setting is wrong, without secrets. It may block.
+/// Returns the URL and the certificates, or an error text that names the wrong setting and has no secrets. May block.
 type Read = dyn Fn() -> Result<(BrokerUrl, Tls), String> + Send + Sync;
 
 impl Reread {
-    /// Reads them by `read`, which may block, and whose errors are logged and so must show no secrets.
+    /// Reads the settings with `read`, which may block. Its errors are logged, so they must not contain secrets.
     pub fn new(read: impl Fn() -> Result<(BrokerUrl, Tls), String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// Reads them now; an error says which setting is wrong.
+    /// Reads the settings now.
+    ///
+    /// # Errors
+    ///
+    /// A text that names the wrong setting.
     pub async fn read(&self) -> Result<(BrokerUrl, Tls), String> {
         let read = Arc::clone(&self.0);
-        // A panic is a bug of the reader, and must not end the task that keeps the connection.
+        // A panic in `read` is a bug and must not end the connection task.
         let read = tokio::task::spawn_blocking(move || read()).await;
-        read.unwrap_or_else(|_| Err("the files with the broker's settings could not be read (a bug)".to_owned()))
+        read.unwrap_or_else(|_| Err("reading the files with the broker's settings failed (a bug)".to_owned()))
     }
 }
 
 impl fmt::Debug for Reread {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Reread")
+        formatter.debug_struct("Reread").finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
-//! Messages as lines of JSON.
+//! Writes messages as lines of JSON.
 //!
-//! Written by a thread of its own: a reader that pauses (`| less`) must stop nothing but the output.
+//! A thread of its own writes, so a reader that pauses (`| less`) blocks nothing else.
 
 use std::io::{self, Write};
 use std::thread;
@@ -10,27 +10,27 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Deliver, SinkError};
 use crate::model::{Outgoing, Refused};
 
-/// Writes each message's body as one line, and flushes once a batch.
+/// Writes each message's body as one line, and flushes once per batch.
 #[derive(Debug)]
 pub struct Stdout {
     lines: mpsc::UnboundedSender<Block>,
 }
 
-/// The lines of one batch, and where to say how writing them went.
+/// The lines of one batch, and a sender for the result of writing them.
 type Block = (Vec<u8>, oneshot::Sender<io::Result<()>>);
 
 impl Stdout {
-    /// The process's standard output.
+    /// A sink for the process's standard output.
     pub fn new() -> Self {
         Self::to(io::stdout())
     }
 
-    /// Any other writer, which lives on a thread of its own from now on.
+    /// A sink for any other writer, which is moved to a thread of its own.
     pub fn to(mut writer: impl Write + Send + 'static) -> Self {
         let (lines, mut blocks) = mpsc::unbounded_channel::<Block>();
         thread::spawn(move || {
             while let Some((block, done)) = blocks.blocking_recv() {
-                // Nobody waits for the answer any more when the process is being stopped.
+                // The receiver is gone when the process is stopping.
                 let _ = done.send(writer.write_all(&block).and_then(|()| writer.flush()));
             }
         });
@@ -67,8 +67,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::model::EventType;
 
-    /// What was written, and how often it was flushed.
+    /// The written bytes, and the number of flushes.
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -87,7 +88,7 @@ mod tests {
     fn message(sequence: u64) -> Outgoing {
         Outgoing {
             sequence,
-            event_type: "created".to_owned(),
+            event_type: EventType::Created,
             correlation_id: format!("id-{sequence}"),
             timestamp: 0,
             body: format!(r#"{{"sequence":{sequence}}}"#).into_bytes(),
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_body_is_a_line_and_each_batch_a_flush() {
+    async fn each_body_is_one_line_and_each_batch_is_flushed_once() {
         let page = Page::default();
         let mut stdout = Stdout::to(page.clone());
         stdout.deliver(&[message(1), message(2)]).await.unwrap();
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_went_away_ends_the_run() {
+    async fn a_closed_reader_ends_delivery() {
         let (reader, writer) = io::pipe().unwrap();
         let mut stdout = Stdout::to(writer);
         drop(reader);

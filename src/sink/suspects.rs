@@ -1,7 +1,7 @@
-//! Finding the message for which the broker closes the channel.
+//! Finds the message for which the broker closes the channel.
 //!
-//! A refusal names no message. So the messages of a batch that was refused are sent one by one, and one that is refused
-//! alone for the second time is given up. If its size is the reason, the second attempt is made without its metadata.
+//! A refusal names no message. So the messages of a refused batch are published one by one, and a message that is
+//! refused alone for the second time is given up. If it was too large, the second attempt is without its metadata.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::refusal::MessageRefusal;
 use crate::message;
 use crate::model::Outgoing;
 
-/// How often a message must be refused alone to be given up.
+/// The number of refusals after which a message is given up.
 const ATTEMPTS: u32 = 2;
 
-/// The messages of one batch that were refused alone.
+/// The messages of one batch that were refused alone, by sequence number.
 #[derive(Debug, Default)]
 pub(super) struct Suspects(BTreeMap<u64, Suspect>);
 
@@ -20,23 +20,23 @@ pub(super) struct Suspects(BTreeMap<u64, Suspect>);
 struct Suspect {
     refusals: u32,
     reason: String,
-    /// What is sent in place of the message.
+    /// The message without its metadata, which is published instead.
     reduced: Option<Outgoing>,
 }
 
-/// What is to be done about a message that was refused alone.
+/// What to do with a message that was refused alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is sent once more.
-    Again,
-    /// It is sent once more, without its metadata.
+    /// Publish it once more.
+    Retry,
+    /// Publish it once more, without its metadata.
     Reduced,
-    /// It is given up.
+    /// Give it up.
     GivenUp,
 }
 
 impl Suspects {
-    /// Takes in that the broker refused this message while no other was on its way.
+    /// Notes that the broker refused this message while no other one was in flight.
     pub(super) fn refused_alone(&mut self, sent: &Outgoing, refusal: MessageRefusal) -> Verdict {
         let MessageRefusal { reason, is_for_size } = refusal;
         let new = Suspect { refusals: 0, reason: String::new(), reduced: None };
@@ -50,21 +50,21 @@ impl Suspects {
                 return Verdict::Reduced;
             }
         }
-        if suspect.refusals < ATTEMPTS { Verdict::Again } else { Verdict::GivenUp }
+        if suspect.refusals < ATTEMPTS { Verdict::Retry } else { Verdict::GivenUp }
     }
 
-    /// What to send for a message.
+    /// The message to publish in place of `message`.
     pub(super) fn to_send<'a>(&'a self, message: &'a Outgoing) -> &'a Outgoing {
         self.0.get(&message.sequence).and_then(|suspect| suspect.reduced.as_ref()).unwrap_or(message)
     }
 
-    /// Why a message was given up; `None` if it was not.
+    /// Why a message was given up, if it was.
     pub(super) fn given_up(&self, message: &Outgoing) -> Option<&str> {
         let suspect = self.0.get(&message.sequence)?;
         (suspect.refusals >= ATTEMPTS).then_some(suspect.reason.as_str())
     }
 
-    /// Forgets all of them: their batch is done with.
+    /// Removes all suspects. Called at the end of their batch.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -73,11 +73,12 @@ impl Suspects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::EventType;
 
     fn message(sequence: u64, metadata: &str) -> Outgoing {
         Outgoing {
             sequence,
-            event_type: "created".to_owned(),
+            event_type: EventType::Created,
             correlation_id: sequence.to_string(),
             timestamp: 0,
             body: format!(r#"{{"file_path":"/a.mp3"{metadata},"sequence":{sequence}}}"#).into_bytes(),
@@ -91,8 +92,8 @@ mod tests {
     #[test]
     fn a_message_that_is_refused_twice_is_given_up_with_the_last_reason() {
         let (mut suspects, one, other) = (Suspects::default(), message(1, ""), message(2, ""));
-        assert_eq!(suspects.refused_alone(&one, refusal(false)), Verdict::Again);
-        assert_eq!(suspects.refused_alone(&other, refusal(false)), Verdict::Again);
+        assert_eq!(suspects.refused_alone(&one, refusal(false)), Verdict::Retry);
+        assert_eq!(suspects.refused_alone(&other, refusal(false)), Verdict::Retry);
         assert_eq!((suspects.given_up(&one), suspects.given_up(&other)), (None, None));
         // There is nothing to leave out of it.
         assert_eq!(suspects.refused_alone(&one, refusal(true)), Verdict::GivenUp);
@@ -106,7 +107,7 @@ mod tests {
         let title = format!(r#","metadata":{{"tags":{{"title":"{}"}}}}"#, "x".repeat(300));
         let (mut suspects, one) = (Suspects::default(), message(1, &title));
         assert_eq!(suspects.to_send(&one), &one);
-        assert_eq!(suspects.refused_alone(&one, refusal(false)), Verdict::Again);
+        assert_eq!(suspects.refused_alone(&one, refusal(false)), Verdict::Retry);
         assert_eq!(suspects.to_send(&one), &one);
         assert_eq!(suspects.refused_alone(&one, refusal(true)), Verdict::Reduced);
         assert_eq!(suspects.given_up(&one), None);

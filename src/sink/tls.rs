@@ -1,4 +1,4 @@
-//! TLS with the broker: whom we trust, and who we are.
+//! TLS with the broker: trusted authorities and the client certificate.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-/// What `amqps` needs beyond the authorities that the system trusts.
+/// The certificates for `amqps`, in addition to the authorities that the system trusts.
 #[derive(Clone, Default)]
 pub struct Tls {
     authorities: Vec<CertificateDer<'static>>,
@@ -22,28 +22,32 @@ struct Identity {
     key: PrivateKeyDer<'static>,
 }
 
-/// Why a certificate or a key cannot be used. The text says what a file holds, and repeats none of it.
+/// Why a certificate or a key cannot be used. The text reads after the name of a file and contains nothing from it.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TlsError {
-    /// There is none.
-    #[error("holds no certificate in PEM")]
+    /// The file has no certificate.
+    #[error("contains no certificate in PEM")]
     NoCertificate,
-    /// There is something that looks like one.
-    #[error("holds a certificate that cannot be read")]
+    /// The certificate is malformed.
+    #[error("contains a malformed certificate")]
     Certificate,
-    /// There is none, or it is encrypted.
-    #[error("holds no private key in PEM, or one that is encrypted")]
+    /// The file has no private key, or an encrypted one.
+    #[error("contains no private key in PEM, or an encrypted one")]
     NoKey,
-    /// There is something that looks like one.
-    #[error("holds a private key that cannot be used")]
+    /// The private key is malformed or of an unknown kind.
+    #[error("contains a malformed or unsupported private key")]
     Key,
-    /// Each is good, but they don't belong together.
-    #[error("holds the key of another certificate")]
+    /// The certificate and the key do not belong together.
+    #[error("contains the key of another certificate")]
     Mismatch,
 }
 
 impl Tls {
-    /// Trusts these authorities too, one or more certificates in PEM.
+    /// Also trusts these authorities: one or more certificates in PEM.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::NoCertificate`] or [`TlsError::Certificate`].
     pub fn with_authorities(mut self, pem: &[u8]) -> Result<Self, TlsError> {
         let authorities = certificates(pem)?;
         for authority in &authorities {
@@ -53,8 +57,11 @@ impl Tls {
         Ok(self)
     }
 
-    /// Shows the broker this certificate, with those that vouch for it behind it, and proves it with
-    /// its key; both in PEM.
+    /// Uses this client certificate, followed by its chain, and its private key; both in PEM.
+    ///
+    /// # Errors
+    ///
+    /// Each variant of [`TlsError`].
     pub fn with_identity(mut self, certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let certificates = certificates(certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey)?;
@@ -69,12 +76,12 @@ impl Tls {
         Ok(self)
     }
 
-    /// What makes a connection out of a socket. Made for each anew, so that what the system trusts
-    /// may change without a restart.
+    /// The connector for one connection. It reads the authorities of the system, so that a change of these needs no
+    /// restart.
     pub(super) fn connector(&self) -> Result<RustlsConnector, TlsSetupError> {
         let mut config = match RustlsConnectorConfig::new_with_native_certs() {
             Ok(config) => config,
-            // A container may trust nobody but the authority that it is given.
+            // A container may have no authorities but the given ones.
             Err(_) if !self.authorities.is_empty() => RustlsConnectorConfig::default(),
             Err(error) => return Err(TlsSetupError(error)),
         };
@@ -99,9 +106,9 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// TLS was not even tried: there is nobody to trust.
+/// TLS was not attempted: there is no trusted authority.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[error(transparent)]
 pub(super) struct TlsSetupError(io::Error);
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -120,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_and_keys_are_told_from_what_is_none() {
+    fn certificates_and_keys_are_checked() {
         let ((certificate, key), (_, other)) = (pair(), pair());
         let (certificate, key, other) = (certificate.as_bytes(), key.as_bytes(), other.as_bytes());
         let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

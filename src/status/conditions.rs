@@ -1,28 +1,28 @@
-//! What is not as it should be, in one register: what, since when, and how it is put right.
+//! The register of conditions: the states that an operator should know, with their start times.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::HeldReason;
 
-/// How often a condition that lasts is logged.
+/// How often a lasting condition is logged.
 const LOGGED_AGAIN: Duration = Duration::from_hours(1);
 
-/// Something that is not as it should be.
+/// A state that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Deletes are held until the files are back or a person approves.
+    /// Deletes are held until the files are back or the operator approves.
     DeletesHeld {
-        /// Why.
+        /// The reason.
         reason: HeldReason,
-        /// How many.
+        /// The number of deletes.
         count: u64,
-        /// Where, in words.
+        /// The places, in words.
         places: String,
     },
 }
 
-/// Which condition one is, whatever its figures: the register has at most one of each kind.
+/// The kind of a condition, without its figures. The register has at most one condition of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionKind {
     /// [`Condition::DeletesHeld`] for this reason.
@@ -30,19 +30,19 @@ pub enum ConditionKind {
 }
 
 impl Condition {
-    /// Its kind.
+    /// The kind of the condition.
     pub fn kind(&self) -> ConditionKind {
         match self {
             Self::DeletesHeld { reason, .. } => ConditionKind::DeletesHeld(*reason),
         }
     }
 
-    /// What is the matter and what can be done about it, in one sentence.
+    /// The condition and what to do about it, in one sentence.
     pub fn description(&self) -> String {
         match self {
             Self::DeletesHeld { reason, .. } => format!(
-                "deletes are held: {}; nothing is published until the files are back, or until `file-watcher approve` \
-                 says that they are gone",
+                "deletes are held: {}; they are published only if `file-watcher approve` confirms that the files are \
+                 gone",
                 reason.description()
             ),
         }
@@ -61,18 +61,18 @@ impl Condition {
         let lasted_s = lasted.as_secs();
         match self {
             Self::DeletesHeld { reason, .. } => {
-                tracing::info!(reason = reason.as_str(), lasted_s, "no delete is held for this reason any more");
+                tracing::info!(reason = reason.as_str(), lasted_s, "no deletes are held for this reason any more");
             }
         }
     }
 }
 
-/// A condition that lasts.
+/// A condition that is in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Active {
-    /// What is the matter, with the newest figures.
+    /// The condition, with its latest figures.
     pub condition: Condition,
-    /// Since when, in seconds since the epoch.
+    /// Since when it is in effect, in seconds since the epoch.
     pub since: i64,
 }
 
@@ -81,7 +81,7 @@ pub struct Active {
 pub struct Conditions(Mutex<Register>);
 
 impl Conditions {
-    /// Notes that this is so now: a new condition, or new figures of one that lasts.
+    /// Sets a condition: a new one, or new figures of one that is in effect.
     pub fn set(&self, condition: &Condition) {
         let now = Instant::now();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -91,7 +91,7 @@ impl Conditions {
         }
     }
 
-    /// Notes that there is no such condition now.
+    /// Ends the condition of this kind, if it is in effect.
     pub fn clear(&self, kind: ConditionKind) {
         let ended = self.register().clear(kind);
         if let Some(entry) = ended {
@@ -99,7 +99,7 @@ impl Conditions {
         }
     }
 
-    /// Logs the conditions that have not been logged for an hour. To be called now and then.
+    /// Logs the conditions that have not been logged for an hour. Call this regularly.
     pub fn remind(&self) {
         let now = Instant::now();
         let due = self.register().due(now);
@@ -108,7 +108,7 @@ impl Conditions {
         }
     }
 
-    /// All conditions that last, in the order in which they began.
+    /// All conditions in effect, in the order in which they began.
     pub fn list(&self) -> Vec<Active> {
         self.register().0.iter().map(|entry| entry.active.clone()).collect()
     }
@@ -118,7 +118,7 @@ impl Conditions {
     }
 }
 
-/// The register without its lock and its clocks.
+/// The register without lock and clocks.
 #[derive(Debug, Default)]
 struct Register(Vec<Entry>);
 
@@ -145,7 +145,7 @@ impl Register {
         Some(self.0.remove(place))
     }
 
-    /// The conditions that are to be logged again, each with how long it has lasted; they count as logged.
+    /// The conditions that are due to be logged again, with their durations. They are marked as logged.
     fn due(&mut self, now: Instant) -> Vec<(Condition, Duration)> {
         let is_due = |entry: &&mut Entry| now.duration_since(entry.logged) >= LOGGED_AGAIN;
         let due = self.0.iter_mut().filter(is_due).map(|entry| {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_begins_once_keeps_its_begin_and_ends_once() {
+    fn a_condition_begins_once_keeps_its_start_time_and_ends_once() {
         let mut register = Register::default();
         let begun = Instant::now();
         assert!(register.set(held(HeldReason::MountGone, 2), begun, 100));

@@ -7,37 +7,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{HeldDeletes, HeldReason};
 
-/// Everything that is held.
+/// All held deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldList {
-    /// The deletes by reason and place.
+    /// The held deletes, by reason and place.
     pub held: Vec<HeldLine>,
-    /// How many they are together.
+    /// The number of all held deletes.
     pub total: u64,
 }
 
-/// What is held for one reason at one place.
+/// The deletes that are held for one reason at one place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldLine {
     /// `mount_gone`, `root_empty` or `too_many`.
     pub reason: String,
-    /// The absolute path; absent for all places beyond a bound together.
+    /// The absolute path; absent for the sum of all places beyond a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// The type of the filesystem whose mount is gone, if it is known.
+    /// The type of the unmounted filesystem, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mount_type: Option<String>,
-    /// Its source: a device, a server, or any other text.
+    /// The source of its mount, if it is known: a device, a server, or other text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mount_source: Option<String>,
-    /// How many deletes these are.
+    /// The number of deletes.
     pub count: u64,
-    /// Since when, in RFC 3339.
+    /// Since when the first of them is held, in RFC 3339.
     pub since: String,
 }
 
 impl HeldList {
-    /// The list of these deletes in the library at `root`.
+    /// The place of a line without one.
+    pub const ELSEWHERE: &str = "elsewhere";
+
+    /// The list of the held deletes of the library at `root`.
     pub fn new(held: &[HeldDeletes], root: &Path) -> Self {
         let line = |held: &HeldDeletes| HeldLine {
             reason: held.reason.as_str().to_owned(),
@@ -50,7 +53,7 @@ impl HeldList {
         Self { held: held.iter().map(line).collect(), total: held.iter().map(|held| held.count).sum() }
     }
 
-    /// The list as JSON, in one line.
+    /// The list as one line of JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers are always JSON")
     }
@@ -70,7 +73,7 @@ impl fmt::Display for HeldList {
                 let known = HeldReason::ALL.into_iter().find(|known| known.as_str() == reason);
                 write!(formatter, "\n\n{}:", known.map_or(reason, |known| known.description()))?;
             }
-            write!(formatter, "\n{:>9}  {}", line.count, line.place.as_deref().unwrap_or("elsewhere"))?;
+            write!(formatter, "\n{:>9}  {}", line.count, line.place.as_deref().unwrap_or(Self::ELSEWHERE))?;
             if let (Some(kind), Some(source)) = (&line.mount_type, &line.mount_source) {
                 write!(formatter, " ({kind}, {source})")?;
             }
@@ -85,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_reads_well_and_survives_its_way_as_json() {
+    fn a_list_is_grouped_by_reason_and_can_be_sent_as_json() {
         let held = |reason, place: Option<&str>, mount: Option<(&str, &str)>, count| HeldDeletes {
             reason,
             place: place.map(Into::into),

@@ -1,4 +1,4 @@
-//! What has been done so far, in numbers, and what is not as it should be.
+//! Counters, and the conditions that an operator should know.
 
 mod conditions;
 mod held_list;
@@ -8,20 +8,22 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::model::EventType;
+
 pub use conditions::{Active, Condition, ConditionKind, Conditions};
 pub use held_list::{HeldLine, HeldList};
 pub use progress::{Progress, human_bytes};
 
-/// Counters that rise while the service runs.
+/// Counters that only increase while the service runs.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Messages of each kind that were committed to the outbox.
+    /// Messages that were committed to the outbox, by event type.
     pub events: EventCounts<AtomicU64>,
-    /// Looks that found a file as it was.
+    /// Looks that found a file unchanged.
     pub unchanged: AtomicU64,
-    /// Looks that found out nothing.
+    /// Looks that failed.
     pub failed: AtomicU64,
-    /// Files that a scan leaves to the next one.
+    /// Files that a scan left to the next scan.
     pub left: AtomicU64,
 }
 
@@ -38,18 +40,18 @@ pub struct EventCounts<T> {
 
 impl EventCounts<AtomicU64> {
     /// Counts one event of a type.
-    pub fn count(&self, event_type: &str) {
+    pub fn count(&self, event_type: EventType) {
         let counter = match event_type {
-            "created" => &self.created,
-            "modified" => &self.modified,
-            "deleted" => &self.deleted,
-            "moved" => &self.moved,
-            _ => &self.renamed,
+            EventType::Created => &self.created,
+            EventType::Modified => &self.modified,
+            EventType::Deleted => &self.deleted,
+            EventType::Moved => &self.moved,
+            EventType::Renamed => &self.renamed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The numbers now.
+    /// The current numbers.
     pub fn now(&self) -> EventCounts<u64> {
         EventCounts {
             created: self.created.load(Ordering::Relaxed),
@@ -62,44 +64,45 @@ impl EventCounts<AtomicU64> {
 }
 
 impl EventCounts<u64> {
-    /// All of them together.
+    /// The sum of all numbers.
     pub fn total(&self) -> u64 {
         self.created + self.modified + self.deleted + self.moved + self.renamed
     }
 
-    fn by_name(self) -> [(&'static str, u64); 5] {
-        [
-            ("created", self.created),
-            ("modified", self.modified),
-            ("deleted", self.deleted),
-            ("moved", self.moved),
-            ("renamed", self.renamed),
-        ]
+    /// The number for an event type.
+    pub fn get(&self, event_type: EventType) -> u64 {
+        match event_type {
+            EventType::Created => self.created,
+            EventType::Modified => self.modified,
+            EventType::Deleted => self.deleted,
+            EventType::Moved => self.moved,
+            EventType::Renamed => self.renamed,
+        }
     }
 }
 
-/// What one scan came to, as it is printed at its end.
+/// The result of a scan, as it is printed at its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
-    /// Audio files that the walk came by.
+    /// Audio files that were found.
     pub seen: u64,
-    /// Files that are as they were.
+    /// Unchanged files.
     pub unchanged: u64,
-    /// What was told.
+    /// Messages that were committed, by event type.
     pub events: EventCounts<u64>,
     /// Files and directories that could not be read.
     pub failed: u64,
-    /// Files that are left to the next scan, for they have been empty for less than a minute.
+    /// Files that were left to the next scan because they have been empty for less than a minute.
     pub left: u64,
-    /// Symbolic links that are passed over, where those that lead out of the library are followed.
+    /// Symbolic links that were skipped, if links out of the library are followed.
     pub links_passed_over: u64,
     /// Deletes that are held.
     pub held: u64,
     /// Bytes of new or changed files that were read for hashing.
     pub bytes: u64,
-    /// Bytes of files that were read only to make sure that nothing but their names had changed.
+    /// Bytes of files that were read to verify that only their names changed.
     pub verified: u64,
-    /// From the begin of the walk to the last delivery.
+    /// The time from the start of the scan to the last delivery.
     pub took: Duration,
 }
 
@@ -113,16 +116,15 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.took.as_secs_f64();
-        let told: Vec<String> = self
-            .events
-            .by_name()
+        let counts = EventType::ALL.map(|event_type| (self.events.get(event_type), event_type));
+        let by_type: Vec<String> = counts
             .into_iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(name, count)| format!("{count} {name}"))
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, event_type)| format!("{count} {event_type}"))
             .collect();
-        let told = if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) };
+        let by_type = if by_type.is_empty() { String::new() } else { format!(" ({})", by_type.join(", ")) };
         writeln!(formatter, "files seen    {}", self.seen)?;
-        writeln!(formatter, "changed       {}{told}", self.events.total())?;
+        writeln!(formatter, "changed       {}{by_type}", self.events.total())?;
         writeln!(formatter, "unchanged     {}", self.unchanged)?;
         writeln!(formatter, "failed        {}", self.failed)?;
         if self.left > 0 {
@@ -151,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_reads_well() {
+    fn a_summary_has_one_line_per_figure() {
         let summary = Summary {
             seen: 12,
             unchanged: 9,

@@ -1,16 +1,19 @@
-//! Says now and then how far the work has come: seldom enough to read.
+//! Logs the progress of the work from time to time.
 
 use super::EventCounts;
 
-/// What was said last, so that only news is said.
+/// Logs what was committed since it last did so.
 #[derive(Debug, Default)]
 pub struct Progress {
     events: EventCounts<u64>,
 }
 
 impl Progress {
-    /// Logs what has come since the last call, if anything has; says whether it had.
-    pub fn say(&mut self, events: EventCounts<u64>, seen: u64, bytes: u64, waiting: u64) -> bool {
+    /// Logs the number of new events since the last call, if there are any; returns whether there are.
+    ///
+    /// `seen` is the number of files found so far, `bytes` the number of bytes read so far, and `waiting` the number of
+    /// messages in the outbox.
+    pub fn log(&mut self, events: EventCounts<u64>, seen: u64, bytes: u64, waiting: u64) -> bool {
         let before = std::mem::replace(&mut self.events, events);
         if before == events {
             return false;
@@ -29,7 +32,7 @@ impl Progress {
     }
 }
 
-/// A number of bytes as people say it.
+/// A number of bytes with a decimal unit, such as `1.6 MB`.
 pub fn human_bytes(bytes: f64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes;
@@ -46,7 +49,7 @@ mod tests {
     use super::human_bytes;
 
     #[test]
-    fn bytes_are_said_with_a_fitting_unit() {
+    fn bytes_are_shown_with_a_fitting_unit() {
         assert_eq!(human_bytes(0.0), "0 B");
         assert_eq!(human_bytes(999.0), "999 B");
         assert_eq!(human_bytes(1_550_000.0), "1.6 MB");

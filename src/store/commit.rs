@@ -1,4 +1,4 @@
-//! The writer: what happens inside a transaction.
+//! The writer: the transactions.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, TransactionBehavior, params};
@@ -8,25 +8,25 @@ use uuid::Uuid;
 use super::mark::Mark;
 use super::mounts::KeptMounts;
 use super::parked::Retries;
-use super::{StoreError, index};
+use super::{StoreError, columns, index};
 use crate::classify::{self, RowUpdate, Rows};
 use crate::failpoint::failpoint;
 use crate::message::{Encoder, Stamp};
 use crate::model::{FileEvent, LibraryPath, Observation, Origin, Outgoing, Row};
 
-/// What a commit came to.
+/// The result of a commit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Committed {
-    /// What went into the outbox, in order.
+    /// The events that were put into the outbox, in order.
     pub changes: Vec<FileEvent>,
     /// Paths to look at again.
     pub again: Vec<LibraryPath>,
-    /// Other names, as the index has it, of files that were committed in another state or lost a name: a
-    /// write through one hard link tells nothing to the others.
+    /// Other names, by the index, of files that were committed in another state or lost a name. A write through one
+    /// hard link causes no event for the others.
     pub other_names: Vec<LibraryPath>,
 }
 
-/// The one connection that writes.
+/// The only connection that writes.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) encoder: Encoder,
@@ -41,6 +41,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// See [`super::Store::commit`].
     pub(super) fn commit(&mut self, batch: &[Observation]) -> Result<Committed, StoreError> {
         failpoint!("store::begin");
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -65,7 +66,7 @@ impl Writer {
             if let RowUpdate::Put(row) = update {
                 other_names.extend(index::names_in_another_state(&transaction, row)?);
             }
-            // A file that lost this name may have been written to by it just before.
+            // A file that lost this name may have been written through it just before.
             if let Some(lost) = update.lost_file(&rows) {
                 other_names.extend(index::names_of_inode(&transaction, lost)?);
             }
@@ -74,7 +75,7 @@ impl Writer {
         failpoint!("store::enqueue");
         let sequence = enqueue(&transaction, &self.encoder, &decision.changes, self.last_sequence)?;
         let mounts = self.mounts.as_ref().map(|mounts| mounts.write(&transaction)).transpose()?.flatten();
-        // A batch that changes nothing needs no disk.
+        // A batch that changes nothing does not wait for the disk.
         if decision.updates.is_empty() && decision.changes.is_empty() && mounts.is_none() {
             transaction.rollback()?;
         } else {
@@ -91,12 +92,13 @@ impl Writer {
         Ok(Committed { changes: decision.changes, again: decision.again, other_names })
     }
 
+    /// See [`super::Store::begin_replay`].
     pub(super) fn begin_replay(&mut self, under: &LibraryPath) -> Result<u64, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let rows = index::count_under(&transaction, under)?;
         if rows > 0 {
-            // What is left of an older one will be told with this one, which tells all of it.
-            let (start, end) = index::range_beneath(under);
+            // This replay includes everything that is left of the older ones.
+            let (start, end) = index::range_under(under);
             transaction.execute(
                 "DELETE FROM replays WHERE under = ?1 OR (under > ?2 AND under < ?3)",
                 params![under.as_bytes(), start, end],
@@ -107,6 +109,7 @@ impl Writer {
         Ok(rows)
     }
 
+    /// See [`super::Store::replay_some`].
     pub(super) fn replay_some(&mut self, limit: usize) -> Result<bool, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let replay = transaction
@@ -130,7 +133,7 @@ impl Writer {
                 transaction.execute("DELETE FROM replays WHERE id = ?1", params![id])?;
             }
         }
-        // Of what was forgotten the next walk tells, once it is read again.
+        // The next scan publishes forgotten rows, once their files are read.
         rows.retain(|row| !row.is_forgotten());
         let changes = classify::announce(rows, Origin::Replay);
         let sequence = enqueue(&transaction, &self.encoder, &changes, self.last_sequence)?;
@@ -140,7 +143,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Tells who waits that messages up to `sequence` are in the outbox.
+    /// Notifies the readers that the messages up to `sequence` are in the outbox.
     fn enqueued(&mut self, sequence: u64) {
         let added = sequence - self.last_sequence;
         if added > 0 {
@@ -151,29 +154,31 @@ impl Writer {
         }
     }
 
-    pub(super) fn forget(&mut self, sequence: u64) -> Result<(), StoreError> {
+    /// See [`super::Store::remove_delivered`].
+    pub(super) fn remove_delivered(&mut self, sequence: u64) -> Result<(), StoreError> {
         failpoint!("store::forget");
-        // Were this lost with the power, the messages would only be delivered once more: no need to
-        // wait for the disk, which the next commit makes up for.
+        // Not synced to the disk: after a power failure, the messages would only be delivered again. The next commit
+        // syncs this too.
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let forgotten =
-            if self.has_to_park() { self.forget_and_park(sequence) } else { self.forget_delivered(sequence) };
+        let removed =
+            if self.has_to_park() { self.remove_and_park(sequence) } else { self.remove_from_outbox(sequence) };
         self.connection.pragma_update(None, "synchronous", "FULL")?;
-        let forgotten = forgotten?;
+        let removed = removed?;
         failpoint!("store::forgotten");
-        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(forgotten));
+        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(removed));
         Ok(())
     }
 
-    fn forget_delivered(&self, sequence: u64) -> Result<u64, StoreError> {
+    fn remove_from_outbox(&self, sequence: u64) -> Result<u64, StoreError> {
         let mut statement = self.connection.prepare_cached("DELETE FROM outbox WHERE sequence <= ?1")?;
         Ok(u64::try_from(statement.execute(params![sequence.cast_signed()])?).unwrap_or(0))
     }
 }
 
-/// Puts a row into the index.
+/// Inserts or replaces a row of the index.
 pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> {
     let metadata = serde_json::to_string(&row.track.metadata).expect("strings and finite numbers are always JSON");
+    let [mtime_ns, ctime_ns] = columns::times(&row.stat);
     connection
         .prepare_cached(
             "INSERT INTO files (path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata,
@@ -185,11 +190,11 @@ pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> 
         .execute(params![
             row.path.as_bytes(),
             row.stat.mount.0,
-            index::inode_of(&row.stat),
+            columns::inode(&row.stat),
             row.stat.born_ns,
             row.stat.size.cast_signed(),
-            index::Time(row.stat.mtime_ns),
-            index::Time(row.stat.ctime_ns),
+            mtime_ns,
+            ctime_ns,
             &row.track.fingerprint.sha256[..],
             &row.track.fingerprint.xxh128.to_be_bytes()[..],
             metadata,
@@ -198,7 +203,7 @@ pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Puts a message for each change into the outbox, numbered from `last_sequence` on; returns the last number.
+/// Puts a message for each change into the outbox, with sequence numbers after `last_sequence`; returns the last one.
 fn enqueue(
     connection: &Connection,
     encoder: &Encoder,
@@ -231,7 +236,7 @@ pub(super) fn insert(connection: &Connection, message: &Outgoing) -> Result<(), 
     Ok(())
 }
 
-/// The messages after `after`, in order, at most `limit` of them.
+/// The next messages after the sequence number `after`, at most `limit`.
 pub(super) fn outbox_after(connection: &Connection, after: u64, limit: usize) -> Result<Vec<Outgoing>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT sequence, event_type, correlation_id, timestamp, body FROM outbox
@@ -242,7 +247,7 @@ pub(super) fn outbox_after(connection: &Connection, after: u64, limit: usize) ->
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The message of a row that begins with its columns, in the order of the outbox.
+/// The message in a row whose first columns are those of the outbox, in order.
 pub(super) fn outgoing_from(row: &SqlRow<'_>) -> Result<Outgoing, rusqlite::Error> {
     Ok(Outgoing {
         sequence: row.get::<_, i64>(0)?.cast_unsigned(),
@@ -253,12 +258,13 @@ pub(super) fn outgoing_from(row: &SqlRow<'_>) -> Result<Outgoing, rusqlite::Erro
     })
 }
 
+/// The number of messages in the outbox.
 pub(super) fn outbox_length(connection: &Connection) -> Result<u64, StoreError> {
     let count: i64 = connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?;
     Ok(count.cast_unsigned())
 }
 
-/// The newest sequence number ever given out, delivered or not: AUTOINCREMENT remembers it.
+/// The last sequence number that was given out, even if the message is removed: AUTOINCREMENT keeps it.
 pub(super) fn last_sequence(connection: &Connection) -> Result<u64, StoreError> {
     let newest: i64 = connection.query_row(
         "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)",

@@ -1,48 +1,48 @@
-//! Reading the index beside the writer.
+//! Reads the index, concurrently with the writer.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
-use super::{Damage, StoreError, mounts, schema};
+use super::columns::{self, Time};
+use super::{Corruption, StoreError, mounts, schema};
 use crate::disk::KnownMount;
-use crate::model::{FileStat, Fingerprint, Index, LibraryPath, Metadata, MountId, Row, Track};
+use crate::model::{FileStat, Fingerprint, Index, InodeKind, LibraryPath, Metadata, MountId, Row, Track};
 
-/// The columns of a whole row, in the order that [`row_from`] reads.
+/// The columns of a row, in the order in which [`row_from`] reads them.
 pub(super) const COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata, \
                                   first_published";
 
-/// The first of them, in the order that [`path_and_stat_from`] reads.
+/// The first columns, in the order in which [`path_and_stat_from`] reads them.
 const STAT_COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns";
 
-/// Reads the index as last committed. Clones share their connections, one for each thread that
-/// reads at the same time.
+/// Reads the index as last committed. Clones share their connections, one for each thread that reads at the same
+/// time.
 #[derive(Clone, Debug)]
 pub struct IndexReader {
     file: Arc<Path>,
     idle: Arc<Mutex<Vec<Connection>>>,
-    damage: Damage,
+    corruption: Corruption,
 }
 
 impl IndexReader {
-    pub(super) fn open(file: &Path, damage: Damage) -> Result<Self, StoreError> {
+    pub(super) fn open(file: &Path, corruption: Corruption) -> Result<Self, StoreError> {
         let idle = Arc::new(Mutex::new(vec![schema::open_reader(file)?]));
-        Ok(Self { file: Arc::from(file), idle, damage })
+        Ok(Self { file: Arc::from(file), idle, corruption })
     }
 
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, rusqlite::Error> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = idle.map_or_else(|| schema::open_reader(&self.file), Ok)?;
-        let result = read(&connection).inspect_err(|error| self.damage.note(error));
+        let result = read(&connection).inspect_err(|error| self.corruption.note(error));
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         result
     }
 }
 
 impl IndexReader {
-    /// The mounts that rows name.
+    /// The mounts of the library.
     pub(super) fn mounts(&self) -> Result<Vec<KnownMount>, rusqlite::Error> {
         self.with(mounts::read)
     }
@@ -97,12 +97,12 @@ pub(super) fn rows_after(
     limit: usize,
 ) -> Result<Vec<(LibraryPath, FileStat)>, rusqlite::Error> {
     let mut rows = Vec::new();
-    // The path itself comes before what is beneath it, with names such as `name.mp3` between the two.
+    // The path itself comes before the paths under it. Names such as `name.mp3` are in between.
     if after.is_none() && !under.is_root() {
         let mut statement = connection.prepare_cached(&format!("SELECT {STAT_COLUMNS} FROM files WHERE path = ?1"))?;
         rows.extend(statement.query_row(params![under.as_bytes()], path_and_stat_from).optional()?);
     }
-    let (start, end) = range_beneath(under);
+    let (start, end) = range_under(under);
     let start = after.map_or(&start[..], |after| after.as_bytes().max(&start));
     let query = format!("SELECT {STAT_COLUMNS} FROM files WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT ?3");
     let mut statement = connection.prepare_cached(&query)?;
@@ -113,31 +113,32 @@ pub(super) fn rows_after(
     Ok(rows)
 }
 
-/// The paths of the rows that have `row`'s inode and not its stat.
+/// The paths of the rows with the same inode as `row` and another size or time.
 pub(super) fn names_in_another_state(connection: &Connection, row: &Row) -> Result<Vec<LibraryPath>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
         "SELECT path FROM files
          WHERE inode = ?1 AND mount = ?2 AND path <> ?3
              AND (size, mtime_ns, ctime_ns) <> (?4, ?5, ?6)",
     )?;
-    let FileStat { mount, size, mtime_ns, ctime_ns, .. } = row.stat;
-    let (inode, size) = (inode_of(&row.stat), size.cast_signed());
-    let arguments = params![inode, mount.0, row.path.as_bytes(), size, Time(mtime_ns), Time(ctime_ns)];
+    let FileStat { mount, size, .. } = row.stat;
+    let [mtime_ns, ctime_ns] = columns::times(&row.stat);
+    let (inode, size) = (columns::inode(&row.stat), size.cast_signed());
+    let arguments = params![inode, mount.0, row.path.as_bytes(), size, mtime_ns, ctime_ns];
     let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
     paths.collect()
 }
 
-/// The paths of the rows that have this inode, in whatever state.
+/// The paths of the rows with this inode.
 pub(super) fn names_of_inode(connection: &Connection, stat: &FileStat) -> Result<Vec<LibraryPath>, rusqlite::Error> {
     let mut statement = connection.prepare_cached("SELECT path FROM files WHERE inode = ?1 AND mount = ?2")?;
-    let arguments = params![inode_of(stat), stat.mount.0];
+    let arguments = params![columns::inode(stat), stat.mount.0];
     let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
     paths.collect()
 }
 
-/// How many rows there are at or beneath a path.
+/// The number of rows at or under a path.
 pub(super) fn count_under(connection: &Connection, under: &LibraryPath) -> Result<u64, rusqlite::Error> {
-    let (start, end) = range_beneath(under);
+    let (start, end) = range_under(under);
     let count: i64 = connection.query_row(
         "SELECT count(*) FROM files WHERE path = ?1 OR (path > ?2 AND path < ?3)",
         params![under.as_bytes(), start, end],
@@ -146,10 +147,10 @@ pub(super) fn count_under(connection: &Connection, under: &LibraryPath) -> Resul
     Ok(count.cast_unsigned())
 }
 
-/// Paths beneath a directory begin with `name/`, and the byte after `/` ends their range.
-pub(super) fn range_beneath(directory: &LibraryPath) -> (Vec<u8>, Vec<u8>) {
+/// The range of the paths under a directory, without its ends: they begin with `name/`, and `0` follows `/`.
+pub(super) fn range_under(directory: &LibraryPath) -> (Vec<u8>, Vec<u8>) {
     if directory.is_root() {
-        // No path begins with as many of the highest byte as a name can have bytes.
+        // A name has at most 255 bytes, so every path is less than this.
         return (Vec::new(), vec![0xff; 256]);
     }
     let start = directory.join(b"").as_bytes().to_vec();
@@ -165,53 +166,28 @@ pub(super) fn row(connection: &Connection, path: &LibraryPath) -> Result<Option<
 }
 
 fn path_and_stat_from(row: &SqlRow<'_>) -> Result<(LibraryPath, FileStat), rusqlite::Error> {
-    let inode: Option<i64> = row.get(2)?;
+    let path = LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?);
+    let mount = MountId(row.get(1)?);
+    let (inode, mtime_ns, ctime_ns) = (row.get(2)?, row.get::<_, Time>(5)?, row.get::<_, Time>(6)?);
+    if columns::is_unknown(inode, mtime_ns, ctime_ns) {
+        return Ok((path, FileStat::unknown(mount)));
+    }
     let stat = FileStat {
-        mount: MountId(row.get(1)?),
+        mount,
         inode: inode.unwrap_or_default().cast_unsigned(),
-        passing_inode: inode.is_none(),
+        inode_kind: if inode.is_some() { InodeKind::Stable } else { InodeKind::Unstable },
         born_ns: row.get(3)?,
         size: row.get::<_, i64>(4)?.cast_unsigned(),
-        mtime_ns: row.get::<_, Time>(5)?.0,
-        ctime_ns: row.get::<_, Time>(6)?.0,
+        mtime_ns: mtime_ns.0,
+        ctime_ns: ctime_ns.0,
     };
-    Ok((LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?), stat))
+    Ok((path, stat))
 }
 
 fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
     let (path, stat) = path_and_stat_from(row)?;
     let fingerprint = Fingerprint { sha256: row.get(7)?, xxh128: u128::from_be_bytes(row.get(8)?) };
-    // Metadata that no longer parses is metadata that is not known; the next read of the file brings it back.
+    // Metadata that cannot be parsed is lost. The next read of the file restores it.
     let metadata: Metadata = serde_json::from_str(row.get_ref(9)?.as_str()?).unwrap_or_default();
     Ok(Row { path, stat, track: Track { fingerprint, metadata }, first_published: row.get(10)? })
-}
-
-/// The inode number as the column has it: NULL where it says nothing.
-pub(super) fn inode_of(stat: &FileStat) -> Option<i64> {
-    (!stat.passing_inode).then_some(stat.inode.cast_signed())
-}
-
-/// A time as its column has it: nanoseconds since the epoch, as decimal text if they do not fit an integer.
-pub(super) struct Time(pub(super) i128);
-
-impl ToSql for Time {
-    fn to_sql(&self) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
-        Ok(match i64::try_from(self.0) {
-            Ok(nanoseconds) => nanoseconds.into(),
-            Err(_) => self.0.to_string().into(),
-        })
-    }
-}
-
-impl FromSql for Time {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value {
-            ValueRef::Text(digits) => std::str::from_utf8(digits)
-                .ok()
-                .and_then(|digits| digits.parse().ok())
-                .map(Self)
-                .ok_or(FromSqlError::InvalidType),
-            value => Ok(Self(value.as_i64()?.into())),
-        }
-    }
 }

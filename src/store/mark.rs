@@ -1,12 +1,11 @@
-//! The number above which every sequence number is still free, in a small file beside the store.
+//! The highest reserved sequence number, in a small file next to the store.
 //!
-//! Should the store be lost or unreadable, numbers that consumers have seen must not be given out again.
-//! So before a number is used, the file says durably that it may be: a block of numbers at a time, so that
-//! hardly any commit waits for it. A store that takes the place of a lost one goes on after the last
-//! reserved block, which leaves a gap and never repeats a number.
+//! If the store is lost or unreadable, sequence numbers that consumers have seen must not be used again. So a number is
+//! reserved in this file, durably, before it is used. Numbers are reserved in blocks, so few commits wait for that. A
+//! new store in place of a lost one continues after the last reserved block. This leaves a gap and repeats no number.
 //!
-//! Beside that it says, without waiting for the disk, which number was committed last. A store that knows
-//! of fewer is an older one: its log was lost, or a backup was put in its place.
+//! The file also contains the last committed number, written without waiting for the disk. A store with a lower one is
+//! an older store: its log was lost, or a backup was restored.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,19 +14,19 @@ use std::path::{Path, PathBuf};
 
 use super::{StoreError, sync_directory};
 
-/// Numbers reserved at once.
+/// The number of sequence numbers that are reserved at once.
 const BLOCK: u64 = 10_000;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marked {
-    /// No number above this one was ever given out.
+    /// No higher number was ever used.
     pub(super) reserved: u64,
-    /// This one was, and perhaps more were.
+    /// This number was committed. Higher ones may have been.
     pub(super) committed: u64,
 }
 
-/// The file, for the one who gives out numbers.
+/// The open file, for the writer.
 #[derive(Debug)]
 pub(super) struct Mark {
     file: File,
@@ -36,12 +35,12 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// What the file beside `store` says; nothing where there is none, or something else is in it.
+    /// Reads the file next to `store`; `None` if it does not exist or has another content.
     pub(super) fn read(store: &Path) -> Option<Marked> {
         Marked::parse(&fs::read_to_string(path(store)).ok()?)
     }
 
-    /// Opens the file beside `store`, whose newest number is `last`; makes it where there is none.
+    /// Opens the file next to `store`, and creates it if it does not exist. `last` is the last number in the store.
     pub(super) fn open(store: &Path, last: u64) -> Result<Self, StoreError> {
         let marked = Self::read(store);
         let path = path(store);
@@ -57,7 +56,7 @@ impl Mark {
         Ok(mark)
     }
 
-    /// Makes sure that numbers up to `sequence` may be given out.
+    /// Reserves the numbers up to `sequence`, if they are not reserved yet.
     pub(super) fn reserve(&mut self, sequence: u64) -> Result<(), StoreError> {
         if sequence <= self.marked.reserved {
             return Ok(());
@@ -70,12 +69,12 @@ impl Mark {
         })
     }
 
-    /// Says that numbers up to `sequence` were committed.
+    /// Records that `sequence` was committed.
     pub(super) fn committed(&mut self, sequence: u64) {
         self.marked.committed = sequence;
-        // The store itself knows; this only helps to notice that it forgot.
+        // The number is also in the store. It is needed here only to detect an older store.
         if let Err(error) = self.write() {
-            tracing::debug!(%error, path = %self.path.display(), "the newest sequence number is not written down");
+            tracing::debug!(%error, path = %self.path.display(), "failed to record the last sequence number");
         }
     }
 
@@ -85,7 +84,7 @@ impl Mark {
 }
 
 impl Marked {
-    /// Always as long, so that it is written in place, and so short that it is written whole or not at all.
+    /// The length is constant, so that it is written in place, and short, so that the write is atomic.
     fn to_line(self) -> String {
         format!("reserved {:020} committed {:020}\n", self.reserved, self.committed)
     }
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_says_nothing() {
+    fn an_incomplete_file_is_ignored() {
         let line = Marked { reserved: 3, committed: 2 }.to_line();
         assert_eq!(Marked::parse(&line), Some(Marked { reserved: 3, committed: 2 }));
         for broken in ["", "reserved 3 committed 2\n", &line[..line.len() - 1], &line.replace('3', "1"), "\0\0"] {

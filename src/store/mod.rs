@@ -1,15 +1,18 @@
-//! The index and the outbox: one SQLite file, one writer, one transaction a batch.
+//! The index and the outbox: one SQLite file, one writer, one transaction per batch.
 //!
-//! Its promises: what a commit says to consumers and what the index believes they know change
-//! together or not at all; sequence numbers rise without gaps, whatever is killed when; a message
-//! leaves the outbox only when it is told that the message was delivered. A file that is damaged, or not
-//! ours, is never written to.
+//! What the store guarantees:
 //!
-//! Paths are kept as bytes relative to the root, so that their order is the walk's. The file can be
-//! opened with `sqlite3`; its tables are described in `schema.rs`.
+//! - The messages of a commit and its changes of the index are written together or not at all.
+//! - Sequence numbers have no gaps, even if the process is killed.
+//! - A message is removed from the outbox only after it was delivered.
+//! - A file that is corrupt, or of another program or library, is never written to.
+//!
+//! Paths are stored as bytes relative to the root, so their order is that of a scan. The file can be opened with
+//! `sqlite3`; `schema.rs` describes the tables.
 
+mod columns;
 mod commit;
-mod damage;
+mod corruption;
 mod index;
 mod mark;
 mod mounts;
@@ -37,7 +40,7 @@ use crate::message::Encoder;
 use crate::model::{LibraryPath, Observation, Outgoing, Refused};
 
 pub use commit::Committed;
-pub use damage::Damage;
+pub use corruption::Corruption;
 pub use index::IndexReader;
 pub use parked::Parked;
 pub use rebuild::{Rebuilt, rebuild};
@@ -48,70 +51,71 @@ use commit::Writer;
 use mark::Mark;
 use parked::Retries;
 
-/// Messages read from the outbox at once.
+/// The number of messages that are read from the outbox at once.
 const OUTBOX_PAGE: usize = 500;
 
-/// How soon reading the outbox is tried again.
+/// The pause before the outbox is read again after an error.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why the store could not do what it was asked to.
+/// Why an operation of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite refused.
-    #[error("the store refused: {0}")]
+    /// SQLite failed.
+    #[error("the store failed")]
     Sqlite(#[from] rusqlite::Error),
-    /// SQLite refused when the file was to be opened, for a reason that may go away.
-    #[error("STATE_DIR: the store {file:?} cannot be opened ({error}); see that its disk has room and can be read")]
+    /// SQLite failed to open the file. A new attempt may succeed.
+    #[error("STATE_DIR: the store {file:?} cannot be opened; check that its disk has free space and can be read")]
     Unopened {
-        /// Which.
+        /// The file of the store.
         file: PathBuf,
-        /// Why.
-        error: rusqlite::Error,
+        /// The error of SQLite.
+        #[source]
+        source: rusqlite::Error,
     },
-    /// The file, or a part of it, is not what was written.
+    /// The file is corrupt.
     #[error(
-        "STATE_DIR: the store {file:?} is damaged ({problem}) and was left as it is; put a backup in its place, or \
-         run once with --rebuild-index, which keeps it aside and makes a new one"
+        "STATE_DIR: the store {file:?} is corrupt ({problem}) and was not changed; restore a backup, or run once with \
+         --rebuild-index, which keeps the file and makes a new one"
     )]
-    Damaged {
-        /// Which.
+    Corrupt {
+        /// The file of the store.
         file: PathBuf,
-        /// What was found.
+        /// What is wrong with it.
         problem: String,
     },
-    /// The file was written by a newer program.
+    /// The file was written by a newer version of the program.
     #[error(
-        "STATE_DIR: the store {file:?} has format {found}, and this program knows formats up to {known}; use the newer \
-         program, or run once with --rebuild-index, which keeps the store aside and makes a new one"
+        "STATE_DIR: the store {file:?} has format {found}, and this version knows formats up to {known}; use the newer \
+         version, or run once with --rebuild-index, which keeps the file and makes a new one"
     )]
     Newer {
-        /// Which.
+        /// The file of the store.
         file: PathBuf,
-        /// Its `user_version`.
+        /// The `user_version` of the file.
         found: i64,
-        /// The newest that is known here.
+        /// The newest format that this version knows.
         known: i64,
     },
     /// The file belongs to another library.
     #[error(
-        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {wanted:?}; if the library was moved, run \
-         `file-watcher relocate {found:?} {wanted:?}`, and if it is another one, give it a STATE_DIR of its own"
+        "STATE_DIR: the store {file:?} contains the index of {found:?}, not of {wanted:?}; if the library was moved, run \
+         `file-watcher relocate {found:?} {wanted:?}`; if it is another library, give it a STATE_DIR of its own"
     )]
     OtherLibrary {
-        /// Which.
+        /// The file of the store.
         file: PathBuf,
         /// The root in the store.
         found: String,
-        /// The root that was asked for.
+        /// The root of this library.
         wanted: String,
     },
-    /// A relocation of the library has begun, and consumers know of some of it.
+    /// A relocation of the library was begun and not finished.
     #[error(
         "STATE_DIR: the store {file:?} is being relocated from {from:?} to {to:?}; run `file-watcher relocate {from:?} \
          {to:?}` to finish that"
     )]
     Relocating {
-        /// Which.
+        /// The file of the store.
         file: PathBuf,
         /// The old root.
         from: String,
@@ -120,52 +124,54 @@ pub enum StoreError {
     },
     /// The file belongs to another library than the one that is to be relocated.
     #[error(
-        "STATE_DIR: the store {file:?} holds the index of {found:?}, not of {from:?}; to relocate it, run \
+        "STATE_DIR: the store {file:?} contains the index of {found:?}, not of {from:?}; to relocate it, run \
          `file-watcher relocate {found:?} {to:?}`"
     )]
     RelocatesAnother {
-        /// Which.
+        /// The file of the store.
         file: PathBuf,
         /// The root in the store.
         found: String,
-        /// The root that was given as the old one.
+        /// The given old root.
         from: String,
-        /// The root that was given as the new one.
+        /// The given new root.
         to: String,
     },
     /// There is no store to relocate.
     #[error(
-        "STATE_DIR: there is no store {file:?} to relocate; give the STATE_DIR and the SINK that {from:?} was scanned with"
+        "STATE_DIR: there is no store {file:?} to relocate; give the STATE_DIR and the SINK with which {from:?} was scanned"
     )]
     NothingToRelocate {
-        /// Which.
+        /// The file of the store.
         file: PathBuf,
         /// The old root.
         from: String,
     },
-    /// The file, or its folder, may be read and not written.
-    #[error("STATE_DIR: the store {file:?} may not be written; give this user leave to write to it and to its folder")]
+    /// The file or its directory is not writable.
+    #[error(
+        "STATE_DIR: the store {file:?} is not writable; grant this user permission to write to it and to its directory"
+    )]
     ReadOnly {
-        /// Which.
+        /// The file of the store.
         file: PathBuf,
     },
-    /// A file beside the store could not be read or written.
-    #[error("STATE_DIR: {file:?} cannot be used: {source}")]
+    /// A file next to the store could not be read or written.
+    #[error("STATE_DIR: {file:?} cannot be used")]
     File {
-        /// Which.
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The writer has stopped, which only a bug brings about.
-    #[error("the store's writer has stopped")]
+    /// The writer thread ended, which is a bug, or could not be started.
+    #[error("the writer of the store has stopped")]
     Stopped,
 }
 
 impl StoreError {
-    /// Whether nothing failed, and what was given as STATE_DIR is not for this program, library or user.
-    pub fn asks_for_another(&self) -> bool {
+    /// Whether STATE_DIR is not usable by this program, library or user, as opposed to a failure. The exit code is 2.
+    pub fn is_invalid_usage(&self) -> bool {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
             Self::Newer { .. }
@@ -179,25 +185,25 @@ impl StoreError {
         }
     }
 
-    /// What an error that came of opening `file` says of it.
+    /// Adds the meaning of an error that occurred while opening `file`.
     fn at(self, file: &Path) -> Self {
         let Self::Sqlite(source) = self else { return self };
         let file = file.to_path_buf();
-        if let Some(problem) = damage::problem_of(&source) {
-            return Self::Damaged { file, problem };
+        if let Some(problem) = corruption::problem_of(&source) {
+            return Self::Corrupt { file, problem };
         }
         match source.sqlite_error_code() {
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => Self::ReadOnly { file },
-            // The tables are not ours.
-            Some(ErrorCode::Unknown) => Self::Damaged { file, problem: source.to_string() },
-            _ => Self::Unopened { file, error: source },
+            // The file has other tables.
+            Some(ErrorCode::Unknown) => Self::Corrupt { file, problem: source.to_string() },
+            _ => Self::Unopened { file, source },
         }
     }
 }
 
 type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 
-/// A handle on the store; clones share it. The writer stops when the last one is dropped.
+/// A handle to the store. Clones share it. The writer stops when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
     reader: IndexReader,
@@ -206,18 +212,22 @@ pub struct Store {
     waiting: watch::Receiver<u64>,
     parked: watch::Receiver<u64>,
     last_retry: watch::Receiver<i64>,
-    damage: Damage,
-    /// The last to go, for with it goes the writer, who tidies up if nobody else has the file open.
+    corruption: Corruption,
+    /// Dropped last: stops the writer, which checkpoints if no other connection is open.
     jobs: mpsc::UnboundedSender<Job>,
 }
 
 impl Store {
-    /// Opens the store at `file`, making it where there is none, for messages of `encoder`.
+    /// Opens the store at `file` and creates it if it does not exist. `encoder` encodes the messages of commits.
     ///
-    /// `library` is what the store says it belongs to: the root's path, whose bytes must be the same next time.
+    /// `library` is the path of the root. It is written to a new store, and must be the same bytes at each later start.
+    ///
+    /// # Errors
+    ///
+    /// If the file is corrupt, or belongs to another version or library, or cannot be written. Then it is not changed.
     pub fn open(file: &Path, library: &[u8], encoder: Encoder) -> Result<Self, StoreError> {
         rebuild::finish(file)?;
-        damage::inspect(file, Some(library))?;
+        corruption::inspect(file, Some(library))?;
         Self::open_sound(file, library, encoder).map_err(|error| error.at(file))
     }
 
@@ -228,9 +238,9 @@ impl Store {
         let retries = Retries::read(&connection)?;
         let (waiting_now, waiting) = watch::channel(commit::outbox_length(&connection)? + retries.waiting());
         let (parked_now, parked) = watch::channel(parked::parked_length(&connection)?);
-        let (last_retry_now, last_retry) = watch::channel(retries.last_place());
+        let (last_retry_now, last_retry) = watch::channel(retries.last_position());
         let (announce, last_sequence) = watch::channel(last);
-        let damage = Damage::none_yet(file);
+        let corruption = Corruption::new(file);
         let mut writer = Writer {
             connection,
             encoder,
@@ -245,13 +255,13 @@ impl Store {
         };
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let spawned = thread::Builder::new().name("store".into()).spawn({
-            let damage = damage.clone();
+            let corruption = corruption.clone();
             move || {
                 while let Some(job) = queue.blocking_recv() {
                     job(&mut writer);
                 }
-                if damage.found().is_some() {
-                    // Closing it would move the log into the file.
+                if corruption.found().is_some() {
+                    // Otherwise closing would move the log into the corrupt file.
                     let _ = writer.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
                 }
             }
@@ -260,92 +270,111 @@ impl Store {
             return Err(StoreError::Stopped);
         }
         let outbox_reader = Arc::new(Mutex::new(schema::open_reader(file)?));
-        let reader = IndexReader::open(file, damage.clone())?;
-        Ok(Self { reader, outbox_reader, last_sequence, waiting, parked, last_retry, damage, jobs })
+        let reader = IndexReader::open(file, corruption.clone())?;
+        Ok(Self { reader, outbox_reader, last_sequence, waiting, parked, last_retry, corruption, jobs })
     }
 
-    /// Whether the store was found damaged since it was opened: then nothing will succeed any more.
-    pub fn damage(&self) -> &Damage {
-        &self.damage
+    /// The corruption that was found since the store was opened. Once there is any, every operation fails.
+    pub fn corruption(&self) -> &Corruption {
+        &self.corruption
     }
 
-    /// Classifies a batch against the index and commits what it comes to: rows and messages together.
+    /// Classifies a batch against the index, and commits the changes of rows and the messages together.
     ///
-    /// After an error nothing was changed, and the same batch may be tried again.
+    /// # Errors
+    ///
+    /// If the transaction failed. Nothing was changed then, and the same batch may be committed again.
     pub async fn commit(&self, batch: Arc<[Observation]>) -> Result<Committed, StoreError> {
         self.on_writer(move |writer| writer.commit(&batch)).await
     }
 
-    /// The index, to be read from any thread.
+    /// The index, which any thread can read.
     pub fn index(&self) -> &IndexReader {
         &self.reader
     }
 
-    /// How many messages wait for delivery, in the outbox or retried.
+    /// The number of messages that wait for delivery: those in the outbox and the parked ones that are retried.
     pub fn outbox_length(&self) -> u64 {
         *self.waiting.borrow()
     }
 
-    /// How many messages are parked, to look at or to wait on.
+    /// The number of parked messages, to read or to wait for.
     pub fn parked_length(&self) -> watch::Receiver<u64> {
         self.parked.clone()
     }
 
-    /// The messages that are parked, in order of sequence, without those that are being retried.
+    /// The parked messages, in order of sequence, without those that are being retried.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
     pub async fn parked(&self) -> Result<Vec<Parked>, StoreError> {
         self.on_writer(Writer::parked_messages).await
     }
 
-    /// Has these parked messages delivered again, as soon as there is a sink; others are left alone.
+    /// Retries these parked messages: [`Store::outbox`] yields them again. Other sequence numbers are ignored.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written. Nothing was changed then.
     pub async fn retry_parked(&self, sequences: BTreeSet<u64>) -> Result<(), StoreError> {
         self.on_writer(move |writer| writer.retry_parked(&sequences)).await
     }
 
-    /// Deletes these parked messages; others are left alone.
+    /// Deletes these parked messages. Other sequence numbers are ignored.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written. Nothing was changed then.
     pub async fn drop_parked(&self, sequences: BTreeSet<u64>) -> Result<(), StoreError> {
         self.on_writer(move |writer| writer.drop_parked(&sequences)).await
     }
 
-    /// Waits until nothing waits in the outbox.
+    /// Waits until no message waits for delivery.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stopped`] if the writer has ended.
     pub async fn drained(&self) -> Result<(), StoreError> {
         self.room(1).await
     }
 
-    /// The sequence number of the newest message ever committed.
+    /// The sequence number of the newest committed message.
     pub fn last_sequence(&self) -> u64 {
         *self.last_sequence.borrow()
     }
 
-    /// The messages of the outbox in order, first those that were left there, then each as it is
-    /// committed; it ends with the store. Reading forgets nothing.
+    /// The messages of the outbox in order: first those that are there, then each as it is committed. Reading does not
+    /// remove them. Parked messages that are retried come before those that are not read yet.
     ///
-    /// A parked message that is retried comes before those that were not read yet.
+    /// The stream ends when the store is closed. It yields an error once, if the store is corrupt; after other errors it
+    /// reads again.
     pub fn outbox(&self) -> impl Stream<Item = Result<Outgoing, StoreError>> + use<> {
         let mut newest = self.last_sequence.clone();
         let last_retry = self.last_retry.clone();
-        let (reader, damage) = (Arc::clone(&self.outbox_reader), self.damage.clone());
+        let (reader, corruption) = (Arc::clone(&self.outbox_reader), self.corruption.clone());
         async_stream::try_stream! {
             let mut after = 0;
             let mut after_retry = 0;
             loop {
                 newest.mark_unchanged();
                 let are_retried = *last_retry.borrow() > after_retry;
-                let (connection, noted) = (Arc::clone(&reader), damage.clone());
+                let (connection, record) = (Arc::clone(&reader), corruption.clone());
                 let page = run_blocking(move || {
                     let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
                     let retried = if are_retried {
-                        told(&noted, parked::retries_after(&connection, after_retry, OUTBOX_PAGE))?
+                        record_corruption(&record, parked::retries_after(&connection, after_retry, OUTBOX_PAGE))?
                     } else {
                         Vec::new()
                     };
                     let limit = OUTBOX_PAGE - retried.len();
-                    Ok((retried, told(&noted, commit::outbox_after(&connection, after, limit))?))
+                    Ok((retried, record_corruption(&record, commit::outbox_after(&connection, after, limit))?))
                 })
                 .await;
                 let page = match page {
-                    Err(StoreError::Sqlite(error)) if damage.found().is_none() => {
-                        // Such as a disk that has no room even for reading: what waits can wait.
-                        tracing::warn!(%error, "the outbox cannot be read; that is tried again");
+                    Err(StoreError::Sqlite(error)) if corruption.found().is_none() => {
+                        // For example a full disk, on which SQLite cannot even read.
+                        tracing::warn!(%error, "the outbox cannot be read; retrying");
                         tokio::time::sleep(READ_AGAIN).await;
                         continue;
                     }
@@ -353,8 +382,8 @@ impl Store {
                 };
                 let (retried, page) = page;
                 let read_all = retried.len() + page.len() < OUTBOX_PAGE;
-                for (place, outgoing) in retried {
-                    after_retry = place;
+                for (position, outgoing) in retried {
+                    after_retry = position;
                     yield outgoing;
                 }
                 for outgoing in page {
@@ -368,36 +397,55 @@ impl Store {
         }
     }
 
-    /// Begins to publish everything at or beneath `under` again, and says how many files that are now.
-    /// [`Store::replay_some`] does it, now or after a restart. An older replay of all or some of that is
-    /// dropped, however far it came: whoever asks again may have lost what it told.
+    /// Begins a replay: everything at or under `under` is to be published again. Returns the number of files.
+    ///
+    /// [`Store::replay_some`] carries it out, now or after a restart. Older replays of the same files are dropped,
+    /// however far they are: the consumer that asks again may have lost their messages.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written. Nothing was changed then.
     pub async fn begin_replay(&self, under: LibraryPath) -> Result<u64, StoreError> {
         self.on_writer(move |writer| writer.begin_replay(&under)).await
     }
 
-    /// Puts the next files of a replay into the outbox, at most `limit`, as they are known now; returns
-    /// whether there may be more. What changes later is told later, so no replay overtakes a change.
+    /// Puts the next files of the oldest replay into the outbox, at most `limit`, with their current rows. Returns
+    /// whether there may be more. A later change has a later sequence number, so a replay never overtakes a change.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written. Nothing was changed then.
     pub async fn replay_some(&self, limit: usize) -> Result<bool, StoreError> {
         self.on_writer(move |writer| writer.replay_some(limit)).await
     }
 
-    /// Waits until fewer than `most` messages wait in the outbox.
+    /// Waits until fewer than `most` messages wait for delivery.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stopped`] if the writer has ended.
     pub async fn room(&self, most: u64) -> Result<(), StoreError> {
         self.waiting.clone().wait_for(|waiting| *waiting < most).await.map_err(|_| StoreError::Stopped)?;
         Ok(())
     }
 
-    /// Removes these messages, which came from [`Store::outbox`] and include every one before the last of them: they
-    /// were delivered, or they are parked if they are among `refused`. Both happens in one step.
+    /// Removes these messages from the outbox, in one transaction: those in `refused` are parked, the others were
+    /// delivered. The messages must come from [`Store::outbox`] and include all up to the last one.
     ///
-    /// After an error it is done by the next call of this or of [`Store::forget`] that succeeds.
+    /// # Errors
+    ///
+    /// If the store cannot be written. Then the next successful call of this or of [`Store::remove_delivered`] does it.
     pub async fn settle(&self, sequences: Vec<u64>, refused: Vec<Refused>) -> Result<(), StoreError> {
         self.on_writer(move |writer| writer.settle(&sequences, refused)).await
     }
 
-    /// Forgets every message up to and including `sequence`: they were delivered.
-    pub async fn forget(&self, sequence: u64) -> Result<(), StoreError> {
-        self.on_writer(move |writer| writer.forget(sequence)).await
+    /// Removes all messages up to and including `sequence` from the outbox, after they were delivered.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written. Nothing was changed then.
+    pub async fn remove_delivered(&self, sequence: u64) -> Result<(), StoreError> {
+        self.on_writer(move |writer| writer.remove_delivered(sequence)).await
     }
 
     async fn on_writer<T: Send + 'static>(
@@ -405,10 +453,10 @@ impl Store {
         job: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let damage = self.damage.clone();
+        let corruption = self.corruption.clone();
         let job: Job = Box::new(move |writer| {
-            // What is damaged is left as it is.
-            let done = damage.found().map_or_else(|| told(&damage, job(writer)), Err);
+            // A corrupt file is not written to.
+            let done = corruption.found().map_or_else(|| record_corruption(&corruption, job(writer)), Err);
             drop(reply.send(done));
         });
         self.jobs.send(job).map_err(|_| StoreError::Stopped)?;
@@ -416,15 +464,15 @@ impl Store {
     }
 }
 
-/// `outcome`, of which `damage` is told where it is an error.
-fn told<T>(damage: &Damage, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+/// Records the corruption that `outcome` shows, if it does; returns `outcome`.
+fn record_corruption<T>(corruption: &Corruption, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
     if let Err(StoreError::Sqlite(error)) = &outcome {
-        damage.note(error);
+        corruption.note(error);
     }
     outcome
 }
 
-/// The number after which the next message is numbered.
+/// The last sequence number that was given out.
 fn last_sequence(connection: &Connection, file: &Path) -> Result<u64, StoreError> {
     let known = commit::last_sequence(connection)?;
     match Mark::read(file) {
@@ -434,8 +482,8 @@ fn last_sequence(connection: &Connection, file: &Path) -> Result<u64, StoreError
                 known_to_it = known,
                 was_given_out = mark.committed,
                 goes_on_after = mark.reserved,
-                "the store is older than what was published from it, or new: its log was lost, or another file is in \
-                 its place; sequence numbers go on after a gap, so that none comes twice"
+                "the store is older than the messages that were published from it: its log was lost, or the file was \
+                 replaced; sequence numbers continue after a gap, so that none is used twice"
             );
             Ok(mark.reserved)
         }
@@ -443,14 +491,14 @@ fn last_sequence(connection: &Connection, file: &Path) -> Result<u64, StoreError
     }
 }
 
-/// The path of a file that SQLite, or we, keep beside the store under its name.
+/// The path of a file next to the store: the name of the store and a suffix.
 fn beside(store: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(store);
     name.push(suffix);
     name.into()
 }
 
-/// Makes the names in the directory of `file` durable.
+/// Syncs the directory of `file`, so that renames in it survive a power failure.
 fn sync_directory(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }

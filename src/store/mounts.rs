@@ -1,4 +1,4 @@
-//! The mounts that rows name, kept in the transaction that first needs them.
+//! The mounts of the library, written in the first transaction that needs them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,11 @@ use crate::disk::{KnownMount, Mounts};
 use crate::model::{LibraryPath, MountId};
 
 impl Store {
-    /// Gives `mounts` what earlier starts knew of them, and keeps what it learns from now on.
+    /// Loads the stored mounts into `mounts`, and stores its changes from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
     pub fn keep_mounts(&self, mounts: &Arc<Mounts>) -> Result<(), StoreError> {
         mounts.remember(self.index().mounts()?);
         let kept = KeptMounts { version: mounts.version(), mounts: Arc::clone(mounts) };
@@ -17,14 +21,14 @@ impl Store {
     }
 }
 
-/// The register of mounts, and the version of it that is in the store.
+/// The register of mounts, and the version that is stored.
 pub(super) struct KeptMounts {
     mounts: Arc<Mounts>,
     version: u64,
 }
 
 impl KeptMounts {
-    /// Writes the mounts that are not in the store as they are now; returns the version written, if any was.
+    /// Writes the mounts if they have changed; returns the written version.
     pub(super) fn write(&self, connection: &Connection) -> Result<Option<u64>, StoreError> {
         if self.mounts.version() == self.version {
             return Ok(None);
@@ -36,7 +40,7 @@ impl KeptMounts {
         Ok(Some(version))
     }
 
-    /// Notes that this version was committed.
+    /// Records that this version was committed.
     pub(super) fn committed(&mut self, version: u64) {
         self.version = version;
     }

@@ -1,7 +1,7 @@
-//! Messages that cannot be delivered, kept aside until a person decides.
+//! Parked messages: they cannot be delivered, and are kept until the operator retries or drops them.
 //!
-//! A parked message that is to be retried stays in this table until it is delivered, with its place in the line of
-//! those. It cannot go back to the outbox, from which everything up to a number is removed at once.
+//! A parked message that is retried stays in this table until it is delivered, with its position among the retries. It
+//! cannot go back to the outbox, because all messages up to a sequence number are removed from there at once.
 
 use std::collections::BTreeSet;
 
@@ -12,22 +12,22 @@ use serde::{Serialize, Serializer};
 use super::StoreError;
 use super::commit::Writer;
 use crate::message;
-use crate::model::{Outgoing, Refused};
+use crate::model::{EventType, Outgoing, Refused};
 
-/// A message that is parked.
+/// A parked message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Parked {
-    /// Its place in the store's sequence.
+    /// The sequence number.
     pub sequence: u64,
-    /// `created`, `modified`, `deleted`, `moved` or `renamed`.
-    pub event_type: String,
-    /// The path that it is about, as text.
+    /// The event type.
+    pub event_type: EventType,
+    /// The `file_path` of the message.
     pub path: String,
-    /// The bytes of its body.
+    /// The size of the body, in bytes.
     pub size: u64,
-    /// Why it cannot be delivered.
+    /// Why the message cannot be delivered.
     pub reason: String,
-    /// When it was parked.
+    /// When the message was parked.
     #[serde(serialize_with = "as_text")]
     pub since: Timestamp,
 }
@@ -36,14 +36,14 @@ fn as_text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::E
     serializer.collect_str(time)
 }
 
-/// What the writer remembers of parked messages.
+/// The state of the writer that concerns parked messages.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
-    /// Those that are being retried.
+    /// The sequence numbers that are being retried.
     waiting: BTreeSet<u64>,
-    /// The last place in their line that was given out.
-    last_place: i64,
-    /// What deliveries came to that could not be written down yet.
+    /// The last position that was given to a retry.
+    last_position: i64,
+    /// Outcomes of deliveries that are not written yet.
     refused: Vec<Refused>,
     delivered: Vec<u64>,
 }
@@ -53,42 +53,42 @@ impl Retries {
         let mut statement = connection.prepare("SELECT sequence, retry FROM parked WHERE retry IS NOT NULL")?;
         let mut retries = Self::default();
         for row in statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))? {
-            let (sequence, place) = row?;
+            let (sequence, position) = row?;
             retries.waiting.insert(sequence.cast_unsigned());
-            retries.last_place = retries.last_place.max(place);
+            retries.last_position = retries.last_position.max(position);
         }
         Ok(retries)
     }
 
-    /// How many messages are being retried.
+    /// The number of messages that are being retried.
     pub(super) fn waiting(&self) -> u64 {
         self.waiting.len() as u64
     }
 
-    /// The last place in the line that was given out.
-    pub(super) fn last_place(&self) -> i64 {
-        self.last_place
+    /// The last position that was given to a retry.
+    pub(super) fn last_position(&self) -> i64 {
+        self.last_position
     }
 }
 
 impl Writer {
-    /// Removes these messages from the outbox: each was delivered, or is parked if it was refused.
+    /// See [`super::Store::settle`].
     pub(super) fn settle(&mut self, sequences: &[u64], refused: Vec<Refused>) -> Result<(), StoreError> {
         let is_refused = |sequence: &u64| refused.iter().any(|refused| refused.sequence == *sequence);
         let retried = sequences.iter().filter(|it| self.retries.waiting.contains(it) && !is_refused(it));
         self.retries.delivered.extend(retried);
         self.retries.refused.extend(refused);
-        sequences.iter().max().map_or(Ok(()), |last| self.forget(*last))
+        sequences.iter().max().map_or(Ok(()), |last| self.remove_delivered(*last))
     }
 
-    /// Whether a delivery came to more than the end of its messages in the outbox.
+    /// Whether messages must be parked, or delivered retries removed.
     pub(super) fn has_to_park(&self) -> bool {
         !self.retries.refused.is_empty() || !self.retries.delivered.is_empty()
     }
 
-    /// Removes what was delivered up to `sequence` from the outbox and parks what was refused, in one step; returns how
-    /// many messages wait no longer.
-    pub(super) fn forget_and_park(&mut self, sequence: u64) -> Result<u64, StoreError> {
+    /// Removes the messages up to `sequence` from the outbox and parks the refused ones, in one transaction. Returns how
+    /// many fewer messages wait.
+    pub(super) fn remove_and_park(&mut self, sequence: u64) -> Result<u64, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut ended = BTreeSet::new();
         for refused in &self.retries.refused {
@@ -100,7 +100,7 @@ impl Writer {
             transaction.execute("DELETE FROM parked WHERE sequence = ?1 AND retry IS NOT NULL", params![number])?;
             ended.insert(*delivered);
         }
-        let forgotten =
+        let removed =
             transaction.execute("DELETE FROM outbox WHERE sequence <= ?1", params![sequence.cast_signed()])?;
         let parked = parked_length(&transaction)?;
         transaction.commit()?;
@@ -109,10 +109,10 @@ impl Writer {
         self.retries.refused.clear();
         self.retries.delivered.clear();
         self.parked.send_replace(parked);
-        Ok(u64::try_from(forgotten).unwrap_or(0) + before - self.retries.waiting())
+        Ok(u64::try_from(removed).unwrap_or(0) + before - self.retries.waiting())
     }
 
-    /// What is parked, in order of sequence.
+    /// The parked messages, in order of sequence.
     pub(super) fn parked_messages(&mut self) -> Result<Vec<Parked>, StoreError> {
         let mut statement = self.connection.prepare(
             "SELECT sequence, event_type, path, length(body), reason, parked_at FROM parked
@@ -131,31 +131,31 @@ impl Writer {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Has these parked messages delivered again.
+    /// See [`super::Store::retry_parked`].
     pub(super) fn retry_parked(&mut self, sequences: &BTreeSet<u64>) -> Result<(), StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut place = self.retries.last_place;
+        let mut position = self.retries.last_position;
         let mut retried = Vec::new();
         for sequence in sequences {
             let query = "UPDATE parked SET retry = ?2 WHERE sequence = ?1 AND retry IS NULL";
-            if transaction.execute(query, params![sequence.cast_signed(), place + 1])? > 0 {
-                place += 1;
+            if transaction.execute(query, params![sequence.cast_signed(), position + 1])? > 0 {
+                position += 1;
                 retried.push(*sequence);
             }
         }
         let parked = parked_length(&transaction)?;
         transaction.commit()?;
-        self.retries.last_place = place;
+        self.retries.last_position = position;
         self.waiting.send_modify(|waiting| *waiting += retried.len() as u64);
         self.retries.waiting.extend(retried);
         self.parked.send_replace(parked);
-        self.last_retry.send_replace(place);
-        // Whoever reads the outbox looks again.
+        self.last_retry.send_replace(position);
+        // Wakes the readers of the outbox.
         self.announce.send_replace(self.last_sequence);
         Ok(())
     }
 
-    /// Deletes these parked messages.
+    /// See [`super::Store::drop_parked`].
     pub(super) fn drop_parked(&mut self, sequences: &BTreeSet<u64>) -> Result<(), StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for sequence in sequences {
@@ -169,7 +169,7 @@ impl Writer {
     }
 }
 
-/// Parks a message of the outbox, or one that was parked before and retried in vain.
+/// Parks a message of the outbox, or one that was parked before and whose retry failed.
 fn park(connection: &Connection, refused: &Refused) -> Result<(), StoreError> {
     let (sequence, now) = (refused.sequence.cast_signed(), Timestamp::now().as_second());
     let retried = connection.execute(
@@ -189,7 +189,7 @@ fn park(connection: &Connection, refused: &Refused) -> Result<(), StoreError> {
     message.map_or(Ok(()), |message| insert(connection, &message, &refused.reason, now, None))
 }
 
-/// Puts a message into the table. With a place in the line of retries it waits for delivery.
+/// Inserts a message into the table. With a position among the retries it waits for delivery.
 pub(super) fn insert(
     connection: &Connection,
     message: &Outgoing,
@@ -216,16 +216,16 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// How many messages are parked and not being retried.
+/// The number of parked messages that are not being retried.
 pub(super) fn parked_length(connection: &Connection) -> Result<u64, rusqlite::Error> {
     let count: i64 = connection.query_row("SELECT count(*) FROM parked WHERE retry IS NULL", [], |row| row.get(0))?;
     Ok(count.cast_unsigned())
 }
 
-/// The messages that are retried with a place in the line after `place`, with their places, at most `limit` of them.
+/// The next retries after a position, each with its position, at most `limit`.
 pub(super) fn retries_after(
     connection: &Connection,
-    place: i64,
+    position: i64,
     limit: usize,
 ) -> Result<Vec<(i64, Outgoing)>, StoreError> {
     let mut statement = connection.prepare_cached(
@@ -234,6 +234,6 @@ pub(super) fn retries_after(
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows =
-        statement.query_map(params![place, limit], |row| Ok((row.get(5)?, super::commit::outgoing_from(row)?)))?;
+        statement.query_map(params![position, limit], |row| Ok((row.get(5)?, super::commit::outgoing_from(row)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -1,13 +1,13 @@
-//! A new store in the place of one that is damaged, or not believed any more.
+//! Rebuilds a store that is corrupt or not trusted.
 //!
-//! What is kept: every undelivered message that can be read, as it was, and delivered before anything
-//! else; every path that can be read, as one that consumers may know of; and the sequence, which goes on
-//! above whatever was given out. What is not believed is what the old index says of the files: each is read
-//! again and told as created, and a path at which nothing is any more is told as deleted. So consumers agree
-//! with the disk afterwards, except about files that were deleted meanwhile and whose rows could not be read.
+//! What is kept: every undelivered message that can be read, to be delivered first; every path that can be read, as a
+//! path that was published; and the sequence, which continues after every number that was given out. Stats, hashes and
+//! metadata are not kept: each file is read again and published as created, and a path without a file is published as
+//! deleted. So consumers agree with the disk afterwards, except about files that were deleted in the meantime and whose
+//! rows could not be read.
 //!
-//! The old files are only ever renamed, to a name that is free. The new store is made beside them and takes
-//! their place when it is whole; [`finish`] does the rest where the process was killed in between.
+//! The old files are only renamed, to a free name. The new store is made next to them and replaces them when it is
+//! complete. [`finish`] completes that if the process was killed in between.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,53 +22,57 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::mark::{Mark, Marked};
-use super::{StoreError, beside, commit, damage, index, mounts, parked, schema, sync_directory};
+use super::{StoreError, beside, commit, corruption, index, mounts, parked, schema, sync_directory};
 use crate::failpoint::failpoint;
 use crate::message::{Encoder, Stamp};
-use crate::model::{Change, FileEvent, LibraryPath, MountId, Origin, Outgoing, Row};
+use crate::model::{Change, EventType, FileEvent, LibraryPath, MountId, Origin, Outgoing, Row};
 
-/// What SQLite keeps under the name of a store.
+/// The suffixes of the files of a store.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 
-/// What it keeps beside a file that is not a store yet. Beside one that is, it is somebody else's.
+/// The suffix of a rollback journal. SQLite uses one only while it creates the file; next to a store it is foreign.
 const JOURNAL: &str = "-journal";
 
-/// The new store until it is whole, and from then on.
+// The suffixes of the new store, until it is complete and after that.
 const UNFINISHED: &str = ".unfinished";
 const REBUILT: &str = ".rebuilt";
 
-/// Rows that are turned into messages at once.
+/// The number of rows that are turned into messages at once.
 const DELETED_AT_ONCE: usize = 1000;
 
-/// Keys that are tried one after another where nothing can be read: one lost page holds far fewer.
+/// The number of keys that are tried after an unreadable row. One lost page has far fewer.
 const MOST_MISSES: u32 = 20_000;
 
-/// Beyond this a number is not one of ours: consumers in JavaScript could not tell it from its neighbours.
+/// No sequence number is higher: JavaScript cannot represent larger integers exactly. A higher one was read wrongly.
 const HIGHEST: u64 = 1 << 53;
 
-/// What became of an old store.
+/// The result of a rebuild.
 #[derive(Debug)]
 pub struct Rebuilt {
-    /// Where it is now.
+    /// The new path of the old file.
     pub aside: PathBuf,
-    /// Undelivered messages that were taken over.
+    /// The number of undelivered messages that were kept.
     pub messages: u64,
-    /// Parked messages that were taken over.
+    /// The number of parked messages that were kept.
     pub parked: u64,
-    /// Paths that were taken over.
+    /// The number of paths that were kept.
     pub paths: u64,
-    /// Whether all of both could be read.
+    /// Whether all messages and paths could be read.
     pub whole: bool,
-    /// The number after which the sequence goes on.
+    /// The sequence continues after this number.
     pub last_sequence: u64,
-    /// The library that the old store belonged to, if that was another one: its paths are told as deleted.
+    /// The root of the old store, if it is another one. Its paths are published as deleted.
     pub old_library: Option<String>,
 }
 
-/// Moves the store at `file` aside and makes a new one for `library`, whose messages are those of `encoder`; nothing
-/// where there is none.
+/// Renames the store at `file` and makes a new one for `library`. `encoder` encodes its messages. Returns `None` if there
+/// is no store.
 ///
-/// If the old store is that of a library at another place, every path in it is told as deleted there.
+/// If the old store belongs to another library, every path in it is published as deleted there.
+///
+/// # Errors
+///
+/// If a file cannot be read, renamed or written, or if the store is being relocated. The old store is kept.
 pub fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<Option<Rebuilt>, StoreError> {
     finish(file)?;
     if !is_any_there(file)? {
@@ -84,7 +88,7 @@ pub fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<Option<
             _ => {}
         }
     }
-    // Nothing could be read before that was undone which it says, and it would be undone in the new store as well.
+    // SQLite would roll it back before it reads the old store, and would apply it to the new one.
     let journal = beside(file, JOURNAL);
     if journal.exists() {
         let moved = free_name(file).and_then(|aside| fs::rename(&journal, beside(&aside, JOURNAL)));
@@ -93,16 +97,16 @@ pub fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<Option<
     let mut rebuilt = make(&unfinished, file, library, encoder).map_err(|error| error.at(&unfinished))?;
     failpoint!("rebuild::made");
     let ready = beside(file, REBUILT);
-    let in_place = File::open(&unfinished)
+    let renamed = File::open(&unfinished)
         .and_then(|whole| whole.sync_all())
         .and_then(|()| fs::rename(&unfinished, &ready))
         .and_then(|()| sync_directory(&ready));
-    in_place.map_err(|source| StoreError::File { file: unfinished, source })?;
+    renamed.map_err(|source| StoreError::File { file: unfinished, source })?;
     rebuilt.aside = finish(file)?.unwrap_or_default();
     Ok(Some(rebuilt))
 }
 
-/// Puts a new store that is whole in the place of the old one, which is moved aside; says where to.
+/// Replaces the old store with a complete new one, if there is one; returns the new path of the old store.
 pub(super) fn finish(file: &Path) -> Result<Option<PathBuf>, StoreError> {
     let ready = beside(file, REBUILT);
     let failed = |file: &Path| {
@@ -135,7 +139,7 @@ fn is_any_there(file: &Path) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// A name with the date, which nothing has.
+/// A free name with the date.
 fn free_name(file: &Path) -> io::Result<PathBuf> {
     let date = Timestamp::now().strftime("%Y-%m-%dT%H%M%SZ").to_string();
     let mut number = 1_u32;
@@ -155,15 +159,15 @@ fn free_name(file: &Path) -> io::Result<PathBuf> {
 
 /// Makes the new store at `unfinished` from what can be read of the old one.
 fn make(unfinished: &Path, file: &Path, library: &[u8], encoder: &Encoder) -> Result<Rebuilt, StoreError> {
-    // One that may not be read is not damaged: there may be messages in it.
-    let opened = file.exists().then(|| damage::open_untouched(file)).transpose();
+    // A file without read permission is not corrupt, and may have messages.
+    let opened = file.exists().then(|| corruption::open_untouched(file)).transpose();
     let old = opened.map_err(|error| StoreError::from(error).at(file))?;
     let mut old_library = None;
     if let Some(old) = &old {
         match schema::check_library(old, file, library) {
             Err(StoreError::OtherLibrary { .. }) => old_library = schema::library_of(old)?,
             Err(relocating @ StoreError::Relocating { .. }) => return Err(relocating),
-            // One of which nothing can be read is taken for this library's.
+            // An unreadable store is taken for one of this library.
             _ => {}
         }
     }
@@ -186,7 +190,7 @@ fn make(unfinished: &Path, file: &Path, library: &[u8], encoder: &Encoder) -> Re
     let paths = count("SELECT count(*) FROM files")?.cast_unsigned();
     if let Some(old_library) = &old_library {
         let old_root = Path::new(OsStr::from_bytes(old_library));
-        last_sequence = tell_deleted(&transaction, &encoder.at(old_root), last_sequence)?;
+        last_sequence = publish_deletes(&transaction, &encoder.at(old_root), last_sequence)?;
     }
     let parked = count("SELECT count(*) FROM parked")?.cast_unsigned();
     let messages = commit::outbox_length(&transaction)?;
@@ -196,8 +200,8 @@ fn make(unfinished: &Path, file: &Path, library: &[u8], encoder: &Encoder) -> Re
     Ok(Rebuilt { aside: PathBuf::new(), messages, parked, paths, whole, last_sequence, old_library })
 }
 
-/// Turns every row into a message that its path is deleted; returns the last number that was given to one.
-fn tell_deleted(new: &Connection, encoder: &Encoder, mut sequence: u64) -> Result<u64, StoreError> {
+/// Replaces every row with a `deleted` message; returns the last sequence number.
+fn publish_deletes(new: &Connection, encoder: &Encoder, mut sequence: u64) -> Result<u64, StoreError> {
     let at = Timestamp::now();
     let mut after = None;
     loop {
@@ -215,7 +219,7 @@ fn tell_deleted(new: &Connection, encoder: &Encoder, mut sequence: u64) -> Resul
     Ok(sequence)
 }
 
-/// Takes over the undelivered messages; returns whether every one could be read.
+/// Copies the undelivered messages; returns whether all could be read.
 fn take_messages(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
     let query = "SELECT sequence, event_type, correlation_id, timestamp, body FROM outbox
                  WHERE sequence > ?1 ORDER BY sequence";
@@ -233,11 +237,11 @@ fn take_messages(old: &Connection, new: &Connection) -> Result<bool, StoreError>
     Ok(whole && !gaps && !ends_early)
 }
 
-/// Takes over the parked messages; returns whether every one could be read.
+/// Copies the parked messages; returns whether all could be read.
 fn take_parked(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
     let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'parked'";
     match old.query_row(table, [], |row| row.get::<_, i64>(0)) {
-        // An older format, unless there is no telling which it is.
+        // An older format, unless the format cannot be read.
         Ok(0) => return Ok(schema::version(old).is_ok_and(|version| version < schema::newest_version())),
         Ok(_) => {}
         Err(_) => return Ok(false),
@@ -252,7 +256,7 @@ fn take_parked(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
     salvage(old, query, read, |(message, (reason, since, retry))| parked::insert(new, &message, &reason, since, retry))
 }
 
-/// Takes over the paths; returns whether every one could be read.
+/// Copies the paths; returns whether all could be read.
 fn take_paths(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
     let has_mounts = schema::version(old).is_ok_and(|version| version >= schema::FIRST_WITH_MOUNTS);
     let mut known = Vec::new();
@@ -262,46 +266,63 @@ fn take_paths(old: &Connection, new: &Connection) -> Result<bool, StoreError> {
         }
         known = mounts;
     }
-    // Of a row whose mount is not known any more, it is taken that it was on the root's own.
+    // A row with an unknown mount is assumed to be on the mount of the root.
     let mount_of = |id: u32| known.iter().map(|mount| mount.id).find(|known| known.0 == id).unwrap_or_default();
     let column = if has_mounts { "mount" } else { "0" };
     let query = format!("SELECT rowid, path, {column} FROM files NOT INDEXED WHERE rowid > ?1 ORDER BY rowid");
     let read = |row: &SqlRow<'_>| Ok(path_from(row, 1)?.zip(Some(mount_of(row.get(2)?))));
     let mut whole = salvage(old, &query, read, |(path, mount)| commit::put(new, &Row::forgotten(path, mount)))?;
-    // The index of paths has them all a second time, and can be read from both ends.
+    // The index on paths contains all paths too, and can be read from both ends.
     for query in ["SELECT path FROM files ORDER BY path", "SELECT path FROM files ORDER BY path DESC"] {
-        let (more, ended) = take_paths_of_index(old, query, new)?;
-        whole &= ended && more == 0;
-        if ended {
+        let IndexRead { added, end } = take_paths_of_index(old, query, new)?;
+        whole &= end == IndexEnd::Reached && added == 0;
+        if end == IndexEnd::Reached {
             break;
         }
     }
     Ok(whole)
 }
 
-/// Takes over the paths that were not yet; returns how many those were, and whether all could be read.
-fn take_paths_of_index(old: &Connection, query: &str, new: &Connection) -> Result<(u64, bool), StoreError> {
-    let mut more = 0;
-    let Ok(mut statement) = old.prepare(query) else { return Ok((more, false)) };
-    let Ok(mut rows) = statement.query([]) else { return Ok((more, false)) };
+/// The result of reading the index on paths in one direction.
+struct IndexRead {
+    /// The number of paths that were not copied before.
+    added: u64,
+    end: IndexEnd,
+}
+
+/// Why reading the index on paths ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IndexEnd {
+    /// All paths were read.
+    Reached,
+    /// The rest could not be read.
+    Unreadable,
+}
+
+/// Copies the paths that were not copied before.
+fn take_paths_of_index(old: &Connection, query: &str, new: &Connection) -> Result<IndexRead, StoreError> {
+    let mut added = 0;
+    let unreadable = |added| Ok(IndexRead { added, end: IndexEnd::Unreadable });
+    let Ok(mut statement) = old.prepare(query) else { return unreadable(added) };
+    let Ok(mut rows) = statement.query([]) else { return unreadable(added) };
     loop {
         let path = match rows.next() {
             Ok(Some(row)) => path_from(row, 0),
-            Ok(None) => return Ok((more, true)),
-            Err(_) => return Ok((more, false)),
+            Ok(None) => return Ok(IndexRead { added, end: IndexEnd::Reached }),
+            Err(_) => return unreadable(added),
         };
         if let Ok(Some(path)) = path
             && index::row(new, &path)?.is_none()
         {
             commit::put(new, &Row::forgotten(path, MountId::default()))?;
-            more += 1;
+            added += 1;
         }
     }
 }
 
-/// Reads on behind every row that cannot be read, and takes the others; returns whether all could be.
+/// Takes every row that can be read, and skips the others; returns whether all could be read.
 ///
-/// The first column of `query` is the key by which it is ordered, and its parameter the key to go on after.
+/// `query` is ordered by its first column, the key. Its parameter is the key after which it begins.
 fn salvage<T>(
     old: &Connection,
     query: &str,
@@ -323,7 +344,7 @@ fn salvage<T>(
             let Ok(key) = row.get::<_, i64>(0) else { break };
             match read(row) {
                 Ok(Some(row)) => {
-                    // A page that stands in another one's place brings rows out of their order, or twice.
+                    // A page in place of another one yields rows out of order, or twice.
                     whole &= key > after;
                     after = after.max(key);
                     misses = 0;
@@ -339,12 +360,12 @@ fn salvage<T>(
     Ok(false)
 }
 
-/// A message, where it is what was once put there: a page of something else may look like a row.
+/// A message, if its columns agree with its body: a corrupt page may look like a row.
 fn message_from(row: &SqlRow<'_>) -> Result<Option<Outgoing>, rusqlite::Error> {
     #[derive(Deserialize)]
     struct Body {
         sequence: u64,
-        event_type: String,
+        event_type: EventType,
         correlation_id: String,
     }
     let message = Outgoing {
@@ -356,12 +377,12 @@ fn message_from(row: &SqlRow<'_>) -> Result<Option<Outgoing>, rusqlite::Error> {
     };
     let is_itself = serde_json::from_slice(&message.body).is_ok_and(|body: Body| {
         (body.sequence, body.event_type, body.correlation_id)
-            == (message.sequence, message.event_type.clone(), message.correlation_id.clone())
+            == (message.sequence, message.event_type, message.correlation_id.clone())
     });
     Ok(is_itself.then_some(message))
 }
 
-/// A path, where it looks like one of an audio file: a page of something else may look like a row.
+/// A path, if it can be one of an audio file: a corrupt page may look like a row.
 fn path_from(row: &SqlRow<'_>, column: usize) -> Result<Option<LibraryPath>, rusqlite::Error> {
     let bytes = row.get_ref(column)?.as_blob()?;
     let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&0);
@@ -373,14 +394,14 @@ fn path_from(row: &SqlRow<'_>, column: usize) -> Result<Option<LibraryPath>, rus
     Ok((is_path && has_extension).then(|| LibraryPath::from_bytes(bytes)))
 }
 
-/// The number above which nothing was ever given out, as far as anything of the old store can tell.
+/// A sequence number that is at least as high as every one that was given out.
 fn sequence_after(old: Option<&Connection>, mark: Option<Marked>, highest_message: u64) -> u64 {
     let known = old.and_then(|old| commit::last_sequence(old).ok()).filter(|known| *known < HIGHEST);
     let last = match (known, mark) {
         (Some(known), Some(mark)) if known < mark.committed => mark.reserved,
         (Some(known), _) => known,
         (None, Some(mark)) => mark.reserved,
-        // A clock counts microseconds faster than anybody counts files.
+        // Microseconds since the epoch exceed any number of messages.
         (None, None) => SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .ok()

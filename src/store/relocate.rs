@@ -1,8 +1,8 @@
-//! A library that has another place now: each of its files is published as moved, and none is read.
+//! Relocates the store of a library whose root has a new path: each file is published as moved, and none is read.
 //!
-//! Paths in the store are relative to the root, so the rows stay as they are. The messages are put into the outbox
-//! a chunk at a time, each chunk in one transaction with the path that it came to. A relocation that was
-//! interrupted is taken up where it stopped, and until it is finished the store can be used for nothing else.
+//! Paths in the store are relative to the root, so the rows do not change. The messages are put into the outbox in
+//! chunks, each in one transaction with the last path of the chunk. An interrupted relocation continues where it
+//! stopped. Until it is finished, the store can be used for nothing else.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -12,35 +12,40 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::mark::Mark;
-use super::{StoreError, commit, damage, index, last_sequence, rebuild, schema};
+use super::{StoreError, commit, corruption, index, last_sequence, rebuild, schema};
 use crate::failpoint::failpoint;
 use crate::message::{Encoder, Stamp};
 use crate::model::{Change, FileEvent, LibraryPath, Origin};
 
-/// Files whose messages are committed at once.
+/// The number of files whose messages are committed at once.
 const CHUNK: usize = 1000;
 
-/// What a relocation came to.
+/// The result of a relocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relocated {
-    /// The store belongs to the new root now; so many messages were added by this call.
+    /// The store belongs to the new root now.
     Done {
-        /// The messages.
+        /// The number of messages that this call added to the outbox.
         messages: u64,
     },
-    /// The store belonged to the new root before.
+    /// The store belonged to the new root already.
     AlreadyThere,
 }
 
-/// Makes the store at `file`, which belongs to the library at `from`, that of the library at `to`, and adds a message
-/// for each of its files to the outbox. `encoder` is that of the library at `to`. Blocks.
+/// Relocates the store at `file` from the library at `from` to the one at `to`, and adds a message for each of its files
+/// to the outbox. `encoder` is the one for the library at `to`. Blocks.
+///
+/// # Errors
+///
+/// If there is no store, if it belongs to another library, or if it cannot be written. A relocation that fails half-way
+/// continues with the next call.
 pub fn relocate(file: &Path, from: &Path, to: &Path, encoder: &Encoder) -> Result<Relocated, StoreError> {
     rebuild::finish(file)?;
     if !file.exists() {
         let from = from.to_string_lossy().into_owned();
         return Err(StoreError::NothingToRelocate { file: file.to_path_buf(), from });
     }
-    damage::inspect(file, None)?;
+    corruption::inspect(file, None)?;
     let relocated = Relocation::begin(file, from, to, encoder).and_then(|begun| {
         let Some(mut relocation) = begun else { return Ok(Relocated::AlreadyThere) };
         let first = relocation.sequence;
@@ -50,7 +55,7 @@ pub fn relocate(file: &Path, from: &Path, to: &Path, encoder: &Encoder) -> Resul
     relocated.map_err(|error| error.at(file))
 }
 
-/// A relocation that has begun.
+/// A relocation in progress.
 struct Relocation<'a> {
     connection: Connection,
     mark: Mark,
@@ -61,7 +66,7 @@ struct Relocation<'a> {
 }
 
 impl<'a> Relocation<'a> {
-    /// Begins a relocation or takes one up; `None` where there is nothing to do.
+    /// Begins a relocation or continues one; `None` if there is nothing to do.
     fn begin(file: &Path, from: &'a Path, to: &'a Path, encoder: &'a Encoder) -> Result<Option<Self>, StoreError> {
         let connection = schema::open_any(file)?;
         let (old, new) = (from.as_os_str().as_bytes(), to.as_os_str().as_bytes());
@@ -99,7 +104,7 @@ impl<'a> Relocation<'a> {
             sequence += 1;
             let stamp = Stamp { sequence, at, correlation_id: Uuid::new_v4() };
             let message = if row.is_forgotten() {
-                // Nothing is known of its content. The next walk publishes the file at its new place, if it is there.
+                // Its content is unknown. The next scan publishes the file at its new path, if it exists.
                 transaction.execute("DELETE FROM files WHERE path = ?1", params![path.as_bytes()])?;
                 let gone = FileEvent { change: Change::Deleted(path), origin: Origin::Scan };
                 self.encoder.at(self.from).encode(&gone, &stamp)
@@ -124,7 +129,7 @@ fn set(connection: &Connection, name: &str, value: &[u8]) -> Result<(), StoreErr
 }
 
 impl StoreError {
-    /// What the refusal of another library's store says to who wants to relocate it.
+    /// Turns the error about another library's store into the one for a relocation.
     fn for_relocation(self, from: &Path, to: &Path) -> Self {
         let Self::OtherLibrary { file, found, .. } = self else { return self };
         let (from, to) = (from.to_string_lossy().into_owned(), to.to_string_lossy().into_owned());

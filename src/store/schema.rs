@@ -1,13 +1,13 @@
-//! The tables, and how older files are brought up to date.
+//! The tables, and the migrations of older files.
 //!
 //! | table | a row is |
 //! |---|---|
-//! | `mounts` | a mount that rows of `files` name by its number |
-//! | `files` | what consumers were last told of one path: its stat, hashes and metadata |
-//! | `outbox` | a message that is not delivered yet, its body ready to send |
+//! | `mounts` | a mount of the library, which rows of `files` refer to by its id |
+//! | `files` | what was last published for a path: stat, hashes and metadata |
+//! | `outbox` | a message that is not delivered yet, ready to be published |
 //! | `parked` | a message that cannot be delivered, and why |
-//! | `replays` | a subtree that is being published again, and how far that has come |
-//! | `meta` | a fact about the file itself, by name |
+//! | `replays` | a subtree that is being published again, and the last path that was |
+//! | `meta` | a property of the file itself, by name |
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::StoreError;
 
-/// Steps from each format to the next; append only. `user_version` counts the steps that were taken.
+/// The migrations from each format to the next. Append only: `user_version` is the number of applied migrations.
 const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -46,9 +46,9 @@ const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE replays (id INTEGER PRIMARY KEY, under BLOB NOT NULL, after BLOB);
     ",
-    // Mounts in place of device numbers, which change with a reboot: of a row that was not on the root's own
-    // device it is not known which mount that was. `inode` is NULL where inode numbers do not last. Times are
-    // nanoseconds since the epoch, as decimal text if they do not fit an integer.
+    // Mounts replace device numbers, which change with a reboot. The mount of a row is unknown if it was not on the
+    // device of the root. `inode` is NULL if inode numbers are unstable. Times are nanoseconds since the epoch, as
+    // decimal text if they do not fit an integer.
     "
     CREATE TABLE mounts (
         id INTEGER PRIMARY KEY,
@@ -82,7 +82,7 @@ const MIGRATIONS: [&str; 4] = [
     CREATE INDEX files_by_inode ON files (inode, mount);
     CREATE INDEX files_by_sha256 ON files (sha256);
     ",
-    // `retry` is the place in the line of those that are delivered again; NULL while nobody wants that.
+    // `retry` is the position among the messages that are retried; NULL if the message is not.
     "
     CREATE TABLE parked (
         sequence INTEGER PRIMARY KEY NOT NULL,
@@ -99,39 +99,39 @@ const MIGRATIONS: [&str; 4] = [
     ",
 ];
 
-/// The first format whose rows name mounts.
+/// The first format with mounts.
 pub(super) const FIRST_WITH_MOUNTS: i64 = 3;
 
-/// The new root of a library whose relocation has begun, in `meta`.
+/// In `meta`: the new root of a library that is being relocated.
 pub(super) const RELOCATING_TO: &str = "relocating_to";
 
-/// The last path whose relocation is in the outbox, in `meta`.
+/// In `meta`: the last path whose `moved` message is in the outbox.
 pub(super) const RELOCATED_UP_TO: &str = "relocated_up_to";
 
-/// Opens the file for the writer: makes it, brings it up to date, and makes sure whose it is.
+/// Opens the file for the writer: creates and migrates it, and checks that it belongs to `library`.
 pub(super) fn open(file: &Path, library: &[u8]) -> Result<Connection, StoreError> {
     let connection = open_any(file)?;
     claim(&connection, file, library)?;
     Ok(connection)
 }
 
-/// The same, whosever it is.
+/// Opens the file for the writer, whatever library it belongs to.
 pub(super) fn open_any(file: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(file)?;
     if connection.is_readonly("main")? {
-        // SQLite makes do with reading where it may not write.
+        // SQLite opens a file without write permission as read-only.
         return Err(StoreError::ReadOnly { file: file.to_path_buf() });
     }
     configure(&connection)?;
-    // A commit must survive a power cut: consumers will have been told of it.
+    // A commit must survive a power failure, because its messages will have been published.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // 16 MiB hold the upper pages of an index of a million files.
+    // 16 MiB fit the upper pages of an index of a million files.
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
     migrate(&mut connection, file)?;
     Ok(connection)
 }
 
-/// Opens the file for reading only, beside the writer.
+/// Opens the file for reading, concurrently with the writer.
 pub(super) fn open_to_read(file: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(file, flags)?;
@@ -139,10 +139,10 @@ pub(super) fn open_to_read(file: &Path) -> Result<Connection, rusqlite::Error> {
     Ok(connection)
 }
 
-/// Opens the file for one of many readers beside the writer.
+/// Opens the file for one of many concurrent readers.
 pub(super) fn open_reader(file: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = open_to_read(file)?;
-    // Each forgets what it has at the next commit; the system's cache serves them all.
+    // Each commit invalidates this cache. The page cache of the kernel serves all readers.
     connection.pragma_update(None, "cache_size", -256)?;
     Ok(connection)
 }
@@ -151,7 +151,7 @@ fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(32);
-    // Else every new value of a `LIMIT ?` makes SQLite plan the query again, which takes longer than the query.
+    // Otherwise SQLite plans a query again for every new value of `LIMIT ?`, which takes longer than the query.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     if !connection.is_readonly("main")? {
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -159,12 +159,12 @@ fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     Ok(())
 }
 
-/// How many steps were taken.
+/// The format of a file.
 pub(super) fn version(connection: &Connection) -> Result<i64, rusqlite::Error> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Refuses a format that is not known here.
+/// Fails if the format is newer than this version knows.
 pub(super) fn check_version(found: i64, file: &Path) -> Result<(), StoreError> {
     let known = newest_version();
     if (0..=known).contains(&found) {
@@ -173,7 +173,7 @@ pub(super) fn check_version(found: i64, file: &Path) -> Result<(), StoreError> {
     Err(StoreError::Newer { file: file.to_path_buf(), found, known })
 }
 
-/// How many steps there are.
+/// The newest format.
 pub(super) fn newest_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
@@ -185,8 +185,8 @@ fn migrate(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
     if found == newest_version() {
         return Ok(());
     }
-    for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        transaction.execute_batch(step)?;
+    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(migration)?;
     }
     transaction.pragma_update(None, "user_version", newest_version())?;
     transaction.commit()?;
@@ -201,17 +201,17 @@ fn claim(connection: &Connection, file: &Path, library: &[u8]) -> Result<(), Sto
     Ok(())
 }
 
-/// Whose index a store is.
+/// The root of the library that a store belongs to.
 pub(super) fn library_of(connection: &Connection) -> Result<Option<Vec<u8>>, rusqlite::Error> {
     meta(connection, "library")
 }
 
-/// A fact about the file.
+/// A property of the file.
 pub(super) fn meta(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, rusqlite::Error> {
     connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
-/// Refuses the index of another library, and one whose relocation has begun.
+/// Fails if the store belongs to another library, or is being relocated.
 pub(super) fn check_library(connection: &Connection, file: &Path, wanted: &[u8]) -> Result<(), StoreError> {
     let Some(found) = library_of(connection)? else { return Ok(()) };
     if let Some(target) = meta(connection, RELOCATING_TO)? {
@@ -234,7 +234,7 @@ mod tests {
     use crate::store::index;
 
     #[test]
-    fn opening_twice_takes_every_step_once() {
+    fn opening_twice_applies_every_migration_once() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.sqlite");
         for _ in 0..2 {
@@ -244,9 +244,8 @@ mod tests {
         }
     }
 
-    /// Formats that were written before a step was taken.
     #[test]
-    fn an_older_format_is_no_damage_and_is_brought_up_to_date() {
+    fn an_older_format_is_not_corrupt_and_is_migrated() {
         for steps in 0..MIGRATIONS.len() {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("x.sqlite");
@@ -256,7 +255,7 @@ mod tests {
             }
             connection.pragma_update(None, "user_version", i64::try_from(steps).unwrap()).unwrap();
             drop(connection);
-            super::super::damage::inspect(&file, Some(b"/music")).unwrap();
+            super::super::corruption::inspect(&file, Some(b"/music")).unwrap();
             assert_eq!(version(&open(&file, b"/music").unwrap()).unwrap(), newest_version());
         }
     }

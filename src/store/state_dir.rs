@@ -1,4 +1,4 @@
-//! The folder of the store: locked by one process, and with an identity that outlives it.
+//! The state directory: locked by one process, with an instance id that outlives it.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -7,46 +7,52 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-/// A folder of state that is this process's until it is dropped.
+/// A state directory that is locked by this process until it is dropped.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
     _lock: File,
 }
 
-/// Why a folder cannot be this process's.
+/// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
-    /// It could not be made or written to.
-    #[error("STATE_DIR: {path:?} cannot be used: {source}; give a folder that this user can write to")]
+    /// The directory could not be created or written.
+    #[error("STATE_DIR: {path:?} cannot be used; give a directory that this user can write to")]
     Unusable {
-        /// The folder.
+        /// The directory or a file in it.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Another process has it.
-    #[error("STATE_DIR: {0:?} is in use by another file-watcher; stop that one, or give this one a folder of its own")]
-    InUse(PathBuf),
-    /// A library was moved, and its new place has a state of its own already.
+    /// Another process has locked the directory.
     #[error(
-        "STATE_DIR: {old:?} holds the store of the library's old place, and {new:?} one of the new place, which was \
-         scanned already; remove {new:?} to relocate the old one"
+        "STATE_DIR: {0:?} is in use by another file-watcher; stop that one, or give this one a directory of its own"
+    )]
+    InUse(PathBuf),
+    /// The library was moved, and both the old and the new root have a store.
+    #[error(
+        "STATE_DIR: {old:?} contains the store of the old library path, and {new:?} that of the new path, which was \
+         already scanned; remove {new:?} to relocate the old one"
     )]
     BothThere {
-        /// The old place's state.
+        /// The state directory for the old path.
         old: PathBuf,
-        /// The new place's state.
+        /// The state directory for the new path.
         new: PathBuf,
     },
-    /// The file with the identity has something else in it.
-    #[error("STATE_DIR: {0:?} does not hold an instance id; set INSTANCE_ID, or remove the file to get a new one")]
+    /// The file for the instance id has another content.
+    #[error("STATE_DIR: {0:?} does not contain an instance id; set INSTANCE_ID, or remove the file to get a new one")]
     BadInstanceId(PathBuf),
 }
 
 impl StateDir {
-    /// Makes the folder where there is none, readable by its owner only, and locks it.
+    /// Locks the directory, and creates it if it does not exist, accessible to its owner only.
+    ///
+    /// # Errors
+    ///
+    /// [`StateDirError::InUse`] if another process has locked it; [`StateDirError::Unusable`] otherwise.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         let unusable = |source| StateDirError::Unusable { path: path.to_path_buf(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
@@ -64,8 +70,11 @@ impl StateDir {
         }
     }
 
-    /// Makes the state at `old` the one at `new`, for a library that was moved: nothing happens where there is no store
-    /// at `old`. Refused while a process has either of them, and where both hold a store.
+    /// Moves the state directory `old` to `new`, for a library that was moved. Does nothing if `old` has no store.
+    ///
+    /// # Errors
+    ///
+    /// If a process has locked one of the directories, or if both have a store.
     pub fn take_over(old: &Path, new: &Path) -> Result<(), StateDirError> {
         let unusable = |path: &Path| {
             let path = path.to_path_buf();
@@ -79,7 +88,7 @@ impl StateDir {
         }
         let _locked = Self::open(old)?;
         if new.exists() {
-            // A start that was refused leaves these behind.
+            // A start that failed leaves these files behind.
             let _locked = Self::open(new)?;
             for name in ["lock", "instance_id"] {
                 let removed = std::fs::remove_file(new.join(name));
@@ -92,17 +101,21 @@ impl StateDir {
         std::fs::rename(old, new).and_then(|()| File::open(parent)?.sync_all()).map_err(unusable(new))
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of a file in it.
+    /// The path of a file in the directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The identity of this state: eight hex digits, made once and the same ever after.
+    /// The instance id: eight hex digits, generated at the first call and constant from then on.
+    ///
+    /// # Errors
+    ///
+    /// If the file for it cannot be read or written, or has another content.
     pub fn instance_id(&self) -> Result<String, StateDirError> {
         let file = self.file("instance_id");
         let unusable = |source| StateDirError::Unusable { path: file.clone(), source };
@@ -117,7 +130,7 @@ impl StateDir {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
-                // Whole or not at all: half an id would be an error at every later start.
+                // Written atomically: half an id would be an error at every later start.
                 let unfinished = self.file("instance_id.new");
                 let mut written = File::create(&unfinished).map_err(unusable)?;
                 writeln!(written, "{id}").and_then(|()| written.sync_all()).map_err(unusable)?;
@@ -129,7 +142,7 @@ impl StateDir {
     }
 }
 
-/// Whether a directory, which need not exist, holds a store.
+/// Whether a directory exists and has a store.
 fn has_store(directory: &Path) -> io::Result<bool> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -153,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_identity_stays_and_a_second_process_is_refused() {
+    fn the_instance_id_stays_and_a_second_process_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         let state = StateDir::open(&path).unwrap();
@@ -176,7 +189,7 @@ mod tests {
         std::fs::write(old.join("amqp.sqlite"), "a store").unwrap();
         assert!(matches!(StateDir::take_over(&old, &new), Err(StateDirError::InUse(_))));
         drop(state);
-        // As a refused start leaves it.
+        // As a failed start leaves it.
         StateDir::open(&new).unwrap().instance_id().unwrap();
         StateDir::take_over(&old, &new).unwrap();
         assert_eq!(StateDir::open(&new).unwrap().instance_id().unwrap(), id);

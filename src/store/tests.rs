@@ -3,7 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Content, FileStat, Fingerprint, Index, LibraryPath, Metadata, MetadataStyle, MountId, Origin, Seen, Track,
+    Content, EventType, FileStat, Fingerprint, Index, LibraryPath, Metadata, MetadataStyle, MountId, Origin, Seen,
+    Track,
 };
 
 pub(super) fn store_file(folder: &Path) -> PathBuf {
@@ -36,7 +37,7 @@ pub(super) fn missing(path: &LibraryPath) -> Observation {
     Observation { path: path.clone(), origin: Origin::Watch, seen: Seen::Missing }
 }
 
-/// Every message that waits now, without waiting for more.
+/// Every message that waits now.
 pub(super) async fn waiting(store: &Store) -> Vec<Outgoing> {
     let count = usize::try_from(store.outbox_length()).unwrap();
     store.outbox().take(count).map(Result::unwrap).collect().await
@@ -49,9 +50,9 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     {
         let store = open(folder.path());
         let committed = store.commit([file(&path, 1)].into()).await.unwrap();
-        assert_eq!(committed.changes[0].change.event_type(), "created");
+        assert_eq!(committed.changes[0].change.event_type(), EventType::Created);
         assert_eq!(waiting(&store).await.len(), 1);
-        store.forget(1).await.unwrap();
+        store.remove_delivered(1).await.unwrap();
         assert_eq!(store.outbox_length(), 0);
     }
     let store = open(folder.path());
@@ -62,12 +63,12 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     store.commit([Observation { seen, ..file(&"b.mp3".into(), 2) }].into()).await.unwrap();
     assert_eq!(store.index().row(&"b.mp3".into()).unwrap().unwrap().stat, distant);
     store.commit([missing(&"b.mp3".into())].into()).await.unwrap();
-    store.forget(3).await.unwrap();
+    store.remove_delivered(3).await.unwrap();
     assert_eq!(store.index().rows_by_inode(MountId(0), u64::MAX - 3, 9).unwrap().len(), 1);
     assert_eq!(store.index().rows_by_sha256(&[1; 32], 9).unwrap().len(), 1);
     store.commit([missing(&path)].into()).await.unwrap();
     let messages = waiting(&store).await;
-    assert_eq!((messages[0].sequence, messages[0].event_type.as_str()), (4, "deleted"));
+    assert_eq!((messages[0].sequence, messages[0].event_type), (4, EventType::Deleted));
     assert!(store.index().is_empty().unwrap());
 }
 
@@ -115,9 +116,9 @@ async fn a_file_whose_name_another_one_took_is_to_be_looked_at_under_its_others(
     assert_eq!(store.commit([taken].into()).await.unwrap().other_names, [other]);
 }
 
-/// SQLite makes a file with a journal of the other kind, and only then begins to keep a log.
+/// SQLite creates a file with a rollback journal, and switches to a write-ahead log afterwards.
 #[tokio::test]
-async fn a_store_whose_maker_was_killed_is_made_by_the_next_one() {
+async fn a_store_whose_creation_was_killed_is_created_by_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let half_made = folder.path().join("half made");
     let maker = Connection::open(&half_made).unwrap();
@@ -151,12 +152,12 @@ async fn the_outbox_goes_on_with_what_is_committed_later() {
 }
 
 #[tokio::test]
-async fn a_replay_that_is_asked_for_again_takes_the_place_of_what_is_left_of_older_ones_beneath_it() {
+async fn a_new_replay_replaces_the_rest_of_older_ones_under_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let paths = ["a/1.mp3", "a/2.mp3", "ab/1.mp3", "b/1.mp3"].map(LibraryPath::from);
     store.commit(paths.iter().map(|path| file(path, 1)).collect()).await.unwrap();
-    store.forget(4).await.unwrap();
+    store.remove_delivered(4).await.unwrap();
     assert_eq!(store.begin_replay("x".into()).await.unwrap(), 0);
     assert!(!store.replay_some(9).await.unwrap(), "there is nothing to do");
 
@@ -165,16 +166,16 @@ async fn a_replay_that_is_asked_for_again_takes_the_place_of_what_is_left_of_old
     assert_eq!(store.begin_replay("ab".into()).await.unwrap(), 1);
     assert_eq!(store.begin_replay("a".into()).await.unwrap(), 2);
     while store.replay_some(9).await.unwrap() {}
-    assert_eq!(told_from_then_on(&store, 4).await, ["a/1.mp3", "ab/1.mp3", "a/1.mp3", "a/2.mp3"]);
+    assert_eq!(paths_after(&store, 4).await, ["a/1.mp3", "ab/1.mp3", "a/1.mp3", "a/2.mp3"]);
 
     store.begin_replay("b".into()).await.unwrap();
     store.begin_replay(LibraryPath::root()).await.unwrap();
     while store.replay_some(9).await.unwrap() {}
-    assert_eq!(told_from_then_on(&store, 8).await, ["a/1.mp3", "a/2.mp3", "ab/1.mp3", "b/1.mp3"]);
+    assert_eq!(paths_after(&store, 8).await, ["a/1.mp3", "a/2.mp3", "ab/1.mp3", "b/1.mp3"]);
 }
 
-/// The paths beneath the root of the messages after `sequence`.
-async fn told_from_then_on(store: &Store, sequence: u64) -> Vec<String> {
+/// The paths of the messages after `sequence`, relative to the root.
+async fn paths_after(store: &Store, sequence: u64) -> Vec<String> {
     let path = |message: &Outgoing| {
         let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
         body["file_path"].as_str().unwrap().trim_start_matches("/music/").to_owned()
@@ -185,7 +186,7 @@ async fn told_from_then_on(store: &Store, sequence: u64) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Pages of any size, over any subtree, give exactly the rows there, in order, each once.
+    /// Pages of any size, over any subtree, yield exactly its rows, in order, each once.
     #[test]
     fn the_rows_of_a_subtree_are_read_in_order_whatever_the_page(
         paths in prop::collection::btree_set("[ab](/?[ab.0\u{7f}-]){0,4}", 1..40),
@@ -212,7 +213,7 @@ proptest! {
     }
 }
 
-/// The same store, opened anew once its writer's thread has closed it.
+/// The same store, opened again once its writer thread has closed it.
 fn reopened(store: Store, folder: &Path) -> Store {
     drop(store);
     let log = beside(&store_file(folder), "-wal");
@@ -234,7 +235,7 @@ async fn parked(store: &Store) -> Vec<u64> {
     parked.into_iter().map(|message| message.sequence).collect()
 }
 
-/// A store with so many undelivered messages.
+/// A store with `count` undelivered messages.
 async fn with_messages(folder: &Path, count: u8) -> (Store, Vec<Outgoing>) {
     let store = open(folder);
     let looks: Vec<_> = (0..count).map(|it| file(&LibraryPath::from(format!("{it}.mp3").as_str()), it)).collect();
@@ -244,7 +245,7 @@ async fn with_messages(folder: &Path, count: u8) -> (Store, Vec<Outgoing>) {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_parked_in_the_step_that_removes_the_rest_and_survives_a_reopening() {
+async fn refused_messages_are_parked_in_the_transaction_that_removes_the_rest_and_survive_a_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let (store, messages) = with_messages(folder.path(), 5).await;
     store.settle(vec![1, 2, 3], vec![refused(2)]).await.unwrap();
@@ -252,12 +253,12 @@ async fn what_is_refused_is_parked_in_the_step_that_removes_the_rest_and_survive
     assert_eq!(store.outbox_length(), 2);
     assert_eq!(waiting(&store).await, messages[3..]);
     let [only] = &store.parked().await.unwrap()[..] else { panic!("one is parked") };
-    assert_eq!((only.sequence, only.event_type.as_str(), only.path.as_str()), (2, "created", "/music/1.mp3"));
+    assert_eq!((only.sequence, only.event_type, only.path.as_str()), (2, EventType::Created, "/music/1.mp3"));
     assert_eq!((only.size, only.reason.as_str()), (messages[1].body.len() as u64, "2 is too large"));
     assert_eq!(parked(&store).await, [2]);
     store.settle(vec![4, 5], vec![refused(4), refused(5)]).await.unwrap();
     assert_eq!((parked(&store).await, store.outbox_length()), (vec![2, 4, 5], 0));
-    // The highest number is parked, and is not given out again.
+    // The highest number is parked, and is not used again.
     let store = reopened(store, folder.path());
     store.commit([file(&"later.mp3".into(), 9)].into()).await.unwrap();
     assert_eq!(waiting(&store).await[0].sequence, 6);
@@ -285,7 +286,7 @@ async fn a_retried_message_comes_again_as_it_was_and_before_those_that_wait() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_read_already_hands_out_what_is_retried_each_time() {
+async fn an_open_stream_yields_a_retried_message_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let (store, messages) = with_messages(folder.path(), 2).await;
     let mut outbox = std::pin::pin!(store.outbox());
@@ -296,7 +297,7 @@ async fn a_stream_that_is_read_already_hands_out_what_is_retried_each_time() {
     for _ in 0..2 {
         store.retry_parked(BTreeSet::from([1])).await.unwrap();
         assert_eq!(outbox.next().await.unwrap().unwrap(), messages[0]);
-        // Nobody can drop or retry it meanwhile.
+        // It cannot be dropped or retried in the meantime.
         store.drop_parked(BTreeSet::from([1])).await.unwrap();
         store.retry_parked(BTreeSet::from([1])).await.unwrap();
         store.settle(vec![1], vec![refused(1)]).await.unwrap();
@@ -306,9 +307,9 @@ async fn a_stream_that_is_read_already_hands_out_what_is_retried_each_time() {
     assert_eq!(outbox.next().await.unwrap().unwrap().sequence, 3);
 }
 
-/// A full disk must not make a message vanish that was neither delivered nor parked.
+/// A full disk must not lose a message that was neither delivered nor parked.
 #[tokio::test]
-async fn what_could_not_be_parked_at_once_is_parked_by_whatever_is_forgotten_next() {
+async fn a_message_that_could_not_be_parked_is_parked_by_the_next_removal() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = with_messages(folder.path(), 4).await;
     let other = Connection::open(store_file(folder.path())).unwrap();
@@ -317,7 +318,7 @@ async fn what_could_not_be_parked_at_once_is_parked_by_whatever_is_forgotten_nex
     store.settle(vec![3], vec![]).await.unwrap_err();
     assert_eq!((store.outbox_length(), parked(&store).await), (4, vec![]));
     other.execute_batch("DROP TRIGGER full").unwrap();
-    store.forget(3).await.unwrap();
+    store.remove_delivered(3).await.unwrap();
     assert_eq!((store.outbox_length(), parked(&store).await), (1, vec![2]));
 }
 
@@ -340,16 +341,16 @@ proptest! {
                 let now = waiting(&store).await;
                 for messages in now.chunks(batch) {
                     let sequences: Vec<u64> = messages.iter().map(|message| message.sequence).collect();
-                    let mut in_vain = Vec::new();
+                    let mut failed = Vec::new();
                     for sequence in &sequences {
                         turn += 1;
                         if fails[turn % fails.len()] == 0 {
-                            in_vain.push(refused(*sequence));
+                            failed.push(refused(*sequence));
                         } else {
                             assert!(delivered.insert(*sequence), "{sequence} is delivered twice");
                         }
                     }
-                    store.settle(sequences, in_vain).await.unwrap();
+                    store.settle(sequences, failed).await.unwrap();
                 }
                 assert_eq!(store.outbox_length(), 0);
                 let aside: BTreeSet<u64> = parked(&store).await.into_iter().collect();

@@ -35,7 +35,7 @@ async fn a_message_arrives_with_all_its_properties() {
         assert_eq!(text(properties.message_id()), sent.correlation_id);
         assert_eq!(text(properties.correlation_id()), sent.correlation_id);
         assert_eq!(*properties.timestamp(), Some(sent.timestamp));
-        assert_eq!(text(properties.kind()), sent.event_type);
+        assert_eq!(text(properties.kind()), sent.event_type.as_str());
         assert_eq!(text(properties.app_id()), "file-watcher");
     }
     let status = sink.status();

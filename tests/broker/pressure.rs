@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use file_watcher::sink::{BrokerState, Deliver, Hold};
+use file_watcher::sink::{BrokerState, Deliver, Stall};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time;
 
@@ -24,7 +24,7 @@ async fn a_full_queue_that_rejects_is_waited_for() {
     let messages = created(1..=200);
     let delivery = tokio::spawn(async move { sink.deliver(&messages).await });
     eventually("the queue is full", LIMIT, || status.rejected() > 1).await;
-    assert!(matches!(&*status.hold().borrow(), Some(Hold::Rejected { .. })));
+    assert!(matches!(&*status.stall().borrow(), Some(Stall::Rejected { .. })));
     assert!(status.is_connected());
 
     let mut consumer = Consumer::of_queue(&url, "small").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use file_watcher::model::Unroutable;
-use file_watcher::sink::{Deliver, Hold};
+use file_watcher::sink::{Deliver, Stall};
 use tokio::time;
 
 use crate::support::consumer::{Consumer, first_seen};
@@ -24,14 +24,14 @@ async fn auto_waits_for_the_first_consumer() {
     let mut delivery = Box::pin(sink.deliver(&batch));
     assert!(time::timeout(A_WHILE, &mut delivery).await.is_err(), "nobody is there to deliver to");
     assert!(
-        matches!(&*status.hold().borrow(), Some(Hold::Unroutable { routing_key, .. }) if routing_key == "file.created")
+        matches!(&*status.stall().borrow(), Some(Stall::Unroutable { routing_key, .. }) if routing_key == "file.created")
     );
-    assert_eq!(status.waiting_for().unwrap(), "a queue to be bound for file.created");
+    assert_eq!(status.waiting_for().unwrap(), "a queue bound for file.created");
 
     let mut consumer = Consumer::of_all_keys(&url).await;
     time::timeout(LIMIT, delivery).await.expect("the consumer is there").unwrap();
     assert_eq!(first_seen(&consumer.expect(100, LIMIT).await), (1..=100).collect::<Vec<_>>());
-    assert_eq!((status.delivered(), status.let_go()), (100, 0));
+    assert_eq!((status.delivered(), status.dropped()), (100, 0));
     assert_eq!(status.waiting_for(), None);
 }
 
@@ -48,13 +48,13 @@ async fn auto_lets_go_what_a_consumer_that_is_there_does_not_want() {
     let received = consumer.expect_different(10, LIMIT, QUIET).await;
     assert_eq!(first_seen(&received), (1..=10).map(|half| half * 2).collect::<Vec<_>>());
     let status = sink.status();
-    assert_eq!((status.delivered(), status.let_go()), (10, 10));
+    assert_eq!((status.delivered(), status.dropped()), (10, 10));
 
     // From then on they are let go at once.
     let begun = time::Instant::now();
     sink.deliver(&[outgoing(21, "moved"), outgoing(22, "deleted")]).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(500));
-    assert_eq!(status.let_go(), 12);
+    assert_eq!(status.dropped(), 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +71,7 @@ async fn hold_keeps_even_what_no_consumer_wants_yet() {
     time::timeout(LIMIT, delivery).await.unwrap().unwrap();
     assert_eq!(first_seen(&creations.expect_different(2, LIMIT, QUIET).await), [1, 3]);
     assert_eq!(first_seen(&deletions.expect_different(1, LIMIT, QUIET).await), [2]);
-    assert_eq!((status.delivered(), status.let_go()), (3, 0));
+    assert_eq!((status.delivered(), status.dropped()), (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,5 +87,5 @@ async fn drop_lets_go_at_once() {
     sink.deliver(&mixed).await.unwrap();
     assert_eq!(first_seen(&consumer.expect(10, LIMIT).await), (26..=35).map(|ten| ten * 10).collect::<Vec<_>>());
     let status = sink.status();
-    assert_eq!((status.delivered(), status.let_go(), status.returned()), (10, 340, 340));
+    assert_eq!((status.delivered(), status.dropped(), status.returned()), (10, 340, 340));
 }

@@ -71,7 +71,7 @@ fn of_two_disks_the_one_that_is_gone_is_held_and_approved_by_itself() {
     assert_eq!(held(&library), [line("mount_gone", "outer", 2), line("mount_gone", "outer/inner", 4)]);
     let mark = library.mark();
     let (status, said) = library.try_to(&["approve", "--path", "outer/inner"]);
-    assert!(status.success() && said.contains("4 published as deleted; 0 still held at or beneath"), "{said}");
+    assert!(status.success() && said.contains("4 published as deleted; 0 still held at or under"), "{said}");
     assert_eq!(
         told(&library, mark),
         (0..4).map(|number| format!("deleted outer/inner/{number}.mp3")).collect::<Vec<_>>()
@@ -97,7 +97,7 @@ fn a_disk_that_is_taken_out_live_is_held_within_seconds_and_comes_back_without_a
         assert_eq!(held(&library), [line("mount_gone", "usb", 3)]);
         assert!(!library.has_logged(mark, "cannot be read"), "a mount that is gone is no failure");
         let below = Mounted::bind(&disk.0, &library.path("usb"));
-        library.wait_for_log(mark, "no delete is held for this reason any more");
+        library.wait_for_log(mark, "no deletes are held for this reason any more");
         assert_eq!(held(&library), []);
         assert_eq!(library.told_since(mark), Vec::<String>::new());
 
@@ -129,14 +129,14 @@ fn a_small_library_whose_root_is_empty_or_covered_is_held() {
     // The root comes back live, and is covered by another filesystem that is not empty.
     fs::remove_dir_all(library.root()).unwrap();
     fs::rename(library.outside("away"), library.root()).unwrap();
-    library.wait_for_log(mark, "no delete is held for this reason any more");
+    library.wait_for_log(mark, "no deletes are held for this reason any more");
     let over = Mounted::tmpfs(&library.root());
     library.write("cover.jpg", "of another disk");
     library.wait_for_log(mark, "is not mounted");
     library.stay_silent(Duration::from_millis(500));
     assert_eq!(held(&library), [line("mount_gone", "", 3)]);
     over.unmount_with(&["--lazy"]);
-    library.wait_for_logged("no delete is held for this reason any more", 2);
+    library.wait_for_logged("no deletes are held for this reason any more", 2);
     assert_eq!(library.told_since(mark), Vec::<String>::new());
     library.wait_until_settled();
 }
@@ -180,7 +180,7 @@ fn with_nothing_held_an_approval_changes_nothing_and_is_not_kept_for_later() {
         let (code, said) = library.ask("approve");
         assert!(code == Some(0) && said.contains("no delete is held; nothing was changed"), "{said}");
         let (code, said) = library.ask_with(&["approve", "--path", "elsewhere"]);
-        assert!(code == Some(0) && said.contains("no delete is held at or beneath"), "{said}");
+        assert!(code == Some(0) && said.contains("no delete is held at or under"), "{said}");
         assert_eq!(held(&library), []);
     }
     library.stop();

@@ -110,7 +110,7 @@ fn what_was_delivered_while_the_disk_was_full_is_forgotten_when_there_is_room() 
     cramped.fill_the_disk_and_the_log();
     cramped.let_messages_through();
     cramped.library.wait_for("all is delivered", |consumer| consumer.messages.len() == FILES);
-    cramped.library.wait_for_log(mark, "cannot be forgotten");
+    cramped.library.wait_for_log(mark, "cannot be removed from the outbox");
     cramped.make_room();
     assert!(cramped.library.ended().success());
     cramped.assert_all_told_once();
@@ -159,7 +159,7 @@ fn a_start_on_a_full_disk_waits_for_room_or_says_what_is_wrong() {
             let (status, log) = cramped.library.try_to(&["watch"]);
             assert_eq!(status.code(), Some(1), "{log}");
             let line = log.lines().last().unwrap();
-            assert!(line.contains("STATE_DIR: ") && line.contains("see that its disk has room"), "{line}");
+            assert!(line.contains("STATE_DIR: ") && line.contains("check that its disk has free space"), "{line}");
             cramped.make_room();
             cramped.library.spawn();
         }

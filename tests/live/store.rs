@@ -120,12 +120,12 @@ fn a_damaged_store_is_refused_with_what_to_do_and_left_as_it_is() {
     for (what, library, damage) in cases {
         let mut library = library(300);
         damage(&library);
-        assert_refused(&mut library, what, 1, "is damaged");
+        assert_refused(&mut library, what, 1, "is corrupt");
         assert_refused(&mut library, what, 1, "--rebuild-index");
     }
     let mut library = killed(3);
     fs::remove_file(library.state(STORE)).unwrap();
-    assert_refused(&mut library, "its log alone", 1, "is damaged");
+    assert_refused(&mut library, "its log alone", 1, "is corrupt");
 }
 
 #[test]
@@ -155,12 +155,12 @@ fn a_newer_store_and_that_of_another_library_are_refused_and_left_as_they_are() 
     store.pragma_update(None, "user_version", 99).unwrap();
     drop(store);
     assert_refused(&mut library, "newer", 2, "has format 99");
-    assert_refused(&mut library, "newer", 2, "use the newer program");
+    assert_refused(&mut library, "newer", 2, "use the newer version");
     let store = Connection::open(library.state(STORE)).unwrap();
     store.pragma_update(None, "user_version", 2).unwrap();
     store.execute("UPDATE meta SET value = ?1", [b"/elsewhere".as_slice()]).unwrap();
     drop(store);
-    assert_refused(&mut library, "of another library", 2, "holds the index of \\\"/elsewhere\\\"");
+    assert_refused(&mut library, "of another library", 2, "contains the index of \\\"/elsewhere\\\"");
 }
 
 #[test]

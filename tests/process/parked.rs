@@ -70,7 +70,7 @@ async fn a_refused_message_is_parked_listed_and_retried_while_the_service_runs()
     let retried = program.run(&["parked", "--retry", &sequence.to_string()]).await;
     assert_eq!(retried.code, Some(0), "{}", retried.log);
     assert!(retried.log.contains("1 parked messages are delivered again"), "{}", retried.log);
-    eventually("it is parked again", LIMIT, || watching.log().matches("is parked, those behind it").count() == 2).await;
+    eventually("it is parked again", LIMIT, || watching.log().matches("is parked; later ones").count() == 2).await;
     eventually("it is parked again", LIMIT, || program.count("parked WHERE retry IS NULL") == 1).await;
 
     // With another limit it arrives, late, as the same event.
@@ -108,7 +108,7 @@ async fn what_is_parked_survives_and_can_be_retried_and_dropped_without_a_servic
     assert!(retried.log.contains("will be delivered by the next watch or scan"), "{}", retried.log);
     assert!(listed(&program).is_empty());
     let scanned = program.run(&["scan"]).await;
-    assert_eq!((scanned.code, scanned.log.matches("is parked, those").count()), (Some(0), 1), "{}", scanned.log);
+    assert_eq!((scanned.code, scanned.log.matches("is parked; later").count()), (Some(0), 1), "{}", scanned.log);
     assert_eq!(listed(&program)[0]["sequence"], sequence);
 
     // A new index keeps it, and says so.

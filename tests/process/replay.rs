@@ -275,9 +275,9 @@ async fn a_prefix_is_a_path_and_not_the_begin_of_one() {
         }
         // Asked for something that cannot be, and told so.
         for (prefix, why) in [
-            ("prefi", "nothing is known at or beneath"),
-            ("prefix/sub/b", "nothing is known at or beneath"),
-            (nothing_there.as_str(), "nothing is known at or beneath"),
+            ("prefi", "nothing is known at or under"),
+            ("prefix/sub/b", "nothing is known at or under"),
+            (nothing_there.as_str(), "nothing is known at or under"),
             ("/elsewhere", "is not in the library"),
             ("../music2", "is not in the library"),
         ] {

@@ -29,7 +29,7 @@ pub(crate) fn outgoing(sequence: u64, event_type: &str) -> Outgoing {
     });
     Outgoing {
         sequence,
-        event_type: event_type.to_owned(),
+        event_type: event_type.parse().unwrap(),
         correlation_id,
         timestamp: 1_700_000_000 + sequence,
         body: serde_json::to_vec(&body).unwrap(),

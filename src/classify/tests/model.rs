@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{RowUpdate, Rows, paths_touched};
 use crate::model::{
-    Change, Content, FileEvent, FileStat, Fingerprint, LibraryPath, Metadata, MountId, Observation, Origin, Row, Seen,
-    Track,
+    Change, Content, FileEvent, FileStat, Fingerprint, InodeKind, LibraryPath, Metadata, MountId, Observation, Origin,
+    Row, Seen, Track,
 };
 
 /// The time of every commit.
@@ -52,7 +52,7 @@ impl File {
         FileStat {
             mount: MountId(self.filesystem as u32),
             inode: self.inode,
-            passing_inode: self.filesystem == Filesystem::Neither,
+            inode_kind: if self.filesystem == Filesystem::Neither { InodeKind::Unstable } else { InodeKind::Stable },
             born_ns: (self.filesystem == Filesystem::Births).then_some(self.born),
             size: 100,
             mtime_ns: self.mtime.into(),

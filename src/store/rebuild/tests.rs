@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::super::tests::{encoder, file, missing, open, store_file, waiting};
 use super::*;
+use crate::model::EventType::{Created, Deleted};
 use crate::model::{Index, Observation};
 use crate::store::Store;
 
@@ -12,7 +13,7 @@ fn path(number: usize) -> LibraryPath {
     LibraryPath::from(format!("album {}/{number}.mp3", number % 10).as_str())
 }
 
-/// A store with so many files, of whose messages the first hundred were delivered; all of them, and what waits.
+/// A store with `files` files, whose first hundred messages were delivered. Returns all messages, and those that wait.
 async fn filled(folder: &Path, files: usize) -> (Vec<Outgoing>, Vec<Outgoing>) {
     let store = open(folder);
     let looks: Vec<Observation> = (0..files).map(|number| file(&path(number), 1)).collect();
@@ -21,7 +22,7 @@ async fn filled(folder: &Path, files: usize) -> (Vec<Outgoing>, Vec<Outgoing>) {
     }
     let all = waiting(&store).await;
     assert_eq!(all.len(), files);
-    store.forget(100).await.unwrap();
+    store.remove_delivered(100).await.unwrap();
     let undelivered = waiting(&store).await;
     closed(store, folder);
     (all, undelivered)
@@ -48,7 +49,7 @@ fn paths_of(store: &Store) -> Vec<LibraryPath> {
 }
 
 #[tokio::test]
-async fn a_sound_store_is_taken_over_in_full_and_everything_is_told_again() {
+async fn a_sound_store_is_kept_in_full_and_everything_is_published_again() {
     let folder = tempfile::tempdir().unwrap();
     let (_, undelivered) = filled(folder.path(), 250).await;
     let before = fs::read(store_file(folder.path())).unwrap();
@@ -58,15 +59,15 @@ async fn a_sound_store_is_taken_over_in_full_and_everything_is_told_again() {
 
     let store = open(folder.path());
     assert_eq!(waiting(&store).await, undelivered);
-    store.forget(250).await.unwrap();
-    // A file that is as it was, one that is another now, one that is gone, and one that is new.
+    store.remove_delivered(250).await.unwrap();
+    // An unchanged file, a modified one, a deleted one and a new one.
     let looks = [file(&path(0), 1), file(&path(1), 2), missing(&path(2)), file(&path(999), 1)];
-    let told = store.commit(looks.into()).await.unwrap();
-    assert_eq!(told.other_names, []);
-    let told: Vec<_> = waiting(&store).await.into_iter().map(|it| (it.sequence, it.event_type)).collect();
-    let expected = [(251, "deleted"), (252, "created"), (253, "created"), (254, "created")];
-    assert_eq!(told, expected.map(|(sequence, event_type)| (sequence, event_type.to_owned())));
-    // What was not looked at yet is nothing to tell of.
+    let committed = store.commit(looks.into()).await.unwrap();
+    assert_eq!(committed.other_names, []);
+    let published: Vec<_> = waiting(&store).await.into_iter().map(|it| (it.sequence, it.event_type)).collect();
+    let expected = [(251, Deleted), (252, Created), (253, Created), (254, Created)];
+    assert_eq!(published, expected);
+    // A replay leaves out paths that were not looked at yet.
     store.begin_replay(LibraryPath::root()).await.unwrap();
     while store.replay_some(100).await.unwrap() {}
     assert_eq!(waiting(&store).await.len(), 4 + 3);
@@ -74,9 +75,9 @@ async fn a_sound_store_is_taken_over_in_full_and_everything_is_told_again() {
 
 /// Overwrites each page in turn, and cuts the file at each: whatever can still be read is the same as before.
 #[tokio::test]
-async fn whatever_can_be_read_of_a_damaged_store_is_taken_over_as_it_was() {
+async fn whatever_can_be_read_of_a_corrupt_store_is_kept_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    // Of what was delivered, a page that is free now may still have a copy.
+    // A free page may still have a copy of a delivered message.
     let (messages, _) = filled(folder.path(), 400).await;
     let original: BTreeMap<u64, Outgoing> = messages.into_iter().map(|message| (message.sequence, message)).collect();
     let bytes = fs::read(store_file(folder.path())).unwrap();
@@ -99,13 +100,13 @@ async fn whatever_can_be_read_of_a_damaged_store_is_taken_over_as_it_was() {
         };
         let cut = bytes[..page * PAGE].to_vec();
         let cut = (page % 5 == 0).then_some(cut);
-        for damaged in [overwritten, another].into_iter().chain(cut) {
+        for corrupt in [overwritten, another].into_iter().chain(cut) {
             let folder = tempfile::tempdir().unwrap();
             let file_name = store_file(folder.path());
-            fs::write(&file_name, &damaged).unwrap();
+            fs::write(&file_name, &corrupt).unwrap();
             fs::write(folder.path().join("index.mark"), &mark).unwrap();
             let rebuilt = rebuilt(folder.path());
-            assert_eq!(fs::read(&rebuilt.aside).unwrap(), damaged, "page {page}");
+            assert_eq!(fs::read(&rebuilt.aside).unwrap(), corrupt, "page {page}");
 
             let store = open(folder.path());
             let messages = waiting(&store).await;
@@ -117,14 +118,14 @@ async fn whatever_can_be_read_of_a_damaged_store_is_taken_over_as_it_was() {
             if rebuilt.whole {
                 assert_eq!((messages.len(), paths.len()), (300, 400), "page {page}");
             }
-            if damaged.len() == bytes.len() {
+            if corrupt.len() == bytes.len() {
                 lost.push(300 - messages.len() + 400 - paths.len());
             }
             store.commit([file(&"new.mp3".into(), 9)].into()).await.unwrap();
             assert!(store.last_sequence() > 400, "page {page}: {}", store.last_sequence());
         }
     }
-    // All hangs on a few pages, and little on each of the others.
+    // A few pages are essential; each of the others loses little.
     lost.sort_unstable();
     assert!(lost[lost.len() * 9 / 10] <= 10, "{lost:?}");
 }
@@ -134,7 +135,7 @@ async fn the_log_is_read_and_kept_too() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     store.commit([file(&path(0), 1)].into()).await.unwrap();
-    // As a kill leaves it.
+    // As a killed process leaves it.
     let copy = tempfile::tempdir().unwrap();
     for name in ["index.sqlite", "index.sqlite-wal", "index.mark"] {
         fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
@@ -147,7 +148,7 @@ async fn the_log_is_read_and_kept_too() {
     assert_eq!(commit::outbox_length(&kept).unwrap(), 1);
 }
 
-/// SQLite would undo in the new store what somebody began in the old one.
+/// SQLite would roll back the journal of the old store in the new one.
 #[tokio::test]
 async fn a_journal_that_was_left_behind_is_moved_aside_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -211,7 +212,7 @@ async fn the_store_of_another_place_is_not_opened_and_rebuilt_with_a_delete_for_
     let (_, undelivered) = filled(folder.path(), 2_250).await;
     let file_name = store_file(folder.path());
     let bytes = fs::read(&file_name).unwrap();
-    assert!(matches!(damage::inspect(&file_name, Some(b"/other")), Err(StoreError::OtherLibrary { .. })));
+    assert!(matches!(corruption::inspect(&file_name, Some(b"/other")), Err(StoreError::OtherLibrary { .. })));
     assert_eq!(fs::read(&file_name).unwrap(), bytes);
 
     let other = encoder().at(Path::new("/other"));
@@ -227,7 +228,7 @@ async fn the_store_of_another_place_is_not_opened_and_rebuilt_with_a_delete_for_
     assert_eq!(before, undelivered);
     let mut paths = std::collections::BTreeSet::new();
     for (message, sequence) in deleted.iter().zip(2_251..) {
-        assert_eq!((message.sequence, message.event_type.as_str()), (sequence, "deleted"));
+        assert_eq!((message.sequence, message.event_type), (sequence, Deleted));
         let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
         paths.insert(body["file_path"].as_str().unwrap().to_owned());
     }
@@ -236,7 +237,7 @@ async fn the_store_of_another_place_is_not_opened_and_rebuilt_with_a_delete_for_
     assert_eq!(store.last_sequence(), 4_501);
 }
 
-/// Whatever is lost, no number that was given out comes again.
+/// No sequence number is used twice, whatever is lost.
 #[tokio::test]
 async fn the_sequence_goes_on_above_every_number_that_was_given_out() {
     async fn next(folder: &Path) -> u64 {
@@ -268,7 +269,7 @@ async fn the_sequence_goes_on_above_every_number_that_was_given_out() {
         lose(folder.path());
         let first = next(folder.path()).await;
         assert!(first > 121 && first < HIGHEST, "{what}: {first}");
-        // And without a further gap.
+        // Without a further gap.
         let store = open(folder.path());
         store.commit([missing(&"new.mp3".into())].into()).await.unwrap();
         assert_eq!(store.last_sequence(), first + 1, "{what}");
@@ -276,7 +277,7 @@ async fn the_sequence_goes_on_above_every_number_that_was_given_out() {
 }
 
 #[tokio::test]
-async fn parked_messages_are_taken_over_and_so_are_those_that_are_retried() {
+async fn parked_messages_are_kept_and_so_are_those_that_are_retried() {
     let folder = tempfile::tempdir().unwrap();
     let (all, _) = filled(folder.path(), 103).await;
     {

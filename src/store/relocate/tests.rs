@@ -8,7 +8,7 @@ use crate::store::{Outgoing, Store};
 const OLD: &str = "/music";
 const NEW: &str = "/data/music";
 
-/// A store of the library at [`OLD`] with these files, one row that a rebuild left, and two undelivered messages.
+/// A store of the library at [`OLD`] with `files` files, one forgotten row, and two undelivered messages.
 async fn filled(folder: &Path, files: usize) -> Vec<Outgoing> {
     let store = open(folder);
     let looks: Vec<_> =
@@ -16,7 +16,7 @@ async fn filled(folder: &Path, files: usize) -> Vec<Outgoing> {
     store.commit(looks.into()).await.unwrap();
     let forgotten = Row::forgotten("forgotten.mp3".into(), MountId::default());
     commit::put(&schema::open_any(&store_file(folder)).unwrap(), &forgotten).unwrap();
-    store.forget(files.saturating_sub(2) as u64).await.unwrap();
+    store.remove_delivered(files.saturating_sub(2) as u64).await.unwrap();
     waiting(&store).await
 }
 
@@ -29,21 +29,21 @@ fn run(folder: &Path) -> Result<Relocated, StoreError> {
 }
 
 /// Event type, old path and path of the messages.
-fn told(messages: &[Outgoing]) -> Vec<(String, Option<String>, String)> {
-    let told = messages.iter().map(|message| {
+fn summaries(messages: &[Outgoing]) -> Vec<(String, Option<String>, String)> {
+    let summaries = messages.iter().map(|message| {
         let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
         let text = |field: &str| body[field].as_str().map(str::to_owned);
-        (message.event_type.clone(), text("old_path"), text("file_path").unwrap())
+        (message.event_type.to_string(), text("old_path"), text("file_path").unwrap())
     });
-    told.collect()
+    summaries.collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Ended between any two chunks, and taken up by the next call.
+    /// Interrupted between any two chunks, and continued by the next call.
     #[test]
-    fn a_relocation_that_is_interrupted_anywhere_tells_every_file_once_and_in_sequence(
+    fn a_relocation_that_is_interrupted_anywhere_publishes_every_file_once_and_in_sequence(
         files in 2_usize..30,
         limit in 1_usize..12,
         interruptions in prop::collection::vec(0_usize..4, 0..5),
@@ -81,25 +81,25 @@ proptest! {
             };
             let mut expected: Vec<_> = (0..files).map(moved).collect();
             expected.push(("deleted".to_owned(), None, format!("{OLD}/forgotten.mp3")));
-            assert_eq!(told(relocated), expected);
+            assert_eq!(summaries(relocated), expected);
             assert_eq!(store.index().len().unwrap(), files as u64, "the rows stay, but for the forgotten one");
         });
     }
 }
 
 #[tokio::test]
-async fn another_library_and_a_store_that_is_not_there_are_named() {
+async fn another_library_and_a_missing_store_are_errors_that_name_it() {
     let folder = tempfile::tempdir().unwrap();
     let missing = run(folder.path()).unwrap_err();
     assert!(matches!(missing, StoreError::NothingToRelocate { .. }) && !store_file(folder.path()).exists());
     filled(folder.path(), 3).await;
     let (file, new) = (store_file(folder.path()), new_encoder());
     let refused = relocate(&file, Path::new("/elsewhere"), Path::new(NEW), &new).unwrap_err();
-    assert!(refused.asks_for_another());
+    assert!(refused.is_invalid_usage());
     let text = refused.to_string();
-    assert!(text.contains("holds the index of \"/music\", not of \"/elsewhere\""), "{text}");
+    assert!(text.contains("contains the index of \"/music\", not of \"/elsewhere\""), "{text}");
     assert!(text.contains("relocate \"/music\" \"/data/music\""), "{text}");
-    // One that has begun goes on to where it began to go.
+    // A relocation in progress cannot change its target.
     Relocation::begin(&file, Path::new(OLD), Path::new(NEW), &new).unwrap();
     let refused = relocate(&file, Path::new(OLD), Path::new("/third"), &new).unwrap_err();
     assert!(matches!(refused, StoreError::Relocating { .. }), "{refused}");

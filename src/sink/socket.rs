@@ -1,8 +1,8 @@
-//! One connection to the broker, and the certainty that it can be ended.
+//! One connection to the broker whose socket can be shut down at any time.
 //!
-//! lapin runs each connection on a thread of its own, which reads from the socket until the socket
-//! ends. Where a broker hangs in the middle of the handshake, or holds the connection without a
-//! word, that is never. So we make the socket ourselves and keep a second handle of it, to shut it down.
+//! lapin runs each connection on its own thread, which reads until the socket ends. If a broker hangs during the
+//! handshake, or keeps the connection open without sending anything, the thread never ends. So the socket is opened
+//! here, and a second handle of it is kept to shut it down.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -16,20 +16,26 @@ use tokio::time;
 
 use super::{BrokerUrl, Tls};
 
-/// A handle of the socket beneath a connection; dropping it ends the connection, whatever the peer does.
+/// Shuts down the socket of a connection when it is dropped, whatever state the connection is in.
 #[derive(Debug, Default)]
-pub(super) struct Wire(Arc<Mutex<Socket>>);
+pub(super) struct SocketGuard(Arc<Mutex<Socket>>);
 
 #[derive(Debug, Default)]
 enum Socket {
     #[default]
-    NotYet,
+    NotOpen,
     Open(TcpStream),
-    GivenUp,
+    /// The guard was dropped.
+    ShutDown,
 }
 
-impl Wire {
-    /// Makes the connection.
+impl SocketGuard {
+    /// Opens a connection through a socket that this guard shuts down.
+    ///
+    /// # Errors
+    ///
+    /// The error of lapin, of the socket or of TLS. Connecting and the TLS handshake fail after the
+    /// `connection_timeout` of `url`.
     pub(super) async fn connect(
         &self,
         url: &BrokerUrl,
@@ -45,10 +51,10 @@ impl Wire {
             runtime,
             async move |uri, runtime| {
                 let address = (uri.authority.host.clone(), uri.authority.port);
-                let reaching = AsyncTcpStream::connect(&runtime, runtime.to_socket_addrs(address));
-                let stream = time::timeout(limit, reaching).await.unwrap_or_else(|_| Err(silence(limit)))?;
+                let connecting = AsyncTcpStream::connect(&runtime, runtime.to_socket_addrs(address));
+                let stream = time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(timed_out(limit)))?;
                 if let AsyncTcpStream::Plain(plain) = &stream {
-                    // Confirms are waited for: a small batch must not sit in the kernel for company.
+                    // The next batch waits for the confirms of this one, so a small batch must not wait in the kernel.
                     plain.get_ref().set_nodelay(true)?;
                     keep(&slot, plain.get_ref().as_fd().try_clone_to_owned()?.into())?;
                 }
@@ -56,8 +62,8 @@ impl Wire {
                     AMQPScheme::AMQP => Ok(stream),
                     AMQPScheme::AMQPS => {
                         let connector = tls.connector().map_err(io::Error::other)?;
-                        let agreeing = stream.into_rustls(&connector, &uri.authority.host);
-                        Ok(time::timeout(limit, agreeing).await.unwrap_or_else(|_| Err(silence(limit)))?)
+                        let handshake = stream.into_rustls(&connector, &uri.authority.host);
+                        Ok(time::timeout(limit, handshake).await.unwrap_or_else(|_| Err(timed_out(limit)))?)
                     }
                 }
             },
@@ -67,25 +73,25 @@ impl Wire {
     }
 }
 
-fn silence(limit: Duration) -> io::Error {
+fn timed_out(limit: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))
 }
 
-/// Puts the socket where the [`Wire`] finds it; refuses where that was dropped meanwhile.
+/// Hands the socket to its [`SocketGuard`]; fails if the guard was dropped in the meantime.
 fn keep(slot: &Mutex<Socket>, socket: TcpStream) -> io::Result<()> {
     let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-    if matches!(*slot, Socket::GivenUp) {
+    if matches!(*slot, Socket::ShutDown) {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     *slot = Socket::Open(socket);
     Ok(())
 }
 
-impl Drop for Wire {
+impl Drop for SocketGuard {
     fn drop(&mut self) {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Socket::Open(socket) = std::mem::replace(&mut *slot, Socket::GivenUp) {
-            // It may be closed already; then there is nothing to do.
+        if let Socket::Open(socket) = std::mem::replace(&mut *slot, Socket::ShutDown) {
+            // Fails if the socket is closed already.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }

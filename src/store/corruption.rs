@@ -1,8 +1,8 @@
-//! Finding out that a store is damaged before anything is written to it, and saying so once it runs.
+//! Detects a corrupt store, before it is opened for writing and while it is in use.
 //!
-//! What is looked at when a store is opened costs the same for a million files as for none: the headers,
-//! the format, and both ends of every table and index. A damaged page between the ends is found by whoever
-//! comes to read it, and then the program ends: trying again would find the same for ever.
+//! The check before opening takes the same time for any number of files: it reads the headers, the format, and both ends
+//! of every table and index. A corrupt page in between is found when it is read. Then the program ends, because every
+//! further attempt would fail too.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -16,16 +16,16 @@ use tokio::sync::watch;
 use super::mark::Mark;
 use super::{StoreError, beside, schema};
 
-/// How every SQLite file begins.
+/// The first bytes of every SQLite file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// How every write-ahead log begins, in either byte order, and how one that was never written to may.
+/// The first bytes of every write-ahead log, in both byte orders, and those of one that was never written to.
 const LOG_MAGIC: [[u8; 4]; 3] = [0x377f_0682_u32.to_be_bytes(), 0x377f_0683_u32.to_be_bytes(), [0; 4]];
 
-/// Length of a log's header: what is shorter holds nothing.
+/// The length of a log's header, in bytes. A shorter log is empty.
 const LOG_HEADER: u64 = 32;
 
-/// Both ends of each table and of each index.
+/// Reads both ends of each table and of each index.
 const ENDS: [&str; 10] = [
     "SELECT * FROM files ORDER BY rowid",
     "SELECT * FROM files ORDER BY rowid DESC",
@@ -39,7 +39,7 @@ const ENDS: [&str; 10] = [
     "SELECT sequence, event_type, correlation_id, timestamp, body FROM outbox ORDER BY sequence DESC",
 ];
 
-/// The same of the table that older formats do not have.
+/// The same for a table that older formats do not have.
 const PARKED_ENDS: [&str; 4] = [
     "SELECT sequence, event_type, correlation_id, timestamp, path, reason, parked_at, retry, body FROM parked
      ORDER BY sequence",
@@ -49,36 +49,35 @@ const PARKED_ENDS: [&str; 4] = [
     "SELECT retry FROM parked WHERE retry IS NOT NULL ORDER BY retry DESC",
 ];
 
-/// Looks at a store before it is opened for writing, and changes nothing in it. Without a `library` it may be that
-/// of any.
+/// Checks a store before it is opened for writing, without changing it. With a `library`, the store must belong to it.
 pub(super) fn inspect(file: &Path, library: Option<&[u8]>) -> Result<(), StoreError> {
-    let damaged = |problem: &str| StoreError::Damaged { file: file.to_path_buf(), problem: problem.to_owned() };
-    // Only until a file is made does SQLite keep that: its maker was killed, and the next one undoes what it did.
+    let corrupt = |problem: &str| StoreError::Corrupt { file: file.to_path_buf(), problem: problem.to_owned() };
+    // SQLite uses a journal only while it creates the file. The process was killed then, and the next start rolls back.
     if length(&beside(file, "-journal"))?.is_some_and(|length| length > 0) {
         return Ok(());
     }
     let log = beside(file, "-wal");
     let has_log = length(&log)?.is_some_and(|length| length >= LOG_HEADER);
     match length(file)? {
-        // SQLite would throw the log away.
-        None if has_log => return Err(damaged("its -wal is there, and it is not")),
+        // SQLite would delete the log.
+        None if has_log => return Err(corrupt("it is missing, and its -wal is not")),
         Some(0) if has_log || Mark::read(file).is_some_and(|mark| mark.committed > 0) => {
-            return Err(damaged("it is empty, and it was not"));
+            return Err(corrupt("it is empty, and was not before"));
         }
         None | Some(0) => return Ok(()),
-        Some(_) if !begins_with(file, &[MAGIC])? => return Err(damaged("it is not a database")),
+        Some(_) if !begins_with(file, &[MAGIC])? => return Err(corrupt("it is not a database")),
         Some(_) => {}
     }
-    // Whoever is closing the store meanwhile removes the log.
+    // A process that is closing the store may remove the log at any moment.
     if has_log && !begins_with(&log, &LOG_MAGIC.each_ref())? {
-        return Err(damaged("its -wal is not one"));
+        return Err(corrupt("its -wal is not a write-ahead log"));
     }
     let outcome =
         open_untouched(file).map_err(StoreError::from).and_then(|connection| read(&connection, file, library));
     outcome.map_err(|error| error.at(file))
 }
 
-/// Opens a store to read it, in a way that leaves it and its log as they are.
+/// Opens a store for reading, without changing the file or its log.
 pub(super) fn open_untouched(file: &Path) -> Result<Connection, Error> {
     let connection = schema::open_to_read(file)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -89,7 +88,7 @@ fn read(connection: &Connection, file: &Path, library: Option<&[u8]>) -> Result<
     let version = schema::version(connection)?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if version == 0 && tables == 0 {
-        return Ok(()); // Its maker was killed before it was one.
+        return Ok(()); // The process was killed while it created the file.
     }
     schema::check_version(version, file)?;
     if let Some(library) = library {
@@ -112,7 +111,7 @@ fn length(file: &Path) -> Result<Option<u64>, StoreError> {
     }
 }
 
-/// Whether a file begins with one of these; one that has just been removed says nothing.
+/// Whether a file begins with one of these, or has just been removed.
 fn begins_with(file: &Path, beginnings: &[&(impl AsRef<[u8]> + ?Sized)]) -> Result<bool, StoreError> {
     let mut read = Vec::new();
     match File::open(file).and_then(|file| file.take(16).read_to_end(&mut read)) {
@@ -123,10 +122,10 @@ fn begins_with(file: &Path, beginnings: &[&(impl AsRef<[u8]> + ?Sized)]) -> Resu
     Ok(beginnings.iter().any(|beginning| read.starts_with(beginning.as_ref())))
 }
 
-/// What an error says of the file, where it says that it is damaged.
+/// The description of the problem, if an error means that the file is corrupt.
 pub(super) fn problem_of(error: &Error) -> Option<String> {
     match error {
-        // Not what was ever written into that column.
+        // The column has a value that is never written there.
         Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..) | Error::IntegralValueOutOfRange(..) => {
             Some(error.to_string())
         }
@@ -135,19 +134,19 @@ pub(super) fn problem_of(error: &Error) -> Option<String> {
     }
 }
 
-/// Whether a store that runs was found damaged. Clones share it.
+/// The corruption that was found in an open store. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Damage {
+pub struct Corruption {
     file: Arc<Path>,
     problem: watch::Sender<Option<String>>,
 }
 
-impl Damage {
-    pub(super) fn none_yet(file: &Path) -> Self {
+impl Corruption {
+    pub(super) fn new(file: &Path) -> Self {
         Self { file: Arc::from(file), problem: watch::Sender::new(None) }
     }
 
-    /// Remembers what an error says of the file. The first one stays: the others may come of it.
+    /// Records an error, if it means that the file is corrupt. Only the first is kept; others may be consequences.
     pub(super) fn note(&self, error: &Error) {
         if let Some(problem) = problem_of(error) {
             self.problem.send_if_modified(|first| {
@@ -158,16 +157,16 @@ impl Damage {
         }
     }
 
-    /// What was found so far.
+    /// The error for the corruption, if any was found.
     pub fn found(&self) -> Option<StoreError> {
         let problem = self.problem.borrow().clone()?;
-        Some(StoreError::Damaged { file: PathBuf::from(&*self.file), problem })
+        Some(StoreError::Corrupt { file: PathBuf::from(&*self.file), problem })
     }
 
-    /// Waits until damage is found, which may be for ever.
+    /// Waits until corruption is found, which may never happen.
     pub async fn wait(&self) -> StoreError {
         loop {
-            // This is itself a sender, so there is always one.
+            // `self` has a sender, so the channel is open.
             let _ = self.problem.subscribe().wait_for(Option::is_some).await;
             if let Some(found) = self.found() {
                 return found;
