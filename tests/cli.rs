@@ -1,32 +1,34 @@
-//! The command line from the outside: help, version, and every way to get a setting wrong.
+//! The command line: help, version, and every invalid setting.
+
+#[path = "support/mod.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+
+use support::process::{Launcher, NOBODY};
 
 const PASSWORD: &str = "hunter2";
 
 /// The real binary in a home of its own, with no variable but those that a test gives.
 struct Program {
     home: tempfile::TempDir,
-    variables: BTreeMap<OsString, OsString>,
+    launcher: Launcher,
 }
 
 impl Program {
-    /// With an empty library to look at, and a password to be silent about.
+    /// With an empty library, and a password that must not be printed.
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("library")).unwrap();
         std::fs::create_dir(home.path().join("elsewhere")).unwrap();
-        let mut program = Self { home, variables: BTreeMap::new() };
-        program.set("HOME", program.path("home"));
-        program.set("DATA_DIR", "library");
-        program.set("RABBITMQ_PASS", PASSWORD);
-        program
+        let mut launcher = Launcher::new(home.path());
+        launcher.set("HOME", home.path().join("home")).set("DATA_DIR", "library").set("RABBITMQ_PASS", PASSWORD);
+        Self { home, launcher }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -34,30 +36,22 @@ impl Program {
     }
 
     fn set(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
-        self.variables.insert(name.into(), value.as_ref().into());
+        self.launcher.set(name, value);
         self
     }
 
     fn unset(&mut self, name: &str) -> &mut Self {
-        self.variables.remove(OsStr::new(name));
+        self.launcher.unset(name);
         self
     }
 
-    fn command(&self, binary: impl AsRef<OsStr>, arguments: &[&OsStr]) -> Command {
-        let mut command = Command::new(binary);
-        command.args(arguments).env_clear().envs(&self.variables).current_dir(self.home.path()).stdin(Stdio::null());
-        command
-    }
-
     fn run(&self, arguments: &[&str]) -> Output {
-        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-        self.command(env!("CARGO_BIN_EXE_file-watcher"), &arguments).output().unwrap()
+        self.launcher.command(arguments).output().unwrap()
     }
 
-    /// The one line that a usage error is, the home's path left out.
+    /// The only line of a usage error, with `[HOME]` for the home's path.
     fn refused(&self, arguments: &[&str]) -> String {
-        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-        self.refusal(&mut self.command(env!("CARGO_BIN_EXE_file-watcher"), &arguments))
+        self.refusal(&mut self.launcher.command(arguments))
     }
 
     fn refusal(&self, command: &mut Command) -> String {
@@ -88,7 +82,7 @@ fn the_help_lists_every_setting() {
 }
 
 #[test]
-fn the_help_comes_whatever_is_wrong_and_shows_no_password() {
+fn the_help_is_printed_even_if_settings_are_wrong_and_shows_no_password() {
     let mut program = Program::new();
     program.set("BATCH_SIZE", "abc").set("RABBITMQ_URL", format!("http://{PASSWORD}")).set("DATA_DIR", "nowhere");
     std::fs::write(program.path(".env"), "no line like this").unwrap();
@@ -109,7 +103,7 @@ fn the_version_is_the_package_s() {
     }
 }
 
-/// A value that each setting cannot have. Where several mistakes are likely, several.
+/// Values that each setting refuses: one for each likely mistake.
 const WRONG: &[(&str, &[&[u8]])] = &[
     ("AUDIO_EXTENSIONS", &[b"mp3;flac", b"+", b","]),
     ("BATCH_SIZE", &[b"abc", b"0", b"-5", b"10001", b"1.5", b"\xff"]),
@@ -180,14 +174,12 @@ fn every_setting_is_checked_whether_by_variable_or_by_flag() {
             if *name == "RABBITMQ_PASS_FILE" {
                 program.unset("RABBITMQ_PASS");
             }
-            let mut by_variable = program.command(env!("CARGO_BIN_EXE_file-watcher"), &[]);
-            let by_variable = program.refusal(by_variable.env(name, value));
+            let by_variable = program.refusal(program.launcher.command([""; 0]).env(name, value));
 
             let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
             let mut argument = OsString::from(format!("{flag}="));
             argument.push(value);
-            let by_flag = program
-                .refusal(&mut program.command(env!("CARGO_BIN_EXE_file-watcher"), &["scan".as_ref(), &argument]));
+            let by_flag = program.refusal(&mut program.launcher.command([OsStr::new("scan"), &argument]));
 
             let problem = by_variable.strip_prefix(&format!("file-watcher: {name}: ")).expect(&by_variable);
             assert_eq!(by_flag, format!("file-watcher: {flag} ({name}): {problem}"));
@@ -224,7 +216,7 @@ fn the_flag_for_patterns_may_be_given_several_times_and_replaces_the_variable() 
 }
 
 #[test]
-fn every_slip_of_the_command_line_is_one_line() {
+fn every_mistake_on_the_command_line_is_one_line() {
     let program = Program::new();
     let cases: &[&[&str]] = &[
         &["--snik", "stdout"],
@@ -352,22 +344,19 @@ fn a_state_that_is_in_use_or_cannot_be_made_is_refused() {
     assert!(refused.starts_with("file-watcher: STATE_DIR: \"/proc/state\" cannot be used"), "{refused}");
 }
 
-/// As another user where this one is root, for whom nothing is unreadable.
+/// As another user if this one is root, who can read everything.
 #[test]
 fn a_library_that_may_not_be_read_is_refused() {
-    let program = Program::new();
-    let binary = program.path("binary");
-    let original = Path::new(env!("CARGO_BIN_EXE_file-watcher"));
-    std::fs::hard_link(original, &binary).or_else(|_| std::fs::copy(original, &binary).map(drop)).unwrap();
+    let mut program = Program::new();
+    program.launcher.link_binary();
     let allow = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     allow(program.home.path(), 0o755);
+    if rustix::process::geteuid().is_root() {
+        program.launcher.run_as(NOBODY);
+    }
     for mode in [0o000, 0o444, 0o111] {
         allow(&program.path("library"), mode);
-        let mut command = program.command(&binary, &[]);
-        if std::fs::metadata(program.home.path()).unwrap().uid() == 0 {
-            command.uid(65_534);
-        }
-        let line = program.refusal(&mut command);
+        let line = program.refused(&[]);
         assert_eq!(
             line,
             "file-watcher: DATA_DIR: \"[HOME]/library\" may not be read; give this user leave to read and enter it",
@@ -388,10 +377,10 @@ fn dot_env_stands_in_for_the_environment_and_loses_to_it() {
     assert!(program.refused(&[]).contains("BATCH_SIZE: \"from .env\""));
     assert!(program.refused(&["--batch-size=flag"]).contains("--batch-size (BATCH_SIZE): \"flag\""));
 
-    // That of a directory further up is somebody else's.
+    // The file of a parent directory is not read.
     program.set("DATA_DIR", "nowhere");
-    let below = program.path("elsewhere");
-    let line = program.refusal(program.command(env!("CARGO_BIN_EXE_file-watcher"), &[]).current_dir(below));
+    let directory = program.path("elsewhere");
+    let line = program.refusal(program.launcher.command([""; 0]).current_dir(directory));
     assert!(line.contains("nowhere"), "{line}");
 }
 
@@ -405,14 +394,14 @@ fn a_malformed_dot_env_is_named_by_its_line_and_not_shown() {
 }
 
 #[test]
-fn a_deprecated_variable_is_warned_of_once_and_the_log_shows_no_password() {
+fn a_deprecated_variable_gives_one_warning_and_the_log_shows_no_password() {
     let mut program = Program::new();
     program.unset("DATA_DIR").set("FILE_WATCHER_SCAN_PATH", "library").set("LOG_LEVEL", "trace");
     let output = program.run(&["scan", "--sink", "stdout", "--instance-id", "tested"]);
     let log = text(&output.stderr);
     assert_eq!(log.matches("FILE_WATCHER_SCAN_PATH is deprecated; use DATA_DIR").count(), 1, "{log}");
     assert!(!log.contains(PASSWORD), "{log}");
-    // Behind the log stands the summary, for people.
+    // The summary follows the log.
     for line in log.lines().filter(|line| !line.starts_with(|first: char| first.is_ascii_lowercase())) {
         let line: serde_json::Value = serde_json::from_str(line).expect(line);
         assert_eq!(line["instance_id"], "tested");
@@ -426,7 +415,7 @@ fn the_readme_and_the_help_agree_on_every_setting() {
     assert_eq!(settings_in_readme(&readme), settings_in_help(&help));
 }
 
-/// Variable, then flag and default (empty where it has none).
+/// Variable, then flag and default (empty if it has none).
 type Listed = BTreeMap<String, (String, String)>;
 
 fn settings_in_help(help: &str) -> Listed {
@@ -450,7 +439,7 @@ fn settings_in_help(help: &str) -> Listed {
     listed
 }
 
-/// Of the rows "| `VARIABLE` | `--flag` | `default` | meaning |"; a default in words is none.
+/// Reads the rows "| `VARIABLE` | `--flag` | `default` | meaning |"; a default in words is none.
 fn settings_in_readme(readme: &str) -> Listed {
     let code = |cell: &str| cell.strip_prefix('`')?.strip_suffix('`').map(ToOwned::to_owned);
     readme

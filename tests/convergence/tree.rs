@@ -16,15 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use file_watcher::model::{IGNORE_FILE, IgnoreFile, LibraryPath, Patterns, Rules};
-use sha2::{Digest, Sha256};
 
 use crate::operation::Ignoring;
+use crate::support::disk::{Files, sha256};
 
 /// SHA-256 in hexadecimal.
 pub(crate) type Hash = String;
-
-/// Paths beneath the library, and the hash of each.
-pub(crate) type Library = BTreeMap<PathBuf, Hash>;
 
 /// Bytes written at once; a large file takes several writes.
 const CHUNK: usize = 256 * 1024;
@@ -45,8 +42,8 @@ pub(crate) const OUTSIDE: &str = "outside";
 /// A file where a directory would have to be, so that nothing can be made or found at what leads through it.
 const NOWHERE: &str = "nowhere";
 
-/// How long after a name went it may still be told that it was gone for a moment.
-const TOLD_LATE: Duration = Duration::from_secs(5);
+/// How long after a name went it may still be published that it was gone for a moment.
+const PUBLISHED_LATE: Duration = Duration::from_secs(5);
 
 /// An inode, whatever the filesystem calls it.
 type FileId = u64;
@@ -58,7 +55,7 @@ struct Known {
 
 impl Known {
     fn new(bytes: Vec<u8>) -> Self {
-        Self { hash: hash(&bytes), bytes: Arc::new(bytes) }
+        Self { hash: sha256(&bytes), bytes: Arc::new(bytes) }
     }
 }
 
@@ -150,11 +147,11 @@ impl Tree {
     }
 
     /// Does as if nothing was at this place from now on, where nobody may be writing. Returns the names of the library that
-    /// are there, without those that may still be told to have been gone for a moment.
+    /// are there, without those that may still be published as gone for a moment.
     pub(crate) fn take_away(&mut self, place: &Path) -> BTreeSet<PathBuf> {
         self.away = Some(place.to_path_buf());
         let is_there = |path: &&PathBuf| {
-            path.starts_with(place) && self.went.get(*path).is_none_or(|went| went.elapsed() > TOLD_LATE)
+            path.starts_with(place) && self.went.get(*path).is_none_or(|went| went.elapsed() > PUBLISHED_LATE)
         };
         self.names.keys().filter(is_there).filter_map(|path| self.audio(path)).map(Path::to_path_buf).collect()
     }
@@ -170,14 +167,14 @@ impl Tree {
     }
 
     /// The audio files that the library must be seen to hold.
-    pub(crate) fn library(&self) -> Library {
+    pub(crate) fn library(&self) -> Files {
         let in_library = self.names.iter().filter_map(|(path, id)| Some((self.published(path)?, id)));
         in_library.map(|(path, id)| (path.to_path_buf(), self.files[id].hash.clone())).collect()
     }
 
     /// The audio files that are on the disk, read from there.
-    pub(crate) fn on_disk(&self) -> Library {
-        let mut found = Library::new();
+    pub(crate) fn on_disk(&self) -> Files {
+        let mut found = Files::new();
         let mut directories = vec![PathBuf::from(LIBRARY)];
         while let Some(directory) = directories.pop() {
             let Ok(entries) = fs::read_dir(self.real(&directory)) else { continue };
@@ -189,7 +186,7 @@ impl Tree {
                 } else if kind.is_file()
                     && let Some(audio) = self.published(&path)
                 {
-                    found.insert(audio.to_path_buf(), hash(&fs::read(entry.path()).unwrap()));
+                    found.insert(audio.to_path_buf(), sha256(fs::read(entry.path()).unwrap()));
                 }
             }
         }
@@ -257,7 +254,7 @@ impl Tree {
     /// Begins to write `parts`, which [`Tree::write_parts`] goes on with.
     pub(crate) fn begin_slow_write(&mut self, path: &Path, cut: bool, parts: Vec<Vec<u8>>, pause: Duration) {
         self.stop_writing(path);
-        // Where the file has several names, this one may go before it is closed, and nothing be told to the others.
+        // If the file has several names, this one may go before it is closed, and the others get no event.
         let names = self.names.get(path).map_or(0, |&id| self.names_of(id).len());
         if !self.may_be_written(path) || names > 1 {
             return;
@@ -302,7 +299,7 @@ impl Tree {
             file.write_all(chunk).unwrap();
             if last.elapsed() >= QUIET {
                 // The machine was so busy that what was there had the time to look finished.
-                self.remember(id, &hash(&partial));
+                self.remember(id, &sha256(&partial));
             }
             last = begun;
             overlay(&mut partial, offset as u64, chunk);
@@ -313,7 +310,7 @@ impl Tree {
             file.set_len(bytes.len() as u64).unwrap();
             after.truncate(bytes.len());
             if last.elapsed() >= QUIET {
-                self.remember(id, &hash(&partial));
+                self.remember(id, &sha256(&partial));
             }
         }
         drop(file);
@@ -345,10 +342,10 @@ impl Tree {
             drop(file);
             // On a busy machine each state may last until it looks finished.
             if last.is_some_and(|last| is_cut - last >= QUIET) {
-                self.remember(id, &hash(&bytes));
+                self.remember(id, &sha256(&bytes));
             }
             if written - cut >= QUIET {
-                self.remember(id, &hash(&[]));
+                self.remember(id, &sha256(b""));
             }
             (bytes, last) = (next, Some(is_cut));
         }
@@ -535,14 +532,13 @@ impl Tree {
         self.note("flooded");
     }
 
-    /// Whether writing to a path would go to a plain file, or make one, and the kernel would tell of
-    /// it: links and pipes must not be written through, nor a name that is no audio file's while the
-    /// same file has one that is.
+    /// Whether writing to a path would go to a plain file, or make one, and the kernel would report it: links and pipes
+    /// must not be written through, nor a name that is no audio file's while the same file has one that is.
     fn may_be_written(&self, path: &Path) -> bool {
-        let is_told =
+        let is_reported =
             |id| self.audio(path).is_some() || self.names_of(id).iter().all(|name| self.audio(name).is_none());
         match fs::symlink_metadata(self.real(path)) {
-            Ok(metadata) => metadata.is_file() && self.names.get(path).is_none_or(|&id| is_told(id)),
+            Ok(metadata) => metadata.is_file() && self.names.get(path).is_none_or(|&id| is_reported(id)),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
@@ -710,10 +706,6 @@ fn overlay(bytes: &mut Vec<u8>, offset: u64, part: &[u8]) {
         bytes.resize(end, 0);
     }
     bytes[offset..end].copy_from_slice(part);
-}
-
-pub(crate) fn hash(bytes: &[u8]) -> Hash {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 /// A name from its bytes.

@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::library::write;
 use crate::mirror::{Faults, Mirror, Oddity};
 use crate::scenarios::{Place, Stage, write_old};
+use crate::support::disk::write;
 
 /// How long it may take to start and to stop beside a filesystem that does not answer.
 const PROMPT: Duration = Duration::from_secs(20);
@@ -116,7 +116,7 @@ fn a_server_that_hangs_in_the_middle_of_a_look_holds_up_nothing_else() {
             stage
                 .library
                 .wait_for(&created, |consumer| consumer.messages.iter().any(|message| message.short() == created));
-            assert!(stage.library.told_since(mark).len() == 1);
+            assert!(stage.library.published_since(mark).len() == 1);
             std::thread::sleep(Duration::from_millis(700));
         }
         faults.answer();

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::library::{Library, Mark, Summary, write};
-use crate::medium::Medium;
+use crate::support::disk::write;
+use crate::support::library::{Library, Mark, Summary};
+use crate::support::medium::Medium;
 
 /// Files on a medium: enough that all of them gone is too many to be believed.
 pub(crate) const FILES: usize = 24;
@@ -83,7 +84,7 @@ impl Stage {
     /// The messages since then without what is in front of the medium's own paths, sorted.
     pub(crate) fn told(&self, mark: Mark) -> Vec<String> {
         let mut told: Vec<String> =
-            self.library.told_since(mark).iter().map(|told| told.replace("disk/", "")).collect();
+            self.library.published_since(mark).iter().map(|told| told.replace("disk/", "")).collect();
         told.sort();
         told
     }

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::library::write;
-use crate::medium::{Medium, Overlay};
 use crate::scenarios::{Place, Stage, Traits, all, write_old};
+use crate::support::disk::write;
+use crate::support::medium::{Medium, Overlay};
 
 #[test]
 fn an_overlay_on_disks_whose_numbers_change_keeps_the_promises() {

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::library::{run, write};
-use crate::medium::Disk;
 use crate::scenarios::{Place, Stage, hashed, write_old};
+use crate::support::disk::{run, write};
+use crate::support::medium::Disk;
 
 fn subvolume(verb: &str, arguments: &[&Path]) {
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"subvolume"];

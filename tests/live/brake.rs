@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::library::{Library, Mark, run};
+use crate::support::disk::run;
+use crate::support::library::{Library, Mark};
 
 /// More than are let pass however large a share they are.
 const FILES: usize = 20;
@@ -35,7 +36,7 @@ fn is_held(library: &Library, mark: Mark) {
     library.wait_for_log(mark, HELD);
     library.wait_for_log(mark, "`file-watcher approve`");
     library.stay_silent(Duration::from_millis(2500));
-    assert_eq!((library.files().len(), library.told_since(mark).len()), (FILES, 0));
+    assert_eq!((library.files().len(), library.published_since(mark).len()), (FILES, 0));
 }
 
 /// A person says that the files are gone, and consumers are told.
@@ -90,7 +91,7 @@ fn what_is_held_is_released_by_the_files_that_come_back_and_nothing_is_told() {
         give_back(&library);
         library.wait_until_settled();
         library.stay_silent(Duration::from_millis(1500));
-        assert_eq!(library.told_since(mark), Vec::<String>::new(), "{mode}");
+        assert_eq!(library.published_since(mark), Vec::<String>::new(), "{mode}");
 
         // The brake holds nothing any more, and holds anew what goes missing next.
         library.stop();
@@ -122,8 +123,8 @@ fn without_a_service_approval_looks_and_tells_by_itself() {
     let mark = library.mark();
     let summary = library.scan();
     assert_eq!(summary.figure("held deletes"), GONE.to_string());
-    assert_eq!(library.told_since(mark).len(), 0);
+    assert_eq!(library.published_since(mark).len(), 0);
     library.until_it_ends("approve");
-    assert_eq!(library.told_since(mark).len(), GONE);
+    assert_eq!(library.published_since(mark).len(), GONE);
     library.wait_until_converged();
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::library::{Library, Mark, write};
 use crate::roots::Mounted;
+use crate::support::disk::write;
+use crate::support::library::{Library, Mark};
 
 const HELD: &str = "deletes are held";
 
@@ -37,7 +38,7 @@ fn line(reason: &str, place: &str, count: u64) -> (String, String, u64) {
 }
 
 fn told(library: &Library, mark: Mark) -> Vec<String> {
-    let mut told = library.told_since(mark);
+    let mut told = library.published_since(mark);
     told.sort();
     told
 }
@@ -61,9 +62,9 @@ fn of_two_disks_the_one_that_is_gone_is_held_and_approved_by_itself() {
     inner.unmount();
     fs::remove_file(outer.0.join("0.mp3")).unwrap();
     assert_eq!(held(&library), [line("mount_gone", "outer/inner", 4)]);
-    assert_eq!(library.told_since(mark).len(), 0, "a listing publishes nothing");
+    assert_eq!(library.published_since(mark).len(), 0, "a listing publishes nothing");
     library.scan();
-    assert_eq!(library.told_since(mark), ["deleted outer/0.mp3"]);
+    assert_eq!(library.published_since(mark), ["deleted outer/0.mp3"]);
 
     // Both are gone: each is held at its own place.
     outer.unmount();
@@ -99,7 +100,7 @@ fn a_disk_that_is_taken_out_live_is_held_within_seconds_and_comes_back_without_a
         let below = Mounted::bind(&disk.0, &library.path("usb"));
         library.wait_for_log(mark, "no delete is held for this reason any more");
         assert_eq!(held(&library), []);
-        assert_eq!(library.told_since(mark), Vec::<String>::new());
+        assert_eq!(library.published_since(mark), Vec::<String>::new());
 
         // Gone for good, and a person says so.
         below.unmount();
@@ -137,7 +138,7 @@ fn a_small_library_whose_root_is_empty_or_covered_is_held() {
     assert_eq!(held(&library), [line("mount_gone", "", 3)]);
     over.unmount_with(&["--lazy"]);
     library.wait_for_logged("no delete is held for this reason any more", 2);
-    assert_eq!(library.told_since(mark), Vec::<String>::new());
+    assert_eq!(library.published_since(mark), Vec::<String>::new());
     library.wait_until_settled();
 }
 
@@ -159,7 +160,7 @@ fn what_is_back_when_a_person_approves_is_not_deleted() {
     let (code, said) = library.ask("approve");
     assert_eq!(code, Some(0), "{said}");
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["deleted usb/1.mp3"]);
+    assert_eq!(library.published_since(mark), ["deleted usb/1.mp3"]);
     drop(below);
 }
 
@@ -225,7 +226,7 @@ fn only_what_is_beneath_the_path_is_released_and_the_rest_stays_held() {
     assert!(said.contains("1 published as deleted; 0 still held"), "{said}");
     library.stop();
     library.scan();
-    assert_eq!(library.told_since(mark).len(), 16);
+    assert_eq!(library.published_since(mark).len(), 16);
     // Fourteen of fourteen, with nothing else left in the library.
     assert_eq!(held(&library), [line("too_many", "b", 14)]);
 }

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
-use crate::library::{Files, Library, SETTLE, sha256, write};
+use crate::support::disk::{Files, sha256, write};
+use crate::support::library::{Library, SETTLE};
 
 fn following(which: &str) -> Library {
     let mut library = Library::new();
@@ -13,8 +15,8 @@ fn following(which: &str) -> Library {
 
 /// Waits until the messages say that these files are there, and no others.
 fn wait_until_told(library: &Library, files: &[(&str, &str)]) {
-    let expected: Files = files.iter().map(|(path, content)| (path.as_bytes().to_vec(), sha256(content))).collect();
-    library.wait_for(&format!("{files:?}"), |consumer| consumer.files == expected);
+    let expected: Files = files.iter().map(|(path, content)| (PathBuf::from(path), sha256(content))).collect();
+    library.wait_for(&format!("{files:?}"), |oracle| oracle.files == expected);
 }
 
 /// Every way that leads out, nowhere, or round and round.
@@ -94,7 +96,7 @@ fn follow_live(mut library: Library, lead_astray: impl Fn(&Library)) {
     fs::rename(library.path("artist/renamed/y.mp3"), library.path("artist/renamed/z.mp3")).unwrap();
     let told = [("artist/renamed/z.mp3", "new"), ("jazz/renamed/z.mp3", "new"), ("song.mp3", "second")];
     wait_until_told(&library, &told);
-    let mut renamed = library.told_since(mark);
+    let mut renamed = library.published_since(mark);
     renamed.sort();
     assert_eq!(
         renamed,

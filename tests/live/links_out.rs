@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
-use crate::library::{Files, Library, SETTLE, sha256, write};
+use crate::support::disk::{Files, sha256, write};
+use crate::support::library::{Library, SETTLE};
 
 fn following_all() -> Library {
     let mut library = Library::new();
@@ -18,8 +20,8 @@ fn link(library: &Library, target: &str, link: &str) {
 
 /// Waits until the messages say that these files are there, and no others.
 fn wait_until_told(library: &Library, files: &[(&str, &str)]) {
-    let expected: Files = files.iter().map(|(path, content)| (path.as_bytes().to_vec(), sha256(content))).collect();
-    library.wait_for(&format!("{files:?}"), |consumer| consumer.files == expected);
+    let expected: Files = files.iter().map(|(path, content)| (PathBuf::from(path), sha256(content))).collect();
+    library.wait_for(&format!("{files:?}"), |oracle| oracle.files == expected);
 }
 
 /// More files than are deleted without anybody's leave.
@@ -82,7 +84,7 @@ fn each_place_outside_is_followed_once_and_the_other_links_are_counted() {
     fs::remove_file(library.path("disk 1")).unwrap();
     let mark = library.mark();
     library.scan();
-    let mut moved = library.told_since(mark);
+    let mut moved = library.published_since(mark);
     moved.sort();
     assert_eq!(
         moved,
@@ -115,7 +117,7 @@ fn what_happens_outside_is_told_while_it_happens() {
     let mark = library.mark();
     fs::rename(library.outside("one/a.mp3"), library.outside("one/b.mp3")).unwrap();
     wait_until_told(&library, &[("disk 1/b.mp3", "a again"), ("disk 1/new/n.mp3", "new"), ("song.mp3", "s again")]);
-    assert_eq!(library.told_since(mark), ["renamed disk 1/a.mp3 -> disk 1/b.mp3"]);
+    assert_eq!(library.published_since(mark), ["renamed disk 1/a.mp3 -> disk 1/b.mp3"]);
     fs::rename(library.outside("one/new"), library.outside("one/old")).unwrap();
     wait_until_told(&library, &[("disk 1/b.mp3", "a again"), ("disk 1/old/n.mp3", "new"), ("song.mp3", "s again")]);
     fs::remove_file(library.outside("one/b.mp3")).unwrap();
@@ -131,7 +133,7 @@ fn what_happens_outside_is_told_while_it_happens() {
     fs::rename(library.outside("two/d.mp3"), library.outside("one/d.mp3")).unwrap();
     let told = [("disk 1/d.mp3", "d"), ("disk 1/old/n.mp3", "new"), ("disk 2/c.mp3", "c"), ("song.mp3", "s again")];
     wait_until_told(&library, &told);
-    assert_eq!(library.told_since(mark), ["moved disk 2/d.mp3 -> disk 1/d.mp3"]);
+    assert_eq!(library.published_since(mark), ["moved disk 2/d.mp3 -> disk 1/d.mp3"]);
     fs::remove_file(library.path("disk 1")).unwrap();
     fs::remove_file(library.path("song.mp3")).unwrap();
     wait_until_told(&library, &[("disk 2/c.mp3", "c")]);
@@ -171,7 +173,7 @@ fn a_target_that_was_moved_away_is_for_the_brake() {
     fs::rename(library.outside("away"), library.outside("disk")).unwrap();
     let summary = library.scan();
     assert!(summary.hashed_nothing() && !summary.text.contains("held deletes"), "{}", summary.text);
-    assert!(library.messages_since(mark).is_empty(), "{:?}", library.told_since(mark));
+    assert!(library.messages_since(mark).is_empty(), "{:?}", library.published_since(mark));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::files::retag;
-use crate::library::{Library, SETTLE};
+use crate::support::library::{Library, SETTLE};
 
 fn sorted(mut told: Vec<String>) -> Vec<String> {
     told.sort();
@@ -40,12 +40,12 @@ fn all_five_kinds_of_change_are_found_at_the_next_start() {
         "moved a/moved.mp3 -> b/moved.mp3",
         "renamed renamed.mp3 -> other name.mp3",
     ];
-    assert_eq!(sorted(library.told_since(mark)), told);
+    assert_eq!(sorted(library.published_since(mark)), told);
 
     library.stop();
     let mark = library.mark();
     assert!(library.scan().hashed_nothing());
-    assert_eq!(library.told_since(mark), Vec::<String>::new());
+    assert_eq!(library.published_since(mark), Vec::<String>::new());
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_renamed_file_whose_writer_closed_it_while_nobody_listened_is_read_by_the_ne
     let mark = library.mark();
     library.start();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["modified b.mp3"]);
+    assert_eq!(library.published_since(mark), ["modified b.mp3"]);
     library.stop();
     assert!(library.scan().hashed_nothing());
 }
@@ -101,7 +101,7 @@ fn no_file_is_called_deleted_while_one_that_may_be_it_is_not_finished() {
     File::options().write(true).open(library.path("b/x.mp3")).unwrap().set_modified(SystemTime::now()).unwrap();
     library.start();
     library.wait_until_converged();
-    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
+    assert_eq!(library.published_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_file_that_was_moved_to_another_filesystem_and_back_keeps_its_identity_by_it
     fs::copy(library.path("a/x.mp3"), library.path("b/x.mp3")).unwrap();
     fs::remove_file(library.path("a/x.mp3")).unwrap();
     library.scan();
-    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
+    assert_eq!(library.published_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn an_inode_number_that_another_file_got_is_no_move() {
     library.set("MASS_DELETE_PERCENT", "100").scan();
     let told = library.messages_since(mark);
     assert_eq!(told.len(), 60);
-    assert!(told.iter().all(|message| message.old_path.is_none()), "{:?}", library.told_since(mark));
+    assert!(told.iter().all(|message| message.old_path.is_none()), "{:?}", library.published_since(mark));
     library.wait_until_converged();
 }
 
@@ -154,7 +154,7 @@ fn two_files_with_the_content_of_one_that_vanished_are_not_its_move() {
     library.scan();
     // Which of the two it was nobody knows.
     let told = ["created a/three.mp3", "deleted one.mp3", "deleted two.mp3"];
-    assert_eq!(sorted(library.told_since(mark)), told);
+    assert_eq!(sorted(library.published_since(mark)), told);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_tagger_that_rewrote_in_place_and_moved_meanwhile_gives_moved_then_modified(
     fs::create_dir(library.path("b")).unwrap();
     fs::rename(library.path("a/x.mp3"), library.path("b/y.mp3")).unwrap();
     library.scan();
-    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/y.mp3", "modified b/y.mp3"]);
+    assert_eq!(library.published_since(mark), ["moved a/x.mp3 -> b/y.mp3", "modified b/y.mp3"]);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use fuser::{
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request,
 };
 
-use crate::library::{Library, require_root, write};
+use crate::support::disk::{require_root, write};
+use crate::support::library::Library;
 
 /// The files of a directory somewhere else, as they are there now; nothing is remembered and nobody is told.
 struct Elsewhere(PathBuf);
@@ -123,7 +124,7 @@ fn is_followed(library: &Library, source: &Path, below: &str) {
     fs::remove_file(renamed).unwrap();
     library.wait_until_settled();
     let told = ["created {}x.mp3", "modified {}x.mp3", "renamed {}x.mp3 -> {}renamed.mp3", "deleted {}renamed.mp3"];
-    assert_eq!(library.told_since(mark), told.map(|told| told.replace("{}", below)));
+    assert_eq!(library.published_since(mark), told.map(|told| told.replace("{}", below)));
     assert!(library.messages_since(mark).iter().all(|message| message.origin == "scan"));
 }
 

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 
-use crate::library::{LIMIT, Library, run};
 use crate::roots::Mounted;
 use crate::store::STORE;
+use crate::support::disk::run;
+use crate::support::library::Library;
+use crate::support::process::LIMIT;
 
 /// Files whose messages fill the pipe to the reader many times over.
 const FILES: usize = 500;
@@ -85,7 +87,7 @@ impl Cramped {
     /// Everything was told once, and nothing is left to tell.
     fn assert_all_told_once(self) {
         self.library.wait_until_converged();
-        assert_eq!(self.library.repeated(), 0);
+        assert_eq!(self.library.redelivered(), 0);
         self.assert_all_told();
     }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::library::Library;
 use crate::roots::Mounted;
+use crate::support::library::Library;
 
 pub(crate) const STORE: &str = "stdout.sqlite";
 const LOG: &str = "stdout.sqlite-wal";
@@ -234,7 +234,7 @@ fn what_was_not_delivered_is_delivered_after_a_rebuild() {
     let messages = library.messages();
     let first: Vec<&String> = messages[..2].iter().map(|message| &message.correlation_id).collect();
     assert_eq!(first, ids.iter().collect::<Vec<_>>());
-    assert_eq!(library.told()[2..], ["created two.mp3", "deleted one.mp3"]);
+    assert_eq!(library.published()[2..], ["created two.mp3", "deleted one.mp3"]);
     assert_eq!(messages.iter().map(|message| message.sequence).collect::<Vec<_>>(), [1, 2, 3, 4]);
 }
 

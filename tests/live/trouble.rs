@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::files::Pace;
-use crate::library::{Library, require_root, run, write};
+use crate::support::disk::{require_root, run, write};
+use crate::support::library::Library;
 
 /// How many events the kernel keeps for one watcher.
 fn queue_length() -> u64 {
@@ -50,7 +51,7 @@ fn what_the_kernel_lost_is_found_and_watched_from_then_on() {
 
     library.wait_for_log(mark, "the kernel lost events");
     library.wait_until_settled();
-    let mut told = library.told_since(mark);
+    let mut told = library.published_since(mark);
     told.sort();
     assert_eq!(
         told,
@@ -69,7 +70,7 @@ fn what_the_kernel_lost_is_found_and_watched_from_then_on() {
     library.write("made/deep/later.mp3", "later");
     library.write("moved/later.mp3", "later too");
     library.wait_until_settled();
-    let mut told = library.told_since(mark);
+    let mut told = library.published_since(mark);
     told.sort();
     assert_eq!(told, ["created made/deep/later.mp3", "created moved/later.mp3"]);
 }
@@ -177,7 +178,7 @@ fn a_library_that_is_polled_is_followed() {
     fs::rename(library.path("renamed.mp3"), library.path("now.mp3")).unwrap();
     fs::rename(library.path("old"), library.path("moved")).unwrap();
     library.wait_until_converged();
-    let mut told = library.told_since(mark);
+    let mut told = library.published_since(mark);
     told.sort();
     assert_eq!(
         told,
@@ -201,7 +202,7 @@ fn a_library_that_is_polled_is_followed() {
         thread::sleep(Duration::from_millis(120));
     }
     library.wait_until_settled();
-    let told = library.told_since(mark);
+    let told = library.published_since(mark);
     assert!(told == ["created slow.mp3"] || !pace.was_steady(), "{told:?}");
 }
 

@@ -1,7 +1,5 @@
 //! Things that can be mounted, taken away and mounted again under another number.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::library::{require_root, run};
+use super::disk::{require_root, run};
 
 /// How long a medium may stay busy after the program was told to let go of it.
 const BUSY: Duration = Duration::from_secs(10);
