@@ -1,4 +1,4 @@
-//! What a person must put right: said clearly, without secrets, and tried again.
+//! Refusals that a person must correct: named clearly, without secrets, and tried again.
 
 use std::io;
 use std::sync::{Arc, Mutex};

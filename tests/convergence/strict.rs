@@ -40,7 +40,7 @@ fn what_no_unique_index_allows_is_refused() {
 }
 
 #[test]
-fn what_nobody_said_before_is_refused() {
+fn what_no_message_made_known_is_refused() {
     assert!(is_refused(&["renamed a b 1"], "old_path is not known"));
     assert!(is_refused(&["created a 1", "deleted a", "moved a b/a 1"], "old_path is not known"));
     assert!(is_refused(&["created a 1", "renamed a b 2"], "has the hashes"));

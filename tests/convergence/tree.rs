@@ -29,7 +29,7 @@ const CHUNK: usize = 256 * 1024;
 /// How long a file that was closed must be left alone to count as finished.
 const QUIET: Duration = crate::program::DEBOUNCE.saturating_sub(TICK);
 
-/// How late the program may hear of a close or a rename, on a busy machine and after a flood.
+/// How late the program may read the event of a close or a rename, on a busy machine and after a flood.
 const LATE: Duration = Duration::from_secs(3);
 
 /// How much earlier than by its settings the program may call a file finished: file times advance with the kernel's tick.
@@ -39,10 +39,10 @@ const TICK: Duration = Duration::from_millis(15);
 pub(crate) const LIBRARY: &str = "music";
 pub(crate) const OUTSIDE: &str = "outside";
 
-/// A file where a directory would have to be, so that nothing can be made or found at what leads through it.
+/// A file in place of a directory, so that no path through it can be made or found.
 const NOWHERE: &str = "nowhere";
 
-/// How long after a name went it may still be published that it was gone for a moment.
+/// How long after a name went a message may still say that it was gone for a moment.
 const PUBLISHED_LATE: Duration = Duration::from_secs(5);
 
 /// An inode, whatever the filesystem calls it.
@@ -71,7 +71,7 @@ struct SlowWrite {
     excused: bool,
     /// What the kernel calls it when it is closed: the last name that it had, whatever has that name then.
     name: PathBuf,
-    /// The program may have heard that it was closed, if it was begun soon after the last one was, or if another
+    /// The program may have read an event of a close, if it was begun soon after the last one was, or if another
     /// file is closed that the kernel calls the same.
     hurried: bool,
 }
@@ -90,7 +90,7 @@ pub(crate) struct Tree {
     holders: HashMap<Hash, FileId>,
     /// All names that each file ever had.
     ever_at: HashMap<FileId, BTreeSet<PathBuf>>,
-    /// When a file was last closed or renamed: for a while after that the program may hear of it, and
+    /// When a file was last closed or renamed: for a while after that the program may read an event of it, and
     /// take what it finds then for finished as soon as it is quiet.
     touched: HashMap<FileId, Instant>,
     /// When a name last went, or was given to another file.
@@ -203,7 +203,7 @@ impl Tree {
         self.names.keys().filter(|path| path.starts_with(place) && !self.is_away(path)).cloned().collect()
     }
 
-    /// The directories beneath `place`, itself not among them.
+    /// The directories in `place`, without itself.
     pub(crate) fn directories_in(&self, place: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut to_list = vec![place.to_path_buf()];
@@ -377,7 +377,7 @@ impl Tree {
 
     pub(crate) fn set_modified(&mut self, path: &Path, when: SystemTime) {
         let Some(&id) = self.names.get(path) else { return };
-        // Who makes a half-written file look old has said that it is finished.
+        // A writer that makes a half-written file look old has declared it finished.
         self.excuse(id);
         let file = File::open(self.real(path)).unwrap();
         file.set_times(FileTimes::new().set_modified(when)).unwrap();
@@ -506,7 +506,7 @@ impl Tree {
     }
 
     pub(crate) fn link_symbolically(&mut self, to: &Path, at: &Path) {
-        // Never under the name of a directory, or what is written beneath that would go elsewhere.
+        // Never at the name of a directory, or files that are written into it would be elsewhere.
         let at = if at.extension().is_some() { at } else { &at.with_file_name("link.mp3") };
         let _ = std::os::unix::fs::symlink(self.real(to), self.real(at));
     }
@@ -543,7 +543,7 @@ impl Tree {
         }
     }
 
-    /// An audio file's path beneath the library.
+    /// An audio file's path in the library.
     fn audio<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         let path = path.strip_prefix(LIBRARY).ok()?;
         let name = path.file_name()?;
@@ -684,17 +684,17 @@ impl Tree {
 /// How [`Tree::write`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// Made where it is not there, and cut before.
+    /// Creates the file if it is missing, and truncates it first.
     Whole,
-    /// What is longer stays.
+    /// Overwrites the beginning, and keeps what is longer.
     InPlace,
-    /// Cut to the new length afterwards.
+    /// Overwrites the beginning, and truncates the file to the new length afterwards.
     InPlaceAndCut,
-    /// Behind what is there.
+    /// Appends.
     Append,
 }
 
-/// `relative` beneath `to`, or `to` itself where nothing is beneath it.
+/// `relative` joined to `to`, or `to` itself if `relative` is empty.
 fn joined(to: &Path, relative: &Path) -> PathBuf {
     if relative.as_os_str().is_empty() { to.to_path_buf() } else { to.join(relative) }
 }

@@ -1,6 +1,6 @@
 //! The real binary on the filesystems that people keep their music on.
 //!
-//! Each medium of [`support::medium`] plays the scenarios of [`scenarios`], once beneath the library's root and once as the
+//! Each medium of [`support::medium`] plays the scenarios of [`scenarios`], once under the library's root and once as the
 //! root itself:
 //!
 //! | scenario | what happens |

@@ -17,8 +17,8 @@ fn stage(oddity: Oddity, files: &[&str]) -> Stage {
     Stage::new(Box::new(mirror), Place::Below)
 }
 
-fn told(stage: &Stage, mark: Mark) -> Vec<String> {
-    stage.told(mark)
+fn published(stage: &Stage, mark: Mark) -> Vec<String> {
+    stage.published(mark)
 }
 
 /// Scans, or waits for the walk that finds it.
@@ -29,7 +29,7 @@ fn follow(stage: &mut Stage, live: bool, change: impl FnOnce(&Path)) -> Vec<Stri
         stage.library.scan();
     }
     stage.library.wait_until_settled();
-    told(stage, mark)
+    published(stage, mark)
 }
 
 #[test]

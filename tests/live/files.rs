@@ -12,10 +12,10 @@ use rustix::fs::{Timespec, Timestamps};
 
 use crate::special::Openings;
 use crate::support::disk::{run, sha256};
-use crate::support::library::{Library, SETTLE};
+use crate::support::library::{Library, Mark, SETTLE};
 
-/// How steadily a test writes: where the machine has other work for so long that a file did rest,
-/// nothing follows from its being told of.
+/// How steadily a test writes. If the machine was too busy, a file may have settled, and it proves nothing that the file
+/// was published.
 pub(crate) struct Pace {
     last: Instant,
     longest: Duration,
@@ -37,7 +37,7 @@ impl Pace {
 }
 
 #[test]
-fn a_finished_file_is_told_of_once_however_it_was_made() {
+fn a_finished_file_is_published_once_however_it_was_made() {
     let library = Library::watched();
     let content = vec![7; 3_000_000];
     fs::write(library.outside("x.mp3"), &content).unwrap();
@@ -52,10 +52,9 @@ fn a_finished_file_is_told_of_once_however_it_was_made() {
     run("dd", &[&"if=/dev/zero", &format!("of={}", library.path("dd.mp3").display()), &"bs=4k", &"count=500"]);
 
     library.wait_until_settled();
-    let mut told = library.published();
-    told.sort();
+    let published = library.published_sorted_since(Mark::default());
     let names = ["copied with times", "copied", "dd", "download", "moved in", "written"];
-    assert_eq!(told, names.map(|name| format!("created {name}.mp3")));
+    assert_eq!(published, names.map(|name| format!("created {name}.mp3")));
 }
 
 #[test]
@@ -87,13 +86,12 @@ fn hard_links_are_files_of_their_own() {
     library.wait_until_settled();
     assert_eq!(library.published_since(mark), ["created y.mp3"]);
 
-    // Of what is written by one name nothing is told of the other.
+    // A write by one name gives no event for the other.
     let mark = library.mark();
     library.write("x.mp3", "two");
     library.wait_until_settled();
-    let mut told = library.published_since(mark);
-    told.sort();
-    assert_eq!(told, ["modified x.mp3", "modified y.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["modified x.mp3", "modified y.mp3"]);
 
     let mark = library.mark();
     fs::remove_file(library.path("x.mp3")).unwrap();
@@ -110,7 +108,7 @@ fn a_file_that_is_cut_off_is_modified() {
     library.wait_until_converged();
     File::options().write(true).open(library.path("handle.mp3")).unwrap().set_len(5).unwrap();
     library.wait_until_converged();
-    // Of truncate(2) on a path the kernel tells nothing: the walk finds it.
+    // inotify does not report truncate(2) on a path; the walk finds it.
     run("python3", &[&"-c", &"import os, sys; os.truncate(sys.argv[1], 5)", &library.path("path.mp3")]);
     library.wait_until_converged();
 }
@@ -121,7 +119,7 @@ fn what_is_written_through_a_memory_map_is_found_when_the_file_is_closed() {
     library.write("x.mp3", vec![0; 100_000]);
     library.wait_until_settled();
     // The second write is to a page that is dirty already, so that no time of the file changes with it;
-    // and then the times are put back, so that only the close tells.
+    // and then the times are set back, so that only the close is an event.
     let script = "
 import mmap, os, sys, time
 before = os.stat(sys.argv[1])
@@ -153,7 +151,7 @@ fn touching_and_other_attributes_are_not_worth_a_message() {
 }
 
 #[test]
-fn a_file_that_is_written_slowly_is_told_of_when_it_is_closed_and_not_before() {
+fn a_file_that_is_written_slowly_is_published_when_it_is_closed_and_not_before() {
     let library = Library::watched();
     let mut file = File::create(library.path("slow.mp3")).unwrap();
     let mut pace = Pace::new();
@@ -170,7 +168,7 @@ fn a_file_that_is_written_slowly_is_told_of_when_it_is_closed_and_not_before() {
 }
 
 #[test]
-fn a_file_that_is_left_open_is_told_of_as_it_is_when_it_rests() {
+fn a_file_that_is_left_open_is_published_once_it_settles() {
     let library = Library::watched();
     let mut file = File::create(library.path("open.mp3")).unwrap();
     file.write_all(b"first").unwrap();
@@ -184,7 +182,7 @@ fn a_file_that_is_left_open_is_told_of_as_it_is_when_it_rests() {
 }
 
 #[test]
-fn a_file_that_is_appended_to_for_ever_starves_nobody_and_is_never_told_half() {
+fn a_file_that_is_appended_to_for_ever_starves_no_other_and_is_never_published_half() {
     let library = Library::watched();
     let done = AtomicBool::new(false);
     let whole = thread::scope(|scope| {
@@ -219,7 +217,7 @@ fn a_file_that_is_appended_to_for_ever_starves_nobody_and_is_never_told_half() {
 }
 
 #[test]
-fn a_file_that_is_closed_after_each_of_many_writes_is_never_told_half() {
+fn a_file_that_is_closed_after_each_of_many_writes_is_never_published_half() {
     let library = Library::watched();
     let begun = Instant::now();
     let mut whole = Vec::new();
@@ -237,16 +235,16 @@ fn a_file_that_is_closed_after_each_of_many_writes_is_never_told_half() {
     }
     library.wait_until_settled();
     // A write may have been put off for longer than the debounce, by a machine that has other work.
-    let told = library.messages();
+    let published = library.messages();
     let prefixes: Vec<String> = (0..=whole.len() / 7).map(|lines| sha256(&whole[..lines * 7])).collect();
-    for message in &told {
+    for message in &published {
         assert!(prefixes.contains(message.sha256.as_ref().unwrap()), "no state of the file: {}", message.short());
     }
-    assert!(told.len() < 10, "{told:#?}");
+    assert!(published.len() < 10, "{published:#?}");
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_hashed_is_not_told_as_it_never_was() {
+fn a_file_that_changes_while_it_is_hashed_is_not_published_as_it_never_was() {
     const MEGABYTE: usize = 1 << 20;
     let mut library = Library::new();
     // Read so slowly that reading takes two seconds.
@@ -308,7 +306,7 @@ fn a_tagger_that_rewrites_in_place_and_renames_gives_renamed_then_modified() {
     assert_eq!(library.published_since(mark), ["modified a/y.mp3", "moved a/y.mp3 -> b/y.mp3"]);
 }
 
-/// Writes in place, same size, and puts the modification time back, as Picard does where it is told to.
+/// Writes in place, with the same size, and sets the modification time back, as Picard does if it is configured so.
 pub(crate) fn retag(path: &std::path::Path, content: &str) {
     let file = File::options().write(true).open(path).unwrap();
     let modified = file.metadata().unwrap().modified().unwrap();
@@ -374,9 +372,9 @@ fn a_file_that_is_closed_twice_a_second_is_published_in_growing_steps_and_to_its
     library.write("other.mp3", "other");
     library.wait_for("the other file", |oracle| oracle.files.contains_key(Path::new("other.mp3")));
     library.wait_until_converged();
-    let told = library.published_since(mark);
-    let steps = told.iter().filter(|told| *told == "modified show.mp3").count();
-    assert!((1..=APPENDS / 4).contains(&steps), "{told:?}");
+    let published = library.published_since(mark);
+    let steps = published.iter().filter(|published| *published == "modified show.mp3").count();
+    assert!((1..=APPENDS / 4).contains(&steps), "{published:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::roots::Mounted;
 use crate::support::disk::write;
-use crate::support::library::{Library, Mark};
+use crate::support::library::Library;
 
 const HELD: &str = "deletes are held";
 
@@ -35,12 +35,6 @@ fn held(library: &Library) -> Vec<(String, String, u64)> {
 
 fn line(reason: &str, place: &str, count: u64) -> (String, String, u64) {
     (reason.to_owned(), place.to_owned(), count)
-}
-
-fn told(library: &Library, mark: Mark) -> Vec<String> {
-    let mut told = library.published_since(mark);
-    told.sort();
-    told
 }
 
 /// A library with two files of its own and two disks, one inside the other.
@@ -74,7 +68,7 @@ fn of_two_disks_the_one_that_is_gone_is_held_and_approved_by_itself() {
     let (status, said) = library.try_to(&["approve", "--path", "outer/inner"]);
     assert!(status.success() && said.contains("4 published as deleted; 0 still held at or beneath"), "{said}");
     assert_eq!(
-        told(&library, mark),
+        library.published_sorted_since(mark),
         (0..4).map(|number| format!("deleted outer/inner/{number}.mp3")).collect::<Vec<_>>()
     );
     assert_eq!(held(&library), [line("mount_gone", "outer", 2)]);
@@ -108,7 +102,10 @@ fn a_disk_that_is_taken_out_live_is_held_within_seconds_and_comes_back_without_a
         let (code, said) = library.ask("approve");
         assert!(code == Some(0) && said.contains("3 published as deleted; 0 still held"), "{said}");
         library.wait_until_settled();
-        assert_eq!(told(&library, mark), (0..3).map(|number| format!("deleted usb/{number}.mp3")).collect::<Vec<_>>());
+        assert_eq!(
+            library.published_sorted_since(mark),
+            (0..3).map(|number| format!("deleted usb/{number}.mp3")).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -119,7 +116,7 @@ fn a_small_library_whose_root_is_empty_or_covered_is_held() {
     fs::remove_file(library.path("cover.jpg")).unwrap();
     library.scan();
     let mark = library.mark();
-    // What a container runtime makes where there is no disk; hidden names are no content.
+    // A container runtime makes such a directory if the disk is missing; hidden names do not count as content.
     fs::rename(library.root(), library.outside("away")).unwrap();
     fs::create_dir_all(library.path("lost+found")).unwrap();
     fs::create_dir(library.path(".Trash")).unwrap();
@@ -208,7 +205,7 @@ fn files_that_were_moved_are_not_listed_as_held() {
 }
 
 #[test]
-fn only_what_is_beneath_the_path_is_released_and_the_rest_stays_held() {
+fn only_deletes_under_the_path_are_released_and_the_rest_stays_held() {
     let mut library = Library::new();
     for directory in ["a", "b"] {
         fill(&library.path(directory), 15);

@@ -82,9 +82,9 @@ impl Album {
 
     /// Whether only moves were published.
     fn assert_only_moves(&self) {
-        let told = self.published();
+        let published = self.published();
         let is_move = |message: &String| message.starts_with("renamed ") || message.starts_with("moved ");
-        assert!(!told.is_empty() && told.iter().all(is_move), "{:?}: {told:#?}", self.how);
+        assert!(!published.is_empty() && published.iter().all(is_move), "{:?}: {published:#?}", self.how);
     }
 
     /// Gives all messages to the strict consumers. Each must have exactly these rows then: a path with the
@@ -201,10 +201,14 @@ fn a_temporary_file_that_is_renamed_over_a_known_one_is_its_new_version() {
         let mut expected = unchanged((1..=TRACKS).filter(|number| *number != 2).map(|number| (number, number)));
         expected.push((path(2), "this is saved".into(), content(2)));
         album.assert_rows(&expected);
-        let told = album.published();
-        assert_eq!(told.last().map(String::as_str), Some("modified a/2.mp3"), "{how:?}, {pause} ms: {told:#?}");
-        let deleted = told.iter().filter(|told| told.starts_with("deleted")).count();
-        assert_eq!(deleted, 0, "the temporary file is not published: {how:?}, {pause} ms: {told:#?}");
+        let published = album.published();
+        assert_eq!(
+            published.last().map(String::as_str),
+            Some("modified a/2.mp3"),
+            "{how:?}, {pause} ms: {published:#?}"
+        );
+        let deleted = published.iter().filter(|published| published.starts_with("deleted")).count();
+        assert_eq!(deleted, 0, "the temporary file is not published: {how:?}, {pause} ms: {published:#?}");
     }
 }
 

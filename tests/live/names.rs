@@ -24,7 +24,7 @@ fn deep_in(root: &Path, action: &str) {
 }
 
 #[test]
-fn odd_names_are_told_byte_by_byte_live_and_by_a_walk() {
+fn odd_names_are_published_byte_by_byte_live_and_by_a_walk() {
     let mut library = Library::new();
     let long = [&[b'n'; 251][..], b".mp3"].concat();
     let names: &[&[u8]] = &[

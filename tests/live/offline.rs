@@ -8,11 +8,6 @@ use std::time::{Duration, SystemTime};
 use crate::files::retag;
 use crate::support::library::{Library, SETTLE};
 
-fn sorted(mut told: Vec<String>) -> Vec<String> {
-    told.sort();
-    told
-}
-
 #[test]
 fn all_five_kinds_of_change_are_found_at_the_next_start() {
     let mut library = Library::watched();
@@ -33,14 +28,14 @@ fn all_five_kinds_of_change_are_found_at_the_next_start() {
     let mark = library.mark();
     library.start();
     library.wait_until_settled();
-    let told = [
+    let published = [
         "created created.mp3",
         "deleted deleted.mp3",
         "modified changed.mp3",
         "moved a/moved.mp3 -> b/moved.mp3",
         "renamed renamed.mp3 -> other name.mp3",
     ];
-    assert_eq!(sorted(library.published_since(mark)), told);
+    assert_eq!(library.published_sorted_since(mark), published);
 
     library.stop();
     let mark = library.mark();
@@ -53,7 +48,7 @@ fn a_renamed_file_whose_writer_closed_it_while_nobody_listened_is_read_by_the_ne
     let mut library = Library::watched();
     library.write("a.mp3", "old content");
     library.wait_until_settled();
-    // Of the write the kernel tells when the file is closed, and of the time nothing.
+    // The write is an event only when the file is closed, and setting the time is none.
     let file = File::options().write(true).open(library.path("a.mp3")).unwrap();
     let modified = file.metadata().unwrap().modified().unwrap();
     file.write_at(b"new", 0).unwrap();
@@ -71,7 +66,7 @@ fn a_renamed_file_whose_writer_closed_it_while_nobody_listened_is_read_by_the_ne
 }
 
 #[test]
-fn a_directory_that_was_moved_meanwhile_is_told_as_moves_and_nothing_is_read_again() {
+fn a_directory_that_was_moved_meanwhile_is_published_as_moves_and_nothing_is_read_again() {
     let mut library = Library::new();
     for number in 0..50 {
         library.write(format!("artist/{}/{number}.mp3", number % 5), number.to_string());
@@ -84,9 +79,9 @@ fn a_directory_that_was_moved_meanwhile_is_told_as_moves_and_nothing_is_read_aga
     fs::rename(library.path("another/3"), library.path("another/a new name")).unwrap();
     let summary = library.scan();
     assert!(summary.hashed_nothing(), "{}", summary.text);
-    let told = library.messages_since(mark);
-    assert_eq!(told.len(), 50);
-    assert!(told.iter().all(|message| message.event_type == "moved"));
+    let published = library.messages_since(mark);
+    assert_eq!(published.len(), 50);
+    assert!(published.iter().all(|message| message.event_type == "moved"));
     library.wait_until_converged();
 }
 
@@ -133,9 +128,9 @@ fn an_inode_number_that_another_file_got_is_no_move() {
     }
     // Nearly everything is gone, which is what the brake is for; nobody asked for it here.
     library.set("MASS_DELETE_PERCENT", "100").scan();
-    let told = library.messages_since(mark);
-    assert_eq!(told.len(), 60);
-    assert!(told.iter().all(|message| message.old_path.is_none()), "{:?}", library.published_since(mark));
+    let published = library.messages_since(mark);
+    assert_eq!(published.len(), 60);
+    assert!(published.iter().all(|message| message.old_path.is_none()), "{:?}", library.published_since(mark));
     library.wait_until_converged();
 }
 
@@ -153,8 +148,8 @@ fn two_files_with_the_content_of_one_that_vanished_are_not_its_move() {
     library.write("a/three.mp3", "twins");
     library.scan();
     // Which of the two it was nobody knows.
-    let told = ["created a/three.mp3", "deleted one.mp3", "deleted two.mp3"];
-    assert_eq!(sorted(library.published_since(mark)), told);
+    let published = ["created a/three.mp3", "deleted one.mp3", "deleted two.mp3"];
+    assert_eq!(library.published_sorted_since(mark), published);
 }
 
 #[test]

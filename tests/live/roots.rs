@@ -46,7 +46,7 @@ impl Mounted {
         Self(at.to_path_buf())
     }
 
-    /// As a person does it: refused where anybody still holds on to what is mounted.
+    /// As a person does it: refused if a process still uses the filesystem.
     pub(crate) fn unmount(self) {
         self.unmount_with(&[]);
     }
@@ -87,9 +87,8 @@ fn a_root_that_is_deleted_says_nothing_and_one_that_is_made_again_is_followed() 
     }
     run("cp", &[&"-a", &library.outside("copy").join("."), &library.root()]);
     library.wait_until_converged();
-    let mut told = library.published_since(mark);
-    told.sort();
-    assert_eq!(told, ["deleted 0/0.mp3", "deleted 1/1.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["deleted 0/0.mp3", "deleted 1/1.mp3"]);
 
     library.set("RESCAN_INTERVAL_SECS", "0");
     library.write("0/new.mp3", "new");
@@ -112,7 +111,7 @@ fn a_root_that_is_removed_from_under_us_takes_no_file_with_it() {
     library.wait_until_settled();
     library.write("0/new.mp3", "new");
     library.wait_until_converged();
-    // What was seen to be deleted while the root was there may have been told of; the rest stays.
+    // What was seen to be deleted while the root was there may have been published; the rest stays.
     assert_eq!(library.files().len(), FILES + 1);
 }
 
@@ -164,9 +163,8 @@ fn a_root_that_is_renamed_and_replaced_is_followed_where_its_name_is() {
     fs::rename(library.root(), library.outside("old")).unwrap();
     fs::rename(library.outside("other"), library.root()).unwrap();
     library.wait_until_settled();
-    let mut told = library.published_since(mark);
-    told.sort();
-    assert_eq!(told, ["deleted 1/1.mp3", "modified 0/0.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["deleted 1/1.mp3", "modified 0/0.mp3"]);
 
     // The old one is nobody's business any more, the new one is.
     let mark = library.mark();
@@ -261,14 +259,13 @@ fn what_was_on_a_filesystem_that_is_not_mounted_stays_as_it_was() {
     let below = Mounted::bind(&disk.0, &library.path("usb"));
     library.start();
     library.wait_until_settled();
-    let mut told = library.published_since(mark);
-    told.sort();
-    assert_eq!(told, ["deleted usb/a/1.mp3", "modified usb/2.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["deleted usb/a/1.mp3", "modified usb/2.mp3"]);
     drop(below);
 }
 
 #[test]
-fn what_is_mounted_beneath_the_root_while_it_is_watched_is_watched_too() {
+fn a_filesystem_that_is_mounted_in_a_watched_library_is_watched_too() {
     let library = Library::watched();
     let disk = Mounted::tmpfs(&library.outside("disk"));
     write(&disk.0.join("a/1.mp3"), "one");

@@ -18,11 +18,6 @@ fn wait_until_published(library: &Library, paths: &[&str]) {
     });
 }
 
-fn sorted(mut told: Vec<String>) -> Vec<String> {
-    told.sort();
-    told
-}
-
 #[test]
 fn what_systems_and_sync_tools_keep_for_themselves_is_never_published() {
     let mut library = Library::new();
@@ -69,8 +64,9 @@ fn what_moves_to_where_nothing_is_published_is_deleted_and_what_comes_from_there
     fs::rename(library.path("#recycle/other"), library.path("other")).unwrap();
     wait_until_published(&library, &["a/4.mp3", "other/5.mp3"]);
     library.stay_silent(SETTLE);
-    let told = ["created a/4.mp3", "created other/5.mp3", "deleted a/1.mp3", "deleted a/2.mp3", "deleted album/3.mp3"];
-    assert_eq!(sorted(library.published_since(mark)), told);
+    let published =
+        ["created a/4.mp3", "created other/5.mp3", "deleted a/1.mp3", "deleted a/2.mp3", "deleted album/3.mp3"];
+    assert_eq!(library.published_sorted_since(mark), published);
     // There and back.
     fs::rename(library.path("#recycle/album"), library.path("album")).unwrap();
     wait_until_published(&library, &["a/4.mp3", "album/3.mp3", "other/5.mp3"]);
@@ -215,7 +211,7 @@ fn a_download_that_begins_late_is_published_once_with_its_content() {
     library.wait_until_settled();
     assert_eq!(library.published(), ["created other.mp3", "created download.mp3"]);
 
-    // One that is cut to be written anew is not told of as empty either, and keeps no delete waiting.
+    // A file that is truncated to be written anew is not published as empty either, and no delete waits for it.
     let again = File::create(library.path("download.mp3")).unwrap();
     fs::remove_file(library.path("other.mp3")).unwrap();
     wait_until_published(&library, &["download.mp3"]);

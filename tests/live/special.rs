@@ -33,7 +33,7 @@ fn links_are_not_followed_wherever_they_lead() {
     }
     library.stay_silent(SETTLE * 2);
 
-    // What happens behind a link is told where it happens, and nowhere else.
+    // A change behind a link is not published for the link.
     write(&library.outside("tree/y.mp3"), "more outside");
     fs::write(library.outside("tree/x.mp3"), "changed outside").unwrap();
     library.stay_silent(SETTLE * 2);
@@ -59,7 +59,7 @@ fn links_are_not_followed_by_a_walk() {
     assert_eq!(library.published(), ["created real/x.mp3"]);
 }
 
-/// Counts how often a file is opened, whatever it is called by then: the kernel tells of every time.
+/// Counts how often a file is opened, under any name, by the kernel's events.
 pub(crate) struct Openings {
     _watcher: RecommendedWatcher,
     count: Arc<AtomicUsize>,
@@ -101,7 +101,7 @@ fn pipes_and_sockets_are_never_opened() {
         let library = &library;
         fs::rename(library.path("live"), library.path("renamed")).unwrap();
         fs::set_permissions(library.path("renamed/pipe.mp3"), fs::Permissions::from_mode(0o666)).unwrap();
-        // A file that was told of, and is a pipe when it is looked at.
+        // A file that an event reported, and that is a pipe when the program looks at it.
         library.wait_until_converged();
         fs::remove_file(library.path("x.mp3")).unwrap();
         rustix::fs::mknodat(CWD, library.path("x.mp3"), FileType::Fifo, Mode::RWXU, 0).unwrap();
@@ -136,16 +136,15 @@ fn what_may_not_be_read_is_left_as_it_was_until_it_may() {
     let files = library.files();
     assert_eq!(files.len(), 3);
 
-    // What changed meanwhile is told when it can be read.
+    // What changed meanwhile is published when it can be read.
     write(&library.outside("the same.mp3"), "changed");
     library.stay_silent(SETTLE * 2);
     for name in ["directory", "file.mp3", "new.mp3"] {
         allow(name, 0o755);
     }
     library.wait_until_settled();
-    let mut told = library.published_since(mark);
-    told.sort();
-    assert_eq!(told, ["created new.mp3", "modified directory/x.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["created new.mp3", "modified directory/x.mp3"]);
 }
 
 #[test]

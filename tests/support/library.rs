@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use super::disk::{Files, differences, files_in, write};
+use super::disk::{Files, differences, files_in, sha256, write};
 use super::oracle::{Again, Message, Oracle};
 use super::process::{LIMIT, Launcher, Monitor, NOBODY, Process, Stream};
 
@@ -257,6 +257,12 @@ impl Library {
         self.wait_until_converged();
     }
 
+    /// Waits until the messages give these files with these contents, and no others.
+    pub(crate) fn wait_until_published(&self, files: &[(&str, &str)]) {
+        let expected: Files = files.iter().map(|(path, content)| (PathBuf::from(path), sha256(content))).collect();
+        self.wait_for(&format!("{files:?}"), |oracle| oracle.files == expected);
+    }
+
     /// Waits until the messages fulfil a condition.
     pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Oracle) -> bool) {
         self.wait(what, |written| holds(&written.oracle));
@@ -306,6 +312,13 @@ impl Library {
     /// The messages since then, a few words for each.
     pub(crate) fn published_since(&self, mark: Mark) -> Vec<String> {
         self.messages_since(mark).iter().map(Message::short).collect()
+    }
+
+    /// The same in the order of their words, for messages that may come in any order.
+    pub(crate) fn published_sorted_since(&self, mark: Mark) -> Vec<String> {
+        let mut published = self.published_since(mark);
+        published.sort();
+        published
     }
 
     /// All messages, a few words for each.

@@ -173,7 +173,7 @@ impl Oracle {
     fn read(&self, body: &Value) -> Result<Message, String> {
         let text = |field: &str| body.get(field).and_then(Value::as_str).map(str::to_owned);
         let required = |field: &str| text(field).ok_or_else(|| format!("no {field}"));
-        for field in ["instance_id", "store_id", "file_type"] {
+        for field in ["instance_id", "file_type"] {
             required(field)?;
         }
         let watched = required("watched_directory")?;

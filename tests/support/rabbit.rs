@@ -223,9 +223,8 @@ impl Node {
         format!("amqp://{user}:{password}@127.0.0.1:{}/{}", self.port, vhost.replace('/', "%2f"))
     }
 
-    /// Has the node take TLS on one more port of 127.0.0.1, with this certificate, from clients that
-    /// `clients` trusts where there are such, else from all; says which port. It takes no time, where
-    /// a node of its own would take seconds.
+    /// Has the node take TLS on one more port of 127.0.0.1 with this certificate: from clients that `clients` trusts, if
+    /// it is given, else from all. Returns the port. This is quick; another node would take seconds.
     pub(crate) fn listen_with_tls(&self, server: &Pair, clients: Option<&Authority>) -> u16 {
         let port = free_port();
         let (certificate, key) = server.write(self.folder.path(), &format!("tls-{port}"));
