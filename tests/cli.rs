@@ -1,19 +1,23 @@
 //! The command line: help, version, and invalid values of every setting.
 
+#[path = "support/mod.rs"]
+mod support;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+
+use support::process::{Launcher, NOBODY};
 
 const PASSWORD: &str = "hunter2";
 
 /// The binary, with its own home directory and only the variables that a test sets.
 struct Program {
     home: tempfile::TempDir,
-    variables: BTreeMap<OsString, OsString>,
+    launcher: Launcher,
 }
 
 impl Program {
@@ -22,11 +26,9 @@ impl Program {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("library")).unwrap();
         std::fs::create_dir(home.path().join("elsewhere")).unwrap();
-        let mut program = Self { home, variables: BTreeMap::new() };
-        program.set("HOME", program.path("home"));
-        program.set("DATA_DIR", "library");
-        program.set("RABBITMQ_PASS", PASSWORD);
-        program
+        let mut launcher = Launcher::new(home.path());
+        launcher.set("HOME", home.path().join("home")).set("DATA_DIR", "library").set("RABBITMQ_PASS", PASSWORD);
+        Self { home, launcher }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -34,30 +36,22 @@ impl Program {
     }
 
     fn set(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
-        self.variables.insert(name.into(), value.as_ref().into());
+        self.launcher.set(name, value);
         self
     }
 
     fn unset(&mut self, name: &str) -> &mut Self {
-        self.variables.remove(OsStr::new(name));
+        self.launcher.unset(name);
         self
     }
 
-    fn command(&self, binary: impl AsRef<OsStr>, arguments: &[&OsStr]) -> Command {
-        let mut command = Command::new(binary);
-        command.args(arguments).env_clear().envs(&self.variables).current_dir(self.home.path()).stdin(Stdio::null());
-        command
-    }
-
     fn run(&self, arguments: &[&str]) -> Output {
-        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-        self.command(env!("CARGO_BIN_EXE_file-watcher"), &arguments).output().unwrap()
+        self.launcher.command(arguments).output().unwrap()
     }
 
     /// The one line of a usage error, with the path of the home directory replaced.
     fn refused(&self, arguments: &[&str]) -> String {
-        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-        self.refusal(&mut self.command(env!("CARGO_BIN_EXE_file-watcher"), &arguments))
+        self.refusal(&mut self.launcher.command(arguments))
     }
 
     fn refusal(&self, command: &mut Command) -> String {
@@ -180,14 +174,12 @@ fn every_setting_is_checked_whether_by_variable_or_by_flag() {
             if *name == "RABBITMQ_PASS_FILE" {
                 program.unset("RABBITMQ_PASS");
             }
-            let mut by_variable = program.command(env!("CARGO_BIN_EXE_file-watcher"), &[]);
-            let by_variable = program.refusal(by_variable.env(name, value));
+            let by_variable = program.refusal(program.launcher.command([""; 0]).env(name, value));
 
             let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
             let mut argument = OsString::from(format!("{flag}="));
             argument.push(value);
-            let by_flag = program
-                .refusal(&mut program.command(env!("CARGO_BIN_EXE_file-watcher"), &["scan".as_ref(), &argument]));
+            let by_flag = program.refusal(&mut program.launcher.command([OsStr::new("scan"), &argument]));
 
             let problem = by_variable.strip_prefix(&format!("file-watcher: {name}: ")).expect(&by_variable);
             assert_eq!(by_flag, format!("file-watcher: {flag} ({name}): {problem}"));
@@ -355,19 +347,16 @@ fn a_state_directory_that_is_in_use_or_cannot_be_created_is_refused() {
 /// Runs as another user if this one is root, because root can read everything.
 #[test]
 fn an_unreadable_library_is_refused() {
-    let program = Program::new();
-    let binary = program.path("binary");
-    let original = Path::new(env!("CARGO_BIN_EXE_file-watcher"));
-    std::fs::hard_link(original, &binary).or_else(|_| std::fs::copy(original, &binary).map(drop)).unwrap();
+    let mut program = Program::new();
+    program.launcher.link_binary();
     let allow = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     allow(program.home.path(), 0o755);
+    if rustix::process::geteuid().is_root() {
+        program.launcher.run_as(NOBODY);
+    }
     for mode in [0o000, 0o444, 0o111] {
         allow(&program.path("library"), mode);
-        let mut command = program.command(&binary, &[]);
-        if std::fs::metadata(program.home.path()).unwrap().uid() == 0 {
-            command.uid(65_534);
-        }
-        let line = program.refusal(&mut command);
+        let line = program.refused(&[]);
         assert_eq!(
             line,
             "file-watcher: DATA_DIR: \"[HOME]/library\" cannot be read; grant this user permission to read and enter it",
@@ -390,8 +379,8 @@ fn dot_env_provides_variables_that_are_not_set() {
 
     // A `.env` in a parent directory is not read.
     program.set("DATA_DIR", "nowhere");
-    let below = program.path("elsewhere");
-    let line = program.refusal(program.command(env!("CARGO_BIN_EXE_file-watcher"), &[]).current_dir(below));
+    let directory = program.path("elsewhere");
+    let line = program.refusal(program.launcher.command([""; 0]).current_dir(directory));
     assert!(line.contains("nowhere"), "{line}");
 }
 

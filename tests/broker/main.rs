@@ -1,4 +1,4 @@
-//! The sink against a real RabbitMQ: everything that a broker and a network may do to it.
+//! The sink and the whole program with a real RabbitMQ, and with every fault of brokers and networks.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,16 +17,12 @@ use std::time::Duration;
 
 use file_watcher::model::Unroutable;
 use file_watcher::sink::{Amqp, AmqpSettings};
-
-/// Longer than anything here takes on a busy machine; a test that waits this long has failed.
-const LIMIT: Duration = Duration::from_mins(1);
-
-/// How long a queue must say nothing to be taken for empty.
-const QUIET: Duration = Duration::from_millis(500);
+use support::consumer::QUIET;
+use support::process::LIMIT;
 
 fn settings(url: &str) -> AmqpSettings {
     let mut settings = AmqpSettings::new(url.parse().unwrap(), "test-instance", "/music");
-    // A person has half a minute, a test has not.
+    // The default is half a minute, for people.
     settings.refused_pause = Duration::from_millis(500);
     settings
 }

@@ -164,10 +164,8 @@ async fn a_rotated_password_is_read_again_and_a_file_that_is_wrong_for_a_while_i
     let node = Node::shared();
     let vhost = node.vhost();
     let user = format!("rotated-{vhost}");
-    node.eval(&format!(r#"rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"old-secret">>, <<"test">>)."#));
-    node.eval(&format!(
-        "rabbit_auth_backend_internal:set_permissions(<<\"{user}\">>, <<\"{vhost}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"test\">>)."
-    ));
+    node.add_user(&user, "old-secret");
+    node.permit(&user, &vhost, ".*");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, "old-secret").unwrap();
@@ -186,7 +184,7 @@ async fn a_rotated_password_is_read_again_and_a_file_that_is_wrong_for_a_while_i
 
     // The file goes first, then the broker has another password, then the file has it too.
     fs::remove_file(&file).unwrap();
-    node.eval(&format!(r#"rabbit_auth_backend_internal:change_password(<<"{user}">>, <<"new-secret">>, <<"test">>)."#));
+    node.change_password(&user, "new-secret");
     node.ctl(&["close_all_connections", "--vhost", &vhost, "rotated"]);
     let status = sink.status();
     eventually("it says what is wrong", LIMIT, || status.waiting_for().is_some_and(|it| it.contains("X_FILE"))).await;

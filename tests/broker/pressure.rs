@@ -48,7 +48,7 @@ async fn a_disk_alarm_is_waited_out() {
     an_alarm_is_waited_out("disk", &[limit, "1000000GB"], &[limit, "1MB"]).await;
 }
 
-/// `begin` and `end` are what `rabbitmqctl` is told.
+/// `begin` and `end` are the arguments for `rabbitmqctl`.
 async fn an_alarm_is_waited_out(what: &str, begin: &[&str], end: &[&str]) {
     let node = Node::start();
     let url = node.url(&node.vhost());

@@ -1,4 +1,4 @@
-//! What a person must put right: said clearly, without secrets, and tried again.
+//! Refusals that a person must correct: named clearly, without secrets, and tried again.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -28,17 +28,15 @@ pub(crate) async fn refusal(sink: &Amqp) -> String {
 async fn a_wrong_password_names_the_settings_and_works_once_it_is_right() {
     let node = Node::shared();
     let vhost = node.vhost();
-    node.eval(r#"rabbit_auth_backend_internal:add_user(<<"alice">>, <<"opensesame">>, <<"test">>)."#);
+    node.add_user("alice", "opensesame");
     let mut sink = sink(&node.url_as("alice", "hunter2", &vhost));
     let reason = refusal(&sink).await;
     assert!(reason.contains("RABBITMQ_USER") && reason.contains("RABBITMQ_PASS"), "{reason}");
     assert!(!reason.contains("hunter2"), "{reason}");
     assert!(!format!("{sink:?}").contains("hunter2"));
 
-    node.eval(r#"rabbit_auth_backend_internal:change_password(<<"alice">>, <<"hunter2">>, <<"test">>)."#);
-    node.eval(&format!(
-        "rabbit_auth_backend_internal:set_permissions(<<\"alice\">>, <<\"{vhost}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"test\">>)."
-    ));
+    node.change_password("alice", "hunter2");
+    node.permit("alice", &vhost, ".*");
     time::timeout(LIMIT, sink.connect()).await.expect("let in").unwrap();
     sink.close().await;
 }
@@ -62,10 +60,8 @@ async fn tls_with_a_port_that_speaks_none_names_the_settings() {
 async fn the_log_says_it_once_however_often_it_is_tried_and_keeps_the_secret() {
     let node = Node::shared();
     let vhost = node.vhost();
-    node.eval(r#"rabbit_auth_backend_internal:add_user(<<"bob">>, <<"s3cret">>, <<"test">>)."#);
-    node.eval(&format!(
-        "rabbit_auth_backend_internal:set_permissions(<<\"bob\">>, <<\"{vhost}\">>, <<\".*\">>, <<>>, <<\".*\">>, <<\"test\">>)."
-    ));
+    node.add_user("bob", "s3cret");
+    node.permit("bob", &vhost, "");
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

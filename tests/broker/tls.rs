@@ -1,18 +1,17 @@
-//! TLS with a broker: whom we trust, who we are, and what is said where either is wrong.
+//! TLS with a broker: which certificates each side accepts, and the messages if one is refused.
 
 use std::fs;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use file_watcher::sink::{Amqp, Deliver, Reread, Tls};
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::refusals::refusal;
 use crate::support::certificates::{Authority, Pair};
 use crate::support::consumer::Consumer;
 use crate::support::created;
+use crate::support::process::Ended;
+use crate::support::program::Program;
 use crate::support::rabbit::Node;
 use crate::{LIMIT, settings};
 
@@ -20,11 +19,11 @@ use crate::{LIMIT, settings};
 struct Encrypted {
     authority: Authority,
     client: Pair,
-    /// Takes everybody.
+    /// Takes clients without a certificate.
     port: u16,
-    /// Shows a certificate for another name.
+    /// Presents a certificate for another name.
     misnamed: u16,
-    /// Takes nobody without a certificate.
+    /// Takes only clients with a certificate.
     closed: u16,
 }
 
@@ -76,7 +75,7 @@ async fn messages_are_delivered_over_tls_to_a_broker_whose_authority_is_given() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_that_is_not_known_is_refused_by_the_setting_that_mends_it() {
+async fn an_authority_that_is_not_known_is_refused_and_the_setting_for_it_is_named() {
     let another = Tls::default().with_authorities(Authority::new("another").pem.as_bytes()).unwrap();
     for tls in [Tls::default(), another] {
         let reason = is_refused(ENCRYPTED.port, tls).await;
@@ -112,14 +111,14 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_asks_who_we_are_is_shown_our_certificate() {
+async fn a_broker_that_asks_for_a_certificate_gets_ours() {
     let Pair { certificate, key } = &ENCRYPTED.client;
     let tls = ENCRYPTED.trusted().with_identity(certificate.as_bytes(), key.as_bytes()).unwrap();
     delivers(ENCRYPTED.closed, tls).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_asks_who_we_are_and_is_told_nothing_names_the_settings() {
+async fn the_settings_are_named_if_a_broker_asks_for_a_certificate_and_there_is_none() {
     let reason = is_refused(ENCRYPTED.closed, ENCRYPTED.trusted()).await;
     assert!(reason.contains("RABBITMQ_CERT_FILE and RABBITMQ_KEY_FILE"), "{reason}");
     assert!(reason.contains("requires a client certificate"), "{reason}");
@@ -134,25 +133,12 @@ async fn a_certificate_of_ours_that_the_broker_does_not_trust_names_the_settings
     assert!(reason.contains("does not accept the client certificate"), "{reason}");
 }
 
-/// Runs the whole program on a library of one file; returns its exit code and what it said.
-async fn scan(folder: &Path, variables: &[(&str, &Path)]) -> (Option<i32>, String) {
-    let music = folder.join("music");
-    fs::create_dir_all(&music).unwrap();
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mp3/tagged-id3v24.mp3");
-    fs::copy(fixture, music.join("one.mp3")).unwrap();
-    let program = Command::new(env!("CARGO_BIN_EXE_file-watcher"))
-        .arg("scan")
-        .env_clear()
-        .env("DATA_DIR", music)
-        .env("STATE_DIR", folder.join("state"))
-        .env("SETTLE_MS", "100")
-        .envs(variables.iter().copied())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = timeout(LIMIT, program).await.expect("it ends").unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+/// The whole program with a library of one file, and no broker yet.
+fn program() -> Program {
+    let mut program = Program::new("");
+    program.launcher.unset("RABBITMQ_URL");
+    program.add("mp3/tagged-id3v24.mp3", "one.mp3");
+    program
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,26 +146,21 @@ async fn the_whole_program_takes_its_url_its_password_and_its_certificates_from_
     let node = Node::shared();
     let vhost = node.vhost();
     let mut consumer = Consumer::of_all_keys(&node.url(&vhost)).await;
-    node.eval(r#"rabbit_auth_backend_internal:add_user(<<"dora">>, <<"hunter2">>, <<"test">>)."#);
-    node.eval(&format!(
-        "rabbit_auth_backend_internal:set_permissions(<<\"dora\">>, <<\"{vhost}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"test\">>)."
-    ));
-    let folder = tempfile::tempdir().unwrap();
+    node.add_user("dora", "hunter2");
+    node.permit("dora", &vhost, ".*");
+    let mut program = program();
     let url = format!("amqps://dora@127.0.0.1:{}/{vhost}\n", ENCRYPTED.closed);
-    fs::write(folder.path().join("url"), url).unwrap();
-    fs::write(folder.path().join("password"), "hunter2\n").unwrap();
-    fs::write(folder.path().join("authority.pem"), &ENCRYPTED.authority.pem).unwrap();
-    let (certificate, key) = ENCRYPTED.client.write(folder.path(), "client");
-    let variables = [
-        ("RABBITMQ_URL_FILE", Path::new("url")),
-        ("RABBITMQ_PASS_FILE", Path::new("password")),
-        ("RABBITMQ_CA_FILE", Path::new("authority.pem")),
-        ("RABBITMQ_CERT_FILE", &certificate),
-        ("RABBITMQ_KEY_FILE", &key),
-    ];
-    let (code, said) = scan(folder.path(), &variables).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert!(!said.contains("hunter2") && !said.contains("PRIVATE KEY"), "{said}");
+    fs::write(program.place("url"), url).unwrap();
+    fs::write(program.place("password"), "hunter2\n").unwrap();
+    fs::write(program.place("authority.pem"), &ENCRYPTED.authority.pem).unwrap();
+    let (certificate, key) = ENCRYPTED.client.write(&program.place(""), "client");
+    program.launcher.set("RABBITMQ_CERT_FILE", certificate).set("RABBITMQ_KEY_FILE", key);
+    program
+        .set("RABBITMQ_URL_FILE", "url")
+        .set("RABBITMQ_PASS_FILE", "password")
+        .set("RABBITMQ_CA_FILE", "authority.pem");
+    let Ended { log, .. } = program.scan().await;
+    assert!(!log.contains("hunter2") && !log.contains("PRIVATE KEY"), "{log}");
     assert_eq!(consumer.expect(1, LIMIT).await[0].routing_key, "file.created");
 }
 
@@ -188,30 +169,28 @@ async fn the_whole_program_trusts_whom_the_system_trusts_and_refuses_others_with
     let node = Node::shared();
     let vhost = node.vhost();
     let mut consumer = Consumer::of_all_keys(&node.url(&vhost)).await;
-    let folder = tempfile::tempdir().unwrap();
-    let (url, authority) = (folder.path().join("url"), folder.path().join("system.pem"));
+    let mut program = program();
+    let (url, authorities) = (program.place("url"), program.place("system.pem"));
     fs::write(&url, node.tls_url(ENCRYPTED.port, &vhost)).unwrap();
-    fs::write(&authority, &Authority::new("another").pem).unwrap();
-    // Where this variable says, the system keeps its authorities.
-    let variables = [("RABBITMQ_URL_FILE", url.as_path()), ("SSL_CERT_FILE", authority.as_path())];
-    let (code, said) = scan(folder.path(), &variables).await;
-    assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("RABBITMQ_CA_FILE") && said.contains("UnknownIssuer"), "{said}");
+    fs::write(&authorities, &Authority::new("another").pem).unwrap();
+    // The second variable names the file with the system's authorities.
+    program.launcher.set("RABBITMQ_URL_FILE", url).set("SSL_CERT_FILE", &authorities);
+    let Ended { code, log, .. } = program.run(&["scan"]).await;
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("RABBITMQ_CA_FILE") && log.contains("UnknownIssuer"), "{log}");
 
-    fs::write(&authority, &ENCRYPTED.authority.pem).unwrap();
-    let (code, said) = scan(folder.path(), &variables).await;
-    assert_eq!(code, Some(0), "{said}");
+    fs::write(&authorities, &ENCRYPTED.authority.pem).unwrap();
+    program.scan().await;
     assert_eq!(consumer.expect(1, LIMIT).await[0].routing_key, "file.created");
 
-    // A system that trusts nobody: the given authority is enough, and without one it is said.
-    fs::write(&authority, "").unwrap();
-    let (code, said) = scan(folder.path(), &variables).await;
-    assert_eq!((code, said.contains("trusts no authority")), (Some(2), true), "{said}");
-    let given = folder.path().join("given.pem");
+    // If the system trusts nobody, the given authority is enough, and without one the log says what is missing.
+    fs::write(&authorities, "").unwrap();
+    let Ended { code, log, .. } = program.run(&["scan"]).await;
+    assert_eq!((code, log.contains("trusts no authority")), (Some(2), true), "{log}");
+    let given = program.place("given.pem");
     fs::write(&given, &ENCRYPTED.authority.pem).unwrap();
-    let with_given = [variables[0], variables[1], ("RABBITMQ_CA_FILE", given.as_path())];
-    let (code, said) = scan(folder.path(), &with_given).await;
-    assert_eq!(code, Some(0), "{said}");
+    program.launcher.set("RABBITMQ_CA_FILE", given);
+    program.scan().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

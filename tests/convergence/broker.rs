@@ -202,7 +202,7 @@ impl World for Line<'_> {
     }
 
     fn patience(&self) -> Duration {
-        // A file that was left empty is told of a minute later.
+        // A file that was left empty is published a minute later.
         Duration::from_mins(2)
     }
 
@@ -238,7 +238,7 @@ async fn read(
     let connection = timeout(SILENCE, Connection::connect(url, ConnectionProperties::default())).await??;
     let connection = link.insert(connection);
     let channel = timeout(SILENCE, connection.create_channel()).await??;
-    // As every consumer does: a node that is killed soon after it was told of a queue forgets it.
+    // As every consumer does: a node that is killed soon after a queue was declared forgets it.
     timeout(SILENCE, declare_on(&channel, QUEUE, &["file.#"], FieldTable::default())).await??;
     timeout(SILENCE, channel.basic_qos(200, BasicQosOptions::default())).await??;
     // Nobody else may still hold messages that come before those that are read now.
@@ -248,7 +248,7 @@ async fn read(
     while let Some(delivery) = timeout(SILENCE, consumer.next()).await? {
         let delivery = delivery?;
         replay.lock().unwrap_or_else(PoisonError::into_inner).take(&delivery.data);
-        // Also this waits for ever where the broker froze or died at the wrong moment.
+        // This too waits for ever if the broker froze or died at the wrong moment.
         timeout(SILENCE, delivery.ack(BasicAckOptions::default())).await??;
     }
     Ok(())

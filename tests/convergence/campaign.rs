@@ -44,7 +44,7 @@ pub(crate) struct Campaign {
 }
 
 impl Campaign {
-    /// What the environment asks for, and `seeds` where it says nothing.
+    /// The campaign that the environment describes, with `seeds` unless it says how many.
     pub(crate) fn from_env(seeds: u64, operations: usize, jobs: usize, with_broker: bool) -> Self {
         let keep: Option<String> = std::env::var("CHAOS_KEEP").ok();
         let keep = keep.map(|keep| keep.split(',').filter_map(|number| number.trim().parse().ok()).collect());
@@ -63,7 +63,7 @@ impl Campaign {
         }
     }
 
-    /// Runs every seed; panics with the shortest failing sequence that was found, where one fails.
+    /// Runs every seed. If one fails, panics with the shortest failing sequence that was found.
     pub(crate) fn run<W: World>(&self, world: impl Fn() -> W + Sync) -> Figures {
         let next = AtomicU64::new(0);
         let figures = Mutex::new(Figures::default());

@@ -17,13 +17,15 @@ use crate::poison;
 use crate::program::{Program, Target};
 use crate::replay::Replay;
 use crate::root::{Mounted, Root};
+use crate::support::disk::differences;
+use crate::support::oracle::Oracle;
 use crate::support::strict::StrictConsumers;
-use crate::tree::{How, LIBRARY, Library, OUTSIDE, Tree, name};
+use crate::tree::{How, LIBRARY, OUTSIDE, Tree, name};
 
 /// How long everything may stay as it is after the messages agree, and must.
 const STILL: Duration = Duration::from_millis(500);
 
-/// The directories that operations choose from, beneath the library.
+/// The directories that operations choose from, in the library.
 const DIRECTORIES: [&str; 9] = ["", "a", "a/b", "a/b/c", "d", "d/e", "a.mp3", "d e", "f"];
 
 /// The names that operations choose from: few, so that they meet.
@@ -46,11 +48,11 @@ const NAMES: [&[u8]; 12] = [
 const PATTERNS: [&str; 10] =
     ["", "x.mp3", "/a/b/", "*.flac", "d/", "*.mp3\n!/y.mp3", "!x.mp3", "e", "a.mp3/", "[xy].*\n!a/**"];
 
-/// What the world around a history does beside it.
+/// What is around a history: where its messages go, and the faults of that connection.
 pub(crate) trait World {
     /// Where messages go.
     fn target(&self) -> Target;
-    /// Where the program is to be read from instead of its output.
+    /// Begins a history. If the messages are not read from the program's output, this reads them into `replay`.
     fn begin(&mut self, replay: &Arc<Mutex<Replay>>);
     /// Does an operation on the connection.
     fn disturb(&mut self, operation: &Operation);
@@ -66,7 +68,7 @@ pub(crate) trait World {
     fn patience(&self) -> Duration;
 }
 
-/// A pipe: it has no troubles of its own.
+/// A pipe, which has no faults of its own.
 pub(crate) struct Pipe;
 
 impl World for Pipe {
@@ -82,19 +84,19 @@ impl World for Pipe {
 
     fn patience(&self) -> Duration {
         let seconds = std::env::var("CHAOS_PATIENCE_SECS").ok().and_then(|seconds| seconds.parse().ok());
-        // A file that was left empty is told of a minute later.
+        // A file that was left empty is published a minute later.
         Duration::from_secs(seconds.unwrap_or(120))
     }
 }
 
-/// What histories came to.
+/// Sums over histories.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) histories: u64,
     pub(crate) operations: u64,
     pub(crate) effects: u64,
     pub(crate) messages: u64,
-    pub(crate) duplicates: u64,
+    pub(crate) redelivered: u64,
     pub(crate) starts: u64,
     pub(crate) kills: u64,
     pub(crate) remounts: u64,
@@ -110,7 +112,7 @@ impl AddAssign for Figures {
         self.operations += other.operations;
         self.effects += other.effects;
         self.messages += other.messages;
-        self.duplicates += other.duplicates;
+        self.redelivered += other.redelivered;
         self.starts += other.starts;
         self.kills += other.kills;
         self.remounts += other.remounts;
@@ -121,11 +123,11 @@ impl AddAssign for Figures {
     }
 }
 
-/// Why a history is one too many.
+/// Why a history failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) what: String,
-    /// Everything that is known of it.
+    /// Everything that may explain it.
     pub(crate) story: String,
 }
 
@@ -162,8 +164,8 @@ pub(crate) fn run(operations: &[Operation], root: Root, world: &mut dyn World) -
             histories: 1,
             operations: operations.len() as u64,
             effects: history.tree.effects,
-            messages: replay.told.len() as u64,
-            duplicates: replay.duplicates,
+            messages: replay.oracle.messages.len() as u64,
+            redelivered: replay.redelivered(),
             starts: history.program.starts,
             kills: history.program.kills,
             remounts: history.remounts,
@@ -242,7 +244,7 @@ impl History {
         }
     }
 
-    /// Waits until the messages say what is on the disk, and stay with it.
+    /// Waits until the messages give what is on disk, and makes sure that they stay so.
     fn converge(&mut self, patience: Duration) -> Result<Duration, String> {
         let begun = Instant::now();
         let expected = self.tree.library();
@@ -252,7 +254,7 @@ impl History {
             self.take_parked();
             let (agrees, violation) = {
                 let replay = self.replay();
-                (replay.library == expected && replay.is_whole(), replay.violation.clone())
+                (replay.oracle.files == expected && replay.is_whole(), replay.violation.clone())
             };
             if let Some(violation) = violation {
                 return Err(violation);
@@ -264,7 +266,7 @@ impl History {
                 return Ok(since.duration_since(begun));
             }
             if begun.elapsed() > patience && !agrees {
-                return Err(format!("the messages do not say what is on disk, {patience:?} after the last change"));
+                return Err(format!("the messages do not give what is on disk, {patience:?} after the last change"));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -274,7 +276,7 @@ impl History {
         let expected = self.tree.library();
         assert_eq!(expected, self.tree.on_disk(), "the test itself must know what is on disk");
         self.program.terminate()?;
-        let before = self.replay().told.len();
+        let before = self.replay().oracle.messages.len();
         self.program.scan()?;
         // What a broker was given may still be on its way to the consumer.
         thread::sleep(if matches!(world.target(), Target::Pipe) { Duration::ZERO } else { Duration::from_millis(300) });
@@ -283,24 +285,25 @@ impl History {
         if let Some(violation) = &replay.violation {
             return Err(violation.clone());
         }
-        if replay.library != expected || !replay.is_whole() {
-            return Err("the messages no longer say what is on disk after the end".into());
+        if replay.oracle.files != expected || !replay.is_whole() {
+            return Err("the messages no longer give what is on disk after the end".into());
         }
-        if let Some(told) = replay.told.get(before) {
-            return Err(format!("a scan of what is known says {told:?}"));
+        let messages = &replay.oracle.messages;
+        if let Some(message) = messages.get(before) {
+            return Err(format!("a scan of what is known publishes {message:?}"));
         }
-        for told in replay.told.iter().filter(|told| told.old_path.is_none()) {
-            if let Some(hash) = &told.hash
-                && !self.tree.was_ever(&told.path, hash)
+        for message in messages.iter().filter(|message| message.old_path.is_none()) {
+            if let Some(sha256) = &message.sha256
+                && !self.tree.was_ever(&message.path, sha256)
             {
-                return Err(format!("never was the file left like that: {told:?}"));
+                return Err(format!("never was the file left like that: {message:?}"));
             }
         }
-        self.absences.check(&replay.told)?;
+        self.absences.check(messages)?;
         for (deleted, rows) in replay.strict.iter().flat_map(StrictConsumers::rows) {
             self.tree.check_strict_rows(&rows).map_err(|wrong| format!("a strict consumer ({deleted:?}): {wrong}"))?;
         }
-        let (messages, effects) = (replay.told.len() as u64, self.tree.effects);
+        let (messages, effects) = (messages.len() as u64, self.tree.effects);
         if messages > effects + effects / 5 + 10 {
             return Err(format!("{messages} messages for {effects} changes"));
         }
@@ -563,7 +566,7 @@ impl History {
         one_of(self.tree.files_in(LIBRARY), choice)
     }
 
-    /// One of the directories beneath a place.
+    /// One of the directories in a place.
     fn directory(&self, choice: Choice, place: &str) -> Option<PathBuf> {
         one_of(self.tree.directories_in(Path::new(place)), choice)
     }
@@ -573,28 +576,28 @@ impl History {
         let replay = self.replay();
         let (expected, on_disk) = (self.tree.library(), self.tree.on_disk());
         let mut story = String::new();
-        let mut wrong: Vec<PathBuf> = differences(&replay.library, &expected);
-        wrong.extend(
-            replay.told.iter().filter(|told| what.contains(&format!("{:?}", told.path))).map(|told| told.path.clone()),
-        );
+        let Oracle { files, messages, .. } = &replay.oracle;
+        let mut wrong = differences(files, &expected);
+        let paths = messages.iter().map(|message| message.path.as_path());
+        wrong.extend(paths.filter(|path| what.contains(&format!("{path:?}"))));
         wrong.sort();
         wrong.dedup();
-        for path in &wrong {
-            let (told, is, found) = (replay.library.get(path), expected.get(path), on_disk.get(path));
-            let _ = writeln!(story, "{path:?}: told {told:?}, is {is:?}, and the disk says {found:?}");
+        for path in wrong {
+            let (published, expected, found) = (files.get(path), expected.get(path), on_disk.get(path));
+            let _ = writeln!(story, "{path:?}: published {published:?}, expected {expected:?}, on disk {found:?}");
         }
         let _ = writeln!(story, "messages:");
-        for told in &replay.told {
+        for message in messages {
             let _ = writeln!(
                 story,
                 "  {:>4} {} {} {} {:?} {:?} {}",
-                told.sequence,
-                told.timestamp,
-                told.origin,
-                told.event_type,
-                told.old_path.as_deref().unwrap_or(Path::new("")),
-                told.path,
-                told.hash.as_deref().map_or("", |hash| &hash[..8]),
+                message.sequence,
+                message.timestamp,
+                message.origin,
+                message.event_type,
+                message.old_path.as_deref().unwrap_or(Path::new("")),
+                message.path,
+                message.sha256.as_deref().map_or("", |sha256| &sha256[..8]),
             );
         }
         let _ = writeln!(story, "journal:");
@@ -607,11 +610,6 @@ impl History {
         }
         story
     }
-}
-
-fn differences(one: &Library, other: &Library) -> Vec<PathBuf> {
-    let paths = one.keys().chain(other.keys());
-    paths.filter(|path| one.get(*path) != other.get(*path)).cloned().collect()
 }
 
 fn one_of(mut paths: Vec<PathBuf>, choice: Choice) -> Option<PathBuf> {

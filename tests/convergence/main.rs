@@ -1,12 +1,12 @@
-//! Convergence: whatever happens to a library and to the program that watches it, once the disk is
-//! quiet the messages, replayed in order, say what is on it, and none ever said what was not.
+//! Convergence: whatever happens to a library and to the program that watches it, once the disk no longer changes, the
+//! messages replayed in order give what is on disk, and none of them was ever false.
 //!
 //! Histories are drawn from seeds. `just chaos 500` runs more of them than the suite; `CHAOS_SEED`
 //! runs one again, as the failing test says. The choice of operations is the same every time, their
 //! timing is not. The other variables are described at [`campaign::Campaign`].
 //!
 //! A seed also draws the filesystem of its library: a plain folder, or an image, a tmpfs, a bind mount or an overlay
-//! that is mounted on the root or below it, mounted again under other numbers, and taken out and put back. This needs
+//! that is mounted on the root or on a directory of it, mounted again under other numbers, and taken out and put back. This needs
 //! root. `CHAOS_ROOT` picks one kind.
 
 #![expect(
@@ -17,10 +17,6 @@
 mod broker;
 mod campaign;
 mod history;
-#[path = "../support/library.rs"]
-mod library;
-#[path = "../support/medium.rs"]
-mod medium;
 mod names;
 mod operation;
 mod poison;

@@ -4,14 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
+use rustix::process::Signal;
 
 use crate::replay::Replay;
+use crate::support::process::{Launcher, Process, Stream};
 
 /// How long an orderly end may take.
 const END: Duration = Duration::from_secs(25);
@@ -45,8 +46,7 @@ pub(crate) struct Program {
 }
 
 struct Running {
-    child: Child,
-    reader: Option<JoinHandle<()>>,
+    process: Process,
     frozen: bool,
     started: Instant,
     /// How long the log was when it was started.
@@ -78,57 +78,50 @@ impl Program {
     }
 
     fn spawn(&self, verb: &str) -> Running {
-        // Where this process is killed, the kernel kills the program.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(binary()).arg(verb);
+        let mut launcher = Launcher::new(&self.folder);
+        if let Some(binary) = std::env::var_os("CHAOS_PROGRAM") {
+            launcher.set_binary(binary);
+        }
+        // If this process is killed, the kernel kills the program.
+        launcher.run_by(["setpriv", "--pdeathsig", "KILL"]);
+        if let Some(path) = std::env::var_os("PATH") {
+            launcher.set("PATH", path);
+        }
+        launcher
+            .set("DATA_DIR", self.folder.join(crate::tree::LIBRARY))
+            .set("STATE_DIR", self.folder.join("state"))
+            .set("HOME", &self.folder)
+            .set("INSTANCE_ID", "chaos")
+            .set("SETTLE_MS", SETTLE.as_millis().to_string())
+            .set("DEBOUNCE_MS", DEBOUNCE.as_millis().to_string())
+            .set("EXCLUDE", &self.exclude)
+            // Half of a library is often deleted here, on purpose.
+            .set("MASS_DELETE_PERCENT", "100")
+            .set("LOG_LEVEL", "file_watcher=trace,warn")
+            .set("LOG_FORMAT", "json");
+        let stdout = match &self.target {
+            Target::Pipe => {
+                launcher.set("SINK", "stdout").set("SHUTDOWN_GRACE_SECS", "10");
+                let replay = Arc::clone(&self.replay);
+                Stream::lines(move |line| replay.lock().unwrap_or_else(PoisonError::into_inner).take(line))
+            }
+            Target::Broker(url) => {
+                // While the broker is away, an orderly end takes this long.
+                launcher.set("SINK", "amqp").set("RABBITMQ_URL", url).set("SHUTDOWN_GRACE_SECS", "2");
+                Stream::Null
+            }
+        };
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let log_before = log.metadata().unwrap().len();
-        let state = self.folder.join("state");
-        let settings = [
-            ("DATA_DIR", self.folder.join(crate::tree::LIBRARY)),
-            ("STATE_DIR", state),
-            ("HOME", self.folder.clone()),
-            ("INSTANCE_ID", "chaos".into()),
-            ("SETTLE_MS", SETTLE.as_millis().to_string().into()),
-            ("DEBOUNCE_MS", DEBOUNCE.as_millis().to_string().into()),
-            ("EXCLUDE", self.exclude.clone().into()),
-            // Half a library goes all the time here, and is meant to.
-            ("MASS_DELETE_PERCENT", "100".into()),
-            // While the broker is away an orderly end takes this long.
-            ("SHUTDOWN_GRACE_SECS", if matches!(self.target, Target::Pipe) { "10".into() } else { "2".into() }),
-            ("LOG_LEVEL", "file_watcher=trace,warn".into()),
-            ("LOG_FORMAT", "json".into()),
-        ];
-        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(settings);
-        match &self.target {
-            Target::Pipe => command.env("SINK", "stdout").stdout(Stdio::piped()),
-            Target::Broker(url) => command.env("SINK", "amqp").env("RABBITMQ_URL", url).stdout(Stdio::null()),
-        };
-        let mut child = command.stdin(Stdio::null()).stderr(log).spawn().expect("setpriv of util-linux");
-        let reader = child.stdout.take().map(|stdout| {
-            let replay = Arc::clone(&self.replay);
-            thread::spawn(move || {
-                let mut stdout = BufReader::new(stdout);
-                let mut line = Vec::new();
-                while stdout.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-                    // The last line may be cut by a kill; then it comes again.
-                    if line.pop() == Some(b'\n') {
-                        replay.lock().unwrap_or_else(PoisonError::into_inner).take(&line);
-                    }
-                    line.clear();
-                }
-            })
-        });
-        Running { child, reader, frozen: false, started: Instant::now(), log_before }
+        let process = launcher.start([verb], stdout, Stream::File(log));
+        Running { process, frozen: false, started: Instant::now(), log_before }
     }
 
     /// Kills it, and waits until everything that it wrote was read.
     pub(crate) fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             self.kills += 1;
-            let _ = running.child.kill();
-            let _ = running.child.wait();
-            running.read_to_the_end();
+            running.process.kill();
         }
     }
 
@@ -137,21 +130,17 @@ impl Program {
         self.thaw();
         let Some(mut running) = self.running.take() else { return Ok(()) };
         let age = running.started.elapsed();
-        running.signal("TERM");
-        let mut ended = running.wait(if age < FIRST_STEPS { END / 2 } else { END });
+        running.process.signal(Signal::TERM);
+        let mut ended = running.process.wait(if age < FIRST_STEPS { END / 2 } else { END });
         if ended.is_none() && age < FIRST_STEPS {
             // Tokio enables a signal before it subscribes to it: one that comes between the two is lost.
-            running.signal("TERM");
-            ended = running.wait(END / 2);
+            running.process.signal(Signal::TERM);
+            ended = running.process.wait(END / 2);
         }
-        if ended.is_none() {
-            let _ = running.child.kill();
-            let _ = running.child.wait();
-        }
-        running.read_to_the_end();
+        running.process.kill();
         match ended {
             Some(status) if status.success() => Ok(()),
-            // The signal came before the program had begun to listen to any.
+            // The signal came before the program had installed its handlers.
             Some(status) if status.signal().is_some() && age < FIRST_STEPS => Ok(()),
             Some(status) => Err(format!("ended with {status}")),
             None => Err(format!("did not end within {END:?} of SIGTERM")),
@@ -160,14 +149,14 @@ impl Program {
 
     pub(crate) fn freeze(&mut self) {
         if let Some(running) = &mut self.running {
-            running.signal("STOP");
+            running.process.signal(Signal::STOP);
             running.frozen = true;
         }
     }
 
     pub(crate) fn thaw(&mut self) {
         if let Some(running) = self.running.as_mut().filter(|running| running.frozen) {
-            running.signal("CONT");
+            running.process.signal(Signal::CONT);
             running.frozen = false;
         }
     }
@@ -175,7 +164,7 @@ impl Program {
     /// Whether it is still there, if it should be.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         let Some(running) = &mut self.running else { return Ok(()) };
-        match running.child.try_wait().unwrap() {
+        match running.process.status() {
             Some(status) => Err(format!("ended by itself with {status}")),
             None => Ok(()),
         }
@@ -184,10 +173,8 @@ impl Program {
     /// One scan, to its end.
     pub(crate) fn scan(&mut self) -> Result<(), String> {
         let mut running = self.spawn("scan");
-        let ended = running.wait(END);
-        let _ = running.child.kill();
-        let _ = running.child.wait();
-        running.read_to_the_end();
+        let ended = running.process.wait(END);
+        running.process.kill();
         match ended {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(format!("the scan ended with {status}")),
@@ -225,7 +212,7 @@ impl Program {
             let rows = parked.query_map([], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))?;
             rows.collect()
         };
-        // It may be in the middle of being made; then the next try gives what is there.
+        // The program may be creating it at this moment; then the next call reads it.
         read().unwrap_or_default()
     }
 
@@ -233,7 +220,7 @@ impl Program {
         self.folder.join("log")
     }
 
-    /// The lines of the log that `matches` wants.
+    /// The lines of the log for which `matches` is true.
     pub(crate) fn log(&self, matches: impl Fn(&str) -> bool) -> Vec<String> {
         let Ok(log) = File::open(self.log_file()) else { return Vec::new() };
         BufReader::new(log).lines().map_while(Result::ok).filter(|line| matches(line)).collect()
@@ -244,33 +231,4 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-impl Running {
-    fn signal(&self, name: &str) {
-        let pid = self.child.id();
-        let _ = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
-    }
-
-    fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let begun = Instant::now();
-        while begun.elapsed() < limit {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return Some(status);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        None
-    }
-
-    fn read_to_the_end(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-    }
-}
-
-/// The program under test: `CHAOS_PROGRAM`, or the one that was built with this test.
-fn binary() -> PathBuf {
-    std::env::var_os("CHAOS_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_file-watcher").into(), PathBuf::from)
 }

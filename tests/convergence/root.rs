@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use crate::medium::{Bind, Disk, Medium, Overlay};
 use crate::operation::Content;
 use crate::random::Random;
+use crate::support::medium::{Bind, Disk, Medium, Overlay};
 use crate::tree::LIBRARY;
 
 /// Room for everything that a history writes; images hold only what was written.

@@ -16,15 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use file_watcher::model::{IGNORE_FILE, IgnoreFile, LibraryPath, Patterns, Rules};
-use sha2::{Digest, Sha256};
 
 use crate::operation::Ignoring;
+use crate::support::disk::{Files, sha256};
 
 /// SHA-256 in hexadecimal.
 pub(crate) type Hash = String;
-
-/// Paths beneath the library, and the hash of each.
-pub(crate) type Library = BTreeMap<PathBuf, Hash>;
 
 /// Bytes written at once; a large file takes several writes.
 const CHUNK: usize = 256 * 1024;
@@ -32,7 +29,7 @@ const CHUNK: usize = 256 * 1024;
 /// How long a file that was closed must be left alone to count as finished.
 const QUIET: Duration = crate::program::DEBOUNCE.saturating_sub(TICK);
 
-/// How late the program may hear of a close or a rename, on a busy machine and after a flood.
+/// How late the program may read the event of a close or a rename, on a busy machine and after a flood.
 const LATE: Duration = Duration::from_secs(3);
 
 /// How much earlier than by its settings the program may call a file finished: file times advance with the kernel's tick.
@@ -42,11 +39,11 @@ const TICK: Duration = Duration::from_millis(15);
 pub(crate) const LIBRARY: &str = "music";
 pub(crate) const OUTSIDE: &str = "outside";
 
-/// A file where a directory would have to be, so that nothing can be made or found at what leads through it.
+/// A file in place of a directory, so that no path through it can be made or found.
 const NOWHERE: &str = "nowhere";
 
-/// How long after a name went it may still be told that it was gone for a moment.
-const TOLD_LATE: Duration = Duration::from_secs(5);
+/// How long after a name went a message may still say that it was gone for a moment.
+const PUBLISHED_LATE: Duration = Duration::from_secs(5);
 
 /// An inode, whatever the filesystem calls it.
 type FileId = u64;
@@ -58,7 +55,7 @@ struct Known {
 
 impl Known {
     fn new(bytes: Vec<u8>) -> Self {
-        Self { hash: hash(&bytes), bytes: Arc::new(bytes) }
+        Self { hash: sha256(&bytes), bytes: Arc::new(bytes) }
     }
 }
 
@@ -74,7 +71,7 @@ struct SlowWrite {
     excused: bool,
     /// What the kernel calls it when it is closed: the last name that it had, whatever has that name then.
     name: PathBuf,
-    /// The program may have heard that it was closed, if it was begun soon after the last one was, or if another
+    /// The program may have read an event of a close, if it was begun soon after the last one was, or if another
     /// file is closed that the kernel calls the same.
     hurried: bool,
 }
@@ -93,7 +90,7 @@ pub(crate) struct Tree {
     holders: HashMap<Hash, FileId>,
     /// All names that each file ever had.
     ever_at: HashMap<FileId, BTreeSet<PathBuf>>,
-    /// When a file was last closed or renamed: for a while after that the program may hear of it, and
+    /// When a file was last closed or renamed: for a while after that the program may read an event of it, and
     /// take what it finds then for finished as soon as it is quiet.
     touched: HashMap<FileId, Instant>,
     /// When a name last went, or was given to another file.
@@ -150,11 +147,11 @@ impl Tree {
     }
 
     /// Does as if nothing was at this place from now on, where nobody may be writing. Returns the names of the library that
-    /// are there, without those that may still be told to have been gone for a moment.
+    /// are there, without those that may still be published as gone for a moment.
     pub(crate) fn take_away(&mut self, place: &Path) -> BTreeSet<PathBuf> {
         self.away = Some(place.to_path_buf());
         let is_there = |path: &&PathBuf| {
-            path.starts_with(place) && self.went.get(*path).is_none_or(|went| went.elapsed() > TOLD_LATE)
+            path.starts_with(place) && self.went.get(*path).is_none_or(|went| went.elapsed() > PUBLISHED_LATE)
         };
         self.names.keys().filter(is_there).filter_map(|path| self.audio(path)).map(Path::to_path_buf).collect()
     }
@@ -170,14 +167,14 @@ impl Tree {
     }
 
     /// The audio files that the library must be seen to hold.
-    pub(crate) fn library(&self) -> Library {
+    pub(crate) fn library(&self) -> Files {
         let in_library = self.names.iter().filter_map(|(path, id)| Some((self.published(path)?, id)));
         in_library.map(|(path, id)| (path.to_path_buf(), self.files[id].hash.clone())).collect()
     }
 
     /// The audio files that are on the disk, read from there.
-    pub(crate) fn on_disk(&self) -> Library {
-        let mut found = Library::new();
+    pub(crate) fn on_disk(&self) -> Files {
+        let mut found = Files::new();
         let mut directories = vec![PathBuf::from(LIBRARY)];
         while let Some(directory) = directories.pop() {
             let Ok(entries) = fs::read_dir(self.real(&directory)) else { continue };
@@ -189,7 +186,7 @@ impl Tree {
                 } else if kind.is_file()
                     && let Some(audio) = self.published(&path)
                 {
-                    found.insert(audio.to_path_buf(), hash(&fs::read(entry.path()).unwrap()));
+                    found.insert(audio.to_path_buf(), sha256(fs::read(entry.path()).unwrap()));
                 }
             }
         }
@@ -206,7 +203,7 @@ impl Tree {
         self.names.keys().filter(|path| path.starts_with(place) && !self.is_away(path)).cloned().collect()
     }
 
-    /// The directories beneath `place`, itself not among them.
+    /// The directories in `place`, without itself.
     pub(crate) fn directories_in(&self, place: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut to_list = vec![place.to_path_buf()];
@@ -257,7 +254,7 @@ impl Tree {
     /// Begins to write `parts`, which [`Tree::write_parts`] goes on with.
     pub(crate) fn begin_slow_write(&mut self, path: &Path, cut: bool, parts: Vec<Vec<u8>>, pause: Duration) {
         self.stop_writing(path);
-        // Where the file has several names, this one may go before it is closed, and nothing be told to the others.
+        // If the file has several names, this one may go before it is closed, and the others get no event.
         let names = self.names.get(path).map_or(0, |&id| self.names_of(id).len());
         if !self.may_be_written(path) || names > 1 {
             return;
@@ -302,7 +299,7 @@ impl Tree {
             file.write_all(chunk).unwrap();
             if last.elapsed() >= QUIET {
                 // The machine was so busy that what was there had the time to look finished.
-                self.remember(id, &hash(&partial));
+                self.remember(id, &sha256(&partial));
             }
             last = begun;
             overlay(&mut partial, offset as u64, chunk);
@@ -313,7 +310,7 @@ impl Tree {
             file.set_len(bytes.len() as u64).unwrap();
             after.truncate(bytes.len());
             if last.elapsed() >= QUIET {
-                self.remember(id, &hash(&partial));
+                self.remember(id, &sha256(&partial));
             }
         }
         drop(file);
@@ -345,10 +342,10 @@ impl Tree {
             drop(file);
             // On a busy machine each state may last until it looks finished.
             if last.is_some_and(|last| is_cut - last >= QUIET) {
-                self.remember(id, &hash(&bytes));
+                self.remember(id, &sha256(&bytes));
             }
             if written - cut >= QUIET {
-                self.remember(id, &hash(&[]));
+                self.remember(id, &sha256(b""));
             }
             (bytes, last) = (next, Some(is_cut));
         }
@@ -380,7 +377,7 @@ impl Tree {
 
     pub(crate) fn set_modified(&mut self, path: &Path, when: SystemTime) {
         let Some(&id) = self.names.get(path) else { return };
-        // Who makes a half-written file look old has said that it is finished.
+        // A writer that makes a half-written file look old has declared it finished.
         self.excuse(id);
         let file = File::open(self.real(path)).unwrap();
         file.set_times(FileTimes::new().set_modified(when)).unwrap();
@@ -509,7 +506,7 @@ impl Tree {
     }
 
     pub(crate) fn link_symbolically(&mut self, to: &Path, at: &Path) {
-        // Never under the name of a directory, or what is written beneath that would go elsewhere.
+        // Never at the name of a directory, or files that are written into it would be elsewhere.
         let at = if at.extension().is_some() { at } else { &at.with_file_name("link.mp3") };
         let _ = std::os::unix::fs::symlink(self.real(to), self.real(at));
     }
@@ -535,19 +532,18 @@ impl Tree {
         self.note("flooded");
     }
 
-    /// Whether writing to a path would go to a plain file, or make one, and the kernel would tell of
-    /// it: links and pipes must not be written through, nor a name that is no audio file's while the
-    /// same file has one that is.
+    /// Whether writing to a path would go to a plain file, or make one, and the kernel would report it: links and pipes
+    /// must not be written through, nor a name that is no audio file's while the same file has one that is.
     fn may_be_written(&self, path: &Path) -> bool {
-        let is_told =
+        let is_reported =
             |id| self.audio(path).is_some() || self.names_of(id).iter().all(|name| self.audio(name).is_none());
         match fs::symlink_metadata(self.real(path)) {
-            Ok(metadata) => metadata.is_file() && self.names.get(path).is_none_or(|&id| is_told(id)),
+            Ok(metadata) => metadata.is_file() && self.names.get(path).is_none_or(|&id| is_reported(id)),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
 
-    /// An audio file's path beneath the library.
+    /// An audio file's path in the library.
     fn audio<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         let path = path.strip_prefix(LIBRARY).ok()?;
         let name = path.file_name()?;
@@ -688,17 +684,17 @@ impl Tree {
 /// How [`Tree::write`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// Made where it is not there, and cut before.
+    /// Creates the file if it is missing, and truncates it first.
     Whole,
-    /// What is longer stays.
+    /// Overwrites the beginning, and keeps what is longer.
     InPlace,
-    /// Cut to the new length afterwards.
+    /// Overwrites the beginning, and truncates the file to the new length afterwards.
     InPlaceAndCut,
-    /// Behind what is there.
+    /// Appends.
     Append,
 }
 
-/// `relative` beneath `to`, or `to` itself where nothing is beneath it.
+/// `relative` joined to `to`, or `to` itself if `relative` is empty.
 fn joined(to: &Path, relative: &Path) -> PathBuf {
     if relative.as_os_str().is_empty() { to.to_path_buf() } else { to.join(relative) }
 }
@@ -710,10 +706,6 @@ fn overlay(bytes: &mut Vec<u8>, offset: u64, part: &[u8]) {
         bytes.resize(end, 0);
     }
     bytes[offset..end].copy_from_slice(part);
-}
-
-pub(crate) fn hash(bytes: &[u8]) -> Hash {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 /// A name from its bytes.

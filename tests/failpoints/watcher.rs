@@ -4,7 +4,7 @@ use std::fs;
 
 use file_watcher::failpoint::WATCHER;
 
-use crate::library::Library;
+use crate::support::library::Library;
 
 #[test]
 fn a_watcher_whose_thread_ends_is_started_again_and_nothing_is_missed() {
@@ -21,14 +21,18 @@ fn a_watcher_whose_thread_ends_is_started_again_and_nothing_is_missed() {
     fs::rename(library.path("old"), library.path("moved")).unwrap();
     library.wait_for_log(mark, "the watcher stopped; it is started again");
     library.wait_until_settled();
-    assert!(library.told_since(mark).iter().all(|told| !told.starts_with("deleted")), "{:?}", library.told_since(mark));
+    assert!(
+        library.published_since(mark).iter().all(|published| !published.starts_with("deleted")),
+        "{:?}",
+        library.published_since(mark)
+    );
 
     let mark = library.mark();
     library.write("19/y.mp3", "heard of");
     library.write("moved/y.mp3", "heard of, too");
     library.wait_until_settled();
-    let told = library.messages_since(mark);
-    assert_eq!(told.len(), 2);
-    assert!(told.iter().all(|message| message.origin == "watch"), "{told:?}");
+    let published = library.messages_since(mark);
+    assert_eq!(published.len(), 2);
+    assert!(published.iter().all(|message| message.origin == "watch"), "{published:?}");
     assert_eq!(library.logged("the watcher stopped"), 1);
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::library::write;
 use crate::mirror::{Faults, Mirror, Oddity};
 use crate::scenarios::{Place, Stage, write_old};
+use crate::support::disk::write;
 
 /// How long it may take to start and to stop beside a filesystem that does not answer.
 const PROMPT: Duration = Duration::from_secs(20);
@@ -42,9 +42,9 @@ fn what_gives_errors_is_not_called_deleted() {
             } else {
                 let _ = stage.library.try_to(&["scan"]);
             }
-            let told = stage.told(mark);
-            let deletes = told.iter().filter(|told| told.starts_with("deleted")).count();
-            assert_eq!(deletes, 1, "{told:?}");
+            let published = stage.published(mark);
+            let deletes = published.iter().filter(|published| published.starts_with("deleted")).count();
+            assert_eq!(deletes, 1, "{published:?}");
             faults.fail(None, None, None);
             if !live {
                 stage.library.scan();
@@ -66,8 +66,10 @@ fn a_server_that_hangs_stops_neither_the_start_nor_the_rest_nor_the_end() {
     stage.library.spawn();
     // The walk finds what is new elsewhere, and so does the watcher.
     write(&stage.library.path("here/a.mp3"), "found by the walk");
-    let is_told = |stage: &Stage, told: &'static str| {
-        stage.library.wait_for(told, |consumer| consumer.messages.iter().any(|message| message.short() == told));
+    let is_told = |stage: &Stage, published: &'static str| {
+        stage
+            .library
+            .wait_for(published, |consumer| consumer.messages.iter().any(|message| message.short() == published));
     };
     is_told(&stage, "created here/a.mp3");
     write(&stage.library.path("zzz/b.mp3"), "beside it");
@@ -77,7 +79,9 @@ fn a_server_that_hangs_stops_neither_the_start_nor_the_rest_nor_the_end() {
     let begun = Instant::now();
     stage.library.stop();
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
-    assert!(!stage.told(mark).iter().any(|told| told.starts_with("deleted") && !told.contains("zzz")));
+    assert!(
+        !stage.published(mark).iter().any(|published| published.starts_with("deleted") && !published.contains("zzz"))
+    );
 
     // It answers again, and hangs while it is watched.
     faults.answer();
@@ -116,7 +120,7 @@ fn a_server_that_hangs_in_the_middle_of_a_look_holds_up_nothing_else() {
             stage
                 .library
                 .wait_for(&created, |consumer| consumer.messages.iter().any(|message| message.short() == created));
-            assert!(stage.library.told_since(mark).len() == 1);
+            assert!(stage.library.published_since(mark).len() == 1);
             std::thread::sleep(Duration::from_millis(700));
         }
         faults.answer();
@@ -136,7 +140,7 @@ fn a_scan_ends_though_a_server_hangs() {
     let begun = Instant::now();
     let (_, log) = stage.library.try_to(&["scan"]);
     assert!(begun.elapsed() < PROMPT, "{:?}\n{log}", begun.elapsed());
-    assert_eq!(stage.told(mark), ["created zzz/new.mp3"], "{log}");
+    assert_eq!(stage.published(mark), ["created zzz/new.mp3"], "{log}");
     faults.answer();
     let summary = stage.library.scan();
     assert!(summary.hashed_nothing(), "{}", summary.text);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use crate::medium::Disk;
+use crate::support::medium::Disk;
 
 /// Filesystems that people have, and what in this suite stands for them.
 const WANTED: &[(&str, &str)] = &[

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
-use crate::library::{Library, SETTLE, write};
-use crate::medium::{Bind, Disk, Medium};
 use crate::scenarios::write_old;
+use crate::support::disk::write;
+use crate::support::library::{Library, SETTLE};
+use crate::support::medium::{Bind, Disk, Medium};
 
 /// A library with a link to a directory of a disk and one to a file of it.
 fn linked(medium: &mut dyn Medium) -> Library {
@@ -40,7 +42,7 @@ fn files_behind_links_to_a_disk_that_is_away_are_held() {
             let summary = library.scan();
             assert!(summary.hashed_nothing() && !summary.text.contains("held deletes"), "{}", summary.text);
         }
-        assert!(library.messages_since(mark).is_empty(), "{:?}", library.told_since(mark));
+        assert!(library.messages_since(mark).is_empty(), "{:?}", library.published_since(mark));
 
         // Without the links nothing is behind them, as long as the disk is there to say so.
         fs::remove_file(library.path("disk")).unwrap();
@@ -65,10 +67,10 @@ fn a_disk_that_links_lead_to_goes_and_comes_back_while_it_is_watched() {
         disk.attach(&library.outside("disk"));
         library.stay_silent(SETTLE * 8);
     }
-    assert!(library.messages_since(mark).is_empty(), "{:?}", library.told_since(mark));
+    assert!(library.messages_since(mark).is_empty(), "{:?}", library.published_since(mark));
     write(&library.outside("disk/music/z.mp3"), "z");
-    library.wait_for("the new file is told", |consumer| consumer.files.contains_key(b"disk/z.mp3".as_slice()));
+    library.wait_for("the new file is published", |oracle| oracle.files.contains_key(Path::new("disk/z.mp3")));
     fs::rename(library.outside("disk/music/z.mp3"), library.outside("disk/music/a.mp3")).unwrap();
-    library.wait_for("its new name is told", |consumer| consumer.files.contains_key(b"disk/a.mp3".as_slice()));
-    assert_eq!(library.told_since(mark), ["created disk/z.mp3", "renamed disk/z.mp3 -> disk/a.mp3"]);
+    library.wait_for("its new name is published", |oracle| oracle.files.contains_key(Path::new("disk/a.mp3")));
+    assert_eq!(library.published_since(mark), ["created disk/z.mp3", "renamed disk/z.mp3 -> disk/a.mp3"]);
 }

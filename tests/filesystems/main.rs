@@ -1,6 +1,6 @@
 //! The real binary on the filesystems that people keep their music on.
 //!
-//! Each medium of [`medium`] plays the scenarios of [`scenarios`], once beneath the library's root and once as the
+//! Each medium of [`support::medium`] plays the scenarios of [`scenarios`], once under the library's root and once as the
 //! root itself:
 //!
 //! | scenario | what happens |
@@ -21,18 +21,15 @@
 //! | NFS, SMB | a module and a server | FUSE: changes made elsewhere, servers that hang, errors in the middle |
 //! | HFS+, APFS, ZFS | a module | a FUSE filesystem that lists names in another normal form |
 
-#[path = "../support/library.rs"]
-mod library;
-
 mod faults;
 mod lacking;
 mod links;
 mod matrix;
-#[path = "../support/medium.rs"]
-mod medium;
 mod mirror;
 mod names;
 mod places;
 mod scenarios;
 mod stacked;
 mod subvolumes;
+#[path = "../support/mod.rs"]
+mod support;

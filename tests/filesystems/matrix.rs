@@ -2,9 +2,9 @@
 
 use std::thread;
 
-use crate::medium::{Bind, Disk, Mergerfs, Overlay, Squashfs};
 use crate::mirror::{Mirror, Oddity};
 use crate::scenarios::{Traits, all};
+use crate::support::medium::{Bind, Disk, Mergerfs, Overlay, Squashfs};
 
 const DISK: Traits = Traits { inodes_last: true, has_birth_times: true };
 const FUSE: Traits = Traits { inodes_last: true, has_birth_times: false };

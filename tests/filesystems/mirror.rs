@@ -16,8 +16,8 @@ use fuser::{
 };
 use tempfile::TempDir;
 
-use crate::library::require_root;
-use crate::medium::{Medium, MountPoint};
+use crate::support::disk::require_root;
+use crate::support::medium::{Medium, MountPoint};
 
 /// What is odd about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use crate::library::{Mark, write};
-use crate::medium::{Disk, Medium, output};
 use crate::mirror::{Mirror, Oddity};
 use crate::scenarios::{Place, Stage, Traits, all, write_old};
+use crate::support::disk::write;
+use crate::support::library::Mark;
+use crate::support::medium::{Disk, Medium, output};
 
 fn stage(oddity: Oddity, files: &[&str]) -> Stage {
     let mirror = Mirror::new(oddity);
@@ -16,8 +17,8 @@ fn stage(oddity: Oddity, files: &[&str]) -> Stage {
     Stage::new(Box::new(mirror), Place::Below)
 }
 
-fn told(stage: &Stage, mark: Mark) -> Vec<String> {
-    stage.told(mark)
+fn published(stage: &Stage, mark: Mark) -> Vec<String> {
+    stage.published(mark)
 }
 
 /// Scans, or waits for the walk that finds it.
@@ -28,7 +29,7 @@ fn follow(stage: &mut Stage, live: bool, change: impl FnOnce(&Path)) -> Vec<Stri
         stage.library.scan();
     }
     stage.library.wait_until_settled();
-    told(stage, mark)
+    published(stage, mark)
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::library::{Library, write};
-use crate::medium::{Bind, Disk, Medium, MountPoint};
 use crate::scenarios::{fill, hashed, write_old};
+use crate::support::disk::write;
+use crate::support::library::Library;
+use crate::support::medium::{Bind, Disk, Medium, MountPoint};
 
 /// Files of each disk: few enough that no brake holds their deletes.
 const FILES: usize = 6;
@@ -44,13 +45,13 @@ impl Two {
     }
 }
 
-/// What is told if the disks change places: all files move, and none is read.
-fn moved_all(told: &[String], has_same_names: bool) -> bool {
+/// Whether these are the messages if the disks change places: all files move, and none is read.
+fn moved_all(published: &[String], has_same_names: bool) -> bool {
     if has_same_names {
         // Chains of names are broken up somewhere.
-        return !told.is_empty();
+        return !published.is_empty();
     }
-    told.len() == 2 * FILES && told.iter().all(|told| told.starts_with("moved"))
+    published.len() == 2 * FILES && published.iter().all(|published| published.starts_with("moved"))
 }
 
 #[test]
@@ -64,8 +65,8 @@ fn disks_that_are_swapped_while_the_program_is_down_are_followed() {
             two.attach("b", "a");
             let summary = two.library.scan();
             two.library.wait_until_converged();
-            let told = two.library.told_since(mark);
-            assert!(moved_all(&told, has_same_names), "{told:#?}");
+            let published = two.library.published_since(mark);
+            assert!(moved_all(&published, has_same_names), "{published:#?}");
             assert!(has_same_names || hashed(&summary) == 0, "{}", summary.text);
         }
     }
@@ -134,8 +135,7 @@ fn a_disk_that_is_put_back_at_another_place_has_moved() {
             assert!(summary.hashed_nothing(), "{}", summary.text);
         }
         library.wait_until_converged();
-        let mut told = library.told_since(mark);
-        told.sort();
+        let published = library.published_sorted_since(mark);
         let expected: Vec<String> = (1..FILES)
             .map(|number| format!("{}/{number:02}.mp3", number % 3))
             .map(|name| format!("moved usb1/{name} -> usb2/{name}"))
@@ -143,7 +143,7 @@ fn a_disk_that_is_put_back_at_another_place_has_moved() {
         let mut expected = expected;
         expected.push("deleted usb1/0/00.mp3".into());
         expected.sort();
-        assert_eq!(told, expected);
+        assert_eq!(published, expected);
         if live {
             library.stop();
         }
@@ -167,17 +167,17 @@ fn of_a_disk_that_is_mounted_twice_either_place_may_be_missing() {
     again.unmount();
     library.scan();
     library.scan();
-    assert_eq!(library.told_since(mark), [""; 0]);
+    assert_eq!(library.published_since(mark), [""; 0]);
     again.mount(&library.path("b"), &["--bind", first.to_str().unwrap()]);
     let summary = library.scan();
     assert!(summary.hashed_nothing(), "{}", summary.text);
     // Now the one that was mounted first.
     disk.detach();
     library.scan();
-    assert_eq!(library.told_since(mark), [""; 0]);
+    assert_eq!(library.published_since(mark), [""; 0]);
     disk.attach(&library.path("a"));
     library.scan();
-    assert_eq!(library.told_since(mark), [""; 0]);
+    assert_eq!(library.published_since(mark), [""; 0]);
     fs::remove_file(library.path("b/0/00.mp3")).unwrap();
     library.scan();
     library.wait_until_converged();
@@ -202,13 +202,12 @@ fn another_disk_at_the_place_of_one_takes_none_of_its_files_away() {
     put(&at, "both.mp3", "of the other, too");
     let mark = library.mark();
     library.scan();
-    let mut told = library.told_since(mark);
-    told.sort();
-    assert_eq!(told, ["created usb/2.mp3", "modified usb/both.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["created usb/2.mp3", "modified usb/both.mp3"]);
     other.detach();
     one.attach(&at);
     let mark = library.mark();
     library.scan();
-    assert_eq!(library.told_since(mark), ["modified usb/both.mp3"]);
+    assert_eq!(library.published_since(mark), ["modified usb/both.mp3"]);
     one.detach();
 }

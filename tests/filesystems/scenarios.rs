@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::library::{Library, Mark, Summary, write};
-use crate::medium::Medium;
+use crate::support::disk::write;
+use crate::support::library::{Library, Mark, Summary};
+use crate::support::medium::Medium;
 
 /// Files on a medium: enough that all of them gone is too many to be believed.
 pub(crate) const FILES: usize = 24;
@@ -81,11 +82,11 @@ impl Stage {
     }
 
     /// The messages since then without what is in front of the medium's own paths, sorted.
-    pub(crate) fn told(&self, mark: Mark) -> Vec<String> {
-        let mut told: Vec<String> =
-            self.library.told_since(mark).iter().map(|told| told.replace("disk/", "")).collect();
-        told.sort();
-        told
+    pub(crate) fn published(&self, mark: Mark) -> Vec<String> {
+        let mut published: Vec<String> =
+            self.library.published_since(mark).iter().map(|published| published.replace("disk/", "")).collect();
+        published.sort();
+        published
     }
 
     fn agree(&self) {
@@ -148,7 +149,7 @@ pub(crate) fn offline(medium: Box<dyn Medium>, place: Place, traits: Traits) {
     let mark = stage.library.mark();
     stage.attach_again(change_some);
     let summary = stage.library.scan();
-    assert_eq!(stage.told(mark), CHANGED, "{}", summary.text);
+    assert_eq!(stage.published(mark), CHANGED, "{}", summary.text);
     stage.agree();
     let new = "rewritten".len() + "this is new".len();
     // Without a birth time, nothing but its content says that a renamed file is still that file.
@@ -160,7 +161,7 @@ pub(crate) fn offline(medium: Box<dyn Medium>, place: Place, traits: Traits) {
     let mark = stage.library.mark();
     stage.attach_again(|_| {});
     let summary = stage.library.scan();
-    assert_eq!(stage.told(mark), [""; 0], "{}", summary.text);
+    assert_eq!(stage.published(mark), [""; 0], "{}", summary.text);
     assert!(summary.hashed_nothing(), "{}", summary.text);
 }
 
@@ -172,11 +173,11 @@ pub(crate) fn away(medium: Box<dyn Medium>, place: Place, traits: Traits) {
     stage.medium.detach();
     for _ in 0..2 {
         let (_, log) = stage.library.try_to(&["scan"]);
-        assert_eq!(stage.told(mark), [""; 0], "{log}");
+        assert_eq!(stage.published(mark), [""; 0], "{log}");
     }
     stage.attach();
     let summary = stage.library.scan();
-    assert_eq!(stage.told(mark), [""; 0], "{}", summary.text);
+    assert_eq!(stage.published(mark), [""; 0], "{}", summary.text);
     assert!(!traits.inodes_last || summary.hashed_nothing(), "{}", summary.text);
     stage.agree();
 }
@@ -215,8 +216,11 @@ pub(crate) fn live(medium: Box<dyn Medium>, place: Place) {
             thread::sleep(Duration::from_millis(1100));
         }
         stage.agree();
-        let told = stage.told(mark);
-        assert!(!told.iter().any(|told| told.starts_with("deleted") && !told.contains("1/1")), "{told:?}");
+        let published = stage.published(mark);
+        assert!(
+            !published.iter().any(|published| published.starts_with("deleted") && !published.contains("1/1")),
+            "{published:?}"
+        );
     }
     stage.library.stop();
     let summary = stage.library.scan();

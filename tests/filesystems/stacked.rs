@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::library::write;
-use crate::medium::{Medium, Overlay};
 use crate::scenarios::{Place, Stage, Traits, all, write_old};
+use crate::support::disk::write;
+use crate::support::medium::{Medium, Overlay};
 
 #[test]
 fn an_overlay_on_disks_whose_numbers_change_keeps_the_promises() {
@@ -58,7 +58,7 @@ fn copies_and_deletes_on_an_overlay_are_published_offline() {
         let mark = stage.library.mark();
         stage.change(copy_up_some);
         stage.library.scan();
-        assert_eq!(stage.told(mark), TOLD);
+        assert_eq!(stage.published(mark), TOLD);
         stage.library.wait_until_converged();
     }
 }
@@ -72,7 +72,7 @@ fn copies_and_deletes_on_an_overlay_are_published_live() {
         let mark = stage.library.mark();
         stage.change(copy_up_some);
         stage.library.wait_until_settled();
-        assert_eq!(stage.told(mark), TOLD);
+        assert_eq!(stage.published(mark), TOLD);
         stage.library.stop();
     }
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::library::{run, write};
-use crate::medium::Disk;
 use crate::scenarios::{Place, Stage, hashed, write_old};
+use crate::support::disk::{run, write};
+use crate::support::medium::Disk;
 
 fn subvolume(verb: &str, arguments: &[&Path]) {
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"subvolume"];
@@ -46,17 +46,17 @@ fn subvolumes_and_snapshots_are_followed_offline() {
     });
     let summary = stage.library.scan();
     stage.library.wait_until_converged();
-    let told = stage.told(mark);
+    let published = stage.published(mark);
     for number in 0..3 {
-        assert!(told.contains(&format!("deleted two/nested/{number}.mp3")), "{told:?}");
+        assert!(published.contains(&format!("deleted two/nested/{number}.mp3")), "{published:?}");
     }
-    assert!(told.contains(&"renamed two/2.mp3 -> two/renamed.mp3".to_owned()), "{told:?}");
+    assert!(published.contains(&"renamed two/2.mp3 -> two/renamed.mp3".to_owned()), "{published:?}");
     assert!(hashed(&summary) <= "in the snapshot".len() + 3 * "one 0".len(), "{}", summary.text);
 
     let mark = stage.library.mark();
     stage.attach_again(|_| {});
     let summary = stage.library.scan();
-    assert_eq!(stage.told(mark), [""; 0]);
+    assert_eq!(stage.published(mark), [""; 0]);
     assert!(summary.hashed_nothing(), "{}", summary.text);
 
     // Which leaves its name to its snapshot, the files of which have the same numbers and birth times.
@@ -95,5 +95,5 @@ fn subvolumes_and_snapshots_are_followed_live() {
     stage.library.stop();
     let mark = stage.library.mark();
     stage.library.scan();
-    assert_eq!(stage.told(mark), [""; 0]);
+    assert_eq!(stage.published(mark), [""; 0]);
 }

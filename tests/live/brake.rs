@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::library::{Library, Mark, run};
+use crate::support::disk::run;
+use crate::support::library::{Library, Mark};
 
 /// More than are let pass however large a share they are.
 const FILES: usize = 20;
@@ -30,24 +31,24 @@ fn give_back(library: &Library) {
     run("cp", &[&"-a", &library.outside("."), &library.root()]);
 }
 
-/// Most of it is missing, nothing is told of that, and the log says what can be done.
+/// Most files are missing, none is published as deleted, and the log names the command for it.
 fn is_held(library: &Library, mark: Mark) {
     library.wait_for_log(mark, HELD);
     library.wait_for_log(mark, "`file-watcher approve`");
     library.stay_silent(Duration::from_millis(2500));
-    assert_eq!((library.files().len(), library.told_since(mark).len()), (FILES, 0));
+    assert_eq!((library.files().len(), library.published_since(mark).len()), (FILES, 0));
 }
 
-/// A person says that the files are gone, and consumers are told.
+/// A person approves the deletes, and they are published.
 fn is_released_by_approval(library: &Library, mark: Mark) {
     let (code, said) = library.ask("approve");
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&format!("{GONE} deletes are held")), "{said}");
     assert!(said.contains(&format!("{GONE} published as deleted; 0 still held")), "{said}");
     library.wait_until_settled();
-    let told = library.messages_since(mark);
-    assert_eq!(told.len(), GONE);
-    assert!(told.iter().all(|message| message.event_type == "deleted"));
+    let published = library.messages_since(mark);
+    assert_eq!(published.len(), GONE);
+    assert!(published.iter().all(|message| message.event_type == "deleted"));
     let (code, said) = library.ask("approve");
     assert!(code == Some(0) && said.contains("no delete is held"), "{said}");
 }
@@ -78,7 +79,7 @@ fn what_goes_missing_while_nobody_sees_it_is_held_until_a_person_approves_of_it(
 }
 
 #[test]
-fn what_is_held_is_released_by_the_files_that_come_back_and_nothing_is_told() {
+fn held_deletes_are_dropped_when_the_files_come_back_and_nothing_is_published() {
     for mode in ["native", "poll"] {
         let mut library = full();
         library.set("WATCH_MODE", mode).set("POLL_INTERVAL_SECS", "1").set("RESCAN_INTERVAL_SECS", "1");
@@ -90,7 +91,7 @@ fn what_is_held_is_released_by_the_files_that_come_back_and_nothing_is_told() {
         give_back(&library);
         library.wait_until_settled();
         library.stay_silent(Duration::from_millis(1500));
-        assert_eq!(library.told_since(mark), Vec::<String>::new(), "{mode}");
+        assert_eq!(library.published_since(mark), Vec::<String>::new(), "{mode}");
 
         // The brake holds nothing any more, and holds anew what goes missing next.
         library.stop();
@@ -115,15 +116,15 @@ fn what_the_kernel_says_was_deleted_is_believed_however_much_it_is() {
 }
 
 #[test]
-fn without_a_service_approval_looks_and_tells_by_itself() {
+fn without_a_service_approval_looks_and_publishes_by_itself() {
     let mut library = full();
     library.scan();
     take_most(&library);
     let mark = library.mark();
     let summary = library.scan();
     assert_eq!(summary.figure("held deletes"), GONE.to_string());
-    assert_eq!(library.told_since(mark).len(), 0);
+    assert_eq!(library.published_since(mark).len(), 0);
     library.until_it_ends("approve");
-    assert_eq!(library.told_since(mark).len(), GONE);
+    assert_eq!(library.published_since(mark).len(), GONE);
     library.wait_until_converged();
 }

@@ -3,17 +3,19 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Timespec, Timestamps};
 
-use crate::library::{Library, SETTLE, run, sha256};
 use crate::special::Openings;
+use crate::support::disk::{run, sha256};
+use crate::support::library::{Library, Mark, SETTLE};
 
-/// How steadily a test writes: where the machine has other work for so long that a file did rest,
-/// nothing follows from its being told of.
+/// How steadily a test writes. If the machine was too busy, a file may have settled, and it proves nothing that the file
+/// was published.
 pub(crate) struct Pace {
     last: Instant,
     longest: Duration,
@@ -35,7 +37,7 @@ impl Pace {
 }
 
 #[test]
-fn a_finished_file_is_told_of_once_however_it_was_made() {
+fn a_finished_file_is_published_once_however_it_was_made() {
     let library = Library::watched();
     let content = vec![7; 3_000_000];
     fs::write(library.outside("x.mp3"), &content).unwrap();
@@ -50,10 +52,9 @@ fn a_finished_file_is_told_of_once_however_it_was_made() {
     run("dd", &[&"if=/dev/zero", &format!("of={}", library.path("dd.mp3").display()), &"bs=4k", &"count=500"]);
 
     library.wait_until_settled();
-    let mut told = library.told();
-    told.sort();
+    let published = library.published_sorted_since(Mark::default());
     let names = ["copied with times", "copied", "dd", "download", "moved in", "written"];
-    assert_eq!(told, names.map(|name| format!("created {name}.mp3")));
+    assert_eq!(published, names.map(|name| format!("created {name}.mp3")));
 }
 
 #[test]
@@ -66,13 +67,13 @@ fn a_file_that_is_replaced_at_once_is_modified() {
     library.write(".x.mp3.tmp", "new");
     fs::rename(library.path(".x.mp3.tmp"), library.path("x.mp3")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["modified x.mp3"]);
+    assert_eq!(library.published_since(mark), ["modified x.mp3"]);
 
     let mark = library.mark();
     library.write("temporary.mp3", "newer");
     fs::rename(library.path("temporary.mp3"), library.path("x.mp3")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["modified x.mp3"]);
+    assert_eq!(library.published_since(mark), ["modified x.mp3"]);
 }
 
 #[test]
@@ -83,20 +84,19 @@ fn hard_links_are_files_of_their_own() {
     let mark = library.mark();
     fs::hard_link(library.path("x.mp3"), library.path("y.mp3")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["created y.mp3"]);
+    assert_eq!(library.published_since(mark), ["created y.mp3"]);
 
-    // Of what is written by one name nothing is told of the other.
+    // A write by one name gives no event for the other.
     let mark = library.mark();
     library.write("x.mp3", "two");
     library.wait_until_settled();
-    let mut told = library.told_since(mark);
-    told.sort();
-    assert_eq!(told, ["modified x.mp3", "modified y.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["modified x.mp3", "modified y.mp3"]);
 
     let mark = library.mark();
     fs::remove_file(library.path("x.mp3")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["deleted x.mp3"]);
+    assert_eq!(library.published_since(mark), ["deleted x.mp3"]);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_file_that_is_cut_off_is_modified() {
     library.wait_until_converged();
     File::options().write(true).open(library.path("handle.mp3")).unwrap().set_len(5).unwrap();
     library.wait_until_converged();
-    // Of truncate(2) on a path the kernel tells nothing: the walk finds it.
+    // inotify does not report truncate(2) on a path; the walk finds it.
     run("python3", &[&"-c", &"import os, sys; os.truncate(sys.argv[1], 5)", &library.path("path.mp3")]);
     library.wait_until_converged();
 }
@@ -119,7 +119,7 @@ fn what_is_written_through_a_memory_map_is_found_when_the_file_is_closed() {
     library.write("x.mp3", vec![0; 100_000]);
     library.wait_until_settled();
     // The second write is to a page that is dirty already, so that no time of the file changes with it;
-    // and then the times are put back, so that only the close tells.
+    // and then the times are set back, so that only the close is an event.
     let script = "
 import mmap, os, sys, time
 before = os.stat(sys.argv[1])
@@ -151,7 +151,7 @@ fn touching_and_other_attributes_are_not_worth_a_message() {
 }
 
 #[test]
-fn a_file_that_is_written_slowly_is_told_of_when_it_is_closed_and_not_before() {
+fn a_file_that_is_written_slowly_is_published_when_it_is_closed_and_not_before() {
     let library = Library::watched();
     let mut file = File::create(library.path("slow.mp3")).unwrap();
     let mut pace = Pace::new();
@@ -164,25 +164,25 @@ fn a_file_that_is_written_slowly_is_told_of_when_it_is_closed_and_not_before() {
     pace.step();
     drop(file);
     library.wait_until_settled();
-    assert!(library.told() == ["created slow.mp3"] || !pace.was_steady(), "{:?}", library.told());
+    assert!(library.published() == ["created slow.mp3"] || !pace.was_steady(), "{:?}", library.published());
 }
 
 #[test]
-fn a_file_that_is_left_open_is_told_of_as_it_is_when_it_rests() {
+fn a_file_that_is_left_open_is_published_once_it_settles() {
     let library = Library::watched();
     let mut file = File::create(library.path("open.mp3")).unwrap();
     file.write_all(b"first").unwrap();
     let quiet = sha256("first");
-    library.wait_for("the open file", |consumer| consumer.files.get(b"open.mp3".as_slice()) == Some(&quiet));
+    library.wait_for("the open file", |oracle| oracle.files.get(Path::new("open.mp3")) == Some(&quiet));
     file.write_all(b" second").unwrap();
     thread::sleep(SETTLE * 2);
     drop(file);
     library.wait_until_settled();
-    assert_eq!(library.told(), ["created open.mp3", "modified open.mp3"]);
+    assert_eq!(library.published(), ["created open.mp3", "modified open.mp3"]);
 }
 
 #[test]
-fn a_file_that_is_appended_to_for_ever_starves_nobody_and_is_never_told_half() {
+fn a_file_that_is_appended_to_for_ever_starves_no_other_and_is_never_published_half() {
     let library = Library::watched();
     let done = AtomicBool::new(false);
     let whole = thread::scope(|scope| {
@@ -202,7 +202,7 @@ fn a_file_that_is_appended_to_for_ever_starves_nobody_and_is_never_told_half() {
         for number in 0..10 {
             let (name, content) = (format!("{number}.mp3"), number.to_string());
             library.write(&name, &content);
-            library.wait_for("the others", |consumer| consumer.files.get(name.as_bytes()) == Some(&sha256(&content)));
+            library.wait_for("the others", |oracle| oracle.files.get(Path::new(&name)) == Some(&sha256(&content)));
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "the others wait too long: {:?}", begun.elapsed());
         thread::sleep(SETTLE * 3);
@@ -213,11 +213,11 @@ fn a_file_that_is_appended_to_for_ever_starves_nobody_and_is_never_told_half() {
         whole
     });
     library.wait_until_settled();
-    assert_eq!(library.files()[b"endless.mp3".as_slice()], sha256(whole));
+    assert_eq!(library.files()[Path::new("endless.mp3")], sha256(whole));
 }
 
 #[test]
-fn a_file_that_is_closed_after_each_of_many_writes_is_never_told_half() {
+fn a_file_that_is_closed_after_each_of_many_writes_is_never_published_half() {
     let library = Library::watched();
     let begun = Instant::now();
     let mut whole = Vec::new();
@@ -235,16 +235,16 @@ fn a_file_that_is_closed_after_each_of_many_writes_is_never_told_half() {
     }
     library.wait_until_settled();
     // A write may have been put off for longer than the debounce, by a machine that has other work.
-    let told = library.messages();
+    let published = library.messages();
     let prefixes: Vec<String> = (0..=whole.len() / 7).map(|lines| sha256(&whole[..lines * 7])).collect();
-    for message in &told {
+    for message in &published {
         assert!(prefixes.contains(message.sha256.as_ref().unwrap()), "no state of the file: {}", message.short());
     }
-    assert!(told.len() < 10, "{told:#?}");
+    assert!(published.len() < 10, "{published:#?}");
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_hashed_is_not_told_as_it_never_was() {
+fn a_file_that_changes_while_it_is_hashed_is_not_published_as_it_never_was() {
     const MEGABYTE: usize = 1 << 20;
     let mut library = Library::new();
     // Read so slowly that reading takes two seconds.
@@ -282,7 +282,7 @@ fn a_file_from_the_future_or_the_far_past_is_a_file() {
         rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time }).unwrap();
     }
     library.wait_until_settled();
-    assert_eq!(library.told().len(), 3);
+    assert_eq!(library.published().len(), 3);
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn a_tagger_that_rewrites_in_place_and_renames_gives_renamed_then_modified() {
     retag(&library.path("a/x.mp3"), "title: new");
     fs::rename(library.path("a/x.mp3"), library.path("a/y.mp3")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["renamed a/x.mp3 -> a/y.mp3", "modified a/y.mp3"]);
+    assert_eq!(library.published_since(mark), ["renamed a/x.mp3 -> a/y.mp3", "modified a/y.mp3"]);
 
     // With time enough between the two that nothing is pending any more.
     let mark = library.mark();
@@ -303,10 +303,10 @@ fn a_tagger_that_rewrites_in_place_and_renames_gives_renamed_then_modified() {
     fs::create_dir(library.path("b")).unwrap();
     fs::rename(library.path("a/y.mp3"), library.path("b/y.mp3")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["modified a/y.mp3", "moved a/y.mp3 -> b/y.mp3"]);
+    assert_eq!(library.published_since(mark), ["modified a/y.mp3", "moved a/y.mp3 -> b/y.mp3"]);
 }
 
-/// Writes in place, same size, and puts the modification time back, as Picard does where it is told to.
+/// Writes in place, with the same size, and sets the modification time back, as Picard does if it is configured so.
 pub(crate) fn retag(path: &std::path::Path, content: &str) {
     let file = File::options().write(true).open(path).unwrap();
     let modified = file.metadata().unwrap().modified().unwrap();
@@ -324,7 +324,7 @@ fn a_young_file_that_is_moved_onto_another_one_is_its_new_version() {
     let mark = library.mark();
     fs::rename(library.path("a/x.mp3"), library.path("b/x.mp3")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["deleted a/x.mp3", "modified b/x.mp3"]);
+    assert_eq!(library.published_since(mark), ["deleted a/x.mp3", "modified b/x.mp3"]);
 }
 
 #[test]
@@ -340,12 +340,12 @@ fn a_file_that_is_only_renamed_is_not_read_again() {
         library.wait_for("the rename", |consumer| consumer.messages.len() == messages);
         library.stay_silent(SETTLE);
     };
-    let before = library.told().len();
+    let before = library.published().len();
     fs::rename(library.path("a/x.mp3"), library.path("a/y.mp3")).unwrap();
     wait_for(before + 1);
     fs::rename(library.path("a/y.mp3"), library.path("b/x.mp3")).unwrap();
     wait_for(before + 2);
-    assert_eq!(library.told_since(mark), ["renamed a/x.mp3 -> a/y.mp3", "moved a/y.mp3 -> b/x.mp3"]);
+    assert_eq!(library.published_since(mark), ["renamed a/x.mp3 -> a/y.mp3", "moved a/y.mp3 -> b/x.mp3"]);
     assert_eq!(openings.count(), 0);
     drop(File::open(library.path("b/x.mp3")).unwrap());
     library.stay_silent(SETTLE);
@@ -370,11 +370,11 @@ fn a_file_that_is_closed_twice_a_second_is_published_in_growing_steps_and_to_its
     }
     // Another path does not wait for it.
     library.write("other.mp3", "other");
-    library.wait_for("the other file", |consumer| consumer.files.contains_key(b"other.mp3".as_slice()));
+    library.wait_for("the other file", |oracle| oracle.files.contains_key(Path::new("other.mp3")));
     library.wait_until_converged();
-    let told = library.told_since(mark);
-    let steps = told.iter().filter(|told| *told == "modified show.mp3").count();
-    assert!((1..=APPENDS / 4).contains(&steps), "{told:?}");
+    let published = library.published_since(mark);
+    let steps = published.iter().filter(|published| *published == "modified show.mp3").count();
+    assert!((1..=APPENDS / 4).contains(&steps), "{published:?}");
 }
 
 #[test]
@@ -389,6 +389,6 @@ fn a_change_without_an_event_is_found_while_it_runs() {
     let mark = library.mark();
     run("python3", &[&"-c", &"import os, sys; os.truncate(sys.argv[1], 5)", &library.path("cut.mp3")]);
     library.wait_until_converged();
-    assert_eq!(library.told_since(mark), ["modified cut.mp3"]);
+    assert_eq!(library.published_since(mark), ["modified cut.mp3"]);
     assert_eq!(library.logged("changed without an event"), 1);
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::library::{Library, Mark, write};
 use crate::roots::Mounted;
+use crate::support::disk::write;
+use crate::support::library::Library;
 
 const HELD: &str = "deletes are held";
 
@@ -36,12 +37,6 @@ fn line(reason: &str, place: &str, count: u64) -> (String, String, u64) {
     (reason.to_owned(), place.to_owned(), count)
 }
 
-fn told(library: &Library, mark: Mark) -> Vec<String> {
-    let mut told = library.told_since(mark);
-    told.sort();
-    told
-}
-
 /// A library with two files of its own and two disks, one inside the other.
 fn on_two_disks() -> (Library, Mounted, Mounted) {
     let library = Library::new();
@@ -61,9 +56,9 @@ fn of_two_disks_the_one_that_is_gone_is_held_and_approved_by_itself() {
     inner.unmount();
     fs::remove_file(outer.0.join("0.mp3")).unwrap();
     assert_eq!(held(&library), [line("mount_gone", "outer/inner", 4)]);
-    assert_eq!(library.told_since(mark).len(), 0, "a listing publishes nothing");
+    assert_eq!(library.published_since(mark).len(), 0, "a listing publishes nothing");
     library.scan();
-    assert_eq!(library.told_since(mark), ["deleted outer/0.mp3"]);
+    assert_eq!(library.published_since(mark), ["deleted outer/0.mp3"]);
 
     // Both are gone: each is held at its own place.
     outer.unmount();
@@ -73,7 +68,7 @@ fn of_two_disks_the_one_that_is_gone_is_held_and_approved_by_itself() {
     let (status, said) = library.try_to(&["approve", "--path", "outer/inner"]);
     assert!(status.success() && said.contains("4 published as deleted; 0 still held at or under"), "{said}");
     assert_eq!(
-        told(&library, mark),
+        library.published_sorted_since(mark),
         (0..4).map(|number| format!("deleted outer/inner/{number}.mp3")).collect::<Vec<_>>()
     );
     assert_eq!(held(&library), [line("mount_gone", "outer", 2)]);
@@ -99,7 +94,7 @@ fn a_disk_that_is_taken_out_live_is_held_within_seconds_and_comes_back_without_a
         let below = Mounted::bind(&disk.0, &library.path("usb"));
         library.wait_for_log(mark, "no deletes are held for this reason any more");
         assert_eq!(held(&library), []);
-        assert_eq!(library.told_since(mark), Vec::<String>::new());
+        assert_eq!(library.published_since(mark), Vec::<String>::new());
 
         // Gone for good, and a person says so.
         below.unmount();
@@ -107,7 +102,10 @@ fn a_disk_that_is_taken_out_live_is_held_within_seconds_and_comes_back_without_a
         let (code, said) = library.ask("approve");
         assert!(code == Some(0) && said.contains("3 published as deleted; 0 still held"), "{said}");
         library.wait_until_settled();
-        assert_eq!(told(&library, mark), (0..3).map(|number| format!("deleted usb/{number}.mp3")).collect::<Vec<_>>());
+        assert_eq!(
+            library.published_sorted_since(mark),
+            (0..3).map(|number| format!("deleted usb/{number}.mp3")).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -118,7 +116,7 @@ fn a_small_library_whose_root_is_empty_or_covered_is_held() {
     fs::remove_file(library.path("cover.jpg")).unwrap();
     library.scan();
     let mark = library.mark();
-    // What a container runtime makes where there is no disk; hidden names are no content.
+    // A container runtime makes such a directory if the disk is missing; hidden names do not count as content.
     fs::rename(library.root(), library.outside("away")).unwrap();
     fs::create_dir_all(library.path("lost+found")).unwrap();
     fs::create_dir(library.path(".Trash")).unwrap();
@@ -137,7 +135,7 @@ fn a_small_library_whose_root_is_empty_or_covered_is_held() {
     assert_eq!(held(&library), [line("mount_gone", "", 3)]);
     over.unmount_with(&["--lazy"]);
     library.wait_for_logged("no deletes are held for this reason any more", 2);
-    assert_eq!(library.told_since(mark), Vec::<String>::new());
+    assert_eq!(library.published_since(mark), Vec::<String>::new());
     library.wait_until_settled();
 }
 
@@ -159,7 +157,7 @@ fn what_is_back_when_a_person_approves_is_not_deleted() {
     let (code, said) = library.ask("approve");
     assert_eq!(code, Some(0), "{said}");
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["deleted usb/1.mp3"]);
+    assert_eq!(library.published_since(mark), ["deleted usb/1.mp3"]);
     drop(below);
 }
 
@@ -207,7 +205,7 @@ fn files_that_were_moved_are_not_listed_as_held() {
 }
 
 #[test]
-fn only_what_is_beneath_the_path_is_released_and_the_rest_stays_held() {
+fn only_deletes_under_the_path_are_released_and_the_rest_stays_held() {
     let mut library = Library::new();
     for directory in ["a", "b"] {
         fill(&library.path(directory), 15);
@@ -225,7 +223,7 @@ fn only_what_is_beneath_the_path_is_released_and_the_rest_stays_held() {
     assert!(said.contains("1 published as deleted; 0 still held"), "{said}");
     library.stop();
     library.scan();
-    assert_eq!(library.told_since(mark).len(), 16);
+    assert_eq!(library.published_since(mark).len(), 16);
     // Fourteen of fourteen, with nothing else left in the library.
     assert_eq!(held(&library), [line("too_many", "b", 14)]);
 }

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use crate::library::{Library, Mark, sha256};
-use crate::strict::{StrictConsumers, StrictMessage, StrictRow};
+use crate::support::disk::sha256;
+use crate::support::library::{Library, Mark};
+use crate::support::strict::{StrictConsumers, StrictMessage, StrictRow};
 
 /// How many tracks an album has.
 const TRACKS: u32 = 12;
@@ -74,15 +76,15 @@ impl Album {
     }
 
     /// The messages about what happened since the album was known.
-    fn told(&self) -> Vec<String> {
-        self.library.told_since(self.mark)
+    fn published(&self) -> Vec<String> {
+        self.library.published_since(self.mark)
     }
 
     /// Whether only moves were published.
     fn assert_only_moves(&self) {
-        let told = self.told();
+        let published = self.published();
         let is_move = |message: &String| message.starts_with("renamed ") || message.starts_with("moved ");
-        assert!(!told.is_empty() && told.iter().all(is_move), "{:?}: {told:#?}", self.how);
+        assert!(!published.is_empty() && published.iter().all(is_move), "{:?}: {published:#?}", self.how);
     }
 
     /// Gives all messages to the strict consumers. Each must have exactly these rows then: a path with the
@@ -90,24 +92,15 @@ impl Album {
     fn assert_rows(&self, expected: &[(String, String, String)]) {
         let mut consumers = StrictConsumers::new();
         for message in self.library.messages() {
-            let taken = consumers.take(&StrictMessage {
-                event_type: &message.event_type,
-                path: &message.path,
-                old_path: message.old_path.as_deref(),
-                sha256: message.sha256.as_deref(),
-                xxh128: message.xxh128.as_deref(),
-                identity: message.sha256.as_deref().unwrap_or_default(),
-            });
-            assert!(taken.is_ok(), "{:?}: {taken:?} in {:#?}", self.how, self.told());
+            let taken = consumers.take(&StrictMessage::about_unique_content(&message));
+            assert!(taken.is_ok(), "{:?}: {taken:?} in {:#?}", self.how, self.published());
         }
-        let expected: BTreeMap<Vec<u8>, StrictRow> = expected
+        let expected: BTreeMap<PathBuf, StrictRow> = expected
             .iter()
-            .map(|(path, content, first)| {
-                (path.clone().into_bytes(), StrictRow { sha256: sha256(content), identity: sha256(first) })
-            })
+            .map(|(path, content, first)| (path.into(), StrictRow { sha256: sha256(content), identity: sha256(first) }))
             .collect();
         for (deleted, rows) in consumers.rows() {
-            assert_eq!(rows, expected, "{:?}, {deleted:?}: {:#?}", self.how, self.told());
+            assert_eq!(rows, expected, "{:?}, {deleted:?}: {:#?}", self.how, self.published());
         }
     }
 }
@@ -127,7 +120,7 @@ fn an_album_that_is_renumbered_upwards_is_twelve_renames() {
         album.settle();
         album.assert_rows(&unchanged((1..=TRACKS).map(|number| (number + 1, number))));
         album.assert_only_moves();
-        assert_eq!(album.told().len(), 12, "{how:?}: {:#?}", album.told());
+        assert_eq!(album.published().len(), 12, "{how:?}: {:#?}", album.published());
     }
 }
 
@@ -141,7 +134,7 @@ fn an_album_that_is_renumbered_downwards_is_twelve_renames() {
         album.settle();
         album.assert_rows(&unchanged((1..=TRACKS).map(|number| (number - 1, number))));
         album.assert_only_moves();
-        assert_eq!(album.told().len(), 12, "{how:?}: {:#?}", album.told());
+        assert_eq!(album.published().len(), 12, "{how:?}: {:#?}", album.published());
     }
 }
 
@@ -193,7 +186,7 @@ fn a_file_that_moves_away_keeps_its_row_and_the_new_one_in_its_place_gets_its_ow
         expected.push(("b/old.mp3".into(), content(1), content(1)));
         expected.push((path(1), "this is new".into(), "this is new".into()));
         album.assert_rows(&expected);
-        assert_eq!(album.told(), ["moved a/1.mp3 -> b/old.mp3", "created a/1.mp3"], "{how:?}");
+        assert_eq!(album.published(), ["moved a/1.mp3 -> b/old.mp3", "created a/1.mp3"], "{how:?}");
     }
 }
 
@@ -208,10 +201,14 @@ fn a_temporary_file_that_is_renamed_over_a_known_one_is_its_new_version() {
         let mut expected = unchanged((1..=TRACKS).filter(|number| *number != 2).map(|number| (number, number)));
         expected.push((path(2), "this is saved".into(), content(2)));
         album.assert_rows(&expected);
-        let told = album.told();
-        assert_eq!(told.last().map(String::as_str), Some("modified a/2.mp3"), "{how:?}, {pause} ms: {told:#?}");
-        let deleted = told.iter().filter(|told| told.starts_with("deleted")).count();
-        assert_eq!(deleted, 0, "the temporary file is not published: {how:?}, {pause} ms: {told:#?}");
+        let published = album.published();
+        assert_eq!(
+            published.last().map(String::as_str),
+            Some("modified a/2.mp3"),
+            "{how:?}, {pause} ms: {published:#?}"
+        );
+        let deleted = published.iter().filter(|published| published.starts_with("deleted")).count();
+        assert_eq!(deleted, 0, "the temporary file is not published: {how:?}, {pause} ms: {published:#?}");
     }
 }
 
@@ -227,5 +224,5 @@ fn a_file_that_was_renamed_and_retagged_while_the_program_was_down_is_renamed_th
     let mut expected = unchanged((2..=TRACKS).map(|number| (number, number)));
     expected.push(("a/first.mp3".into(), "this is track 1 with another title".into(), content(1)));
     album.assert_rows(&expected);
-    assert_eq!(album.told(), ["renamed a/1.mp3 -> a/first.mp3", "modified a/first.mp3"]);
+    assert_eq!(album.published(), ["renamed a/1.mp3 -> a/first.mp3", "modified a/first.mp3"]);
 }

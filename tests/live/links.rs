@@ -1,20 +1,15 @@
-//! Links that are followed, where that was asked for: inside the library, once, and never in a circle.
+//! Links that are followed if a setting says so: inside the library, once, and never in a circle.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::library::{Files, Library, SETTLE, sha256, write};
+use crate::support::disk::write;
+use crate::support::library::{Library, SETTLE};
 
 fn following(which: &str) -> Library {
     let mut library = Library::new();
     library.set("FOLLOW_SYMLINKS", which);
     library
-}
-
-/// Waits until the messages say that these files are there, and no others.
-fn wait_until_told(library: &Library, files: &[(&str, &str)]) {
-    let expected: Files = files.iter().map(|(path, content)| (path.as_bytes().to_vec(), sha256(content))).collect();
-    library.wait_for(&format!("{files:?}"), |consumer| consumer.files == expected);
 }
 
 /// Every way that leads out, nowhere, or round and round.
@@ -32,7 +27,7 @@ fn lead_astray(library: &Library) {
 }
 
 #[test]
-fn what_links_lead_to_is_told_at_every_path_that_leads_there() {
+fn what_links_lead_to_is_published_at_every_path_that_leads_there() {
     let mut library = following("true");
     library.write("artist/album/x.mp3", "one");
     library.write("blob", "no name of an audio file");
@@ -41,21 +36,21 @@ fn what_links_lead_to_is_told_at_every_path_that_leads_there() {
     symlink("../artist", library.path("genre/jazz")).unwrap();
     symlink("../blob", library.path("genre/song.mp3")).unwrap();
     symlink("../../genre", library.path("artist/album/genre")).unwrap();
-    let told = [
+    let published = [
         ("artist/album/x.mp3", "one"),
         ("genre/jazz/album/x.mp3", "one"),
         ("genre/song.mp3", "no name of an audio file"),
     ];
     // `artist/album/genre` leads to nothing but links, and behind a link no other one is followed.
     library.scan();
-    wait_until_told(&library, &told);
+    library.wait_until_published(&published);
     let summary = library.scan();
     assert!(summary.hashed_nothing(), "{}", summary.text);
-    wait_until_told(&library, &told);
+    library.wait_until_published(&published);
 }
 
 #[test]
-fn what_happens_behind_a_link_is_told_at_every_path_while_it_happens() {
+fn a_change_behind_a_link_is_published_live_at_every_path() {
     follow_live(following("inside"), lead_astray);
 }
 
@@ -71,30 +66,30 @@ fn follow_live(mut library: Library, lead_astray: impl Fn(&Library)) {
     library.start();
     symlink(library.path("artist"), library.path("jazz")).unwrap();
     symlink("blob", library.path("song.mp3")).unwrap();
-    wait_until_told(&library, &[("artist/x.mp3", "one"), ("jazz/x.mp3", "one"), ("song.mp3", "first")]);
+    library.wait_until_published(&[("artist/x.mp3", "one"), ("jazz/x.mp3", "one"), ("song.mp3", "first")]);
 
     // Contents, names and whole directories.
     library.write("artist/x.mp3", "two");
     library.write("blob", "second");
     library.write("artist/album/y.mp3", "new");
-    let told = [
+    let published = [
         ("artist/album/y.mp3", "new"),
         ("artist/x.mp3", "two"),
         ("jazz/album/y.mp3", "new"),
         ("jazz/x.mp3", "two"),
         ("song.mp3", "second"),
     ];
-    wait_until_told(&library, &told);
+    library.wait_until_published(&published);
     fs::rename(library.path("artist/album"), library.path("artist/renamed")).unwrap();
     fs::remove_file(library.path("artist/x.mp3")).unwrap();
-    let told = [("artist/renamed/y.mp3", "new"), ("jazz/renamed/y.mp3", "new"), ("song.mp3", "second")];
-    wait_until_told(&library, &told);
+    let published = [("artist/renamed/y.mp3", "new"), ("jazz/renamed/y.mp3", "new"), ("song.mp3", "second")];
+    library.wait_until_published(&published);
 
     let mark = library.mark();
     fs::rename(library.path("artist/renamed/y.mp3"), library.path("artist/renamed/z.mp3")).unwrap();
-    let told = [("artist/renamed/z.mp3", "new"), ("jazz/renamed/z.mp3", "new"), ("song.mp3", "second")];
-    wait_until_told(&library, &told);
-    let mut renamed = library.told_since(mark);
+    let published = [("artist/renamed/z.mp3", "new"), ("jazz/renamed/z.mp3", "new"), ("song.mp3", "second")];
+    library.wait_until_published(&published);
+    let mut renamed = library.published_since(mark);
     renamed.sort();
     assert_eq!(
         renamed,
@@ -105,21 +100,21 @@ fn follow_live(mut library: Library, lead_astray: impl Fn(&Library)) {
     write(&library.path("other/z.mp3"), "other");
     symlink("other", library.path("new link")).unwrap();
     fs::rename(library.path("new link"), library.path("jazz")).unwrap();
-    let told =
+    let published =
         [("artist/renamed/z.mp3", "new"), ("jazz/z.mp3", "other"), ("other/z.mp3", "other"), ("song.mp3", "second")];
-    wait_until_told(&library, &told);
+    library.wait_until_published(&published);
     fs::remove_file(library.path("jazz")).unwrap();
     fs::remove_file(library.path("song.mp3")).unwrap();
-    wait_until_told(&library, &[("artist/renamed/z.mp3", "new"), ("other/z.mp3", "other")]);
+    library.wait_until_published(&[("artist/renamed/z.mp3", "new"), ("other/z.mp3", "other")]);
 
     // What a link leads to goes, and comes back.
     symlink("other", library.path("jazz")).unwrap();
-    let told = [("artist/renamed/z.mp3", "new"), ("jazz/z.mp3", "other"), ("other/z.mp3", "other")];
-    wait_until_told(&library, &told);
+    let published = [("artist/renamed/z.mp3", "new"), ("jazz/z.mp3", "other"), ("other/z.mp3", "other")];
+    library.wait_until_published(&published);
     fs::rename(library.path("other"), library.outside("other")).unwrap();
-    wait_until_told(&library, &[("artist/renamed/z.mp3", "new")]);
+    library.wait_until_published(&[("artist/renamed/z.mp3", "new")]);
     fs::rename(library.outside("other"), library.path("other")).unwrap();
-    wait_until_told(&library, &told);
+    library.wait_until_published(&published);
     library.stay_silent(SETTLE * 2);
 }
 
@@ -130,8 +125,8 @@ fn a_directory_that_a_link_leads_to_goes_with_its_files_at_every_path() {
         library.write("other/z.mp3", "other");
         symlink("other", library.path("jazz")).unwrap();
         library.start();
-        wait_until_told(&library, &[("jazz/z.mp3", "other"), ("other/z.mp3", "other")]);
+        library.wait_until_published(&[("jazz/z.mp3", "other"), ("other/z.mp3", "other")]);
         fs::rename(library.path("other"), library.outside("other")).unwrap();
-        wait_until_told(&library, &[]);
+        library.wait_until_published(&[]);
     }
 }

@@ -1,9 +1,10 @@
-//! Libraries made of links: what they lead to outside is told at the path of the first of them.
+//! Libraries made of links: a file outside is published at the path of the first link that leads to it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::library::{Files, Library, SETTLE, sha256, write};
+use crate::support::disk::write;
+use crate::support::library::{Library, SETTLE};
 
 fn following_all() -> Library {
     let mut library = Library::new();
@@ -16,13 +17,7 @@ fn link(library: &Library, target: &str, link: &str) {
     symlink(library.outside(target), library.path(link)).unwrap();
 }
 
-/// Waits until the messages say that these files are there, and no others.
-fn wait_until_told(library: &Library, files: &[(&str, &str)]) {
-    let expected: Files = files.iter().map(|(path, content)| (path.as_bytes().to_vec(), sha256(content))).collect();
-    library.wait_for(&format!("{files:?}"), |consumer| consumer.files == expected);
-}
-
-/// More files than are deleted without anybody's leave.
+/// More files than may be deleted without approval.
 fn fill(library: &Library, directory: &str) {
     for number in 10..22 {
         write(&library.outside(format!("{directory}/{number}.mp3")), number.to_string());
@@ -60,7 +55,7 @@ fn each_place_outside_is_followed_once_and_the_other_links_are_counted() {
     for (target, link) in &passed_over {
         symlink(target, link).unwrap();
     }
-    let told = [
+    let published = [
         ("disk 1/a.mp3", "a"),
         ("disk 1/album/b.mp3", "b"),
         ("disk 2/c.mp3", "c"),
@@ -71,18 +66,18 @@ fn each_place_outside_is_followed_once_and_the_other_links_are_counted() {
     ];
     let mark = library.mark();
     let summary = library.scan();
-    wait_until_told(&library, &told);
+    library.wait_until_published(&published);
     assert_eq!(summary.figure("links skipped"), passed_over.len().to_string());
     assert!(library.has_logged(mark, "symbolic links are passed over"));
 
     // What is known is not read again, and a link that takes the place of another has its files moved.
     let summary = library.scan();
     assert!(summary.hashed_nothing(), "{}", summary.text);
-    wait_until_told(&library, &told);
+    library.wait_until_published(&published);
     fs::remove_file(library.path("disk 1")).unwrap();
     let mark = library.mark();
     library.scan();
-    let mut moved = library.told_since(mark);
+    let mut moved = library.published_since(mark);
     moved.sort();
     assert_eq!(
         moved,
@@ -94,7 +89,7 @@ fn each_place_outside_is_followed_once_and_the_other_links_are_counted() {
 }
 
 #[test]
-fn what_happens_outside_is_told_while_it_happens() {
+fn changes_outside_are_published_live() {
     let mut library = following_all();
     write(&library.outside("one/a.mp3"), "a");
     write(&library.outside("two/c.mp3"), "c");
@@ -102,7 +97,7 @@ fn what_happens_outside_is_told_while_it_happens() {
     link(&library, "one", "disk 1");
     link(&library, "three/s.mp3", "song.mp3");
     library.start();
-    wait_until_told(&library, &[("disk 1/a.mp3", "a"), ("song.mp3", "s")]);
+    library.wait_until_published(&[("disk 1/a.mp3", "a"), ("song.mp3", "s")]);
 
     // Files and directories of what is followed already.
     write(&library.outside("one/new/n.mp3"), "new");
@@ -110,51 +105,53 @@ fn what_happens_outside_is_told_while_it_happens() {
     write(&library.outside("three/s.part"), "s again");
     fs::rename(library.outside("three/s.part"), library.outside("three/s.mp3")).unwrap();
     write(&library.outside("three/unknown.mp3"), "no link leads here");
-    let told = [("disk 1/a.mp3", "a again"), ("disk 1/new/n.mp3", "new"), ("song.mp3", "s again")];
-    wait_until_told(&library, &told);
+    let published = [("disk 1/a.mp3", "a again"), ("disk 1/new/n.mp3", "new"), ("song.mp3", "s again")];
+    library.wait_until_published(&published);
     let mark = library.mark();
     fs::rename(library.outside("one/a.mp3"), library.outside("one/b.mp3")).unwrap();
-    wait_until_told(&library, &[("disk 1/b.mp3", "a again"), ("disk 1/new/n.mp3", "new"), ("song.mp3", "s again")]);
-    assert_eq!(library.told_since(mark), ["renamed disk 1/a.mp3 -> disk 1/b.mp3"]);
+    library.wait_until_published(&[("disk 1/b.mp3", "a again"), ("disk 1/new/n.mp3", "new"), ("song.mp3", "s again")]);
+    assert_eq!(library.published_since(mark), ["renamed disk 1/a.mp3 -> disk 1/b.mp3"]);
     fs::rename(library.outside("one/new"), library.outside("one/old")).unwrap();
-    wait_until_told(&library, &[("disk 1/b.mp3", "a again"), ("disk 1/old/n.mp3", "new"), ("song.mp3", "s again")]);
+    library.wait_until_published(&[("disk 1/b.mp3", "a again"), ("disk 1/old/n.mp3", "new"), ("song.mp3", "s again")]);
     fs::remove_file(library.outside("one/b.mp3")).unwrap();
-    wait_until_told(&library, &[("disk 1/old/n.mp3", "new"), ("song.mp3", "s again")]);
+    library.wait_until_published(&[("disk 1/old/n.mp3", "new"), ("song.mp3", "s again")]);
 
     // Links that come, go, and lead elsewhere; what they lead to is watched at once.
     link(&library, "two", "disk 2");
-    wait_until_told(&library, &[("disk 1/old/n.mp3", "new"), ("disk 2/c.mp3", "c"), ("song.mp3", "s again")]);
+    library.wait_until_published(&[("disk 1/old/n.mp3", "new"), ("disk 2/c.mp3", "c"), ("song.mp3", "s again")]);
     write(&library.outside("two/d.mp3"), "d");
-    let told = [("disk 1/old/n.mp3", "new"), ("disk 2/c.mp3", "c"), ("disk 2/d.mp3", "d"), ("song.mp3", "s again")];
-    wait_until_told(&library, &told);
+    let published =
+        [("disk 1/old/n.mp3", "new"), ("disk 2/c.mp3", "c"), ("disk 2/d.mp3", "d"), ("song.mp3", "s again")];
+    library.wait_until_published(&published);
     let mark = library.mark();
     fs::rename(library.outside("two/d.mp3"), library.outside("one/d.mp3")).unwrap();
-    let told = [("disk 1/d.mp3", "d"), ("disk 1/old/n.mp3", "new"), ("disk 2/c.mp3", "c"), ("song.mp3", "s again")];
-    wait_until_told(&library, &told);
-    assert_eq!(library.told_since(mark), ["moved disk 2/d.mp3 -> disk 1/d.mp3"]);
+    let published =
+        [("disk 1/d.mp3", "d"), ("disk 1/old/n.mp3", "new"), ("disk 2/c.mp3", "c"), ("song.mp3", "s again")];
+    library.wait_until_published(&published);
+    assert_eq!(library.published_since(mark), ["moved disk 2/d.mp3 -> disk 1/d.mp3"]);
     fs::remove_file(library.path("disk 1")).unwrap();
     fs::remove_file(library.path("song.mp3")).unwrap();
-    wait_until_told(&library, &[("disk 2/c.mp3", "c")]);
+    library.wait_until_published(&[("disk 2/c.mp3", "c")]);
     write(&library.outside("one/unheard.mp3"), "no link leads here any more");
     write(&library.outside("four/e.mp3"), "e");
     link(&library, "four", "next");
     fs::rename(library.path("next"), library.path("disk 2")).unwrap();
-    wait_until_told(&library, &[("disk 2/e.mp3", "e")]);
+    library.wait_until_published(&[("disk 2/e.mp3", "e")]);
     write(&library.outside("four/f.mp3"), "f");
-    wait_until_told(&library, &[("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")]);
+    library.wait_until_published(&[("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")]);
 
     // A directory that is moved in with a link in it, and a target that goes and comes back.
     fs::create_dir(library.outside("album")).unwrap();
     symlink(library.outside("two"), library.outside("album/two")).unwrap();
     fs::rename(library.outside("album"), library.path("album")).unwrap();
-    wait_until_told(&library, &[("album/two/c.mp3", "c"), ("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")]);
+    library.wait_until_published(&[("album/two/c.mp3", "c"), ("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")]);
     fs::rename(library.outside("two"), library.outside("two away")).unwrap();
-    wait_until_told(&library, &[("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")]);
+    library.wait_until_published(&[("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")]);
     fs::rename(library.outside("two away"), library.outside("two")).unwrap();
-    wait_until_told(&library, &[("album/two/c.mp3", "c"), ("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")]);
+    library.wait_until_published(&[("album/two/c.mp3", "c"), ("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")]);
     write(&library.outside("two/g.mp3"), "g");
-    let told = [("album/two/c.mp3", "c"), ("album/two/g.mp3", "g"), ("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")];
-    wait_until_told(&library, &told);
+    let published = [("album/two/c.mp3", "c"), ("album/two/g.mp3", "g"), ("disk 2/e.mp3", "e"), ("disk 2/f.mp3", "f")];
+    library.wait_until_published(&published);
     library.stay_silent(SETTLE * 2);
 }
 
@@ -171,7 +168,7 @@ fn a_target_that_was_moved_away_is_for_the_brake() {
     fs::rename(library.outside("away"), library.outside("disk")).unwrap();
     let summary = library.scan();
     assert!(summary.hashed_nothing() && !summary.text.contains("held deletes"), "{}", summary.text);
-    assert!(library.messages_since(mark).is_empty(), "{:?}", library.told_since(mark));
+    assert!(library.messages_since(mark).is_empty(), "{:?}", library.published_since(mark));
 }
 
 #[test]
@@ -188,6 +185,6 @@ fn what_is_not_followed_any_more_is_deleted_without_the_brake() {
         let summary = library.scan();
         assert!(!summary.text.contains("held deletes") && !summary.text.contains("links skipped"), "{}", summary.text);
         let inside: &[(&str, &str)] = if is_inside_told { &[("inside/x.mp3", "x")] } else { &[] };
-        wait_until_told(&library, &[&[("here/x.mp3", "x")], inside].concat());
+        library.wait_until_published(&[&[("here/x.mp3", "x")], inside].concat());
     }
 }

@@ -3,11 +3,6 @@
 //! Some of these need to be root, for mounts, other users and limits of their own; who is not root
 //! sees those fail with words that say so.
 
-#[path = "../support/library.rs"]
-mod library;
-#[path = "../support/strict.rs"]
-mod strict;
-
 mod brake;
 mod files;
 mod held;
@@ -23,5 +18,7 @@ mod silent;
 mod space;
 mod special;
 mod store;
+#[path = "../support/mod.rs"]
+mod support;
 mod trees;
 mod trouble;

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::library::{Library, run};
+use crate::support::disk::run;
+use crate::support::library::Library;
 
 /// Goes down so far that the kernel takes no path of it at once, and does there what the last words say.
 const DEEP: &str = "
@@ -23,7 +24,7 @@ fn deep_in(root: &Path, action: &str) {
 }
 
 #[test]
-fn odd_names_are_told_byte_by_byte_live_and_by_a_walk() {
+fn odd_names_are_published_byte_by_byte_live_and_by_a_walk() {
     let mut library = Library::new();
     let long = [&[b'n'; 251][..], b".mp3"].concat();
     let names: &[&[u8]] = &[
@@ -71,7 +72,7 @@ fn a_file_deeper_than_a_path_may_be_long_is_found_by_a_walk() {
     library.stop();
     deep_in(&library.root(), "os.rename('x.mp3', 'y.mp3')");
     let mark = library.mark();
-    assert!(library.scan().hashed_nothing() || library.told_since(mark).len() == 1);
+    assert!(library.scan().hashed_nothing() || library.published_since(mark).len() == 1);
     assert_eq!(library.messages_since(mark)[0].event_type, "renamed");
 }
 

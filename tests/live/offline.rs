@@ -6,12 +6,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::files::retag;
-use crate::library::{Library, SETTLE};
-
-fn sorted(mut told: Vec<String>) -> Vec<String> {
-    told.sort();
-    told
-}
+use crate::support::library::{Library, SETTLE};
 
 #[test]
 fn all_five_kinds_of_change_are_found_at_the_next_start() {
@@ -33,19 +28,19 @@ fn all_five_kinds_of_change_are_found_at_the_next_start() {
     let mark = library.mark();
     library.start();
     library.wait_until_settled();
-    let told = [
+    let published = [
         "created created.mp3",
         "deleted deleted.mp3",
         "modified changed.mp3",
         "moved a/moved.mp3 -> b/moved.mp3",
         "renamed renamed.mp3 -> other name.mp3",
     ];
-    assert_eq!(sorted(library.told_since(mark)), told);
+    assert_eq!(library.published_sorted_since(mark), published);
 
     library.stop();
     let mark = library.mark();
     assert!(library.scan().hashed_nothing());
-    assert_eq!(library.told_since(mark), Vec::<String>::new());
+    assert_eq!(library.published_since(mark), Vec::<String>::new());
 }
 
 #[test]
@@ -53,7 +48,7 @@ fn a_renamed_file_whose_writer_closed_it_while_nobody_listened_is_read_by_the_ne
     let mut library = Library::watched();
     library.write("a.mp3", "old content");
     library.wait_until_settled();
-    // Of the write the kernel tells when the file is closed, and of the time nothing.
+    // The write is an event only when the file is closed, and setting the time is none.
     let file = File::options().write(true).open(library.path("a.mp3")).unwrap();
     let modified = file.metadata().unwrap().modified().unwrap();
     file.write_at(b"new", 0).unwrap();
@@ -65,13 +60,13 @@ fn a_renamed_file_whose_writer_closed_it_while_nobody_listened_is_read_by_the_ne
     let mark = library.mark();
     library.start();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["modified b.mp3"]);
+    assert_eq!(library.published_since(mark), ["modified b.mp3"]);
     library.stop();
     assert!(library.scan().hashed_nothing());
 }
 
 #[test]
-fn a_directory_that_was_moved_meanwhile_is_told_as_moves_and_nothing_is_read_again() {
+fn a_directory_that_was_moved_meanwhile_is_published_as_moves_and_nothing_is_read_again() {
     let mut library = Library::new();
     for number in 0..50 {
         library.write(format!("artist/{}/{number}.mp3", number % 5), number.to_string());
@@ -84,9 +79,9 @@ fn a_directory_that_was_moved_meanwhile_is_told_as_moves_and_nothing_is_read_aga
     fs::rename(library.path("another/3"), library.path("another/a new name")).unwrap();
     let summary = library.scan();
     assert!(summary.hashed_nothing(), "{}", summary.text);
-    let told = library.messages_since(mark);
-    assert_eq!(told.len(), 50);
-    assert!(told.iter().all(|message| message.event_type == "moved"));
+    let published = library.messages_since(mark);
+    assert_eq!(published.len(), 50);
+    assert!(published.iter().all(|message| message.event_type == "moved"));
     library.wait_until_converged();
 }
 
@@ -101,7 +96,7 @@ fn no_file_is_called_deleted_while_one_that_may_be_it_is_not_finished() {
     File::options().write(true).open(library.path("b/x.mp3")).unwrap().set_modified(SystemTime::now()).unwrap();
     library.start();
     library.wait_until_converged();
-    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
+    assert_eq!(library.published_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
 }
 
 #[test]
@@ -115,7 +110,7 @@ fn a_file_that_was_moved_to_another_filesystem_and_back_keeps_its_identity_by_it
     fs::copy(library.path("a/x.mp3"), library.path("b/x.mp3")).unwrap();
     fs::remove_file(library.path("a/x.mp3")).unwrap();
     library.scan();
-    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
+    assert_eq!(library.published_since(mark), ["moved a/x.mp3 -> b/x.mp3"]);
 }
 
 #[test]
@@ -133,9 +128,9 @@ fn an_inode_number_that_another_file_got_is_no_move() {
     }
     // Nearly everything is gone, which is what the brake is for; nobody asked for it here.
     library.set("MASS_DELETE_PERCENT", "100").scan();
-    let told = library.messages_since(mark);
-    assert_eq!(told.len(), 60);
-    assert!(told.iter().all(|message| message.old_path.is_none()), "{:?}", library.told_since(mark));
+    let published = library.messages_since(mark);
+    assert_eq!(published.len(), 60);
+    assert!(published.iter().all(|message| message.old_path.is_none()), "{:?}", library.published_since(mark));
     library.wait_until_converged();
 }
 
@@ -153,8 +148,8 @@ fn two_files_with_the_content_of_one_that_vanished_are_not_its_move() {
     library.write("a/three.mp3", "twins");
     library.scan();
     // Which of the two it was nobody knows.
-    let told = ["created a/three.mp3", "deleted one.mp3", "deleted two.mp3"];
-    assert_eq!(sorted(library.told_since(mark)), told);
+    let published = ["created a/three.mp3", "deleted one.mp3", "deleted two.mp3"];
+    assert_eq!(library.published_sorted_since(mark), published);
 }
 
 #[test]
@@ -167,7 +162,7 @@ fn a_tagger_that_rewrote_in_place_and_moved_meanwhile_gives_moved_then_modified(
     fs::create_dir(library.path("b")).unwrap();
     fs::rename(library.path("a/x.mp3"), library.path("b/y.mp3")).unwrap();
     library.scan();
-    assert_eq!(library.told_since(mark), ["moved a/x.mp3 -> b/y.mp3", "modified b/y.mp3"]);
+    assert_eq!(library.published_since(mark), ["moved a/x.mp3 -> b/y.mp3", "modified b/y.mp3"]);
 }
 
 #[test]

@@ -1,60 +1,49 @@
 //! A library that has another place now.
 
-use std::collections::BTreeMap;
 use std::fs;
+use std::io::BufRead;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use crate::support::disk::{files_in, sha256};
+use crate::support::library::Library;
+use crate::support::oracle::Oracle;
 
-use crate::library::{Library, files_in, sha256};
-
-/// A consumer that knows files by their absolute paths.
-#[derive(Default)]
+/// A consumer that knows files by their absolute paths, and the kinds of its last messages.
 struct Consumer {
-    files: BTreeMap<String, String>,
-    sequence: u64,
-    told: Vec<String>,
+    oracle: Oracle,
+    kinds: Vec<String>,
 }
 
 impl Consumer {
+    fn new() -> Self {
+        Self { oracle: Oracle::of_any_root(), kinds: Vec::new() }
+    }
+
     fn take(&mut self, output: &Output) {
-        for line in String::from_utf8(output.stdout.clone()).unwrap().lines() {
-            let message: Value = serde_json::from_str(line).unwrap();
-            let text = |field: &str| message[field].as_str().map(str::to_owned);
-            self.sequence += 1;
-            assert_eq!(message["sequence"].as_u64(), Some(self.sequence), "a gap, or out of order");
-            let kind = text("event_type").unwrap();
-            if let Some(old_path) = text("old_path") {
-                assert_eq!(self.files.remove(&old_path), text("sha256_hash"), "{line}");
-            }
-            let path = text("file_path").unwrap();
-            match text("sha256_hash") {
-                Some(hash) => drop(self.files.insert(path, hash)),
-                None => assert!(self.files.remove(&path).is_some(), "{line}"),
-            }
-            self.told.push(kind);
+        for line in output.stdout.lines() {
+            assert_eq!(self.oracle.take_json(line.unwrap().as_bytes()), Ok(true));
+            self.kinds.extend(self.oracle.messages.last().map(|message| message.event_type.clone()));
         }
     }
 
-    fn told(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.told)
+    /// The kinds of the messages since the last call.
+    fn kinds(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.kinds)
     }
 
     fn agrees_with(&self, root: &Path) {
-        let absolute = |path: Vec<u8>| format!("{}/{}", root.display(), String::from_utf8(path).unwrap());
-        let disk: BTreeMap<String, String> =
-            files_in(root).into_iter().map(|(path, hash)| (absolute(path), hash)).collect();
-        assert_eq!(self.files, disk);
+        let disk = files_in(root).into_iter().map(|(path, sha256)| (root.join(path), sha256)).collect();
+        assert_eq!(self.oracle.files, disk);
     }
 }
 
 fn run(library: &Library, consumer: &mut Consumer, arguments: &[&str], code: i32) -> String {
     let output = library.try_beside(arguments);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {log}");
     consumer.take(&output);
-    said
+    log
 }
 
 /// A library of three files that was scanned and then moved; its old place and its new one.
@@ -63,9 +52,9 @@ fn moved() -> (Library, Consumer, String, String) {
     for name in ["a.mp3", "b/c.mp3", "b/d.mp3"] {
         library.write(name, name);
     }
-    let mut consumer = Consumer::default();
+    let mut consumer = Consumer::new();
     run(&library, &mut consumer, &["scan"], 0);
-    assert_eq!(consumer.told(), ["created"; 3]);
+    assert_eq!(consumer.kinds(), ["created"; 3]);
     let (old, new) = (text(&library.root()), text(&library.outside("music")));
     fs::rename(&old, &new).unwrap();
     (library, consumer, old, new)
@@ -74,21 +63,21 @@ fn moved() -> (Library, Consumer, String, String) {
 #[test]
 fn a_library_that_was_moved_is_refused_with_what_to_do_and_relocated_without_reading_a_file() {
     let (library, mut consumer, old, new) = moved();
-    let said = run(&library, &mut consumer, &["scan", &new], 2);
+    let log = run(&library, &mut consumer, &["scan", &new], 2);
     let what_to_do = format!("file-watcher relocate {old:?} {new:?}").replace('"', "\\\"");
-    assert!(said.contains(&what_to_do), "{said}");
-    let said = run(&library, &mut consumer, &["relocate", "/elsewhere", &new], 2);
-    assert!(said.contains("not of \\\"/elsewhere\\\""), "{said}");
+    assert!(log.contains(&what_to_do), "{log}");
+    let log = run(&library, &mut consumer, &["relocate", "/elsewhere", &new], 2);
+    assert!(log.contains("not of \\\"/elsewhere\\\""), "{log}");
 
-    let said = run(&library, &mut consumer, &["relocate", &old, &new], 0);
-    assert!(said.contains("3 files are published as moved"), "{said}");
-    assert_eq!(consumer.told(), ["moved"; 3]);
+    let log = run(&library, &mut consumer, &["relocate", &old, &new], 0);
+    assert!(log.contains("3 files are published as moved"), "{log}");
+    assert_eq!(consumer.kinds(), ["moved"; 3]);
     consumer.agrees_with(Path::new(&new));
-    let said = run(&library, &mut consumer, &["scan", &new], 0);
-    assert!(said.contains("hashed        0 B"), "{said}");
-    let said = run(&library, &mut consumer, &["relocate", &old, &new], 0);
-    assert!(said.contains("nothing to relocate"), "{said}");
-    assert_eq!(consumer.told(), Vec::<String>::new());
+    let log = run(&library, &mut consumer, &["scan", &new], 0);
+    assert!(log.contains("hashed        0 B"), "{log}");
+    let log = run(&library, &mut consumer, &["relocate", &old, &new], 0);
+    assert!(log.contains("nothing to relocate"), "{log}");
+    assert_eq!(consumer.kinds(), Vec::<String>::new());
 }
 
 #[test]
@@ -98,12 +87,12 @@ fn relocate_from_does_it_at_a_start_once_and_finds_what_changed_too() {
     fs::write(Path::new(&new).join("b/c.mp3"), "changed").unwrap();
     library.set("RELOCATE_FROM", &old);
     run(&library, &mut consumer, &["scan", &new], 0);
-    assert_eq!(consumer.told(), ["moved", "moved", "moved", "modified", "deleted"]);
+    assert_eq!(consumer.kinds(), ["moved", "moved", "moved", "modified", "deleted"]);
     consumer.agrees_with(Path::new(&new));
-    assert_eq!(consumer.files[&format!("{new}/b/c.mp3")], sha256("changed"));
-    let said = run(&library, &mut consumer, &["scan", &new], 0);
-    assert!(!said.contains("relocated"), "{said}");
-    assert_eq!(consumer.told(), Vec::<String>::new());
+    assert_eq!(consumer.oracle.files[&Path::new(&new).join("b/c.mp3")], sha256("changed"));
+    let log = run(&library, &mut consumer, &["scan", &new], 0);
+    assert!(!log.contains("relocated"), "{log}");
+    assert_eq!(consumer.kinds(), Vec::<String>::new());
 }
 
 #[test]
@@ -112,7 +101,7 @@ fn the_state_of_the_old_place_is_found_where_it_is_by_default() {
     let home = library.outside("home");
     library.set("STATE_DIR", "").set("HOME", &home);
     library.write("a.mp3", "a");
-    let mut consumer = Consumer::default();
+    let mut consumer = Consumer::new();
     run(&library, &mut consumer, &["scan"], 0);
     let states = home.join(".local/state/file-watcher");
     let names = || fs::read_dir(&states).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
@@ -120,7 +109,7 @@ fn the_state_of_the_old_place_is_found_where_it_is_by_default() {
     let (old, new) = (text(&library.root()), text(&library.outside("music")));
     fs::rename(&old, &new).unwrap();
     run(&library, &mut consumer, &["relocate", &old, &new], 0);
-    assert_eq!(consumer.told(), ["created", "moved"]);
+    assert_eq!(consumer.kinds(), ["created", "moved"]);
     assert!(names().len() == 1 && names() != before, "{:?}", names());
     run(&library, &mut consumer, &["scan", &new], 0);
     consumer.agrees_with(Path::new(&new));
@@ -128,10 +117,10 @@ fn the_state_of_the_old_place_is_found_where_it_is_by_default() {
     let third = text(&library.outside("third"));
     fs::rename(&new, &third).unwrap();
     library.set("RELOCATE_FROM", &new);
-    for told in [["moved"].as_slice(), &[]] {
-        consumer.told();
+    for expected in [["moved"].as_slice(), &[]] {
+        consumer.kinds();
         run(&library, &mut consumer, &["scan", &third], 0);
-        assert_eq!(consumer.told(), told);
+        assert_eq!(consumer.kinds(), expected);
     }
     consumer.agrees_with(Path::new(&third));
     assert_eq!(names().len(), 1);
@@ -153,7 +142,7 @@ fn a_relocation_beside_a_running_service_is_refused() {
 fn a_rebuild_at_the_new_place_deletes_the_old_paths() {
     let (library, mut consumer, _, new) = moved();
     run(&library, &mut consumer, &["scan", "--rebuild-index", &new], 0);
-    assert_eq!(consumer.told(), ["deleted", "deleted", "deleted", "created", "created", "created"]);
+    assert_eq!(consumer.kinds(), ["deleted", "deleted", "deleted", "created", "created", "created"]);
     consumer.agrees_with(Path::new(&new));
 }
 

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::library::{Library, require_root, run};
+use crate::support::disk::{require_root, run, write};
+use crate::support::library::Library;
 
 /// Enough files that the brake may hold their deletion.
 const FILES: usize = 15;
 
 fn fill(at: &Path) {
     for number in 0..FILES {
-        crate::library::write(&at.join(format!("{}/{number}.mp3", number % 3)), format!("content {number}"));
+        write(&at.join(format!("{}/{number}.mp3", number % 3)), format!("content {number}"));
     }
 }
 
@@ -45,7 +46,7 @@ impl Mounted {
         Self(at.to_path_buf())
     }
 
-    /// As a person does it: refused where anybody still holds on to what is mounted.
+    /// As a person does it: refused if a process still uses the filesystem.
     pub(crate) fn unmount(self) {
         self.unmount_with(&[]);
     }
@@ -86,9 +87,8 @@ fn a_root_that_is_deleted_says_nothing_and_one_that_is_made_again_is_followed() 
     }
     run("cp", &[&"-a", &library.outside("copy").join("."), &library.root()]);
     library.wait_until_converged();
-    let mut told = library.told_since(mark);
-    told.sort();
-    assert_eq!(told, ["deleted 0/0.mp3", "deleted 1/1.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["deleted 0/0.mp3", "deleted 1/1.mp3"]);
 
     library.set("RESCAN_INTERVAL_SECS", "0");
     library.write("0/new.mp3", "new");
@@ -111,7 +111,7 @@ fn a_root_that_is_removed_from_under_us_takes_no_file_with_it() {
     library.wait_until_settled();
     library.write("0/new.mp3", "new");
     library.wait_until_converged();
-    // What was seen to be deleted while the root was there may have been told of; the rest stays.
+    // What was seen to be deleted while the root was there may have been published; the rest stays.
     assert_eq!(library.files().len(), FILES + 1);
 }
 
@@ -158,23 +158,22 @@ fn a_root_that_is_renamed_and_replaced_is_followed_where_its_name_is() {
     library.wait_until_settled();
     let mark = library.mark();
     run("cp", &[&"-a", &library.root(), &library.outside("other")]);
-    crate::library::write(&library.outside("other/0/0.mp3"), "of the other");
+    write(&library.outside("other/0/0.mp3"), "of the other");
     fs::remove_file(library.outside("other/1/1.mp3")).unwrap();
     fs::rename(library.root(), library.outside("old")).unwrap();
     fs::rename(library.outside("other"), library.root()).unwrap();
     library.wait_until_settled();
-    let mut told = library.told_since(mark);
-    told.sort();
-    assert_eq!(told, ["deleted 1/1.mp3", "modified 0/0.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["deleted 1/1.mp3", "modified 0/0.mp3"]);
 
     // The old one is nobody's business any more, the new one is.
     let mark = library.mark();
-    crate::library::write(&library.outside("old/2/2.mp3"), "of the old");
+    write(&library.outside("old/2/2.mp3"), "of the old");
     fs::remove_dir_all(library.outside("old/0")).unwrap();
     library.stay_silent(Duration::from_secs(1));
     library.write("2/new.mp3", "new");
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["created 2/new.mp3"]);
+    assert_eq!(library.published_since(mark), ["created 2/new.mp3"]);
 }
 
 #[test]
@@ -193,10 +192,10 @@ fn a_root_that_is_unmounted_and_mounted_again_has_lost_nothing() {
     library.stay_silent(Duration::from_secs(1));
 
     // What happened to it elsewhere is found when it is back.
-    crate::library::write(&disk.0.join("0/0.mp3"), "changed elsewhere");
+    write(&disk.0.join("0/0.mp3"), "changed elsewhere");
     let root = Mounted::bind(&disk.0, &library.root());
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["modified 0/0.mp3"]);
+    assert_eq!(library.published_since(mark), ["modified 0/0.mp3"]);
     library.write("0/new.mp3", "live again");
     library.wait_until_settled();
 
@@ -222,13 +221,13 @@ fn a_root_whose_mount_is_missing_at_the_start_says_nothing_until_it_is_there() {
     let root = Mounted::bind(&disk.0, &library.root());
     library.wait_for_log(mark, "there again");
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), Vec::<String>::new());
+    assert_eq!(library.published_since(mark), Vec::<String>::new());
 
     // The brake holds no more: few deletes pass, also those that a walk finds.
     library.stop();
     fs::remove_file(disk.0.join("0/0.mp3")).unwrap();
     library.scan();
-    assert_eq!(library.told_since(mark), ["deleted 0/0.mp3"]);
+    assert_eq!(library.published_since(mark), ["deleted 0/0.mp3"]);
     drop(root);
 }
 
@@ -239,8 +238,8 @@ fn what_was_on_a_filesystem_that_is_not_mounted_stays_as_it_was() {
     fill(&library.root());
     let disk = Mounted::tmpfs(&library.outside("disk"));
     // Few enough that no brake would hold them.
-    crate::library::write(&disk.0.join("a/1.mp3"), "one");
-    crate::library::write(&disk.0.join("2.mp3"), "two");
+    write(&disk.0.join("a/1.mp3"), "one");
+    write(&disk.0.join("2.mp3"), "two");
     let below = Mounted::bind(&disk.0, &library.path("usb"));
     library.start();
     library.wait_until_settled();
@@ -253,32 +252,31 @@ fn what_was_on_a_filesystem_that_is_not_mounted_stays_as_it_was() {
     library.stay_silent(Duration::from_millis(2500));
     library.stop();
     library.scan();
-    assert_eq!(library.told_since(mark), Vec::<String>::new());
+    assert_eq!(library.published_since(mark), Vec::<String>::new());
 
-    crate::library::write(&disk.0.join("2.mp3"), "changed elsewhere");
+    write(&disk.0.join("2.mp3"), "changed elsewhere");
     fs::remove_file(disk.0.join("a/1.mp3")).unwrap();
     let below = Mounted::bind(&disk.0, &library.path("usb"));
     library.start();
     library.wait_until_settled();
-    let mut told = library.told_since(mark);
-    told.sort();
-    assert_eq!(told, ["deleted usb/a/1.mp3", "modified usb/2.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["deleted usb/a/1.mp3", "modified usb/2.mp3"]);
     drop(below);
 }
 
 #[test]
-fn what_is_mounted_beneath_the_root_while_it_is_watched_is_watched_too() {
+fn a_filesystem_that_is_mounted_in_a_watched_library_is_watched_too() {
     let library = Library::watched();
     let disk = Mounted::tmpfs(&library.outside("disk"));
-    crate::library::write(&disk.0.join("a/1.mp3"), "one");
+    write(&disk.0.join("a/1.mp3"), "one");
     fs::create_dir(library.path("usb")).unwrap();
     library.stay_silent(Duration::from_millis(1200));
     let below = Mounted::bind(&disk.0, &library.path("usb"));
     library.wait_until_settled();
-    assert_eq!(library.told(), ["created usb/a/1.mp3"]);
+    assert_eq!(library.published(), ["created usb/a/1.mp3"]);
     library.write("usb/a/2.mp3", "two");
     library.wait_until_settled();
-    assert_eq!(library.told().len(), 2);
+    assert_eq!(library.published().len(), 2);
     below.unmount();
     library.stay_silent(Duration::from_millis(1500));
 }

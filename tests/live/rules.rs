@@ -1,22 +1,21 @@
 //! What is left out: by patterns, by extension, by ignore files that come and go, and by being empty.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::library::{Library, SETTLE};
+use crate::support::library::{Library, SETTLE};
 
 /// Waits until the consumer knows these files and no others.
 fn wait_until_published(library: &Library, paths: &[&str]) {
-    let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
-    library.wait_for(&format!("{paths:?}"), |consumer| consumer.files.keys().eq(&paths));
-}
-
-fn sorted(mut told: Vec<String>) -> Vec<String> {
-    told.sort();
-    told
+    let expected: BTreeSet<&Path> = paths.iter().map(Path::new).collect();
+    library.wait_for(&format!("{paths:?}"), |oracle| {
+        oracle.files.keys().map(PathBuf::as_path).eq(expected.iter().copied())
+    });
 }
 
 #[test]
@@ -46,7 +45,7 @@ fn what_systems_and_sync_tools_keep_for_themselves_is_never_published() {
     library.write("b/b.mp3", "more music");
     wait_until_published(&library, &["album/a.mp3", "b/b.mp3"]);
     library.stay_silent(SETTLE * 2);
-    assert_eq!(library.told_since(mark), ["created b/b.mp3"]);
+    assert_eq!(library.published_since(mark), ["created b/b.mp3"]);
 }
 
 #[test]
@@ -65,8 +64,9 @@ fn what_moves_to_where_nothing_is_published_is_deleted_and_what_comes_from_there
     fs::rename(library.path("#recycle/other"), library.path("other")).unwrap();
     wait_until_published(&library, &["a/4.mp3", "other/5.mp3"]);
     library.stay_silent(SETTLE);
-    let told = ["created a/4.mp3", "created other/5.mp3", "deleted a/1.mp3", "deleted a/2.mp3", "deleted album/3.mp3"];
-    assert_eq!(sorted(library.told_since(mark)), told);
+    let published =
+        ["created a/4.mp3", "created other/5.mp3", "deleted a/1.mp3", "deleted a/2.mp3", "deleted album/3.mp3"];
+    assert_eq!(library.published_sorted_since(mark), published);
     // There and back.
     fs::rename(library.path("#recycle/album"), library.path("album")).unwrap();
     wait_until_published(&library, &["a/4.mp3", "album/3.mp3", "other/5.mp3"]);
@@ -183,7 +183,7 @@ fn rules_that_changed_between_two_starts_are_published_without_the_brake() {
         at_the_next_start(&mut library, is_live, &[mp3.as_slice(), &pod].concat());
         library.write(".ignore-music", "*");
         at_the_next_start(&mut library, is_live, &[]);
-        assert!(library.repeated() == 0 && library.logged("looks unmounted") == 0);
+        assert!(library.redelivered() == 0 && library.logged("looks unmounted") == 0);
     }
 }
 
@@ -196,7 +196,7 @@ fn a_file_that_moved_while_the_rules_changed_is_moved() {
     fs::rename(library.path("incoming/x.mp3"), library.path("album/x.mp3")).unwrap();
     let mark = library.mark();
     library.set("EXCLUDE", "incoming/").scan();
-    assert_eq!(library.told_since(mark), ["moved incoming/x.mp3 -> album/x.mp3"]);
+    assert_eq!(library.published_since(mark), ["moved incoming/x.mp3 -> album/x.mp3"]);
 }
 
 #[test]
@@ -209,9 +209,9 @@ fn a_download_that_begins_late_is_published_once_with_its_content() {
     download.write_all(b"all of it").unwrap();
     drop(download);
     library.wait_until_settled();
-    assert_eq!(library.told(), ["created other.mp3", "created download.mp3"]);
+    assert_eq!(library.published(), ["created other.mp3", "created download.mp3"]);
 
-    // One that is cut to be written anew is not told of as empty either, and keeps no delete waiting.
+    // A file that is truncated to be written anew is not published as empty either, and no delete waits for it.
     let again = File::create(library.path("download.mp3")).unwrap();
     fs::remove_file(library.path("other.mp3")).unwrap();
     wait_until_published(&library, &["download.mp3"]);
@@ -219,7 +219,7 @@ fn a_download_that_begins_late_is_published_once_with_its_content() {
     (&again).write_all(b"all of it again").unwrap();
     drop(again);
     library.wait_until_settled();
-    assert_eq!(library.told()[2..], ["deleted other.mp3", "modified download.mp3"]);
+    assert_eq!(library.published()[2..], ["deleted other.mp3", "modified download.mp3"]);
 }
 
 #[test]
@@ -231,11 +231,11 @@ fn a_scan_leaves_a_file_that_was_just_made_empty_to_the_next_one() {
     let summary = library.scan();
     assert!(begun.elapsed() < Duration::from_secs(30));
     assert_eq!(summary.figure("left"), "1 (empty for less than a minute)");
-    assert_eq!(library.told(), ["created x.mp3"]);
+    assert_eq!(library.published(), ["created x.mp3"]);
     library.write("young.mp3", "not empty any more");
     let summary = library.scan();
     assert!(!summary.text.contains("left "), "{}", summary.text);
-    assert_eq!(library.told(), ["created x.mp3", "created young.mp3"]);
+    assert_eq!(library.published(), ["created x.mp3", "created young.mp3"]);
 }
 
 /// How many directories the program watches, as the kernel counts them.

@@ -1,4 +1,4 @@
-//! Filesystems of which the kernel tells only what is done by way of this machine: FUSE stands for all of them.
+//! Filesystems whose remote changes inotify does not report: FUSE stands for all of them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,9 +11,10 @@ use fuser::{
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request,
 };
 
-use crate::library::{Library, require_root, write};
+use crate::support::disk::{require_root, write};
+use crate::support::library::Library;
 
-/// The files of a directory somewhere else, as they are there now; nothing is remembered and nobody is told.
+/// A filesystem that shows the files of another directory, and whose changes give no events.
 struct Elsewhere(PathBuf);
 
 impl Elsewhere {
@@ -110,7 +111,7 @@ impl Filesystem for Elsewhere {
     }
 }
 
-/// A file comes, changes, gets another name and goes, and nobody tells.
+/// A file is created, changed, renamed and deleted without an event.
 fn is_followed(library: &Library, source: &Path, below: &str) {
     let renamed = source.join("renamed.mp3");
     let mark = library.mark();
@@ -122,13 +123,14 @@ fn is_followed(library: &Library, source: &Path, below: &str) {
     library.wait_until_settled();
     fs::remove_file(renamed).unwrap();
     library.wait_until_settled();
-    let told = ["created {}x.mp3", "modified {}x.mp3", "renamed {}x.mp3 -> {}renamed.mp3", "deleted {}renamed.mp3"];
-    assert_eq!(library.told_since(mark), told.map(|told| told.replace("{}", below)));
+    let published =
+        ["created {}x.mp3", "modified {}x.mp3", "renamed {}x.mp3 -> {}renamed.mp3", "deleted {}renamed.mp3"];
+    assert_eq!(library.published_since(mark), published.map(|published| published.replace("{}", below)));
     assert!(library.messages_since(mark).iter().all(|message| message.origin == "scan"));
 }
 
 #[test]
-fn a_library_on_a_filesystem_that_tells_of_nothing_is_polled_by_itself() {
+fn a_library_on_a_filesystem_without_events_is_polled() {
     let mut library = Library::new();
     let source = library.outside("source");
     write(&source.join("cover.jpg"), "the root must not be empty");
@@ -141,7 +143,7 @@ fn a_library_on_a_filesystem_that_tells_of_nothing_is_polled_by_itself() {
 }
 
 #[test]
-fn what_is_mounted_beneath_the_root_and_tells_of_nothing_is_polled_too() {
+fn a_filesystem_without_events_that_is_mounted_in_the_library_is_polled_too() {
     let mut library = Library::new();
     let source = library.outside("source");
     let mounted = Elsewhere::mount(&source, &library.path("cloud"));

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 
-use crate::library::{LIMIT, Library, run};
 use crate::roots::Mounted;
 use crate::store::STORE;
+use crate::support::disk::run;
+use crate::support::library::Library;
+use crate::support::process::LIMIT;
 
 /// Files whose messages fill the pipe to the reader many times over.
 const FILES: usize = 500;
@@ -82,15 +84,15 @@ impl Cramped {
         drop(File::options().write(true).open(&self.gate.0).unwrap());
     }
 
-    /// Everything was told once, and nothing is left to tell.
-    fn assert_all_told_once(self) {
+    /// Everything was published once, and nothing is left to publish.
+    fn assert_all_published_once(self) {
         self.library.wait_until_converged();
-        assert_eq!(self.library.repeated(), 0);
-        self.assert_all_told();
+        assert_eq!(self.library.redelivered(), 0);
+        self.assert_all_published();
     }
 
-    /// Nothing is left to tell.
-    fn assert_all_told(mut self) {
+    /// Nothing is left to publish.
+    fn assert_all_published(mut self) {
         self.library.run_by(&[]);
         let mark = self.library.mark();
         self.library.scan();
@@ -113,7 +115,7 @@ fn what_was_delivered_while_the_disk_was_full_is_forgotten_when_there_is_room() 
     cramped.library.wait_for_log(mark, "cannot be removed from the outbox");
     cramped.make_room();
     assert!(cramped.library.ended().success());
-    cramped.assert_all_told_once();
+    cramped.assert_all_published_once();
 }
 
 #[test]
@@ -132,10 +134,10 @@ fn while_the_disk_is_full_intake_waits_and_delivery_goes_on() {
     cramped.make_room();
     cramped.library.wait_until_converged();
     cramped.library.stop();
-    cramped.assert_all_told_once();
+    cramped.assert_all_published_once();
 }
 
-/// Where there is room enough to open the store, everything else waits; where there is not, that is said.
+/// If there is room to open the store, everything else waits for more room; if there is not, the start fails and says so.
 #[test]
 fn a_start_on_a_full_disk_waits_for_room_or_says_what_is_wrong() {
     for has_log in [true, false] {
@@ -165,6 +167,6 @@ fn a_start_on_a_full_disk_waits_for_room_or_says_what_is_wrong() {
         }
         cramped.library.wait_until_converged();
         cramped.library.stop();
-        cramped.assert_all_told();
+        cramped.assert_all_published();
     }
 }

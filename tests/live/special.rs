@@ -11,7 +11,9 @@ use notify::event::EventKindMask;
 use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::fs::{CWD, FileType, Mode};
 
-use crate::library::{Library, NOBODY, SETTLE, write};
+use crate::support::disk::write;
+use crate::support::library::{Library, SETTLE};
+use crate::support::process::NOBODY;
 
 #[test]
 fn links_are_not_followed_wherever_they_lead() {
@@ -31,7 +33,7 @@ fn links_are_not_followed_wherever_they_lead() {
     }
     library.stay_silent(SETTLE * 2);
 
-    // What happens behind a link is told where it happens, and nowhere else.
+    // A change behind a link is not published for the link.
     write(&library.outside("tree/y.mp3"), "more outside");
     fs::write(library.outside("tree/x.mp3"), "changed outside").unwrap();
     library.stay_silent(SETTLE * 2);
@@ -42,7 +44,7 @@ fn links_are_not_followed_wherever_they_lead() {
     fs::rename(library.path("real/x.mp3"), library.outside("x.mp3")).unwrap();
     symlink(library.outside("x.mp3"), library.path("real/x.mp3")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark), ["deleted real/x.mp3"]);
+    assert_eq!(library.published_since(mark), ["deleted real/x.mp3"]);
 }
 
 #[test]
@@ -54,10 +56,10 @@ fn links_are_not_followed_by_a_walk() {
     symlink(library.outside("tree/x.mp3"), library.path("out.mp3")).unwrap();
     symlink(library.root(), library.path("circle")).unwrap();
     library.scan();
-    assert_eq!(library.told(), ["created real/x.mp3"]);
+    assert_eq!(library.published(), ["created real/x.mp3"]);
 }
 
-/// Counts how often a file is opened, whatever it is called by then: the kernel tells of every time.
+/// Counts how often a file is opened, under any name, by the kernel's events.
 pub(crate) struct Openings {
     _watcher: RecommendedWatcher,
     count: Arc<AtomicUsize>,
@@ -99,12 +101,12 @@ fn pipes_and_sockets_are_never_opened() {
         let library = &library;
         fs::rename(library.path("live"), library.path("renamed")).unwrap();
         fs::set_permissions(library.path("renamed/pipe.mp3"), fs::Permissions::from_mode(0o666)).unwrap();
-        // A file that was told of, and is a pipe when it is looked at.
+        // A file that an event reported, and that is a pipe when the program looks at it.
         library.wait_until_converged();
         fs::remove_file(library.path("x.mp3")).unwrap();
         rustix::fs::mknodat(CWD, library.path("x.mp3"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         library.wait_until_settled();
-        library.told()
+        library.published()
     };
     assert_eq!(later, ["created x.mp3", "deleted x.mp3"]);
     for (_, opened) in [walked, live] {
@@ -134,16 +136,15 @@ fn what_may_not_be_read_is_left_as_it_was_until_it_may() {
     let files = library.files();
     assert_eq!(files.len(), 3);
 
-    // What changed meanwhile is told when it can be read.
+    // What changed meanwhile is published when it can be read.
     write(&library.outside("the same.mp3"), "changed");
     library.stay_silent(SETTLE * 2);
     for name in ["directory", "file.mp3", "new.mp3"] {
         allow(name, 0o755);
     }
     library.wait_until_settled();
-    let mut told = library.told_since(mark);
-    told.sort();
-    assert_eq!(told, ["created new.mp3", "modified directory/x.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["created new.mp3", "modified directory/x.mp3"]);
 }
 
 #[test]
@@ -171,13 +172,13 @@ fn what_a_walk_may_not_read_is_not_called_gone() {
             })
             .unwrap();
     }
-    let told_before = library.told_since(mark).len();
+    let told_before = library.published_since(mark).len();
     let summary = library.scan();
-    assert_eq!(library.told_since(mark).len(), told_before, "{}", summary.text);
+    assert_eq!(library.published_since(mark).len(), told_before, "{}", summary.text);
     for (name, mode) in own {
         fs::set_permissions(library.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     library.scan();
-    assert_eq!(library.told_since(mark), Vec::<String>::new());
+    assert_eq!(library.published_since(mark), Vec::<String>::new());
     library.wait_until_converged();
 }

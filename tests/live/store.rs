@@ -1,4 +1,4 @@
-//! The store damaged, lost, or not ours: said clearly, left as it is, and made anew where that is asked for.
+//! A store that is damaged, lost or of another program is named, left as it is, and rebuilt only on request.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -7,15 +7,15 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::library::Library;
 use crate::roots::Mounted;
+use crate::support::library::Library;
 
 pub(crate) const STORE: &str = "stdout.sqlite";
 const LOG: &str = "stdout.sqlite-wal";
 const PAGE: usize = 4096;
 
-/// A library of so many files, all told, and its log moved into its store.
-fn told(files: usize) -> Library {
+/// A library of so many published files, with the write-ahead log moved into the store.
+fn published(files: usize) -> Library {
     let mut library = Library::new();
     for number in 0..files {
         library.write(name(number), format!("content {number}"));
@@ -39,7 +39,7 @@ fn name(number: usize) -> String {
 
 /// The same, killed while it ran: its newest commits are in the log alone.
 fn killed(files: usize) -> Library {
-    let mut library = told(files);
+    let mut library = published(files);
     library.start();
     library.write("new.mp3", "new");
     library.wait_until_converged();
@@ -106,16 +106,16 @@ fn a_damaged_store_is_refused_with_what_to_do_and_left_as_it_is() {
     };
     let text = |library: &Library| fs::write(library.state(STORE), "SQLite format 3, so it says").unwrap();
     let cases: [Case<'_>; 10] = [
-        ("cut in the middle", told, &cut(STORE, 20 * 4096)),
-        ("cut in a page", told, &cut(STORE, 5000)),
-        ("cut in the header", told, &cut(STORE, 50)),
-        ("cut to nothing", told, &cut(STORE, 0)),
+        ("cut in the middle", published, &cut(STORE, 20 * 4096)),
+        ("cut in a page", published, &cut(STORE, 5000)),
+        ("cut in the header", published, &cut(STORE, 50)),
+        ("cut to nothing", published, &cut(STORE, 0)),
         ("cut to nothing beside its log", killed, &cut(STORE, 0)),
-        ("garbage", told, &overwrite(STORE)),
+        ("garbage", published, &overwrite(STORE)),
         ("garbage in the log", killed, &overwrite(LOG)),
-        ("garbage behind the header", told, &first_page),
-        ("another program's", told, &another_program),
-        ("text", told, &text),
+        ("garbage behind the header", published, &first_page),
+        ("another program's", published, &another_program),
+        ("text", published, &text),
     ];
     for (what, library, damage) in cases {
         let mut library = library(300);
@@ -130,7 +130,7 @@ fn a_damaged_store_is_refused_with_what_to_do_and_left_as_it_is() {
 
 #[test]
 fn a_page_that_is_found_damaged_at_work_ends_the_program_and_stays_as_it_is() {
-    let mut library = told(400);
+    let mut library = published(400);
     damage_a_page(&library);
     assert_refused(&mut library, "a page in the middle", 1, "--rebuild-index");
 }
@@ -138,7 +138,7 @@ fn a_page_that_is_found_damaged_at_work_ends_the_program_and_stays_as_it_is() {
 /// Not a look that failed, to be tried again for ever.
 #[test]
 fn a_page_that_is_damaged_while_it_runs_ends_the_program() {
-    let mut library = told(400);
+    let mut library = published(400);
     library.start();
     damage_a_page(&library);
     for number in 0..400 {
@@ -150,7 +150,7 @@ fn a_page_that_is_damaged_while_it_runs_ends_the_program() {
 
 #[test]
 fn a_newer_store_and_that_of_another_library_are_refused_and_left_as_they_are() {
-    let mut library = told(3);
+    let mut library = published(3);
     let store = Connection::open(library.state(STORE)).unwrap();
     store.pragma_update(None, "user_version", 99).unwrap();
     drop(store);
@@ -165,7 +165,7 @@ fn a_newer_store_and_that_of_another_library_are_refused_and_left_as_they_are() 
 
 #[test]
 fn after_a_rebuild_consumers_agree_with_the_disk_again() {
-    let mut library = told(400);
+    let mut library = published(400);
     damage_a_page(&library);
     let damaged = bytes(&library);
     // Of nothing that happens now the index will say what it was before.
@@ -181,11 +181,11 @@ fn after_a_rebuild_consumers_agree_with_the_disk_again() {
     let (status, log) = library.try_to(&["scan", "--rebuild-index"]);
     assert!(status.success(), "{log}");
     library.wait_until_converged();
-    let mut told: BTreeMap<String, usize> = BTreeMap::new();
+    let mut published: BTreeMap<String, usize> = BTreeMap::new();
     for message in library.messages_since(mark) {
-        *told.entry(message.event_type).or_default() += 1;
+        *published.entry(message.event_type).or_default() += 1;
     }
-    assert_eq!(told, BTreeMap::from([("created".to_owned(), 400), ("deleted".to_owned(), 80)]));
+    assert_eq!(published, BTreeMap::from([("created".to_owned(), 400), ("deleted".to_owned(), 80)]));
     // What was there is kept as it was, and not taken for a store.
     let kept: Vec<_> = fs::read_dir(library.state(""))
         .unwrap()
@@ -234,13 +234,13 @@ fn what_was_not_delivered_is_delivered_after_a_rebuild() {
     let messages = library.messages();
     let first: Vec<&String> = messages[..2].iter().map(|message| &message.correlation_id).collect();
     assert_eq!(first, ids.iter().collect::<Vec<_>>());
-    assert_eq!(library.told()[2..], ["created two.mp3", "deleted one.mp3"]);
+    assert_eq!(library.published()[2..], ["created two.mp3", "deleted one.mp3"]);
     assert_eq!(messages.iter().map(|message| message.sequence).collect::<Vec<_>>(), [1, 2, 3, 4]);
 }
 
 #[test]
 fn a_rebuild_is_for_commands_that_read_the_library() {
-    let mut library = told(1);
+    let mut library = published(1);
     for verb in ["replay", "approve"] {
         let (status, log) = library.try_to(&[verb, "--rebuild-index"]);
         assert_eq!(status.code(), Some(2), "{log}");
@@ -250,7 +250,7 @@ fn a_rebuild_is_for_commands_that_read_the_library() {
 
 #[test]
 fn a_second_program_on_one_state_is_refused_and_disturbs_nothing() {
-    let mut library = told(3);
+    let mut library = published(3);
     library.start();
     for arguments in [["scan"].as_slice(), &["watch"], &["scan", "--rebuild-index"]] {
         let refused = library.try_beside(arguments);

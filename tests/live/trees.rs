@@ -9,7 +9,8 @@ use std::thread;
 use rustix::process::Signal;
 
 use crate::files::Pace;
-use crate::library::{Library, SETTLE, run, write};
+use crate::support::disk::{run, write};
+use crate::support::library::{Library, Mark, SETTLE};
 
 /// Writes one file of the library and one that is not audio in a tight loop while `work` is done.
 fn while_others_write(library: &Library, work: impl FnOnce()) {
@@ -70,15 +71,15 @@ fn a_tree_that_is_moved_in_and_out_comes_and_goes_whole() {
     let mark = library.mark();
     fs::rename(library.path("tree"), library.outside("tree")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark).len(), 60);
+    assert_eq!(library.published_since(mark).len(), 60);
 
     // What happens in it out there is nobody's business; what it brings back is.
     let mark = library.mark();
     fs::write(library.outside("tree/0/0/0/x.mp3"), "changed outside").unwrap();
-    thread::sleep(crate::library::SETTLE);
+    thread::sleep(SETTLE);
     fs::rename(library.outside("tree"), library.path("again")).unwrap();
     library.wait_until_settled();
-    assert_eq!(library.told_since(mark).len(), 60);
+    assert_eq!(library.published_since(mark).len(), 60);
 }
 
 #[test]
@@ -89,11 +90,11 @@ fn a_renamed_directory_moves_its_files_and_none_is_deleted() {
     let mark = library.mark();
     fs::rename(library.path("before"), library.path("after")).unwrap();
     library.wait_until_settled();
-    let told = library.messages_since(mark);
-    assert_eq!(told.len(), 60);
-    for message in told {
+    let published = library.messages_since(mark);
+    assert_eq!(published.len(), 60);
+    for message in published {
         assert_eq!(message.event_type, "moved", "{}", message.short());
-        assert_eq!(message.old_path.unwrap(), [b"before".as_slice(), &message.path[5..]].concat());
+        assert_eq!(message.old_path, Some(Path::new("before").join(message.path.strip_prefix("after").unwrap())));
     }
 }
 
@@ -128,11 +129,11 @@ fn a_directory_that_is_renamed_away_and_replaced_at_once_is_another_one() {
 }
 
 #[test]
-fn what_was_told_of_a_file_is_not_believed_of_another_one_in_a_directory_of_the_same_name() {
+fn events_about_a_file_do_not_count_for_another_one_in_a_directory_of_the_same_name() {
     let library = Library::watched();
     library.write("a/x.part", "renamed into place");
     library.wait_until_settled();
-    // Nothing of all this is heard before the other file is half there.
+    // The program reads no event of all this before the other file is half written.
     library.signal(Signal::STOP);
     fs::rename(library.path("a/x.part"), library.path("a/x.mp3")).unwrap();
     fs::rename(library.path("a"), library.path("b")).unwrap();
@@ -141,21 +142,20 @@ fn what_was_told_of_a_file_is_not_believed_of_another_one_in_a_directory_of_the_
     file.write_all(b"one half").unwrap();
     library.signal(Signal::CONT);
     let mut pace = Pace::new();
-    library.wait_for("the renamed file", |consumer| consumer.files.contains_key(b"b/x.mp3".as_slice()));
+    library.wait_for("the renamed file", |oracle| oracle.files.contains_key(Path::new("b/x.mp3")));
     thread::sleep(SETTLE / 2);
     pace.step();
     file.write_all(b" and the other").unwrap();
     drop(file);
     library.wait_until_settled();
-    let mut told = library.told();
-    told.sort();
-    assert!(told == ["created a/x.mp3", "created b/x.mp3"] || !pace.was_steady(), "{told:?}");
+    let published = library.published_sorted_since(Mark::default());
+    assert!(published == ["created a/x.mp3", "created b/x.mp3"] || !pace.was_steady(), "{published:?}");
 }
 
 #[test]
 fn a_tree_of_ten_thousand_directories_is_removed_to_its_last_file() {
     let mut library = Library::new();
-    // More stays than goes, or the brake would hold it where the kernel's queue overflows.
+    // More stays than goes, or the brake would hold the deletes if the kernel's queue overflows.
     for number in 0..2_600 {
         library.write(format!("stays/{number}.mp3"), "stays");
     }
@@ -174,7 +174,7 @@ fn a_tree_of_ten_thousand_directories_is_removed_to_its_last_file() {
 }
 
 #[test]
-fn renames_that_interleave_are_told_apart() {
+fn renames_that_interleave_are_paired_correctly() {
     let library = Library::watched();
     for thread in 0..4 {
         for number in 0..25 {
@@ -195,9 +195,9 @@ fn renames_that_interleave_are_told_apart() {
         }
     });
     library.wait_until_settled();
-    let told = library.messages_since(mark);
-    assert_eq!(told.len(), 100);
-    assert!(told.iter().all(|message| message.event_type == "renamed"), "{:#?}", library.told_since(mark));
+    let published = library.messages_since(mark);
+    assert_eq!(published.len(), 100);
+    assert!(published.iter().all(|message| message.event_type == "renamed"), "{:#?}", library.published_since(mark));
 }
 
 #[test]

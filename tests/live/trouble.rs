@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::files::Pace;
-use crate::library::{Library, require_root, run, write};
+use crate::support::disk::{require_root, run, write};
+use crate::support::library::Library;
 
 /// How many events the kernel keeps for one watcher.
 fn queue_length() -> u64 {
@@ -50,10 +51,9 @@ fn what_the_kernel_lost_is_found_and_watched_from_then_on() {
 
     library.wait_for_log(mark, "the kernel lost events");
     library.wait_until_settled();
-    let mut told = library.told_since(mark);
-    told.sort();
+    let published = library.published_sorted_since(mark);
     assert_eq!(
-        told,
+        published,
         [
             "created made/deep/z.mp3",
             "created new.mp3",
@@ -64,17 +64,16 @@ fn what_the_kernel_lost_is_found_and_watched_from_then_on() {
             "renamed renamed.mp3 -> now.mp3",
         ]
     );
-    // Also where nobody told that there is a directory, or that it has another name now.
+    // In directories whose creation or rename was not reported as well.
     let mark = library.mark();
     library.write("made/deep/later.mp3", "later");
     library.write("moved/later.mp3", "later too");
     library.wait_until_settled();
-    let mut told = library.told_since(mark);
-    told.sort();
-    assert_eq!(told, ["created made/deep/later.mp3", "created moved/later.mp3"]);
+    let published = library.published_sorted_since(mark);
+    assert_eq!(published, ["created made/deep/later.mp3", "created moved/later.mp3"]);
 }
 
-/// The watcher tells of a directory before it watches it, and is late with that where it has much to tell.
+/// The watcher reports a directory before it watches it, and is late with that if it has many events.
 #[test]
 fn a_directory_is_watched_before_it_is_listed_however_busy_the_watcher_is() {
     let library = Library::watched();
@@ -177,10 +176,9 @@ fn a_library_that_is_polled_is_followed() {
     fs::rename(library.path("renamed.mp3"), library.path("now.mp3")).unwrap();
     fs::rename(library.path("old"), library.path("moved")).unwrap();
     library.wait_until_converged();
-    let mut told = library.told_since(mark);
-    told.sort();
+    let published = library.published_sorted_since(mark);
     assert_eq!(
-        told,
+        published,
         [
             "created new.mp3",
             "deleted gone.mp3",
@@ -190,7 +188,7 @@ fn a_library_that_is_polled_is_followed() {
         ]
     );
 
-    // A file that is written slowly is not told of half, though nobody sees it closed.
+    // A file that is written slowly is not published half, though its close is not seen.
     let mark = library.mark();
     let mut whole = String::new();
     let mut pace = Pace::new();
@@ -201,8 +199,8 @@ fn a_library_that_is_polled_is_followed() {
         thread::sleep(Duration::from_millis(120));
     }
     library.wait_until_settled();
-    let told = library.told_since(mark);
-    assert!(told == ["created slow.mp3"] || !pace.was_steady(), "{told:?}");
+    let published = library.published_since(mark);
+    assert!(published == ["created slow.mp3"] || !pace.was_steady(), "{published:?}");
 }
 
 /// A directory that cannot be read cannot be watched either.

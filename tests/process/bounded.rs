@@ -1,25 +1,26 @@
-//! Memory: it grows neither with the length of an outage nor with what waits for its end.
+//! Memory grows neither with the length of an outage nor with the messages that wait for its end.
 
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use crate::LIMIT;
-use crate::library::Known;
-use crate::program::{Program, Running, tail};
+use crate::known::Known;
+use crate::program::Program;
+use crate::support::process::{Recorded, tail};
 use crate::support::proxy::Weather;
 
-/// The promise is about a hundred thousand, which takes longer than a test may: `BOUNDED_FILES=100000` does it.
+/// The promise holds for 100,000 files, which takes too long for a test: `BOUNDED_FILES=100000` tests it.
 const FILES: usize = 12_000;
 
-/// Resident memory at most, in kB, whatever the library and the outage.
+/// The most resident memory, in kB, for any library and any outage.
 const MOST: u64 = 100_000;
 
-/// What one more file may cost when half of them are known, in kB: its message alone is twice as long.
+/// How much memory each file of the second half may add, in kB. Its message alone is twice as long.
 const A_FILE: f64 = 1.0;
 
-/// Waits until so many messages wait; says what memory was needed until then.
-async fn peak_memory_when(program: &Program, running: &Running, holds: impl Fn(usize) -> bool) -> u64 {
+/// Waits until `holds` is true for the number of messages in the outbox. Returns the peak memory until then, in kB.
+async fn peak_memory_when(program: &Program, running: &Recorded, holds: impl Fn(usize) -> bool) -> u64 {
     let begun = Instant::now();
     loop {
         let waiting = program.waiting();
@@ -38,20 +39,20 @@ async fn memory_does_not_grow_with_the_library_while_the_broker_is_away_for_the_
     let mut program = Program::new().await;
     program.set("LOG_LEVEL", "info");
     program.proxy.set(Weather::Down);
-    // Paths so long that to keep them, or their messages, would show.
+    // The paths are so long that keeping them or their messages in memory would show.
     let deep = ["d".repeat(250), "e".repeat(250), "f".repeat(250)].join("/");
     for number in 0..files {
         let name = format!("{deep}/{:04}/{:02}-{}.mp3", number / 100, number % 100, "n".repeat(200));
-        program.library.write(&name, &format!("content {number}"));
+        program.write(&name, format!("content {number}"));
     }
     let mut watching = program.start(&["watch"]);
-    watching.says("watching").await;
+    watching.wait_for_log("watching").await;
     let mut peaks = Vec::new();
     for tenth in 1..=10 {
         peaks.push(peak_memory_when(&program, &watching, |waiting| waiting >= files * tenth / 10).await);
     }
     program.proxy.set(Weather::Fine);
-    watching.says("connected to RabbitMQ").await;
+    watching.wait_for_log("connected to RabbitMQ").await;
     peaks.push(peak_memory_when(&program, &watching, |waiting| waiting == 0).await);
     let last = peaks[10];
     assert!(last < MOST, "{last} kB\n{}", tail(&watching.log()));
@@ -59,10 +60,10 @@ async fn memory_does_not_grow_with_the_library_while_the_broker_is_away_for_the_
     assert!(growth < A_FILE, "{growth} kB a file: {peaks:?}");
     watching.stop().await;
 
-    let mut known = Known::default();
+    let mut known = Known::of(&program);
     let mut consumer = program.consumer().await;
-    while known.sequence < files as u64 {
+    while known.sequence() < files as u64 {
         known.take(&consumer.next(LIMIT).await.expect("more messages"));
     }
-    assert_eq!(known.files, program.library.files());
+    assert_eq!(known.files, program.files());
 }

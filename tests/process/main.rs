@@ -5,7 +5,7 @@
 //! program and there for all others.
 
 mod bounded;
-mod library;
+mod known;
 mod outbox;
 mod parked;
 mod program;
@@ -14,10 +14,5 @@ mod signals;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::time::Duration;
-
-/// Longer than anything here takes on a busy machine; a test that waits this long has failed.
-const LIMIT: Duration = Duration::from_mins(1);
-
-/// How long a queue must say nothing to be taken for empty.
-const QUIET: Duration = Duration::from_millis(500);
+use support::consumer::QUIET;
+use support::process::LIMIT;

@@ -1,30 +1,32 @@
-//! Publishing what is known again: to the end, beside what happens meanwhile, and never out of turn.
+//! A replay publishes everything that is known again: completely, beside live changes, and in order.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::library::Known;
-use crate::program::{Program, Running, tail};
+use crate::known::Known;
+use crate::program::Program;
 use crate::support::consumer::Consumer;
 use crate::support::eventually;
+use crate::support::process::{Recorded, tail};
 use crate::support::proxy::Weather;
 use crate::{LIMIT, QUIET};
 
-/// Ten chunks and more than a replay lets wait.
+/// Ten chunks of a replay, and more messages than a replay adds to the outbox at once.
 const FILES: usize = 2_000;
 
 /// A library that is known and delivered, and what a consumer knows of it.
 async fn known_library() -> (Program, Consumer, Known) {
     let program = Program::new().await;
-    program.library.fill(FILES);
+    program.fill(FILES);
     program.scan().await;
     let mut consumer = program.consumer().await;
-    let mut known = Known::default();
+    let mut known = Known::of(&program);
     for message in consumer.expect(FILES, LIMIT).await {
         known.take(&message);
     }
-    assert_eq!(known.files, program.library.files());
+    assert_eq!(known.files, program.files());
     (program, consumer, known)
 }
 
@@ -36,13 +38,13 @@ async fn until_all_is_replayed(consumer: &mut Consumer, known: &mut Known) {
     }
 }
 
-/// Waits until a replay has put as much into the outbox as it lets wait.
+/// Waits until a replay has added as many messages to the outbox as it may.
 async fn until_the_replay_waits(program: &Program) {
     eventually("the replay fills the outbox", LIMIT, || program.waiting() >= 1_000).await;
 }
 
 fn each_path_once(known: &Known) {
-    let paths: BTreeSet<&String> = known.replayed.iter().collect();
+    let paths: BTreeSet<&PathBuf> = known.replayed.iter().collect();
     assert_eq!(paths, known.files.keys().collect());
     assert_eq!(known.replayed.len(), paths.len(), "some were published again twice");
 }
@@ -67,7 +69,7 @@ async fn a_replay_by_the_service_goes_on_where_it_was_after_every_kind_of_end() 
     }
     watching.kill().await;
 
-    // And ended in peace, though nobody listens.
+    // Then it ends by SIGTERM, though the broker does not answer.
     program.proxy.set(Weather::Silent);
     let watching = program.watch().await;
     watching.stop().await;
@@ -111,7 +113,7 @@ async fn a_replay_that_is_asked_for_again_begins_anew_and_is_not_done_twice() {
     let first = program.waiting();
     assert!(first < FILES);
 
-    // Whoever asks again may have lost what came of the first.
+    // A consumer that asks again may have lost the messages of the first replay.
     program.proxy.set(Weather::Fine);
     let replayed = program.run(&["replay"]).await;
     assert_eq!(replayed.code, Some(0), "{}", tail(&replayed.log));
@@ -127,7 +129,7 @@ async fn a_replay_that_is_asked_for_again_begins_anew_and_is_not_done_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_is_no_reason_to_end_late() {
     let (program, mut consumer, mut known) = known_library().await;
-    // What may wait takes some two seconds, all of it more than four.
+    // The messages that may wait take about two seconds, all messages more than four.
     program.proxy.set(Weather::Slow(400_000));
     let watching = program.watch().await;
     program.run(&["replay"]).await;
@@ -156,7 +158,7 @@ async fn a_replay_without_a_service_that_is_interrupted_ends_with_one() {
         let mut replaying = program.start(&["replay"]);
         until_the_replay_waits(&program).await;
         replaying.signal(Signal::INT);
-        replaying.says("stopping").await;
+        replaying.wait_for_log("stopping").await;
         if signals == 2 {
             replaying.signal(Signal::TERM);
         }
@@ -173,14 +175,14 @@ async fn a_replay_without_a_service_that_is_interrupted_ends_with_one() {
     }
 }
 
-/// Waits until a change is in the outbox, where it has its place for good.
-async fn committed(watching: &mut Running, name: &str) {
-    watching.says(&format!(r#""path":"{name}""#)).await;
+/// Waits until a change is in the outbox, which fixes its sequence number.
+async fn committed(watching: &mut Recorded, name: &str) {
+    watching.wait_for_log(&format!(r#""path":"{name}""#)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_changes_pass_between_the_chunks_of_a_replay() {
-    // Also where little may wait at all: the replay must leave room.
+    // With a small outbox as well: the replay must leave room.
     for most in ["1000000", "300"] {
         let (mut program, mut consumer, mut known) = known_library().await;
         program.set("OUTBOX_MAX_EVENTS", most);
@@ -189,16 +191,15 @@ async fn live_changes_pass_between_the_chunks_of_a_replay() {
         program.run(&["replay"]).await;
         let enough = if most == "300" { 50 } else { 1_000 };
         eventually("the replay fills its share", LIMIT, || program.waiting() >= enough).await;
-        program.library.write("new.mp3", "new");
+        program.write("new.mp3", "new");
         committed(&mut watching, "new.mp3").await;
         let ahead = program.waiting();
-        assert!(ahead < FILES - 500, "{ahead} messages wait, and the replay is not to have told all of them");
+        assert!(ahead < FILES - 500, "{ahead} messages wait, and the replay must not have published all yet");
 
         program.proxy.set(Weather::Fine);
         until_all_is_replayed(&mut consumer, &mut known).await;
-        let told = known.sequence;
-        assert_eq!(known.files, program.library.files());
-        assert_eq!(told, 2 * FILES as u64 + 1);
+        assert_eq!(known.files, program.files());
+        assert_eq!(known.sequence(), 2 * FILES as u64 + 1);
         watching.stop().await;
     }
 }
@@ -209,18 +210,18 @@ async fn no_change_is_overtaken_by_its_older_replay() {
     program.proxy.set(Weather::Slow(300_000));
     let watching = program.watch().await;
     program.run(&["replay"]).await;
-    let library = &program.library;
+    let library = &program;
     let mut round = 0;
-    // Everywhere before, at and behind the place where the replay is.
+    // Before, at and after the place that the replay has reached.
     while known.replayed.len() < FILES - 500 {
         for directory in (0..20).filter(|directory| (directory + round) % 3 == 0) {
             let name = |file: usize| format!("{directory:04}/{file:02}.mp3");
-            library.write(&name(10), &format!("changed in round {round}"));
-            library.write(&name(11), &format!("changed in round {round}"));
-            let elsewhere = library.path(&format!("{:04}/moved-{directory}-{round}.mp3", 19 - directory));
-            let _ = fs::rename(library.path(&name(20 + round % 60)), elsewhere);
-            let _ = fs::remove_file(library.path(&name(30 + round % 60)));
-            library.write(&name(99), &format!("for round {round} only"));
+            library.write(name(10), format!("changed in round {round}"));
+            library.write(name(11), format!("changed in round {round}"));
+            let elsewhere = library.path(format!("{:04}/moved-{directory}-{round}.mp3", 19 - directory));
+            let _ = fs::rename(library.path(name(20 + round % 60)), elsewhere);
+            let _ = fs::remove_file(library.path(name(30 + round % 60)));
+            library.write(name(99), format!("for round {round} only"));
         }
         round += 1;
         for message in consumer.expect(100, LIMIT).await {
@@ -229,9 +230,9 @@ async fn no_change_is_overtaken_by_its_older_replay() {
     }
     program.proxy.set(Weather::Fine);
     let disk = library.files();
-    // Each message that was published again was as the ones before it had told: `Known` sees to that.
+    // `Known` checks that each replayed message has the content that was published last.
     while known.files != disk || program.count("replays") > 0 {
-        let message = consumer.next(LIMIT).await.expect("more messages, until all is told");
+        let message = consumer.next(LIMIT).await.expect("more messages, until all changes are published");
         known.take(&message);
     }
     assert!(round > 3 && known.replayed.len() >= FILES - 500);
@@ -244,11 +245,11 @@ async fn a_prefix_is_a_path_and_not_the_begin_of_one() {
     let inside = ["prefix/a.mp3", "prefix/sub/b.mp3", "prefix/sub/c.mp3"];
     let outside = ["prefix.mp3", "prefix2/a.mp3", "prefix-/a.mp3", "prefix0.mp3", "a/prefix/a.mp3"];
     for name in inside.iter().chain(&outside) {
-        program.library.write(name, name);
+        program.write(name, name);
     }
     program.scan().await;
     let mut consumer = program.consumer().await;
-    let mut known = Known::default();
+    let mut known = Known::of(&program);
     let take = async |known: &mut Known, consumer: &mut Consumer, messages: usize| {
         known.replayed.clear();
         for message in consumer.expect_different(messages, LIMIT, QUIET).await {
@@ -257,11 +258,11 @@ async fn a_prefix_is_a_path_and_not_the_begin_of_one() {
     };
     take(&mut known, &mut consumer, inside.len() + outside.len()).await;
 
-    let absolute = program.library.path("prefix").to_str().unwrap().to_owned();
-    let nothing_there = program.library.path("prefi").to_str().unwrap().to_owned();
+    let absolute = program.path("prefix").to_str().unwrap().to_owned();
+    let nothing_there = program.path("prefi").to_str().unwrap().to_owned();
     for by_service in [false, true] {
         let watching = if by_service { Some(program.watch().await) } else { None };
-        for (prefix, told) in [
+        for (prefix, expected) in [
             ("prefix", &inside[..]),
             ("prefix/", &inside),
             (absolute.as_str(), &inside),
@@ -270,10 +271,10 @@ async fn a_prefix_is_a_path_and_not_the_begin_of_one() {
         ] {
             let replayed = program.run(&["replay", "--path", prefix]).await;
             assert_eq!(replayed.code, Some(0), "{}", tail(&replayed.log));
-            take(&mut known, &mut consumer, told.len()).await;
-            assert_eq!(known.replayed, told, "{prefix}");
+            take(&mut known, &mut consumer, expected.len()).await;
+            assert!(known.replayed.iter().eq(expected.iter().map(Path::new)), "{prefix}: {:?}", known.replayed);
         }
-        // Asked for something that cannot be, and told so.
+        // Invalid usage.
         for (prefix, why) in [
             ("prefi", "nothing is known at or under"),
             ("prefix/sub/b", "nothing is known at or under"),
@@ -303,7 +304,7 @@ async fn a_library_of_which_nothing_is_known_is_replayed_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_the_broker_refuses_says_so_and_ends_with_two() {
     let mut program = Program::new().await;
-    program.library.write("a.mp3", "a");
+    program.write("a.mp3", "a");
     program.scan().await;
     let wrong = format!("amqp://guest:wrong-secret@127.0.0.1:{}/%2f", program.proxy.port());
     program.set("RABBITMQ_URL", &wrong);

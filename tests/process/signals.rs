@@ -1,44 +1,45 @@
-//! The end: asked for once, twice, or not waited for.
+//! How the program ends: after one signal, after two, and after its grace time.
 
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::sleep;
 
-use crate::library::Known;
-use crate::program::{Program, tail};
+use crate::known::Known;
+use crate::program::Program;
 use crate::support::eventually;
+use crate::support::process::tail;
 use crate::support::proxy::Weather;
 use crate::{LIMIT, QUIET};
 
 /// Enough for several batches.
 const FILES: usize = 450;
 
-/// What a process needs to come to its end, on a busy machine, beyond what it is given.
+/// How much longer than its grace time a process may need to end on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
 
-/// Everything that the queue has and that still comes to it, which must be these messages.
+/// Reads the queue until it stays empty. It must have given all files, each with one message.
 async fn everything_is_delivered(program: &Program) {
     let mut consumer = program.consumer().await;
-    let mut known = Known::default();
+    let mut known = Known::of(program);
     for message in consumer.expect_different(FILES, LIMIT, QUIET).await {
         known.take(&message);
     }
-    assert_eq!(known.files, program.library.files());
-    assert_eq!(known.sequence, FILES as u64);
+    assert_eq!(known.files, program.files());
+    assert_eq!(known.sequence(), FILES as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_flight_is_delivered_within_the_grace_and_the_end_is_zero() {
     for signal in [Signal::TERM, Signal::INT] {
         let program = Program::new().await;
-        program.library.fill(FILES);
+        program.fill(FILES);
         // About two seconds for all of them.
         program.proxy.set(Weather::Slow(200_000));
         let mut watching = program.watch().await;
         assert!(program.waiting() > 0, "nothing is in flight");
         watching.signal(signal);
-        watching.says("stopping").await;
+        watching.wait_for_log("stopping").await;
         let ended = watching.ended().await;
         assert_eq!(ended.code, Some(0), "{}", tail(&ended.log));
         assert!(ended.took < Duration::from_secs(10) && !ended.log.contains("the grace time is over"), "{ended:?}");
@@ -51,7 +52,7 @@ async fn what_is_in_flight_is_delivered_within_the_grace_and_the_end_is_zero() {
 async fn the_end_of_the_grace_ends_it_with_zero_and_the_next_start_delivers_what_it_left() {
     for (signal, weather) in [(Signal::TERM, Weather::Down), (Signal::INT, Weather::Silent)] {
         let mut program = Program::new().await;
-        program.set("SHUTDOWN_GRACE_SECS", "1").library.fill(FILES);
+        program.set("SHUTDOWN_GRACE_SECS", "1").fill(FILES);
         program.proxy.set(weather);
         let watching = program.watch().await;
         watching.signal(signal);
@@ -79,12 +80,12 @@ async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
         let mut program = Program::new().await;
         program.set("SHUTDOWN_GRACE_SECS", "3600");
         let mut watching = program.watch().await;
-        watching.says("connected to RabbitMQ").await;
+        watching.wait_for_log("connected to RabbitMQ").await;
         program.proxy.set(weather);
-        program.library.fill(FILES);
+        program.fill(FILES);
         eventually("everything is indexed", LIMIT, || program.count("files") == FILES).await;
         watching.signal(first);
-        watching.says("stopping").await;
+        watching.wait_for_log("stopping").await;
         sleep(Duration::from_millis(300)).await;
         assert!(watching.is_running(), "there is much to deliver, and an hour for it");
         watching.signal(second);
@@ -105,12 +106,12 @@ async fn a_scan_that_is_interrupted_ends_with_one_and_the_next_goes_on_where_it_
     // Once: the grace is waited for. Twice: it is not.
     for (signals, grace) in [(1, "1"), (2, "3600")] {
         let mut program = Program::new().await;
-        program.set("SHUTDOWN_GRACE_SECS", grace).library.fill(FILES);
+        program.set("SHUTDOWN_GRACE_SECS", grace).fill(FILES);
         program.proxy.set(Weather::Down);
         let mut scanning = program.start(&["scan"]);
-        scanning.says("everything is indexed; delivering").await;
+        scanning.wait_for_log("everything is indexed; delivering").await;
         scanning.signal(Signal::INT);
-        scanning.says("stopping").await;
+        scanning.wait_for_log("stopping").await;
         assert!(scanning.is_running());
         if signals == 2 {
             scanning.signal(Signal::INT);
@@ -131,9 +132,9 @@ async fn a_scan_that_is_interrupted_ends_with_one_and_the_next_goes_on_where_it_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_that_is_interrupted_while_it_looks_commits_what_it_has_and_ends_with_one() {
     let mut program = Program::new().await;
-    program.set("MAX_FILES_PER_SECOND", "100").library.fill(FILES);
+    program.set("MAX_FILES_PER_SECOND", "100").fill(FILES);
     let mut scanning = program.start(&["scan"]);
-    scanning.says(r#""committed""#).await;
+    scanning.wait_for_log(r#""committed""#).await;
     scanning.signal(Signal::TERM);
     let ended = scanning.ended().await;
     assert_eq!(ended.code, Some(1), "{}", tail(&ended.log));

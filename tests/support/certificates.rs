@@ -54,7 +54,7 @@ impl Authority {
 }
 
 impl Pair {
-    /// Writes both beneath `folder`, and says where.
+    /// Writes both into `folder`. Returns their paths.
     pub(crate) fn write(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
         let paths = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
         std::fs::write(&paths.0, &self.certificate).unwrap();

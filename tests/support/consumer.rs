@@ -13,11 +13,16 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Exchange
 use serde_json::Value;
 use tokio::time;
 
+use super::oracle::Oracle;
+
 /// The exchange of all messages.
 pub(crate) const EXCHANGE: &str = "file_events";
 
 /// The five routing keys.
 pub(crate) const KEYS: [&str; 5] = ["file.created", "file.modified", "file.deleted", "file.moved", "file.renamed"];
+
+/// How long a queue must stay empty to show that no more messages come.
+pub(crate) const QUIET: Duration = Duration::from_millis(500);
 
 /// A message as a consumer gets it.
 #[derive(Clone, Debug)]
@@ -32,6 +37,14 @@ impl Received {
     /// The number in the body.
     pub(crate) fn sequence(&self) -> u64 {
         self.body["sequence"].as_u64().expect("a body with a sequence")
+    }
+
+    /// Gives the message to an oracle. Returns whether it was new; panics if it breaks the contract.
+    pub(crate) fn replay(&self, oracle: &mut Oracle) -> bool {
+        let body = &self.body;
+        assert_eq!(self.routing_key, format!("file.{}", body["event_type"].as_str().unwrap()), "{body}");
+        assert_eq!(body["correlation_id"], self.message_id(), "{body}");
+        oracle.take_body(body).unwrap_or_else(|violation| panic!("{violation}: {body}"))
     }
 
     /// The property by which redeliveries are known.
@@ -130,7 +143,7 @@ impl Consumer {
         Self { stream, _channel: channel, _connection: connection }
     }
 
-    /// The next message, where one comes within `limit`.
+    /// The next message, if one comes within `limit`.
     pub(crate) async fn next(&mut self, limit: Duration) -> Option<Received> {
         let delivery = time::timeout(limit, self.stream.next()).await.ok()?;
         let delivery = delivery.expect("the queue is still there").expect("the connection is still there");
@@ -143,7 +156,7 @@ impl Consumer {
         })
     }
 
-    /// Exactly this many messages, however often each; panics where they don't come within `limit`.
+    /// Exactly this many messages, however often each; panics if they do not come within `limit`.
     pub(crate) async fn expect(&mut self, messages: usize, limit: Duration) -> Vec<Received> {
         let begun = Instant::now();
         let mut received = Vec::with_capacity(messages);
@@ -158,7 +171,7 @@ impl Consumer {
     }
 
     /// Everything until so many different messages have come, and until nothing has come for `quiet` then;
-    /// panics where they don't come within `limit`.
+    /// panics if they do not come within `limit`.
     pub(crate) async fn expect_different(
         &mut self,
         messages: usize,
@@ -180,7 +193,7 @@ impl Consumer {
         received
     }
 
-    /// Everything until nothing has come for `quiet`: to show that nothing comes, for what comes may be slow.
+    /// Everything until nothing has come for `quiet`.
     pub(crate) async fn drain_until_quiet(&mut self, quiet: Duration) -> Vec<Received> {
         let mut received = Vec::new();
         while let Some(message) = self.next(quiet).await {

@@ -1,7 +1,5 @@
 //! Things that can be mounted, taken away and mounted again under another number.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::library::{require_root, run};
+use super::disk::{require_root, run};
 
-/// How long a medium may stay busy after the program was told to let go of it.
+/// How long a medium may stay busy after the program was asked to release it.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Something with files on it.
@@ -30,7 +28,7 @@ pub(crate) trait Medium: Send {
     /// Puts files on it before it is mounted for the first time, on media whose files are changed elsewhere.
     fn prepare(&mut self, _fill: &dyn Fn(&Path)) {}
 
-    /// Where its files can be changed; `None` for where it is mounted.
+    /// Another directory in which its files are changed, if that is not its mount point.
     fn elsewhere(&self) -> Option<PathBuf> {
         None
     }

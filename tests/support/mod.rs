@@ -1,20 +1,22 @@
-//! What tests against a real RabbitMQ share.
+//! What the test binaries share: the binary as a process, an oracle for its messages, and what surrounds both.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub(crate) mod certificates;
 pub(crate) mod consumer;
+pub(crate) mod disk;
+pub(crate) mod library;
+pub(crate) mod medium;
+pub(crate) mod oracle;
+pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod rabbit;
 pub(crate) mod strict;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use file_watcher::model::Outgoing;
-use sha2::{Digest, Sha256};
 
 /// A message as the outbox would hand it out.
 pub(crate) fn outgoing(sequence: u64, event_type: &str) -> Outgoing {
@@ -24,7 +26,7 @@ pub(crate) fn outgoing(sequence: u64, event_type: &str) -> Outgoing {
         "file_path": format!("/music/album/{sequence:08}.flac"),
         "correlation_id": correlation_id,
         "sequence": sequence,
-        // As long as the usual message.
+        // About the length of a real message.
         "padding": "x".repeat(600),
     });
     Outgoing {
@@ -41,25 +43,7 @@ pub(crate) fn created(sequences: impl IntoIterator<Item = u64>) -> Vec<Outgoing>
     sequences.into_iter().map(|sequence| outgoing(sequence, "created")).collect()
 }
 
-/// What is on disk beneath `root`: absolute paths, each with the SHA-256 of its file.
-pub(crate) fn files_on_disk(root: &Path) -> BTreeMap<String, String> {
-    let mut files = BTreeMap::new();
-    let mut directories = vec![root.to_path_buf()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else {
-                let sha256 = Sha256::digest(fs::read(&path).unwrap());
-                files.insert(path.to_str().unwrap().to_owned(), data_encoding::HEXLOWER.encode(&sha256));
-            }
-        }
-    }
-    files
-}
-
-/// Waits until `holds` says yes; panics with `what` after `limit`.
+/// Waits until `holds` is true; panics with `what` after `limit`.
 pub(crate) async fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {

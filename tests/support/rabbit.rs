@@ -184,11 +184,28 @@ impl Node {
     /// A vhost that nobody else uses.
     pub(crate) fn vhost(&self) -> String {
         let vhost = format!("test-{}", self.vhosts.fetch_add(1, Ordering::Relaxed));
-        self.eval(&format!(
-            "rabbit_vhost:add(<<\"{vhost}\">>, <<\"test\">>), rabbit_auth_backend_internal:set_permissions(\
-             <<\"guest\">>, <<\"{vhost}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"test\">>)."
-        ));
+        self.eval(&format!("rabbit_vhost:add(<<\"{vhost}\">>, <<\"test\">>)."));
+        self.permit("guest", &vhost, ".*");
         vhost
+    }
+
+    /// Adds a user, who may not use any vhost yet.
+    pub(crate) fn add_user(&self, user: &str, password: &str) {
+        self.eval(&format!("rabbit_auth_backend_internal:add_user(<<\"{user}\">>, <<\"{password}\">>, <<\"test\">>)."));
+    }
+
+    pub(crate) fn change_password(&self, user: &str, password: &str) {
+        self.eval(&format!(
+            "rabbit_auth_backend_internal:change_password(<<\"{user}\">>, <<\"{password}\">>, <<\"test\">>)."
+        ));
+    }
+
+    /// Lets a user declare and read everything in a vhost, and write what this pattern matches.
+    pub(crate) fn permit(&self, user: &str, vhost: &str, write: &str) {
+        self.eval(&format!(
+            "rabbit_auth_backend_internal:set_permissions(<<\"{user}\">>, <<\"{vhost}\">>, <<\".*\">>, \
+             <<\"{write}\">>, <<\".*\">>, <<\"test\">>)."
+        ));
     }
 
     /// Has the node refuse messages that are larger than this many bytes, on channels that are opened from now on.
@@ -206,9 +223,8 @@ impl Node {
         format!("amqp://{user}:{password}@127.0.0.1:{}/{}", self.port, vhost.replace('/', "%2f"))
     }
 
-    /// Has the node take TLS on one more port of 127.0.0.1, with this certificate, from clients that
-    /// `clients` trusts where there are such, else from all; says which port. It takes no time, where
-    /// a node of its own would take seconds.
+    /// Has the node take TLS on one more port of 127.0.0.1 with this certificate: from clients that `clients` trusts, if
+    /// it is given, else from all. Returns the port. This is quick; another node would take seconds.
     pub(crate) fn listen_with_tls(&self, server: &Pair, clients: Option<&Authority>) -> u16 {
         let port = free_port();
         let (certificate, key) = server.write(self.folder.path(), &format!("tls-{port}"));
@@ -336,7 +352,7 @@ fn is_alive(pid: u32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
-/// A port on which nobody listens, beneath those that the kernel gives to outgoing connections: a
+/// A port on which nobody listens, lower than those that the kernel gives to outgoing connections: a
 /// client that knocks at such a port while the node is away may otherwise be connected to itself.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);

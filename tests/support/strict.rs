@@ -7,11 +7,14 @@
 //!
 //! They take nothing from the program. Whatever does not fit is an error in words.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, params};
+
+use super::oracle::Message;
 
 const SCHEMA: &str = "
     CREATE TABLE files (
@@ -36,6 +39,20 @@ pub(crate) struct StrictMessage<'a> {
     pub(crate) xxh128: Option<&'a str>,
     /// Names the file, if the message is the first one about it. Used for `created` alone.
     pub(crate) identity: &'a str,
+}
+
+impl<'a> StrictMessage<'a> {
+    /// The message of a history in which no two files ever have equal contents: the first content names the file.
+    pub(crate) fn about_unique_content(message: &'a Message) -> Self {
+        Self {
+            event_type: &message.event_type,
+            path: message.path.as_os_str().as_bytes(),
+            old_path: message.old_path.as_ref().map(|path| path.as_os_str().as_bytes()),
+            sha256: message.sha256.as_deref(),
+            xxh128: message.xxh128.as_deref(),
+            identity: message.sha256.as_deref().unwrap_or_default(),
+        }
+    }
 }
 
 /// What a consumer does with the row of a file that was deleted.
@@ -69,7 +86,7 @@ impl StrictConsumers {
     }
 
     /// What each of them has.
-    pub(crate) fn rows(&self) -> Vec<(Deleted, BTreeMap<Vec<u8>, StrictRow>)> {
+    pub(crate) fn rows(&self) -> Vec<(Deleted, BTreeMap<PathBuf, StrictRow>)> {
         self.0.iter().map(|consumer| (consumer.deleted, consumer.rows())).collect()
     }
 }
@@ -150,11 +167,14 @@ impl StrictConsumer {
         self.one("UPDATE files SET path = ?2 WHERE path = ?1", params![old_path, path], "old_path is not known")
     }
 
-    fn rows(&self) -> BTreeMap<Vec<u8>, StrictRow> {
+    fn rows(&self) -> BTreeMap<PathBuf, StrictRow> {
         let query = "SELECT path, sha256, identity FROM files JOIN tracklists ON file_id = id WHERE path IS NOT NULL";
         let mut statement = self.database.prepare(query).unwrap();
         let rows = statement
-            .query_map([], |row| Ok((row.get(0)?, StrictRow { sha256: row.get(1)?, identity: row.get(2)? })))
+            .query_map([], |row| {
+                let path: Vec<u8> = row.get(0)?;
+                Ok((OsString::from_vec(path).into(), StrictRow { sha256: row.get(1)?, identity: row.get(2)? }))
+            })
             .unwrap();
         rows.collect::<Result<_, _>>().unwrap()
     }

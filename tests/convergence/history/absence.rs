@@ -1,4 +1,4 @@
-//! Filesystems that are taken out and put back, and what must not be said of them meanwhile.
+//! Filesystems that are unmounted and mounted again, and what must not be published about them meanwhile.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::History;
-use crate::replay::Told;
+use crate::support::oracle::Message;
 
 /// How long the program may take to publish what other patterns leave out.
 const RULES_LAST: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ impl Absences {
         self.all.len() as u64
     }
 
-    /// Other patterns may leave out what is away: from now on that may be said to be deleted.
+    /// Other patterns may leave out what is away: from now on it may be published as deleted.
     pub(super) fn rules_change(&mut self) {
         self.rules_changed = Some(Instant::now());
         if self.operations.is_some()
@@ -58,20 +58,20 @@ impl Absences {
         }
     }
 
-    /// Whether nothing that was away was said to be deleted or moved meanwhile.
-    pub(super) fn check(&self, told: &[Told]) -> Result<(), String> {
-        for told in told {
-            let gone = match &told.old_path {
+    /// Whether nothing that was away was published as deleted or moved meanwhile.
+    pub(super) fn check(&self, messages: &[Message]) -> Result<(), String> {
+        for message in messages {
+            let gone = match &message.old_path {
                 Some(old_path) => old_path,
-                None if told.event_type == "deleted" => &told.path,
+                None if message.event_type == "deleted" => &message.path,
                 None => continue,
             };
-            let at: Timestamp = told.timestamp.parse().map_err(|error| format!("{error}: {told:?}"))?;
+            let at: Timestamp = message.timestamp.parse().map_err(|error| format!("{error}: {message:?}"))?;
             let is_wrong = |absence: &Absence| {
                 absence.from < at && absence.until.is_none_or(|until| at < until) && absence.kept.contains(gone)
             };
             if self.all.iter().any(is_wrong) {
-                return Err(format!("it was only away: {told:?}"));
+                return Err(format!("it was only away: {message:?}"));
             }
         }
         Ok(())
@@ -102,7 +102,7 @@ impl History {
         while self.tree.is_writing_slowly() {
             self.pass(Duration::from_millis(5));
         }
-        // Whoever is frozen lets go of nothing.
+        // A frozen program closes no files.
         self.frozen_until = None;
         self.program.thaw();
         if self.program.is_running() {

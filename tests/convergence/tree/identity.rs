@@ -1,14 +1,13 @@
 //! Which file is which: exchanges of names, and the rows of consumers that follow their files.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{FileId, LIBRARY, Library, Tree};
+use super::{FileId, LIBRARY, Tree};
+use crate::support::disk::Files;
 use crate::support::strict::StrictRow;
 
 impl Tree {
@@ -31,14 +30,12 @@ impl Tree {
 
     /// Whether each row of a consumer is still that of its file, which it names by the first content that it had.
     /// A row may outlive its file where another one took its place, as when a tagger saves.
-    pub(crate) fn check_strict_rows(&self, rows: &BTreeMap<Vec<u8>, StrictRow>) -> Result<(), String> {
-        let hashes: Library =
-            rows.iter().map(|(path, row)| (OsStr::from_bytes(path).into(), row.sha256.clone())).collect();
+    pub(crate) fn check_strict_rows(&self, rows: &BTreeMap<PathBuf, StrictRow>) -> Result<(), String> {
+        let hashes: Files = rows.iter().map(|(path, row)| (path.clone(), row.sha256.clone())).collect();
         if hashes != self.library() {
             return Err("its rows are not what is on disk".to_owned());
         }
         for (path, row) in rows {
-            let path = Path::new(OsStr::from_bytes(path));
             let id = self.names[&Path::new(LIBRARY).join(path)];
             let first = self.holders.get(&row.identity);
             if !first.is_some_and(|first| *first == id || self.predecessors(id).contains(first)) {
