@@ -1,5 +1,27 @@
 //! `file-watcher` keeps every consumer of a topic exchange in step with a music library on disk.
 //!
+//! # Terms
+//!
+//! | term | meaning |
+//! |---|---|
+//! | event | what the kernel reports of a path ([`engine::KernelEvent`]) |
+//! | hint | a request to look at a path, never a fact about it ([`model::FsEvent`]) |
+//! | look | one examination of a path: stat, hash, metadata ([`content::Examiner`]) |
+//! | settle | to wait until a file stops changing |
+//! | lease | the exclusive right to look at a path ([`stream::Leases`]) |
+//! | index | what was last published for each path |
+//! | row | the entry of one path in the index ([`model::Row`]) |
+//! | walk | listing directories and comparing them with the index ([`library::Walk`], [`library::Reconcile`]) |
+//! | round | a walk and all looks that it asked for ([`engine::Round`]) |
+//! | scan | a walk of everything; also the command that makes one and ends |
+//! | watch | inotify's registration of a directory; also the command that follows the library |
+//! | coverage | how much of the library is watched ([`engine::Coverage`]) |
+//! | outbox | messages that were committed with the index and are not confirmed yet |
+//! | publish | to send a message to the broker |
+//! | confirm | the broker's word that it has a message |
+//! | held delete | a delete that waits for proof, or for the approval of an operator |
+//! | condition | a state that an operator should know ([`status::Condition`]) |
+//!
 //! The map, floor by floor. A module uses lower floors only, and modules of one floor are
 //! strangers to each other; `tests/house.rs` holds both rules.
 //!

@@ -7,9 +7,11 @@ mod parked;
 mod relocation;
 mod replay;
 mod scan;
+mod supervisor;
 mod watch;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,7 +230,7 @@ impl Service {
     }
 
     /// Says how far the work has come, soon after it begins and then seldom, until it is dropped.
-    async fn say_progress(&self) {
+    async fn say_progress(&self) -> Infallible {
         let mut progress = Progress::default();
         let mut said = false;
         loop {

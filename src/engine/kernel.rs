@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::{Engine, Left, Now};
+use super::{Engine, Left, Now, WatchTrouble};
 use crate::model::{FsEvent, LibraryPath, Origin, Quiet, RenameGroup, Ties};
 
 /// How long the walk of a directory that went away waits, so that its other name is walked first and its files are
@@ -103,15 +103,6 @@ pub enum Found {
     File,
 }
 
-/// What an event says of the watch itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WatchChange {
-    /// A directory that could not be watched may be readable now.
-    MoreToWatch,
-    /// The root has another name, or was removed.
-    RootGone,
-}
-
 /// What the engine remembers of earlier events.
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
@@ -161,7 +152,7 @@ impl KernelEvent {
 
 impl Engine {
     /// Takes an event in.
-    pub fn kernel_event(&mut self, event: &KernelEvent, now: Now) -> Option<WatchChange> {
+    pub fn kernel_event(&mut self, event: &KernelEvent, now: Now) -> Option<WatchTrouble> {
         let is_audio = event.is_audio();
         match event.kind {
             KernelEventKind::DirectoryCreated => self.directory_came(event, Vec::new(), now),
@@ -181,7 +172,7 @@ impl Engine {
             KernelEventKind::MovedFrom | KernelEventKind::Removed | KernelEventKind::DirectoryRemoved
                 if event.path.is_root() =>
             {
-                return Some(WatchChange::RootGone);
+                return Some(WatchTrouble::RootGone);
             }
             KernelEventKind::MovedFrom => self.name_went(event, is_audio, now),
             KernelEventKind::MovedTo => self.name_came(event, is_audio, now),
@@ -234,12 +225,12 @@ impl Engine {
         self.push_for_all(event, hint, now);
     }
 
-    fn directory_may_be_readable(&mut self, event: &KernelEvent, now: Now) -> Option<WatchChange> {
+    fn directory_may_be_readable(&mut self, event: &KernelEvent, now: Now) -> Option<WatchTrouble> {
         let before = self.earlier.unreadable.len();
         self.earlier.unreadable.retain(|path| !path.is_at_or_under(&event.path));
         let is_more = self.earlier.unreadable.len() < before;
         self.mark_all(&event.path, &event.aliases, |engine, path| engine.mark(path, NEW_DIRECTORY_WAIT, now.instant));
-        is_more.then_some(WatchChange::MoreToWatch)
+        is_more.then_some(WatchTrouble::MoreToWatch)
     }
 
     /// A directory is new here, and `groups` followed it.

@@ -6,6 +6,7 @@
 //!
 //! | file | what it decides |
 //! |---|---|
+//! | `coverage` | how much of the library is watched, and when to watch or walk it again |
 //! | `kernel` | what follows from an event of the kernel |
 //! | `pending` | which hints and subtrees wait, and that they are bounded |
 //! | `renames` | which looks have to wait for which other ones, so that a renamed file keeps its identity |
@@ -14,6 +15,7 @@
 //! | `missed` | which files that walks did not find may be published as deleted |
 //! | `replaced` | which paths with another file than before changed names with each other |
 
+mod coverage;
 mod kernel;
 mod missed;
 mod pending;
@@ -27,7 +29,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::{FsEvent, LibraryPath, Origin, Quiet, Ties};
 
-pub use kernel::{Alias, Found, KernelEvent, KernelEventKind, WatchChange};
+pub use coverage::{Changes, Coverage, Intervals, WatchTrouble};
+pub use kernel::{Alias, Found, KernelEvent, KernelEventKind};
 pub use pending::Subtree;
 pub use renames::{Left, Renames};
 pub use replaced::{Replaced, tie_together};
@@ -35,6 +38,7 @@ pub use rounds::{Round, RoundId};
 pub use shared::{Hints, SharedEngine};
 pub use trust::Trust;
 
+use coverage::Watch;
 use kernel::Earlier;
 use missed::MissedOnce;
 use pending::{Mark, Pending};
@@ -60,6 +64,7 @@ pub struct Engine {
     earlier: Earlier,
     rounds: Rounds,
     missed: MissedOnce,
+    watch: Watch,
     overflows: u64,
 }
 

@@ -12,25 +12,9 @@ use notify::{ErrorKind, Event, EventKind};
 
 use super::{Inbox, LeftOut};
 use crate::disk::{LinkedPath, Root};
-use crate::engine::{Alias, Found, KernelEvent, KernelEventKind, WatchChange};
+use crate::engine::{Alias, Found, KernelEvent, KernelEventKind, WatchTrouble};
 use crate::failpoint::failpoint;
 use crate::model::{IGNORE_FILE, LibraryPath};
-
-/// What may go wrong with watching, in words for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WatchTrouble {
-    /// The kernel dropped events: the whole library is walked.
-    Overflow,
-    /// The kernel's limit of watches is reached: some directories are not watched.
-    OutOfWatches,
-    /// A directory that could not be watched, for it could not be read, may be readable now: watching
-    /// again from the start would include it.
-    MoreToWatch,
-    /// The root itself went away, or was unmounted: whatever has its name now, this watcher does not see it.
-    RootGone,
-    /// Something else, which may have left directories unwatched.
-    Other(String),
-}
 
 /// What the handler needs.
 pub struct Handler {
@@ -126,10 +110,8 @@ impl Translator {
         if is_directory && is_new {
             self.may_be_unwatched(&event.path);
         }
-        match inbox.with(|engine, now| engine.kernel_event(&event, now)) {
-            Some(WatchChange::MoreToWatch) => self.trouble(WatchTrouble::MoreToWatch),
-            Some(WatchChange::RootGone) => self.trouble(WatchTrouble::RootGone),
-            None => {}
+        if let Some(trouble) = inbox.with(|engine, now| engine.kernel_event(&event, now)) {
+            self.trouble(trouble);
         }
     }
 

@@ -6,6 +6,7 @@
 //! files come back, nothing is published.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -316,7 +317,7 @@ impl Held {
     }
 
     /// Marks the root in `inbox` whenever what is held is to be looked at again. Never returns.
-    pub async fn recheck(&self, inbox: &Inbox) {
+    pub async fn recheck(&self, inbox: &Inbox) -> Infallible {
         let mut walks = self.walks();
         loop {
             walks.mark_unchanged();

@@ -19,7 +19,7 @@ mod unreadable;
 mod walk;
 mod watch;
 
-pub use events::{Handler, WatchTrouble};
+pub use events::Handler;
 pub use filesystem::{silent_filesystem, silent_mounts};
 pub use held::{Held, Vanished};
 pub use inbox::Inbox;

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use notify::event::EventKindMask;
 use notify::{Config, ErrorKind, EventHandler, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::events::{Handler, Translator, WatchTrouble};
+use super::events::{Handler, Translator};
 use crate::disk::{LinkTarget, Root};
+use crate::engine::WatchTrouble;
 
 /// A running watcher. It ends when it is dropped.
 pub struct Watcher {

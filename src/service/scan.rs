@@ -61,7 +61,7 @@ pub(super) async fn to_its_end(
         done = delivered => done,
         refused = refused(sink.status()) => Err(refused),
         failed = service.deliver(sink) => failed,
-        () = service.say_progress() => Ok(()),
+        never = service.say_progress() => match never {},
         () = stopped => Err(ServiceError::Interrupted),
     }?;
     if shutdown.is_cancelled() { Err(ServiceError::Interrupted) } else { Ok(()) }

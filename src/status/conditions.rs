@@ -20,6 +20,32 @@ pub enum Condition {
         /// The places, in words.
         places: String,
     },
+    /// The library root cannot be found.
+    RootGone {
+        /// Why.
+        error: String,
+    },
+    /// Some directories are not watched.
+    PartlyWatched {
+        /// Why.
+        reason: String,
+        /// How often everything is walked meanwhile, in seconds.
+        poll_s: u64,
+    },
+    /// Nothing is watched.
+    NotWatched {
+        /// Why.
+        reason: String,
+        /// How often everything is walked meanwhile, in seconds.
+        poll_s: u64,
+    },
+    /// Some filesystems cause no events.
+    Polled {
+        /// Their types, and where they are mounted.
+        filesystems: String,
+        /// How often everything is walked, in seconds.
+        poll_s: u64,
+    },
 }
 
 /// The kind of a condition, without its figures. The register has at most one condition of each kind.
@@ -27,6 +53,14 @@ pub enum Condition {
 pub enum ConditionKind {
     /// [`Condition::DeletesHeld`] for this reason.
     DeletesHeld(HeldReason),
+    /// [`Condition::RootGone`].
+    RootGone,
+    /// [`Condition::PartlyWatched`].
+    PartlyWatched,
+    /// [`Condition::NotWatched`].
+    NotWatched,
+    /// [`Condition::Polled`].
+    Polled,
 }
 
 impl Condition {
@@ -34,6 +68,10 @@ impl Condition {
     pub fn kind(&self) -> ConditionKind {
         match self {
             Self::DeletesHeld { reason, .. } => ConditionKind::DeletesHeld(*reason),
+            Self::RootGone { .. } => ConditionKind::RootGone,
+            Self::PartlyWatched { .. } => ConditionKind::PartlyWatched,
+            Self::NotWatched { .. } => ConditionKind::NotWatched,
+            Self::Polled { .. } => ConditionKind::Polled,
         }
     }
 
@@ -45,6 +83,12 @@ impl Condition {
                  gone",
                 reason.description()
             ),
+            Self::RootGone { .. } => "the library root is gone; no deletes are published until it is back".to_owned(),
+            Self::PartlyWatched { .. } => {
+                "some directories are not watched; everything is walked at an interval".to_owned()
+            }
+            Self::NotWatched { .. } => "changes are found only by walking, until watching works".to_owned(),
+            Self::Polled { .. } => "some filesystems cause no events; everything is walked at an interval".to_owned(),
         }
     }
 
@@ -53,6 +97,13 @@ impl Condition {
         match self {
             Self::DeletesHeld { reason, count, places } => {
                 tracing::warn!(reason = reason.as_str(), held = count, places, lasted_s, "{}", self.description());
+            }
+            Self::RootGone { error } => tracing::error!(error, lasted_s, "{}", self.description()),
+            Self::PartlyWatched { reason, poll_s } | Self::NotWatched { reason, poll_s } => {
+                tracing::error!(reason, every_s = poll_s, lasted_s, "{}", self.description());
+            }
+            Self::Polled { filesystems, poll_s } => {
+                tracing::info!(filesystems, every_s = poll_s, lasted_s, "{}", self.description());
             }
         }
     }
@@ -63,6 +114,11 @@ impl Condition {
             Self::DeletesHeld { reason, .. } => {
                 tracing::info!(reason = reason.as_str(), lasted_s, "no deletes are held for this reason any more");
             }
+            Self::RootGone { .. } => tracing::info!(lasted_s, "the library root is back"),
+            Self::PartlyWatched { .. } | Self::NotWatched { .. } => {
+                tracing::info!(lasted_s, "everything is watched again");
+            }
+            Self::Polled { .. } => tracing::info!(lasted_s, "every filesystem causes events"),
         }
     }
 }

@@ -1,0 +1,299 @@
+//! Starts the watcher, and starts it again whenever the root is another directory or some directories are not watched.
+//!
+//! When that is due, the engine decides. Here is what it takes to find out and to do it.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Service;
+use crate::disk::{Disk as _, Identity, MountEntry};
+use crate::engine::{Changes, Coverage, Engine, Intervals, Now, WatchTrouble};
+use crate::library::{Barrier, Handler, Watcher, silent_filesystem, silent_mounts};
+use crate::model::{LibraryPath, WatchMode};
+use crate::status::{Condition, ConditionKind};
+
+/// How often the root and the watcher are checked. One that vanishes causes no event.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Excluded directories that are taken from the watcher at each check. Each takes it about a millisecond in a large
+/// library.
+const LEFT_OUT_AT_ONCE: usize = 20;
+
+/// Supervises the watcher.
+pub(super) struct WatchSupervisor {
+    service: Arc<Service>,
+}
+
+/// Whether the root can be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RootState {
+    Watched,
+    Gone,
+}
+
+/// What was seen at the last check, to find out what has changed.
+#[derive(Debug)]
+struct LastCheck {
+    root: RootState,
+    mounts: Vec<MountEntry>,
+    links: u64,
+    servers: u64,
+    has_silent_mounts: bool,
+}
+
+impl Barrier for WatchSupervisor {
+    fn wait(&self) {
+        self.is_watcher_alive();
+    }
+}
+
+impl WatchSupervisor {
+    pub(super) fn new(service: &Arc<Service>) -> Self {
+        let settings = &service.settings;
+        let intervals = Intervals { poll: settings.poll_interval, rescan: settings.rescan_interval };
+        service.inbox.engine().with(|engine| engine.set_intervals(intervals));
+        Self { service: Arc::clone(service) }
+    }
+
+    /// Watches the root as it is now, and has everything walked: nobody saw what happened before.
+    pub(super) async fn start(self: &Arc<Self>) {
+        let supervisor = Arc::clone(self);
+        let _ = tokio::task::spawn_blocking(move || supervisor.start_now()).await;
+    }
+
+    /// Checks the root and the watcher for ever, and has everything walked when that is due.
+    pub(super) async fn supervise(self: Arc<Self>) -> Infallible {
+        let mut last = self.first_check();
+        let no_changes = Changes::default();
+        self.service.inbox.with(|engine, now| engine.walk_if_due(no_changes, last.has_silent_mounts, now.instant));
+        loop {
+            tokio::time::sleep(CHECK).await;
+            last.root = self.check_root(last.root).await;
+            if last.root == RootState::Gone {
+                continue;
+            }
+            self.leave_out().await;
+            let mut changes = self.changes(&mut last);
+            if self.service.inbox.with(|engine, now| engine.is_restart_due(changes, now.instant)) {
+                self.start().await;
+            }
+            changes.links = self.have_links_changed().await;
+            self.service.inbox.with(|engine, now| engine.walk_if_due(changes, last.has_silent_mounts, now.instant));
+        }
+    }
+
+    fn first_check(&self) -> LastCheck {
+        let root = &self.service.root;
+        let mounts = root.mount_entries();
+        let has_silent_mounts = self.has_silent_mounts(&mounts);
+        let (links, servers) = (root.links_version(), root.answers_version());
+        LastCheck { root: RootState::Watched, mounts, links, servers, has_silent_mounts }
+    }
+
+    /// What has changed since the last check.
+    fn changes(&self, last: &mut LastCheck) -> Changes {
+        let root = &self.service.root;
+        let were_mounted = std::mem::replace(&mut last.mounts, root.mount_entries());
+        let links_before = std::mem::replace(&mut last.links, root.links_version());
+        let servers_before = std::mem::replace(&mut last.servers, root.answers_version());
+        let mounts = were_mounted != last.mounts;
+        if mounts {
+            root.mounts().forget_kernel_ids();
+            last.has_silent_mounts = self.has_silent_mounts(&last.mounts);
+        }
+        Changes {
+            mounts,
+            // A server that stopped answering would stop the watcher too. One that answers again is to be walked.
+            servers: servers_before != last.servers,
+            links: links_before != last.links,
+        }
+    }
+
+    fn start_now(&self) {
+        let Service { inbox, root, .. } = &*self.service;
+        // Until the walk: a file may have changed before the watch, and be renamed after it.
+        let _in_doubt = inbox.trust(|trust| trust.doubt(&LibraryPath::root()));
+        let ties = inbox.engine().with(Engine::ties_of_unwatched_time);
+        root.ask_servers();
+        let coverage = self.start_watcher();
+        let coverage = inbox.with(|engine, now| {
+            engine.watch_started(coverage, ties, now.instant);
+            engine.coverage()
+        });
+        self.note_coverage(coverage);
+    }
+
+    fn start_watcher(&self) -> Coverage {
+        let service = &self.service;
+        // The old one goes first: both at once would need twice the watches.
+        *lock(&service.watcher) = None;
+        service.left_out.watched_anew();
+        service.inbox.engine().with(Engine::watch_starts);
+        if self.is_to_be_polled() {
+            return Coverage::Polled;
+        }
+        // Not under the lock: commits ask the watcher, and do not wait while a large library is watched.
+        match Watcher::start(self.handler()) {
+            Ok(started) => {
+                *lock(&service.watcher) = Some(started);
+                Coverage::Full
+            }
+            Err(error) => {
+                service.conditions.set(&Condition::NotWatched { reason: error.to_string(), poll_s: self.poll_s() });
+                Coverage::None
+            }
+        }
+    }
+
+    fn note_coverage(&self, coverage: Coverage) {
+        let conditions = &self.service.conditions;
+        match coverage {
+            Coverage::Full => {
+                conditions.clear(ConditionKind::PartlyWatched);
+                conditions.clear(ConditionKind::NotWatched);
+            }
+            Coverage::Partial => conditions.clear(ConditionKind::NotWatched),
+            Coverage::None | Coverage::Polled => conditions.clear(ConditionKind::PartlyWatched),
+        }
+    }
+
+    fn is_to_be_polled(&self) -> bool {
+        let service = &self.service;
+        match service.settings.watch_mode {
+            WatchMode::Poll => true,
+            WatchMode::Native => false,
+            // If it cannot be asked, there is nothing to watch either.
+            WatchMode::Auto => match silent_filesystem(service.root.path()) {
+                Ok(Some(filesystem)) => {
+                    self.note_silent(&[filesystem]);
+                    true
+                }
+                Ok(None) | Err(_) => false,
+            },
+        }
+    }
+
+    fn handler(&self) -> Handler {
+        let service = Arc::clone(&self.service);
+        let poll_s = self.poll_s();
+        Handler {
+            root: Arc::clone(&service.root),
+            generation: service.root.generation(),
+            inbox: service.inbox.clone(),
+            avoided: service.root.silent_places(),
+            left_out: service.left_out.clone(),
+            trouble: Arc::new(move |trouble| {
+                let is_news = service.inbox.with(|engine, now: Now| engine.watch_trouble(&trouble, now.instant));
+                let reason = match trouble {
+                    WatchTrouble::Overflow => {
+                        tracing::warn!("the kernel lost events; everything is watched anew and walked");
+                        return;
+                    }
+                    WatchTrouble::RootGone | WatchTrouble::MoreToWatch => return,
+                    WatchTrouble::OutOfWatches => "fs.inotify.max_user_watches is reached; raise the limit".to_owned(),
+                    WatchTrouble::Other(error) => error,
+                };
+                if is_news {
+                    service.conditions.set(&Condition::PartlyWatched { reason, poll_s });
+                }
+            }),
+        }
+    }
+
+    /// Whether the watcher works, if there is one. Returns when new directories are watched.
+    fn is_watcher_alive(&self) -> bool {
+        lock(&self.service.watcher).as_ref().is_none_or(Watcher::barrier)
+    }
+
+    /// Takes some of the directories that the rules exclude from the watcher.
+    async fn leave_out(&self) {
+        let directories = self.service.left_out.take(LEFT_OUT_AT_ONCE);
+        if directories.is_empty() {
+            return;
+        }
+        let (watcher, root) = (Arc::clone(&self.service.watcher), Arc::clone(&self.service.root));
+        let leave_out = move || {
+            if let Some(watcher) = lock(&watcher).as_ref() {
+                watcher.leave_out(directories.iter().map(|directory| directory.under(root.path())));
+            }
+        };
+        let _ = tokio::task::spawn_blocking(leave_out).await;
+    }
+
+    /// Whether links lead elsewhere now. Only a walk of everything finds out where.
+    async fn have_links_changed(&self) -> bool {
+        let root = Arc::clone(&self.service.root);
+        root.follows_links_out()
+            && tokio::task::spawn_blocking(move || root.have_links_changed()).await.unwrap_or_default()
+    }
+
+    /// Whether some filesystems mounted under the root cause no events for changes that are made elsewhere.
+    fn has_silent_mounts(&self, mounts: &[MountEntry]) -> bool {
+        let silent = match self.service.settings.watch_mode {
+            WatchMode::Auto => silent_mounts(mounts),
+            WatchMode::Native | WatchMode::Poll => Vec::new(),
+        };
+        if !silent.is_empty() {
+            self.note_silent(&silent);
+        } else if self.service.inbox.engine().with(|engine| engine.coverage()) != Coverage::Polled {
+            self.service.conditions.clear(ConditionKind::Polled);
+        }
+        !silent.is_empty()
+    }
+
+    fn note_silent(&self, filesystems: &[impl AsRef<str>]) {
+        let filesystems: Vec<&str> = filesystems.iter().map(AsRef::as_ref).collect();
+        let filesystems = filesystems.join(", ");
+        self.service.conditions.set(&Condition::Polled { filesystems, poll_s: self.poll_s() });
+    }
+
+    async fn check_root(self: &Arc<Self>, before: RootState) -> RootState {
+        let supervisor = Arc::clone(self);
+        let checked = tokio::task::spawn_blocking(move || supervisor.check_root_now(before)).await;
+        match checked {
+            Ok(Ok(())) => {
+                self.service.conditions.clear(ConditionKind::RootGone);
+                RootState::Watched
+            }
+            Ok(Err(error)) => {
+                self.service.conditions.set(&Condition::RootGone { error: error.to_string() });
+                RootState::Gone
+            }
+            Err(_) => before,
+        }
+    }
+
+    fn check_root_now(&self, before: RootState) -> std::io::Result<()> {
+        let Service { root, inbox, watcher, .. } = &*self.service;
+        let identity = root.current_identity();
+        let was_lost = inbox.engine().with(|engine| engine.is_watched_root_gone());
+        let is_as_it_was = |identity: &Identity| *identity == root.identity();
+        let is_the_same = before == RootState::Watched && !was_lost && identity.as_ref().is_ok_and(is_as_it_was);
+        if is_the_same && self.is_watcher_alive() {
+            return Ok(());
+        }
+        // Events of the watcher of another root must not be used.
+        *lock(watcher) = None;
+        identity?;
+        if is_the_same {
+            tracing::error!("the watcher stopped; it is started again and everything is walked");
+        } else {
+            root.adopt()?;
+            // A walk of all that is there now makes up for what was asked for. It holds deletes in doubt.
+            inbox.engine().with(Engine::unmark_all);
+            let root = root.path().display();
+            tracing::warn!(%root, "the library root is there again or another one; everything is walked");
+        }
+        self.start_now();
+        Ok(())
+    }
+
+    fn poll_s(&self) -> u64 {
+        self.service.settings.poll_interval.as_secs()
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
