@@ -226,7 +226,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if is_held && !look.approved {
             return Outcome::Held;
         }
-        // A path that the rules exclude is deleted even if its file has another name now, so nobody looks for that.
+        // An excluded path is deleted even if its file has another name now, so that name need not be found first.
         let is_excluded = entry == Entry::Excluded;
         if look.quiet != Quiet::Gone && !is_excluded && self.engine.trust(|trust| trust.is_unwatched(&look.path)) {
             return Outcome::LeftToWalk;

@@ -1,4 +1,4 @@
-//! How long to wait until a file is settled: until it is no longer being written, as far as its times tell.
+//! How long to wait until a file is settled. A file is settled if its times show that it is no longer being written.
 
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -236,7 +236,7 @@ impl Mounts {
             Ok(mut path) => {
                 path.extend(name.map(std::ffi::OsStr::from_bytes));
                 let entry = mountinfo::mount_of(&table, &path)
-                    .ok_or_else(|| io::Error::other(format!("no mount holds {}", path.display())))?;
+                    .ok_or_else(|| io::Error::other(format!("no mount contains {}", path.display())))?;
                 (entry, self.identify(raw.mount, entry)?)
             }
             // The kernel does not report paths that are too long for a system call.
@@ -374,10 +374,10 @@ impl Root {
         &self.mounts
     }
 
-    /// Identifies all mounts, so that files that are missing can be told from mounts that have moved.
+    /// Identifies all mounts. Without this, files of a mount that has moved would count as missing.
     pub fn identify_mounts(&self) {
         let responds = |entry: &MountEntry| match LibraryPath::beneath(&self.path, &entry.point) {
-            Some(place) => self.answering.check(&place).is_ok(),
+            Some(place) => self.servers.check(&place).is_ok(),
             None => !entry.has_server(),
         };
         for entry in self.mount_entries().into_iter().chain(self.known_outside()) {
