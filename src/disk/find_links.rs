@@ -85,7 +85,7 @@ impl<'a> Search<'a> {
             }
             for name in found.links {
                 let (link, real) = (directory.join(&name), real.join(&name));
-                let absolute = real.under(outside.as_deref().unwrap_or(self.root.path()));
+                let absolute = real.to_absolute(outside.as_deref().unwrap_or(self.root.path()));
                 match self.examine(&link, &absolute, outside.is_some(), found.ignore_file.as_ref()) {
                     FoundLink::Candidate(candidate) => candidates.push(candidate),
                     FoundLink::Decided(state) => self.table.insert(link, state),
@@ -122,7 +122,7 @@ impl<'a> Search<'a> {
         if !(is_directory || metadata.is_file()) {
             return FoundLink::Decided(LinkState::Excluded);
         }
-        let inside = LibraryPath::beneath(&self.library, &target);
+        let inside = LibraryPath::strip_root(&self.library, &target);
         if !is_outside && inside.as_ref().is_some_and(|inside| !link.is_at_or_under(inside)) {
             return FoundLink::LeadsInside;
         }

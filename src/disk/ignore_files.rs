@@ -233,7 +233,7 @@ impl Root {
         }
         let (patterns, errors) = Patterns::of_text(&text);
         for error in errors {
-            let path = directory.join(IGNORE_FILE).under(&self.path);
+            let path = directory.join(IGNORE_FILE).to_absolute(&self.path);
             tracing::warn!(path = %path.display(), %error, "invalid pattern in an ignore file; the other lines apply");
         }
         Some(Arc::new(IgnoreFile { directory: directory.clone(), text: text.into_boxed_slice(), patterns, above }))

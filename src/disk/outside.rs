@@ -72,7 +72,7 @@ impl Outside {
 
     /// The absolute path, with a leading slash.
     pub(super) fn absolute(&self) -> LibraryPath {
-        LibraryPath::from_bytes(self.rest.under(&self.base).as_os_str().as_bytes())
+        LibraryPath::from_bytes(self.rest.to_absolute(&self.base).as_os_str().as_bytes())
     }
 
     /// Whether there is a link on the way down from the base.
@@ -274,13 +274,13 @@ impl Root {
             LinkState::Directory(target, identity) => {
                 may_be_checked(&target) && identity_of(&target).ok() != Some(identity)
             }
-            LinkState::Broken(target) => may_be_checked(&target) && link.under(&self.path).metadata().is_ok(),
+            LinkState::Broken(target) => may_be_checked(&target) && link.to_absolute(&self.path).metadata().is_ok(),
             _ => false,
         })
     }
 
     /// Whether there is a known link at `path` or under it.
-    pub fn has_link_at_or_beneath(&self, path: &LibraryPath) -> bool {
+    pub fn has_link_at_or_under(&self, path: &LibraryPath) -> bool {
         let Some(links_out) = &self.links_out else { return false };
         let table = links_out.read();
         table.links.contains_key(path) || table.links_under(path).next().is_some()
@@ -290,7 +290,7 @@ impl Root {
     pub fn by_links(&self, path: &Path) -> Option<LinkedPath> {
         let table = self.links_out.as_ref()?.read();
         let (target, link) = path.ancestors().find_map(|above| table.by_target.get_key_value(above))?;
-        let rest = LibraryPath::beneath(target, path)?;
+        let rest = LibraryPath::strip_root(target, path)?;
         let is_target = rest.is_root();
         let path = if is_target { link.clone() } else { link.join(rest.as_bytes()) };
         Some(LinkedPath { path, is_target })

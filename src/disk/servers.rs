@@ -55,7 +55,7 @@ impl Servers {
             .iter()
             .filter(|entry| entry.has_server())
             .filter_map(|entry| {
-                let place = LibraryPath::beneath(&std::fs::canonicalize(root).ok()?, &entry.point)?;
+                let place = LibraryPath::strip_root(&std::fs::canonicalize(root).ok()?, &entry.point)?;
                 Some((place, (entry.number, entry.point.clone())))
             })
             .collect();

@@ -85,7 +85,7 @@ impl Service {
         if under.is_root() {
             String::new()
         } else {
-            format!(" at or beneath {}", under.under(self.root.path()).display())
+            format!(" at or beneath {}", under.to_absolute(self.root.path()).display())
         }
     }
 
@@ -154,7 +154,7 @@ impl Service {
             if path.is_root() {
                 return Err(ServiceError::Walk(error.clone()));
             }
-            tracing::warn!(path = %path.under(self.root.path()).display(), error, "cannot be read; what is held there is not known");
+            tracing::warn!(path = %path.to_absolute(self.root.path()).display(), error, "cannot be read; what is held there is not known");
         }
         let replaced = report.replaced.iter().filter(|replaced| !replaced.now.passing_inode);
         appeared.extend(replaced.map(|replaced| (replaced.now.mount, replaced.now.inode)));
