@@ -65,6 +65,7 @@ impl RowUpdate {
 }
 
 /// The paths whose rows [`classify`] needs for `observations`.
+#[must_use]
 pub fn paths_touched(observations: &[Observation]) -> BTreeSet<&LibraryPath> {
     observations
         .iter()
@@ -74,6 +75,7 @@ pub fn paths_touched(observations: &[Observation]) -> BTreeSet<&LibraryPath> {
 
 /// Decides about one batch. `rows` has the row of each of [`paths_touched`] that has one. `now` is the time of the
 /// commit in seconds since the epoch.
+#[must_use]
 pub fn classify(rows: &Rows, observations: &[Observation], now: i64) -> Decision {
     // Of two looks at one path, the later one counts.
     let looks: Looks = observations.iter().map(|observation| (&observation.path, observation)).collect();
@@ -95,6 +97,7 @@ pub fn classify(rows: &Rows, observations: &[Observation], now: i64) -> Decision
 }
 
 /// The changes that publish these rows as new files.
+#[must_use]
 pub fn announce(rows: impl IntoIterator<Item = Row>, origin: Origin) -> Vec<FileEvent> {
     rows.into_iter().map(|row| FileEvent { change: Change::Created(row), origin }).collect()
 }

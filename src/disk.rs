@@ -9,7 +9,6 @@
 //! - No descriptor is kept open that would prevent a filesystem from being unmounted.
 //! - "Nothing has this name" is proof that a file is gone.
 
-mod answering;
 mod descent;
 mod find_links;
 mod identity;
@@ -20,6 +19,7 @@ mod mountinfo;
 mod mounts;
 mod names;
 mod outside;
+mod servers;
 mod stat;
 
 use std::fs::File;
@@ -33,19 +33,19 @@ use rustix::fs::FileType;
 
 use crate::model::{FileStat, LibraryPath, MountId, Rules};
 
-pub use answering::{ASK_MOUNT, ask_mount};
 pub use identity::Identity;
 pub use listing::{Listed, ListedKind};
-pub use mountinfo::{MountEntry, mounts_beneath};
+pub use mountinfo::{MountEntry, mounts_under};
 pub use mounts::{KnownMount, Mounts};
 pub use outside::{LinkTarget, LinkUnknown, LinkedPath};
+pub use servers::{ASK_MOUNT, ask_mount};
 
-use answering::Answering;
 use descent::{At, Descent, Spelling, open_directory_at};
 use ignore_files::IgnoreFiles;
 use links::Links;
 use names::ExactNames;
 use outside::{Lead, LinksOut, is_unknown_link};
+use servers::Servers;
 use stat::RawStat;
 
 /// Bytes of directory entries per read.
@@ -127,7 +127,7 @@ pub struct Root {
     links_out: Option<LinksOut>,
     mounts: Arc<Mounts>,
     exact_names: ExactNames,
-    answering: Answering,
+    servers: Servers,
     /// Which paths are published.
     rules: Rules,
     ignore_files: IgnoreFiles,
@@ -158,7 +158,7 @@ impl Root {
             links_out: None,
             mounts: Arc::new(Mounts::new(path)?),
             exact_names: ExactNames::default(),
-            answering: Answering::default(),
+            servers: Servers::default(),
             rules: Rules::default(),
             ignore_files: IgnoreFiles::default(),
         };
@@ -226,7 +226,7 @@ impl Disk for Root {
     type File = File;
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-        let found = self.ruled(path, self.entry_by_links(path));
+        let found = self.apply_rules(path, self.entry_by_links(path));
         if found.as_ref().is_err_and(is_unknown_link) {
             self.links_changed();
         }
@@ -242,7 +242,7 @@ impl Disk for Root {
                 _ => self.descend((&parent).into())?,
             };
             let (_, descent) = opened.insert((parent, descent));
-            self.ruled(path, self.entry_in(descent, path.into(), Spelling::Any))
+            self.apply_rules(path, self.entry_in(descent, path.into(), Spelling::Any))
         };
         paths.iter().map(|path| entry(path)).collect()
     }

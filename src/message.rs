@@ -161,7 +161,7 @@ struct Naming<'a> {
 }
 
 fn path_text(path: &LibraryPath, root: &Path) -> PathText {
-    let absolute = path.under(root);
+    let absolute = path.to_absolute(root);
     match absolute.to_str() {
         Some(text) => PathText { text: text.to_owned(), bytes: None },
         None => PathText {

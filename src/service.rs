@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Command, Relocation, Settings, SinkKind};
-use crate::content::{Examiner, Patience, Reader};
+use crate::content::{Examiner, Reader, SettlePolicy};
 use crate::control::ControlError;
 use crate::disk::Root;
 use crate::library::{Held, Inbox, LeftOut, Scanner, Tally, Unreadable, Watcher};
@@ -148,7 +148,7 @@ impl Service {
             disk: Arc::clone(&root),
             contents: Reader::new(settings.max_bytes_per_second),
             index: store.index().clone(),
-            patience: Patience {
+            settle_policy: SettlePolicy {
                 debounce: settings.debounce,
                 settle: settings.settle,
                 empty: EMPTY,

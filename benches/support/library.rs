@@ -106,7 +106,7 @@ impl Library {
     fn of(count: usize, make: impl Fn(usize, &Path)) -> Self {
         let folder = tempfile::Builder::new().prefix("file-watcher-bench-").tempdir().unwrap();
         for number in 0..count {
-            let file = path(number).under(folder.path());
+            let file = path(number).to_absolute(folder.path());
             if number % TRACKS == 0 {
                 fs::create_dir_all(file.parent().unwrap()).unwrap();
             }

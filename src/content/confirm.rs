@@ -181,12 +181,12 @@ mod tests {
         let (observations, looks) = examiner.confirm(outcome(), false, || true);
         assert_eq!((observations.len(), looks.len()), (1, 0));
         let mut doubts = Vec::new();
-        for heard in ["b/old.mp3", "b", HERE] {
+        for reported in ["b/old.mp3", "b", HERE] {
             let (observations, looks) = examiner.confirm(outcome(), false, || {
-                doubts.push(examiner.engine.trust(|trust| trust.doubt(&heard.into())));
+                doubts.push(examiner.engine.trust(|trust| trust.doubt(&reported.into())));
                 true
             });
-            assert!(observations.is_empty(), "{heard:?}");
+            assert!(observations.is_empty(), "{reported:?}");
             assert_eq!(looks.iter().map(|look| look.renamed_from.clone()).collect::<Vec<_>>(), [None]);
             doubts.clear();
         }

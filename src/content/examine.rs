@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::outcome::{Examined, Outcome, displaced_by};
 use super::previous::{PreviousRows, UnreadMove, is_hidden};
-use super::settle::{FIRST_RETRY, Patience, backoff};
+use super::settle::{FIRST_RETRY, SettlePolicy, backoff};
 use crate::disk::{Disk, Entry};
 use crate::engine::SharedEngine;
 use crate::model::{
@@ -43,7 +43,7 @@ pub struct Examiner<D, C, I> {
     /// The index.
     pub index: I,
     /// When a file is settled or unchanged.
-    pub patience: Patience,
+    pub settle_policy: SettlePolicy,
     /// Which paths are in doubt, claimed, replaced or unwatched, and which renames are in progress.
     pub engine: SharedEngine,
     /// Bytes of files that were read and turned out to be only renamed.
@@ -123,7 +123,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
     /// Looks at a path with a regular file.
     fn look_at_file(&self, look: FsEvent, stat: FileStat, row: Option<&Row>) -> io::Result<Looked> {
-        if !look.written && row.is_some_and(|row| row.stat.is_unchanged(&stat, self.patience.ignore_ctime)) {
+        if !look.written && row.is_some_and(|row| row.stat.is_unchanged(&stat, self.settle_policy.ignore_ctime)) {
             return Ok(Outcome::Unchanged.into());
         }
         let previous = self.previous_rows(&look, &stat, row)?;
@@ -144,7 +144,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// The file is not settled: look again after the wait.
     fn look_when_settled(&self, look: FsEvent, stat: FileStat, wait: Duration, previous: &PreviousRows) -> Outcome {
         let mut next = look_again(look, wait, Some(stat));
-        if stat.size == 0 && wait > self.patience.settle {
+        if stat.size == 0 && wait > self.settle_policy.settle {
             // It may stay empty for a minute, and an empty file is seldom a known one renamed: deletes do not wait.
             next.walks.clear();
             next.ties.waves.clear();
@@ -226,7 +226,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if is_held && !look.approved {
             return Outcome::Held;
         }
-        // A path that the rules exclude is deleted even if its file has another name now, so nobody looks for that.
+        // An excluded path is deleted even if its file has another name now, so that name need not be found first.
         let is_excluded = entry == Entry::Excluded;
         if look.quiet != Quiet::Gone && !is_excluded && self.engine.trust(|trust| trust.is_unwatched(&look.path)) {
             return Outcome::LeftToWalk;
@@ -337,8 +337,8 @@ mod tests {
 
         // On a filesystem that is not mounted.
         let examiner = examiner(old(9), Some((HERE, FileStat { mount: MountId(7), ..old(9) })));
-        let Examiner { contents, index, patience, engine, verified_bytes, .. } = examiner;
-        let examiner = Examiner { disk: LeftOut, contents, index, patience, engine, verified_bytes };
+        let Examiner { contents, index, settle_policy, engine, verified_bytes, .. } = examiner;
+        let examiner = Examiner { disk: LeftOut, contents, index, settle_policy, engine, verified_bytes };
         let _polled = examiner.engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root()));
         let look = |path: &str, quiet| examiner.examine(FsEvent::new(path.into(), quiet, Origin::Scan)).outcome;
         let Outcome::Again(again) = look(HERE, Quiet::Found) else { panic!("it did not wait as a delete does") };

@@ -23,4 +23,4 @@ mod wav;
 pub use examine::{Contents, Examiner};
 pub use outcome::{Examined, Outcome};
 pub use read::Reader;
-pub use settle::Patience;
+pub use settle::SettlePolicy;

@@ -83,7 +83,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         {
             return Ok(None);
         }
-        if source.stat.is_unchanged(stat, self.patience.ignore_ctime) {
+        if source.stat.is_unchanged(stat, self.settle_policy.ignore_ctime) {
             return Ok(Some(UnreadMove::Unchanged));
         }
         Ok(self.is_only_renamed(look, source)?.then_some(UnreadMove::Renamed))

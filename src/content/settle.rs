@@ -1,4 +1,4 @@
-//! How long to wait until a file is settled: until it is no longer being written, as far as its times tell.
+//! How long to wait until a file is settled. A file is settled if its times show that it is no longer being written.
 
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,7 +20,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// When a file counts as settled, and when as unchanged.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct SettlePolicy {
     /// How long a file must not have been modified after it was closed.
     pub debounce: Duration,
     /// How long a file must not have been modified if no close after writing was seen.
@@ -31,7 +31,7 @@ pub struct Patience {
     pub ignore_ctime: bool,
 }
 
-impl Patience {
+impl SettlePolicy {
     /// How long to wait until the file is settled; `None` if it is.
     ///
     /// `is_complete` says that a close or a rename was seen after the last write. `may_be_cut` is the result of
@@ -90,21 +90,21 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                 look.complete_at.is_none_or(|complete| since_epoch(stat.mtime_ns) <= duration_since_epoch(complete))
                     && !self.engine.trust(|trust| trust.is_replaced(&look.path));
             let before = row.map(|row| &row.stat).into_iter().chain(&look.last_seen);
-            let wait = self.patience.unsettled_for(look, stat, is_complete, may_be_cut(before, stat));
+            let wait = self.settle_policy.unsettled_for(look, stat, is_complete, may_be_cut(before, stat));
             if wait.is_some() {
                 return Ok(wait);
             }
         }
         let is_new = row.is_none() && previous.rows.is_empty();
         let is_temporary = is_new && self.may_be_renamed_soon(&look.path, stat)?;
-        Ok(is_temporary.then_some(self.patience.settle))
+        Ok(is_temporary.then_some(self.settle_policy.settle))
     }
 
     /// Whether the name of a new, young file looks like a temporary name of a file in the index.
     ///
     /// Programs that save a file this way rename it over the known one as soon as it is written.
     fn may_be_renamed_soon(&self, path: &LibraryPath, stat: &FileStat) -> io::Result<bool> {
-        if age_of(stat.ctime_ns).is_none_or(|age| age >= self.patience.settle) {
+        if age_of(stat.ctime_ns).is_none_or(|age| age >= self.settle_policy.settle) {
             return Ok(false);
         }
         let directory = path.parent().unwrap_or_else(LibraryPath::root);

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Contents, Examiner, Outcome, Patience};
+use super::{Contents, Examiner, Outcome, SettlePolicy};
 use crate::disk::{Disk, Entry, RootReplaced};
 use crate::engine::SharedEngine;
 use crate::model::{
@@ -106,7 +106,7 @@ pub(super) fn examiner(found: FileStat, row: Option<(&str, FileStat)>) -> Examin
         disk: OneFile { stat: found, has_one_name: true, is_root_replaced: false },
         contents: SomeContent,
         index: OneRow(row.map(|(path, stat)| Row { path: path.into(), stat, track: track(), first_published: 0 })),
-        patience: Patience {
+        settle_policy: SettlePolicy {
             debounce: Duration::from_millis(50),
             settle: SETTLE,
             empty: Duration::from_mins(1),

@@ -55,7 +55,7 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut directory = match at.outside {
             None => {
-                self.answering.check(at.path)?;
+                self.servers.check(at.path)?;
                 self.open_checked()?
             }
             Some(target) => {
@@ -104,11 +104,11 @@ impl Root {
         Ok(Entry::Missing { nearest_mount: present.id })
     }
 
-    /// What is at a place, after the descent to the directory that would hold it.
+    /// What is at a place, after the descent to its directory.
     pub(super) fn entry_in(&self, descent: &Descent, at: At<'_>, spelling: Spelling) -> io::Result<Entry> {
         let path = at.path;
         if at.outside.is_none() {
-            self.answering.check(path)?;
+            self.servers.check(path)?;
         }
         let directory = match descent {
             Descent::Arrived(directory) => directory,
@@ -163,7 +163,7 @@ impl Root {
         let Some(parent) = path.parent() else { return Ok(None) };
         let base = match at.outside {
             None => {
-                self.answering.check(path)?;
+                self.servers.check(path)?;
                 self.open_unchecked()?
             }
             Some(target) => match open_nearest(target)? {

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
 use super::descent::At;
-use super::ignore_files::{Judged, ignore_file_in};
+use super::ignore_files::{DirectoryRules, ignore_file_in};
 use super::links::{is_absence, nearest_target};
 use super::outside::{LinkState, Table, identity_of};
 use super::stat::RawStat;
@@ -85,7 +85,7 @@ impl<'a> Search<'a> {
             }
             for name in found.links {
                 let (link, real) = (directory.join(&name), real.join(&name));
-                let absolute = real.under(outside.as_deref().unwrap_or(self.root.path()));
+                let absolute = real.to_absolute(outside.as_deref().unwrap_or(self.root.path()));
                 match self.examine(&link, &absolute, outside.is_some(), found.ignore_file.as_ref()) {
                     FoundLink::Candidate(candidate) => candidates.push(candidate),
                     FoundLink::Decided(state) => self.table.insert(link, state),
@@ -120,14 +120,14 @@ impl<'a> Search<'a> {
         };
         let is_directory = metadata.is_dir();
         if !(is_directory || metadata.is_file()) {
-            return FoundLink::Decided(LinkState::LeftOut);
+            return FoundLink::Decided(LinkState::Excluded);
         }
-        let inside = LibraryPath::beneath(&self.library, &target);
+        let inside = LibraryPath::strip_root(&self.library, &target);
         if !is_outside && inside.as_ref().is_some_and(|inside| !link.is_at_or_under(inside)) {
             return FoundLink::LeadsInside;
         }
         if is_left_out(is_directory) {
-            return FoundLink::Decided(LinkState::LeftOut);
+            return FoundLink::Decided(LinkState::Excluded);
         }
         if inside.is_some() || self.library.starts_with(&target) {
             return FoundLink::Decided(LinkState::PassedOver);
@@ -243,7 +243,7 @@ impl Root {
         }
         let text = if has_ignore_file { ignore_file_in(opened.as_fd())? } else { None };
         let known = match self.ignore_files.get(directory) {
-            Some(Judged::Included(known)) => known,
+            Some(DirectoryRules::Included(known)) => known,
             _ => None,
         };
         found.ignore_file = self.with_file(directory, text, above.cloned(), known.as_ref());

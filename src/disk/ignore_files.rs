@@ -23,14 +23,14 @@ const LARGEST_FILE: u64 = 1 << 20;
 
 /// The rules for a directory.
 #[derive(Clone, Debug)]
-pub(super) enum Judged {
+pub(super) enum DirectoryRules {
     /// The directory is excluded, with everything in it.
     Excluded,
     /// The directory is not excluded. This is the nearest ignore file, in it or above it.
     Included(Option<Arc<IgnoreFile>>),
 }
 
-impl Judged {
+impl DirectoryRules {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Excluded, Self::Excluded) => true,
@@ -50,16 +50,16 @@ fn is_same_file(one: Option<&Arc<IgnoreFile>>, other: Option<&Arc<IgnoreFile>>) 
 
 /// The cache of the rules for directories. A directory is cached only together with all directories above it.
 #[derive(Debug, Default)]
-pub(super) struct IgnoreFiles(RwLock<Remembered>);
+pub(super) struct IgnoreFiles(RwLock<Cache>);
 
 #[derive(Debug, Default)]
-struct Remembered {
-    directories: HashMap<LibraryPath, Judged>,
+struct Cache {
+    directories: HashMap<LibraryPath, DirectoryRules>,
     /// Rises whenever something is forgotten: rules that were read before that may be outdated.
     version: u64,
 }
 
-impl Remembered {
+impl Cache {
     /// Forgets the rules for a directory and everything in it.
     fn forget(&mut self, directory: &LibraryPath) {
         self.version += 1;
@@ -71,38 +71,38 @@ impl Remembered {
     }
 
     /// Caches rules that were read at `version`, unless they may be outdated.
-    fn remember(&mut self, directory: &LibraryPath, judged: &Judged, version: u64) {
+    fn remember(&mut self, directory: &LibraryPath, rules: &DirectoryRules, version: u64) {
         if self.directories.len() >= MOST_DIRECTORIES {
             self.forget(&LibraryPath::root());
         }
         if self.version == version {
-            self.directories.entry(directory.clone()).or_insert_with(|| judged.clone());
+            self.directories.entry(directory.clone()).or_insert_with(|| rules.clone());
         }
     }
 
     /// Caches rules that were read by a listing. They are newer than the cached ones, and if they differ, the rules for
     /// everything in the directory are forgotten.
-    fn replace(&mut self, directory: &LibraryPath, judged: &Judged, mut version: u64) {
-        let is_other = self.directories.get(directory).is_some_and(|known| !known.is_same(judged));
+    fn replace(&mut self, directory: &LibraryPath, rules: &DirectoryRules, mut version: u64) {
+        let is_other = self.directories.get(directory).is_some_and(|known| !known.is_same(rules));
         if is_other {
             let is_current = self.version == version;
             self.forget(directory);
             version = if is_current { self.version } else { version };
         }
-        self.remember(directory, judged, version);
+        self.remember(directory, rules, version);
     }
 }
 
 impl IgnoreFiles {
-    pub(super) fn get(&self, directory: &LibraryPath) -> Option<Judged> {
+    pub(super) fn get(&self, directory: &LibraryPath) -> Option<DirectoryRules> {
         self.read().directories.get(directory).cloned()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Remembered> {
+    fn read(&self) -> RwLockReadGuard<'_, Cache> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Remembered> {
+    fn write(&self) -> RwLockWriteGuard<'_, Cache> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,12 +122,12 @@ impl Root {
 
     /// Whether the cache alone shows that `path` is excluded, be it a file, a directory or nothing.
     pub fn is_known_to_be_left_out(&self, path: &LibraryPath) -> bool {
-        let remembered = self.ignore_files.read();
+        let cache = self.ignore_files.read();
         let mut child = path.clone();
         while let Some(parent) = child.parent() {
-            match remembered.directories.get(&parent) {
-                Some(Judged::Excluded) => return true,
-                Some(Judged::Included(file)) => {
+            match cache.directories.get(&parent) {
+                Some(DirectoryRules::Excluded) => return true,
+                Some(DirectoryRules::Included(file)) => {
                     let is_left_out =
                         |is_directory| self.rules.leave_out(file.as_deref(), &parent, child.name(), is_directory);
                     let is_audio = || self.rules.extensions().matches(path);
@@ -140,12 +140,12 @@ impl Root {
     }
 
     /// The entry that was found at `path`, or [`Entry::Excluded`] if the rules exclude the path.
-    pub(super) fn ruled(&self, path: &LibraryPath, found: io::Result<Entry>) -> io::Result<Entry> {
+    pub(super) fn apply_rules(&self, path: &LibraryPath, found: io::Result<Entry>) -> io::Result<Entry> {
         let Some(parent) = path.parent() else { return found };
         let is_directory = matches!(found, Ok(Entry::Directory));
-        let is_excluded = match self.judged(&parent) {
-            Ok(Judged::Excluded) => true,
-            Ok(Judged::Included(file)) => {
+        let is_excluded = match self.rules_of(&parent) {
+            Ok(DirectoryRules::Excluded) => true,
+            Ok(DirectoryRules::Included(file)) => {
                 (!is_directory && !self.rules.extensions().matches(path))
                     || self.rules.leave_out(file.as_deref(), &parent, path.name(), is_directory)
             }
@@ -157,54 +157,60 @@ impl Root {
 
     /// The rules for a directory and everything in it. Its ignore file is read from `opened`, the open directory, which
     /// is `None` if a listing found no such file.
-    pub(super) fn judged_now(&self, directory: &LibraryPath, opened: Option<BorrowedFd<'_>>) -> io::Result<Judged> {
+    pub(super) fn rules_now(
+        &self,
+        directory: &LibraryPath,
+        opened: Option<BorrowedFd<'_>>,
+    ) -> io::Result<DirectoryRules> {
         let (before, version) = {
-            let remembered = self.ignore_files.read();
-            (remembered.directories.get(directory).cloned(), remembered.version)
+            let cache = self.ignore_files.read();
+            (cache.directories.get(directory).cloned(), cache.version)
         };
-        let judged = match self.judged_from_above(directory)? {
-            Judged::Excluded => Judged::Excluded,
-            Judged::Included(above) => {
+        let rules = match self.rules_from_above(directory)? {
+            DirectoryRules::Excluded => DirectoryRules::Excluded,
+            DirectoryRules::Included(above) => {
                 let known = match &before {
-                    Some(Judged::Included(known)) => known.as_ref(),
+                    Some(DirectoryRules::Included(known)) => known.as_ref(),
                     _ => None,
                 };
                 let text = opened.map(ignore_file_in).transpose()?.flatten();
-                Judged::Included(self.with_file(directory, text, above, known))
+                DirectoryRules::Included(self.with_file(directory, text, above, known))
             }
         };
-        if !before.is_some_and(|before| before.is_same(&judged)) {
-            self.ignore_files.write().replace(directory, &judged, version);
+        if !before.is_some_and(|before| before.is_same(&rules)) {
+            self.ignore_files.write().replace(directory, &rules, version);
         }
-        Ok(judged)
+        Ok(rules)
     }
 
     /// The rules for a directory and everything in it, from the cache if they are there.
-    fn judged(&self, directory: &LibraryPath) -> io::Result<Judged> {
-        if let Some(judged) = self.ignore_files.get(directory) {
-            return Ok(judged);
+    fn rules_of(&self, directory: &LibraryPath) -> io::Result<DirectoryRules> {
+        if let Some(rules) = self.ignore_files.get(directory) {
+            return Ok(rules);
         }
         let version = self.ignore_files.read().version;
-        let judged = match self.judged_from_above(directory)? {
-            Judged::Excluded => Judged::Excluded,
-            Judged::Included(above) => {
+        let rules = match self.rules_from_above(directory)? {
+            DirectoryRules::Excluded => DirectoryRules::Excluded,
+            DirectoryRules::Included(above) => {
                 let opened = self.open_directory_by_links(directory)?;
                 let text = opened.map(|opened| ignore_file_in(opened.as_fd())).transpose()?.flatten();
-                Judged::Included(self.with_file(directory, text, above, None))
+                DirectoryRules::Included(self.with_file(directory, text, above, None))
             }
         };
-        self.ignore_files.write().remember(directory, &judged, version);
-        Ok(judged)
+        self.ignore_files.write().remember(directory, &rules, version);
+        Ok(rules)
     }
 
     /// The rules for a directory without its own ignore file.
-    fn judged_from_above(&self, directory: &LibraryPath) -> io::Result<Judged> {
-        let Some(parent) = directory.parent() else { return Ok(Judged::Included(None)) };
-        Ok(match self.judged(&parent)? {
-            Judged::Included(file) if !self.rules.leave_out(file.as_deref(), &parent, directory.name(), true) => {
-                Judged::Included(file)
+    fn rules_from_above(&self, directory: &LibraryPath) -> io::Result<DirectoryRules> {
+        let Some(parent) = directory.parent() else { return Ok(DirectoryRules::Included(None)) };
+        Ok(match self.rules_of(&parent)? {
+            DirectoryRules::Included(file)
+                if !self.rules.leave_out(file.as_deref(), &parent, directory.name(), true) =>
+            {
+                DirectoryRules::Included(file)
             }
-            _ => Judged::Excluded,
+            _ => DirectoryRules::Excluded,
         })
     }
 
@@ -227,7 +233,7 @@ impl Root {
         }
         let (patterns, errors) = Patterns::of_text(&text);
         for error in errors {
-            let path = directory.join(IGNORE_FILE).under(&self.path);
+            let path = directory.join(IGNORE_FILE).to_absolute(&self.path);
             tracing::warn!(path = %path.display(), %error, "invalid pattern in an ignore file; the other lines apply");
         }
         Some(Arc::new(IgnoreFile { directory: directory.clone(), text: text.into_boxed_slice(), patterns, above }))
@@ -337,7 +343,7 @@ mod tests {
         for number in 0..MOST_DIRECTORIES + 10 {
             assert!(!root.is_left_out(&format!("a/{number}/x.mp3").as_str().into()));
         }
-        let remembered = root.ignore_files.read().directories.len();
-        assert!((1..=MOST_DIRECTORIES).contains(&remembered), "{remembered}");
+        let cache = root.ignore_files.read().directories.len();
+        assert!((1..=MOST_DIRECTORIES).contains(&cache), "{cache}");
     }
 }

@@ -33,7 +33,7 @@ impl Links {
         let mut names = path.names();
         while let Some(name) = names.next() {
             way = way.join(name);
-            match way.under(root).symlink_metadata() {
+            match way.to_absolute(root).symlink_metadata() {
                 Ok(found) if found.is_symlink() => {
                     let target = self.target(root, &way)?;
                     return Ok(target.map(|target| names.fold(target, |real, name| real.join(name))));
@@ -48,8 +48,8 @@ impl Links {
 
     /// The target of a link, if the link may be followed.
     fn target(&self, root: &Path, link: &LibraryPath) -> io::Result<Option<LibraryPath>> {
-        let target = match link.under(root).canonicalize() {
-            Ok(target) => LibraryPath::beneath(&root.canonicalize()?, &target),
+        let target = match link.to_absolute(root).canonicalize() {
+            Ok(target) => LibraryPath::strip_root(&root.canonicalize()?, &target),
             Err(error) if is_absence(&error) => None,
             Err(error) => return Err(error),
         };
@@ -108,7 +108,7 @@ impl Root {
     }
 
     /// The symlinks that are known so far and lead to something under `directory`.
-    pub fn links_to_beneath(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
+    pub fn links_to_targets_under(&self, directory: &LibraryPath) -> Vec<LibraryPath> {
         self.links.as_ref().map_or_else(Vec::new, |links| links.to_targets_under(directory))
     }
 
@@ -177,7 +177,7 @@ pub(super) fn lead_to(root: &Path, path: &LibraryPath) -> bool {
     let mut way = LibraryPath::root();
     path.names().any(|name| {
         way = way.join(name);
-        way.under(root).symlink_metadata().is_ok_and(|found| found.is_symlink())
+        way.to_absolute(root).symlink_metadata().is_ok_and(|found| found.is_symlink())
     })
 }
 
@@ -186,7 +186,7 @@ pub(super) fn lead_out(root: &Path, path: &LibraryPath) -> bool {
     let mut way = LibraryPath::root();
     let link = path.names().find_map(|name| {
         way = way.join(name);
-        let link = way.under(root);
+        let link = way.to_absolute(root);
         link.symlink_metadata().is_ok_and(|found| found.is_symlink()).then_some(link)
     });
     let (Some(link), Ok(root)) = (link, root.canonicalize()) else { return false };

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::descent::At;
-use super::ignore_files::Judged;
+use super::ignore_files::DirectoryRules;
 use super::mounts::Present;
 use super::outside::{Lead, is_unknown_link};
 use super::stat::{KernelMount, RawStat};
@@ -112,7 +112,7 @@ impl Root {
         }
         // This way no system call looks for an ignore file in directories that have none.
         let ignore_file = has_ignore_file.then_some(opened.as_fd());
-        let Judged::Included(ignore_file) = self.judged_now(directory, ignore_file)? else {
+        let DirectoryRules::Included(ignore_file) = self.rules_now(directory, ignore_file)? else {
             let directories = found.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
             return Ok(Some(directories.map(|(name, _)| Listed { name, kind: ListedKind::LeftOut }).collect()));
         };
@@ -178,7 +178,7 @@ impl Root {
             self.links_changed();
             return None;
         }
-        match self.ruled(link, found) {
+        match self.apply_rules(link, found) {
             Ok(Entry::Directory) => Some(ListedKind::Directory),
             Ok(Entry::File(stat)) => Some(ListedKind::File(stat)),
             Ok(_) => None,

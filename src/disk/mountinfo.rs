@@ -39,7 +39,7 @@ pub(super) fn mount_table() -> io::Result<Vec<MountEntry>> {
 /// # Errors
 ///
 /// If `root` does not exist, or the mount table cannot be read.
-pub fn mounts_beneath(root: &Path) -> io::Result<Vec<MountEntry>> {
+pub fn mounts_under(root: &Path) -> io::Result<Vec<MountEntry>> {
     let root = std::fs::canonicalize(root)?;
     let is_under = |entry: &MountEntry| entry.point != root && entry.point.starts_with(&root);
     Ok(mount_table()?.into_iter().filter(is_under).collect())

@@ -236,7 +236,7 @@ impl Mounts {
             Ok(mut path) => {
                 path.extend(name.map(std::ffi::OsStr::from_bytes));
                 let entry = mountinfo::mount_of(&table, &path)
-                    .ok_or_else(|| io::Error::other(format!("no mount holds {}", path.display())))?;
+                    .ok_or_else(|| io::Error::other(format!("no mount contains {}", path.display())))?;
                 (entry, self.identify(raw.mount, entry)?)
             }
             // The kernel does not report paths that are too long for a system call.
@@ -285,7 +285,7 @@ impl Mounts {
 
     /// The place of a mount, in the form of [`KnownMount::place`].
     fn place_of(&self, entry: &MountEntry) -> LibraryPath {
-        match LibraryPath::beneath(&self.root, &entry.point) {
+        match LibraryPath::strip_root(&self.root, &entry.point) {
             Some(place) => place,
             None if self.root.starts_with(&entry.point) => LibraryPath::root(),
             // It is outside of the library, and a link may lead there.
@@ -374,10 +374,10 @@ impl Root {
         &self.mounts
     }
 
-    /// Identifies all mounts, so that files that are missing can be told from mounts that have moved.
+    /// Identifies all mounts. Without this, files of a mount that has moved would count as missing.
     pub fn identify_mounts(&self) {
-        let responds = |entry: &MountEntry| match LibraryPath::beneath(&self.path, &entry.point) {
-            Some(place) => self.answering.check(&place).is_ok(),
+        let responds = |entry: &MountEntry| match LibraryPath::strip_root(&self.path, &entry.point) {
+            Some(place) => self.servers.check(&place).is_ok(),
             None => !entry.has_server(),
         };
         for entry in self.mount_entries().into_iter().chain(self.known_outside()) {
@@ -397,7 +397,7 @@ impl Root {
             && let Some(known) = self.mounts.get(mount)
         {
             tracing::warn!(
-                place = %known.place.under(&self.path).display(),
+                place = %known.place.to_absolute(&self.path).display(),
                 filesystem = known.kind,
                 "inode numbers are not stable here: only size and modification time show whether a file is unchanged, and \
                  moves are found by content; IGNORE_INODE=false trusts the numbers anyway"

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::descent::{At, open_directory_at};
 use super::find_links::Search;
-use super::{Entry, Identity, MountEntry, Root, mountinfo, mounts_beneath};
+use super::{Entry, Identity, MountEntry, Root, mountinfo, mounts_under};
 use crate::model::LibraryPath;
 
 /// How many links one call of [`Root::have_links_changed`] checks. The next call checks the next ones.
@@ -72,7 +72,7 @@ impl Outside {
 
     /// The absolute path, with a leading slash.
     pub(super) fn absolute(&self) -> LibraryPath {
-        LibraryPath::from_bytes(self.rest.under(&self.base).as_os_str().as_bytes())
+        LibraryPath::from_bytes(self.rest.to_absolute(&self.base).as_os_str().as_bytes())
     }
 
     /// Whether there is a link on the way down from the base.
@@ -120,7 +120,7 @@ pub(super) enum LinkState {
     /// It is not followed, because another path leads to its target, or because of a loop.
     PassedOver,
     /// It is excluded, or its target is neither a file nor a directory.
-    LeftOut,
+    Excluded,
     /// Its target cannot be read.
     Unreadable(Errno),
 }
@@ -163,7 +163,7 @@ impl Table {
                 self.by_target.insert(target.to_path_buf(), link.clone());
             }
             LinkState::Broken(target) => drop(self.places.insert(target.to_path_buf())),
-            LinkState::PassedOver | LinkState::LeftOut | LinkState::Unreadable(_) => {}
+            LinkState::PassedOver | LinkState::Excluded | LinkState::Unreadable(_) => {}
         }
         self.links.insert(link, state);
     }
@@ -193,7 +193,7 @@ impl LinkState {
                 let rest = if rest.is_root() { name } else { name.join(rest.as_bytes()) };
                 Ok(Lead::To(Outside { base, rest, is_broken: false }))
             }
-            Self::PassedOver | Self::LeftOut => Ok(Lead::PassedOver),
+            Self::PassedOver | Self::Excluded => Ok(Lead::PassedOver),
             Self::Unreadable(error) => Err((*error).into()),
         }
     }
@@ -274,13 +274,13 @@ impl Root {
             LinkState::Directory(target, identity) => {
                 may_be_checked(&target) && identity_of(&target).ok() != Some(identity)
             }
-            LinkState::Broken(target) => may_be_checked(&target) && link.under(&self.path).metadata().is_ok(),
+            LinkState::Broken(target) => may_be_checked(&target) && link.to_absolute(&self.path).metadata().is_ok(),
             _ => false,
         })
     }
 
     /// Whether there is a known link at `path` or under it.
-    pub fn has_link_at_or_beneath(&self, path: &LibraryPath) -> bool {
+    pub fn has_link_at_or_under(&self, path: &LibraryPath) -> bool {
         let Some(links_out) = &self.links_out else { return false };
         let table = links_out.read();
         table.links.contains_key(path) || table.links_under(path).next().is_some()
@@ -290,7 +290,7 @@ impl Root {
     pub fn by_links(&self, path: &Path) -> Option<LinkedPath> {
         let table = self.links_out.as_ref()?.read();
         let (target, link) = path.ancestors().find_map(|above| table.by_target.get_key_value(above))?;
-        let rest = LibraryPath::beneath(target, path)?;
+        let rest = LibraryPath::strip_root(target, path)?;
         let is_target = rest.is_root();
         let path = if is_target { link.clone() } else { link.join(rest.as_bytes()) };
         Some(LinkedPath { path, is_target })
@@ -319,7 +319,7 @@ impl Root {
     /// The mounts that published files may be on, without the root's own: those under the root, and those that links
     /// lead to.
     pub fn mount_entries(&self) -> Vec<MountEntry> {
-        let mut entries = mounts_beneath(&self.path).unwrap_or_default();
+        let mut entries = mounts_under(&self.path).unwrap_or_default();
         if let Some(links_out) = &self.links_out
             && let Ok(mounted) = mountinfo::mount_table()
         {

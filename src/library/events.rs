@@ -118,7 +118,7 @@ impl Translator {
     /// The path in the library of what is at an absolute path, and whether a link leads to just that.
     fn place_of(&self, path: &Path) -> Option<LinkedPath> {
         let root = &self.handler.root;
-        let in_library = LibraryPath::beneath(root.path(), path).map(|path| LinkedPath { path, is_target: false });
+        let in_library = LibraryPath::strip_root(root.path(), path).map(|path| LinkedPath { path, is_target: false });
         in_library.or_else(|| root.by_links(path))
     }
 
@@ -130,7 +130,7 @@ impl Translator {
             Alias { path, is_exact, has_audio_name }
         };
         let exact = root.other_paths(here).into_iter().map(|path| alias(path, true));
-        exact.chain(root.links_to_beneath(here).into_iter().map(|path| alias(path, false))).collect()
+        exact.chain(root.links_to_targets_under(here).into_iter().map(|path| alias(path, false))).collect()
     }
 
     /// What has the name now.
@@ -155,7 +155,7 @@ impl Translator {
             | KernelEventKind::ClosedAfterWriting
             | KernelEventKind::AttributesChanged => return false,
         };
-        if is_new || root.has_link_at_or_beneath(here) {
+        if is_new || root.has_link_at_or_under(here) {
             root.links_changed();
         }
         is_new
@@ -173,7 +173,8 @@ impl Translator {
     fn is_left_out(&self, path: &LibraryPath) -> bool {
         let root = &self.handler.root;
         root.is_known_to_be_left_out(path)
-            && (!root.follows_links() || (root.other_paths(path).is_empty() && root.links_to_beneath(path).is_empty()))
+            && (!root.follows_links()
+                || (root.other_paths(path).is_empty() && root.links_to_targets_under(path).is_empty()))
     }
 
     /// Something happened at a path that the rules exclude.

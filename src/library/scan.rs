@@ -351,7 +351,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
     fn note_unreadable(&self, walked: &[LibraryPath], report: &WalkReport, inbox: &Inbox) {
         for (path, error) in &report.unreadable {
             let Retry { is_news, wait } = self.unreadable.failed(path, error);
-            let shown = path.under(self.root.path());
+            let shown = path.to_absolute(self.root.path());
             if is_news {
                 tracing::warn!(path = %shown.display(), %error, "cannot be read; its files stay as they were");
             } else {
@@ -364,7 +364,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         if report.failure.is_none() {
             let unreadable: Vec<&LibraryPath> = report.unreadable.iter().map(|(path, _)| path).collect();
             for path in self.unreadable.walked(walked, &unreadable) {
-                let path = path.under(self.root.path());
+                let path = path.to_absolute(self.root.path());
                 tracing::info!(path = %path.display(), "can be read again, or is gone");
             }
         }

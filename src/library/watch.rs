@@ -43,7 +43,7 @@ impl Watcher {
             let (root, trouble) = (Arc::clone(&handler.root), Arc::clone(&handler.trouble));
             Mutex::new(WatchedLinks { root, trouble, version: None, targets: HashMap::new() })
         });
-        let avoided: Vec<PathBuf> = handler.avoided.iter().map(|place| place.under(&root)).collect();
+        let avoided: Vec<PathBuf> = handler.avoided.iter().map(|place| place.to_absolute(&root)).collect();
         let mut translator = Translator::new(handler);
         let mut watcher = Self::listen(&root, move |event| translator.handle(event))?;
         watcher.links = links;

@@ -28,7 +28,7 @@ impl LibraryPath {
     }
 
     /// The library path of the absolute `path`; `None` if it is not under `root`.
-    pub fn beneath(root: &Path, path: &Path) -> Option<Self> {
+    pub fn strip_root(root: &Path, path: &Path) -> Option<Self> {
         let below = path.strip_prefix(root).ok()?;
         Some(Self::from_bytes(below.as_os_str().as_bytes()))
     }
@@ -44,7 +44,7 @@ impl LibraryPath {
     }
 
     /// The absolute path in the library at `root`.
-    pub fn under(&self, root: &Path) -> PathBuf {
+    pub fn to_absolute(&self, root: &Path) -> PathBuf {
         if self.is_root() { root.to_path_buf() } else { root.join(OsStr::from_bytes(&self.0)) }
     }
 
@@ -162,7 +162,7 @@ mod tests {
             }
             prop_assert_eq!(path.names().count(), names.len());
             let root = Path::new("/r");
-            prop_assert_eq!(LibraryPath::beneath(root, &path.under(root)), Some(path));
+            prop_assert_eq!(LibraryPath::strip_root(root, &path.to_absolute(root)), Some(path));
         }
     }
 }

@@ -262,7 +262,7 @@ impl Service {
         let remembered = if failures.len() < FAILURES_REMEMBERED { path.clone() } else { LibraryPath::root() };
         failures.entry(remembered).or_insert_with_key(|path| self.inbox.trust(|trust| trust.doubt(path)));
         drop(failures);
-        let path = path.under(self.root.path());
+        let path = path.to_absolute(self.root.path());
         if is_news {
             tracing::warn!(path = %path.display(), %error, "cannot be read; the next walk tries again");
         } else {

@@ -95,7 +95,7 @@ impl Service {
         if under.is_root() {
             String::new()
         } else {
-            format!(" at or under {}", under.under(self.root.path()).display())
+            format!(" at or under {}", under.to_absolute(self.root.path()).display())
         }
     }
 
@@ -164,7 +164,7 @@ impl Service {
             if path.is_root() {
                 return Err(ServiceError::Walk(error.clone()));
             }
-            tracing::warn!(path = %path.under(self.root.path()).display(), error, "cannot be read; held deletes there are not known");
+            tracing::warn!(path = %path.to_absolute(self.root.path()).display(), error, "cannot be read; held deletes there are not known");
         }
         let replaced = report.replaced.iter().filter(|replaced| replaced.now.has_stable_inode());
         appeared.extend(replaced.map(|replaced| (replaced.now.mount, replaced.now.inode)));

@@ -48,7 +48,7 @@ impl Service {
     pub(super) async fn begin_replay(&self, under: LibraryPath) -> Result<u64, ServiceError> {
         let files = self.store.begin_replay(under.clone()).await?;
         if files == 0 && !under.is_root() {
-            return Err(ServiceError::NothingKnown(under.under(self.root.path())));
+            return Err(ServiceError::NothingKnown(under.to_absolute(self.root.path())));
         }
         self.replay_begun.notify_one();
         Ok(files)

@@ -178,7 +178,7 @@ impl Service {
         let is_left = is_empty && matches!(look.quiet, Quiet::Again(wait) if wait > self.settings.settle);
         if is_left {
             self.counters.left.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(path = %look.path.under(self.root.path()).display(), "empty for less than a minute; left to the next scan");
+            tracing::info!(path = %look.path.to_absolute(self.root.path()).display(), "empty for less than a minute; left to the next scan");
         }
         is_left
     }

@@ -215,7 +215,7 @@ impl WatchSupervisor {
         let (watcher, root) = (Arc::clone(&self.service.watcher), Arc::clone(&self.service.root));
         let leave_out = move || {
             if let Some(watcher) = lock(&watcher).as_ref() {
-                watcher.leave_out(directories.iter().map(|directory| directory.under(root.path())));
+                watcher.leave_out(directories.iter().map(|directory| directory.to_absolute(root.path())));
             }
         };
         let _ = tokio::task::spawn_blocking(leave_out).await;

@@ -44,7 +44,7 @@ impl HeldList {
     pub fn new(held: &[HeldDeletes], root: &Path) -> Self {
         let line = |held: &HeldDeletes| HeldLine {
             reason: held.reason.as_str().to_owned(),
-            place: held.place.as_ref().map(|place| place.under(root).to_string_lossy().into_owned()),
+            place: held.place.as_ref().map(|place| place.to_absolute(root).to_string_lossy().into_owned()),
             mount_type: held.mount.as_ref().map(|(kind, _)| kind.clone()),
             mount_source: held.mount.as_ref().map(|(_, source)| source.clone()),
             count: held.count,

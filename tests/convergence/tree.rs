@@ -557,7 +557,7 @@ impl Tree {
         let mut directory = LibraryPath::root();
         let mut ignore_file = None;
         for name in whole.names() {
-            if let Ok(text) = fs::read(directory.join(IGNORE_FILE).under(&self.folder.join(LIBRARY))) {
+            if let Ok(text) = fs::read(directory.join(IGNORE_FILE).to_absolute(&self.folder.join(LIBRARY))) {
                 let (patterns, _) = Patterns::of_text(&text);
                 let (directory, text) = (directory.clone(), text.into_boxed_slice());
                 ignore_file = Some(Arc::new(IgnoreFile { directory, text, patterns, above: ignore_file }));

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use file_watcher::content::{Contents, Examined, Examiner, Outcome, Patience};
+use file_watcher::content::{Contents, Examined, Examiner, Outcome, SettlePolicy};
 use file_watcher::disk::{Disk as LookedAt, Entry};
 use file_watcher::engine::{Now, Round, SharedEngine};
 use file_watcher::model::{
@@ -329,13 +329,17 @@ impl World {
     fn examiner(&self) -> Examiner<&Self, &Self, &Memory> {
         let process = self.process.borrow();
         // Time does not pass here: a file is quiet once two looks saw the same of it.
-        let patience =
-            Patience { debounce: Duration::ZERO, settle: Duration::ZERO, empty: Duration::ZERO, ignore_ctime: false };
+        let settle_policy = SettlePolicy {
+            debounce: Duration::ZERO,
+            settle: Duration::ZERO,
+            empty: Duration::ZERO,
+            ignore_ctime: false,
+        };
         Examiner {
             disk: self,
             contents: self,
             index: &self.memory,
-            patience,
+            settle_policy,
             engine: process.engine.clone(),
             verified_bytes: Arc::default(),
         }

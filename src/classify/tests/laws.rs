@@ -322,7 +322,7 @@ proptest! {
         let mut rounds = 0;
         while !pending.is_empty() {
             rounds += 1;
-            prop_assert!(rounds < 60, "looks again for ever");
+            prop_assert!(rounds < 60, "looks again forever");
             let batch: Vec<Observation> = pending
                 .drain(..batch_size.min(pending.len()))
                 .map(|(path, may_trust, is_old)| {
@@ -419,8 +419,8 @@ proptest! {
         prop_assert!(consumer.replay(&changes).is_ok());
         let (had, has) = (names(&before), names(&after));
         for (id, has) in &has {
-            let tells_apart = has.iter().all(|path| after[*path].filesystem == Filesystem::Births);
-            let Some(had) = had.get(id).filter(|_| tells_apart) else { continue };
+            let has_identities = has.iter().all(|path| after[*path].filesystem == Filesystem::Births);
+            let Some(had) = had.get(id).filter(|_| has_identities) else { continue };
             let kept = has.iter().filter(|path| consumer.rows[**path].1 == Some(*id)).count();
             let is_kept = kept == had.len().min(has.len());
             prop_assert!(is_kept || was_saved_over(*id, &before, &after, &rows, &changes), "file {id}: {changes:?}");

@@ -25,21 +25,21 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// The mounts with a server, and those of them that do not respond. Clones share the state.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answering(Arc<State>);
+pub(super) struct Servers(Arc<Shared>);
 
 #[derive(Debug, Default)]
-struct State {
-    mounts: Mutex<Servers>,
+struct Shared {
+    mounts: Mutex<MountStates>,
     /// Rises whenever a server stops responding or responds again.
     version: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Servers {
+struct MountStates {
     /// The mounts with a server, by their place.
     places: HashMap<LibraryPath, Key>,
     /// The mounts that are being probed.
-    asked: HashSet<Key>,
+    probed: HashSet<Key>,
     /// The mounts that did not respond in time.
     silent: HashSet<Key>,
 }
@@ -47,15 +47,15 @@ struct Servers {
 /// A mount, by the kernel's number and its place.
 type Key = (u64, PathBuf);
 
-impl Answering {
+impl Servers {
     /// Probes all mounts with a server under `root`, and waits for the responses, up to a limit.
-    pub(super) fn ask(&self, root: &Path) {
-        let Ok(table) = mountinfo::mounts_beneath(root) else { return };
+    pub(super) fn probe(&self, root: &Path) {
+        let Ok(table) = mountinfo::mounts_under(root) else { return };
         let mounts: HashMap<LibraryPath, Key> = table
             .iter()
             .filter(|entry| entry.has_server())
             .filter_map(|entry| {
-                let place = LibraryPath::beneath(&std::fs::canonicalize(root).ok()?, &entry.point)?;
+                let place = LibraryPath::strip_root(&std::fs::canonicalize(root).ok()?, &entry.point)?;
                 Some((place, (entry.number, entry.point.clone())))
             })
             .collect();
@@ -65,11 +65,11 @@ impl Answering {
         servers.places.clone_from(&mounts);
         servers.silent.retain(|key| mounts.values().any(|mount| mount == key));
         for key in mounts.into_values() {
-            if servers.asked.insert(key.clone()) {
-                let (answering, answer) = (self.clone(), answer.clone());
+            if servers.probed.insert(key.clone()) {
+                let (servers, answer) = (self.clone(), answer.clone());
                 let spawned = thread::Builder::new().name("ask".into()).spawn(move || {
-                    ask_by_process(&key.1);
-                    answering.has_answered(&key);
+                    probe_by_process(&key.1);
+                    servers.mark_responding(&key);
                     let _ = answer.send(());
                 });
                 waiting += usize::from(spawned.is_ok());
@@ -81,7 +81,7 @@ impl Answering {
             waiting -= 1;
         }
         if waiting > 0 {
-            self.note_silent();
+            self.mark_silent();
         }
     }
 
@@ -121,27 +121,27 @@ impl Answering {
         spawned.ok().and_then(|_| outcome.recv_timeout(LIMIT).ok())
     }
 
-    fn note_silent(&self) {
+    fn mark_silent(&self) {
         let mut servers = self.lock();
-        let news: Vec<Key> = servers.asked.difference(&servers.silent).cloned().collect();
-        for key in news {
+        let new: Vec<Key> = servers.probed.difference(&servers.silent).cloned().collect();
+        for key in new {
             let place = key.1.display();
-            tracing::error!(%place, "this filesystem does not respond; its files are left as they were");
+            tracing::error!(%place, "this filesystem does not respond; only its files are left as they were");
             servers.silent.insert(key);
             self.0.version.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    fn has_answered(&self, key: &Key) {
+    fn mark_responding(&self, key: &Key) {
         let mut servers = self.lock();
-        servers.asked.remove(key);
+        servers.probed.remove(key);
         if servers.silent.remove(key) {
             tracing::info!(place = %key.1.display(), "this filesystem responds again");
             self.0.version.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Servers> {
+    fn lock(&self) -> MutexGuard<'_, MountStates> {
         self.0.mounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,17 +150,17 @@ impl Root {
     /// Checks whether the servers of the mounts under the root respond. Blocks for some seconds if one does not. From
     /// then on, every access to its files fails at once, until it responds again.
     pub fn ask_servers(&self) {
-        self.answering.ask(&self.path);
+        self.servers.probe(&self.path);
     }
 
     /// The places of the mounts whose servers do not respond.
     pub fn silent_places(&self) -> Vec<LibraryPath> {
-        self.answering.silent()
+        self.servers.silent()
     }
 
     /// A number that rises whenever a server stops responding or responds again.
     pub fn answers_version(&self) -> u64 {
-        self.answering.version()
+        self.servers.version()
     }
 
     /// Checks that `path` does not depend on a server that does not respond.
@@ -169,12 +169,12 @@ impl Root {
     ///
     /// If it does.
     pub fn check_answered(&self, path: &LibraryPath) -> io::Result<()> {
-        self.answering.check(path)
+        self.servers.check(path)
     }
 
     /// Whether an access to `path` depends on a server.
     pub fn has_server(&self, path: &LibraryPath) -> bool {
-        self.answering.has_server(path)
+        self.servers.has_server(path)
     }
 
     /// Lists a directory as [`Root::list`] does, but gives up if a server does not respond.
@@ -187,7 +187,7 @@ impl Root {
             return self.list(directory);
         }
         let (root, directory) = (Arc::clone(self), directory.clone());
-        Answering::within_limit(move || root.list(&directory)).unwrap_or_else(|| {
+        Servers::within_limit(move || root.list(&directory)).unwrap_or_else(|| {
             self.ask_servers();
             Err(Errno::TIMEDOUT.into())
         })
@@ -195,11 +195,11 @@ impl Root {
 }
 
 /// Waits until a process of its own gets a response from the mount at `point`.
-fn ask_by_process(point: &Path) {
-    let mut ask = Command::new("/proc/self/exe");
-    ask.arg(ASK_MOUNT).arg(point).env_clear().current_dir("/");
-    ask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Err(error) = ask.status() {
+fn probe_by_process(point: &Path) {
+    let mut probe = Command::new("/proc/self/exe");
+    probe.arg(ASK_MOUNT).arg(point).env_clear().current_dir("/");
+    probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = probe.status() {
         tracing::warn!(%error, "cannot check whether a filesystem responds; it is assumed to respond");
     }
 }
@@ -220,28 +220,28 @@ pub fn ask_mount(point: &Path) {
 mod tests {
     use super::*;
 
-    fn servers(silent: bool) -> Answering {
-        let answering = Answering::default();
+    fn with_mount(silent: bool) -> Servers {
+        let servers = Servers::default();
         let key = (7, PathBuf::from("/music/cloud"));
-        answering.lock().places.insert("cloud".into(), key.clone());
-        answering.lock().asked.insert(key.clone());
-        answering.note_silent();
+        servers.lock().places.insert("cloud".into(), key.clone());
+        servers.lock().probed.insert(key.clone());
+        servers.mark_silent();
         if !silent {
-            answering.has_answered(&key);
+            servers.mark_responding(&key);
         }
-        answering
+        servers
     }
 
     #[test]
     fn only_paths_on_a_mount_that_does_not_respond_are_refused() {
-        let answering = servers(true);
-        answering.check(&"cloud/a.mp3".into()).unwrap_err();
-        answering.check(&"cloud".into()).unwrap_err();
-        answering.check(&"clouds/a.mp3".into()).unwrap();
-        assert_eq!((answering.silent(), answering.version()), (vec!["cloud".into()], 1));
-        assert!(answering.has_server(&"cloud/a".into()) && !answering.has_server(&"a".into()));
-        let answering = servers(false);
-        answering.check(&"cloud/a.mp3".into()).unwrap();
-        assert_eq!((answering.silent(), answering.version()), (Vec::new(), 2));
+        let servers = with_mount(true);
+        servers.check(&"cloud/a.mp3".into()).unwrap_err();
+        servers.check(&"cloud".into()).unwrap_err();
+        servers.check(&"clouds/a.mp3".into()).unwrap();
+        assert_eq!((servers.silent(), servers.version()), (vec!["cloud".into()], 1));
+        assert!(servers.has_server(&"cloud/a".into()) && !servers.has_server(&"a".into()));
+        let servers = with_mount(false);
+        servers.check(&"cloud/a.mp3".into()).unwrap();
+        assert_eq!((servers.silent(), servers.version()), (Vec::new(), 2));
     }
 }
