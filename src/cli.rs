@@ -100,12 +100,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::failpoint::arm();
     let outcome = match Settings::from_env_and_args(arguments) {
         Ok(settings) => work(settings),
-        Err(Exit::Answered(text)) => {
+        Err(Exit::Help(text)) => {
             // The reader may have closed standard output.
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
-        Err(Exit::Wrong(error)) => Err(error.into()),
+        Err(Exit::Invalid(error)) => Err(error.into()),
     };
     match outcome {
         Ok(code) => code,

@@ -7,9 +7,10 @@ mod arguments;
 mod broker;
 mod environment;
 mod exclusions;
-mod given;
 mod parked;
 mod places;
+mod raw_value;
+mod usage;
 mod verb;
 
 use std::ffi::OsString;
@@ -28,7 +29,7 @@ use crate::sink::{BrokerUrl, Reread, Tls};
 
 use arguments::Arguments;
 use broker::Broker;
-use given::Given;
+use raw_value::RawValue;
 
 pub use environment::Environment;
 
@@ -153,14 +154,14 @@ impl SinkKind {
 #[derive(Debug)]
 pub enum Exit {
     /// The text of the help or the version, for standard output.
-    Answered(String),
+    Help(String),
     /// A setting or an argument is invalid.
-    Wrong(SettingsError),
+    Invalid(SettingsError),
 }
 
 impl From<SettingsError> for Exit {
     fn from(error: SettingsError) -> Self {
-        Self::Wrong(error)
+        Self::Invalid(error)
     }
 }
 
@@ -211,7 +212,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`Exit::Answered`] if the help or the version is asked for; [`Exit::Wrong`] if a setting is invalid.
+    /// [`Exit::Help`] if the help or the version is asked for; [`Exit::Invalid`] if a setting is invalid.
     pub fn from_env_and_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         // `--help` works even if the environment is invalid.
@@ -219,7 +220,7 @@ impl Settings {
             Ok(environment) => Self::read(arguments, &environment),
             Err(error) => match arguments::command().try_get_matches_from(arguments) {
                 Ok(_) => Err(error.into()),
-                Err(error) => Err(arguments::exit_of(&error)),
+                Err(error) => Err(usage::exit_of(&error)),
             },
         }
     }
@@ -228,15 +229,15 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`Exit::Answered`] if the help or the version is asked for; [`Exit::Wrong`] if a setting is invalid.
+    /// [`Exit::Help`] if the help or the version is asked for; [`Exit::Invalid`] if a setting is invalid.
     pub fn read(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Self, Exit> {
         const AN_HOUR_IN_MS: u64 = 3_600_000;
         const A_YEAR_IN_SECS: u64 = 31_536_000;
 
         let declared = arguments::command();
-        let matches = declared.clone().try_get_matches_from(arguments).map_err(|error| arguments::exit_of(&error))?;
+        let matches = declared.clone().try_get_matches_from(arguments).map_err(|error| usage::exit_of(&error))?;
         let Arguments { verb, flags } =
-            Arguments::from_arg_matches(&matches).map_err(|error| arguments::exit_of(&error))?;
+            Arguments::from_arg_matches(&matches).map_err(|error| usage::exit_of(&error))?;
         let sources = Sources { declared: &declared, matches: &matches, environment };
 
         // The value of a field of `Flags`, from flag, variable or default; `?` for a setting without a default.
@@ -347,32 +348,32 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     /// The value of a setting with a default.
-    fn of(&self, id: &str, flag: &OsString) -> Given {
+    fn of(&self, id: &str, flag: &OsString) -> RawValue {
         self.of_optional(id, Some(flag)).unwrap_or_else(|| {
             let default = self.declaration(id).and_then(|argument| argument.get_default_values().first());
             let value = default.map(OsString::from).unwrap_or_default();
-            Given { label: id.to_uppercase(), value, is_default: true }
+            RawValue { label: id.to_uppercase(), value, is_default: true }
         })
     }
 
     /// The value of a setting without a default.
-    fn of_optional(&self, id: &str, flag: Option<&OsString>) -> Option<Given> {
+    fn of_optional(&self, id: &str, flag: Option<&OsString>) -> Option<RawValue> {
         let variable = id.to_uppercase();
         if self.matches.value_source(id) == Some(ValueSource::CommandLine) {
             let long = self.declaration(id).and_then(clap::Arg::get_long).unwrap_or(id);
             let label = format!("--{long} ({variable})");
-            return flag.map(|value| Given { label, value: value.clone(), is_default: false });
+            return flag.map(|value| RawValue { label, value: value.clone(), is_default: false });
         }
         let value = self.environment.get(&variable)?.to_owned();
-        Some(Given { label: variable, value, is_default: false })
+        Some(RawValue { label: variable, value, is_default: false })
     }
 
     /// `given`, or the value of the deprecated variable if `given` is the default.
-    fn or_deprecated(&self, given: Given, old: &str, new: &str, warnings: &mut Vec<String>) -> Given {
+    fn or_deprecated(&self, given: RawValue, old: &str, new: &str, warnings: &mut Vec<String>) -> RawValue {
         match self.environment.get(old) {
             Some(value) if given.is_default => {
                 warnings.push(format!("{old} is deprecated; use {new}"));
-                Given { label: old.to_owned(), value: value.to_owned(), is_default: false }
+                RawValue { label: old.to_owned(), value: value.to_owned(), is_default: false }
             }
             _ => given,
         }
@@ -408,8 +409,8 @@ mod tests {
             let environment = Environment::new(self.variables.clone(), self.temporary.path().to_path_buf());
             let arguments = ["file-watcher"].into_iter().chain(arguments.split_whitespace()).map(OsString::from);
             Settings::read(arguments, &environment).map_err(|exit| match exit {
-                Exit::Answered(text) => text,
-                Exit::Wrong(error) => with_causes(&error),
+                Exit::Help(text) => text,
+                Exit::Invalid(error) => with_causes(&error),
             })
         }
     }

@@ -2,10 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-
-use super::{Exit, SettingsError};
 
 /// Publishes the changes of a music library to RabbitMQ.
 ///
@@ -117,7 +114,7 @@ pub(super) struct ParkedFlags {
 #[derive(Args)]
 #[command(next_help_heading = "The library")]
 pub(super) struct Flags {
-    /// The directory that holds the music.
+    /// The directory that contains the music.
     ///
     /// The argument DIR overrides it. FILE_WATCHER_SCAN_PATH is its deprecated name.
     #[arg(long, global = true, env = "DATA_DIR", value_name = "DIR", default_value = "/data/music")]
@@ -506,54 +503,6 @@ pub(super) struct Flags {
 /// The declared command line. Its help does not show the values of variables, which may be secret.
 pub(super) fn command() -> clap::Command {
     Arguments::command().mut_args(|argument| argument.hide_env_values(true))
-}
-
-/// Converts an error of `clap`: the help, the version, or one line.
-pub(super) fn exit_of(error: &clap::Error) -> Exit {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Answered(error.render().to_string()),
-        _ => Exit::Wrong(SettingsError::Usage(one_line(error))),
-    }
-}
-
-fn one_line(error: &clap::Error) -> String {
-    let context = |kind| error.get(kind).map(ToString::to_string).filter(|text| !text.is_empty());
-    // clap names a flag with its placeholder: `--sink <SINK>`.
-    let named = |kind| context(kind).map(|text| text.split([' ', '=']).next().unwrap_or_default().to_owned());
-    let problem = match error.kind() {
-        ErrorKind::UnknownArgument => match context(ContextKind::InvalidArg) {
-            Some(flag) if flag.starts_with('-') => {
-                format!("there is no flag {}", flag.split('=').next().unwrap_or_default())
-            }
-            Some(extra) => format!("{:?} is one argument too many", super::given::without_secrets(&extra)),
-            None => "there is one argument too many".to_owned(),
-        },
-        ErrorKind::InvalidSubcommand => {
-            let given = super::given::without_secrets(&context(ContextKind::InvalidSubcommand).unwrap_or_default());
-            format!("{given:?} is not a command; the commands are {}", command_names())
-        }
-        ErrorKind::InvalidValue => {
-            format!("{} needs a value", named(ContextKind::InvalidArg).unwrap_or_else(|| "a flag".to_owned()))
-        }
-        ErrorKind::MissingRequiredArgument => {
-            "relocate needs the old and the new directory: file-watcher relocate OLD NEW".to_owned()
-        }
-        // This declaration causes no other kind. If it does, its own text is good enough.
-        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-    };
-    let meant = named(ContextKind::SuggestedArg).or_else(|| context(ContextKind::SuggestedSubcommand));
-    match meant {
-        Some(meant) => format!("{problem}; did you mean {meant}? See file-watcher --help"),
-        None => format!("{problem}; see file-watcher --help"),
-    }
-}
-
-/// The names of all commands: `a, b and c`.
-fn command_names() -> String {
-    let declared = Arguments::command();
-    let names: Vec<&str> = declared.get_subcommands().map(clap::Command::get_name).collect();
-    let (last, others) = names.split_last().expect("there are commands");
-    format!("{} and {last}", others.join(", "))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::arguments::Flags;
-use super::given::{Given, shown};
 use super::places;
+use super::raw_value::{RawValue, shown};
 use super::{SettingsError, Sources};
 use crate::model::with_causes;
 use crate::sink::{BrokerUrl, Reread, Tls, TlsError};
@@ -22,16 +22,16 @@ use crate::sink::{BrokerUrl, Reread, Tls, TlsError};
 pub(super) struct Broker {
     /// The directory for relative paths.
     directory: PathBuf,
-    host: Given,
-    port: Given,
-    user: Given,
-    password: Given,
-    password_file: Option<Given>,
-    url: Option<Given>,
-    url_file: Option<Given>,
-    authorities_file: Option<Given>,
-    certificate_file: Option<Given>,
-    key_file: Option<Given>,
+    host: RawValue,
+    port: RawValue,
+    user: RawValue,
+    password: RawValue,
+    password_file: Option<RawValue>,
+    url: Option<RawValue>,
+    url_file: Option<RawValue>,
+    authorities_file: Option<RawValue>,
+    certificate_file: Option<RawValue>,
+    key_file: Option<RawValue>,
 }
 
 impl Broker {
@@ -131,12 +131,12 @@ impl Broker {
 }
 
 /// The error that a file has `problem`. `what` is the expected content.
-fn instead(file: &Given, problem: impl std::fmt::Display, what: &str) -> SettingsError {
+fn instead(file: &RawValue, problem: impl std::fmt::Display, what: &str) -> SettingsError {
     file.wrong(format!("{problem}; give the path of a file that contains {what}"))
 }
 
 /// Fails if a value is given both directly and in a file: it is not clear which of them is current.
-fn one_of(value: Option<&Given>, file: Option<&Given>) -> Result<(), SettingsError> {
+fn one_of(value: Option<&RawValue>, file: Option<&RawValue>) -> Result<(), SettingsError> {
     match (value, file) {
         (Some(value), Some(file)) => Err(SettingsError::Value {
             setting: format!("{} and {}", value.label, file.label),
@@ -161,7 +161,7 @@ enum Show {
 
 impl Files<'_> {
     /// The content of a file as a value, without a newline at the end, which most editors add.
-    fn secret(self, given: &Given, what: &str) -> Result<Given, SettingsError> {
+    fn secret(self, given: &RawValue, what: &str) -> Result<RawValue, SettingsError> {
         let mut content = self.content(given, what, Show::Nothing)?;
         if content.ends_with(b"\n") {
             content.pop();
@@ -172,10 +172,10 @@ impl Files<'_> {
         if content.is_empty() {
             return Err(instead(given, "names a file that is empty", what));
         }
-        Ok(Given { label: given.label.clone(), value: OsString::from_vec(content), is_default: false })
+        Ok(RawValue { label: given.label.clone(), value: OsString::from_vec(content), is_default: false })
     }
 
-    fn content(self, given: &Given, what: &str, show: Show) -> Result<Vec<u8>, SettingsError> {
+    fn content(self, given: &RawValue, what: &str, show: Show) -> Result<Vec<u8>, SettingsError> {
         let path = places::absolute(self.directory, Path::new(&given.value));
         std::fs::read(&path).map_err(|error| {
             let problem = match error.kind() {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::SettingsError;
 
 /// Environment variables and a working directory.
 ///
-/// An empty variable counts as unset, because compose files set variables to empty values.
+/// An empty variable counts as unset, because compose files set variables to empty values. `Debug` shows the names of the
+/// variables and not their values, which may be secret.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
@@ -42,6 +44,16 @@ impl Environment {
     /// The working directory, absolute.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Environment")
+            .field("variables", &self.variables.keys())
+            .field("directory", &self.directory)
+            .finish()
     }
 }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use super::arguments::Flags;
-use super::given::{Given, shown};
 use super::places;
+use super::raw_value::{RawValue, shown};
 use super::{Environment, SettingsError, Sources};
 use crate::model::{PatternError, Patterns, Rules};
 
@@ -25,7 +25,7 @@ pub(super) fn rules(sources: &Sources<'_>, flags: &Flags, environment: &Environm
     Ok(Rules::new(extensions).excluding(exclude, exclude_file, defaults))
 }
 
-fn patterns(given: &[Given]) -> Result<Patterns, SettingsError> {
+fn patterns(given: &[RawValue]) -> Result<Patterns, SettingsError> {
     let mut list = Vec::new();
     for given in given {
         for pattern in split(given.text()?) {
@@ -43,7 +43,7 @@ fn patterns(given: &[Given]) -> Result<Patterns, SettingsError> {
     Ok(Patterns::of_lines(list.iter().map(String::as_bytes)).0)
 }
 
-fn patterns_in_file(given: &Given, environment: &Environment) -> Result<Patterns, SettingsError> {
+fn patterns_in_file(given: &RawValue, environment: &Environment) -> Result<Patterns, SettingsError> {
     let path = places::absolute(environment.directory(), Path::new(&given.value));
     let text = std::fs::read(&path).map_err(|error| {
         let problem = match error.kind() {
@@ -92,13 +92,13 @@ fn split(text: &str) -> Vec<String> {
 
 impl Sources<'_> {
     /// The values of a setting whose flag may be given several times.
-    fn of_list(&self, id: &str, flags: &[OsString]) -> Vec<Given> {
+    fn of_list(&self, id: &str, flags: &[OsString]) -> Vec<RawValue> {
         let first = flags.first();
         match self.of_optional(id, first) {
             // The value comes from the variable.
             Some(given) if first != Some(&given.value) => vec![given],
             None => Vec::new(),
-            Some(given) => flags.iter().map(|value| Given { value: value.clone(), ..given.clone() }).collect(),
+            Some(given) => flags.iter().map(|value| RawValue { value: value.clone(), ..given.clone() }).collect(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::SettingsError;
 use super::arguments::{ParkedFlags, Verb};
-use super::given::without_secrets;
+use super::raw_value::without_secrets;
 use crate::model::ParkedRequest;
 
 /// Separates the library from the flags.

@@ -5,12 +5,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::given::{Given, shown};
+use super::raw_value::{RawValue, shown};
 use super::{Environment, Relocation, SettingsError};
 use crate::model::LibraryPath;
 
 /// The library root: an absolute path of a directory that can be read.
-pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBuf, SettingsError> {
+pub(super) fn library(given: &RawValue, environment: &Environment) -> Result<PathBuf, SettingsError> {
     if given.value.is_empty() {
         return Err(given.wrong("is empty; give the directory that contains the music"));
     }
@@ -34,7 +34,7 @@ pub(super) fn library(given: &Given, environment: &Environment) -> Result<PathBu
 
 /// The old path of the library at `root`. It need not exist.
 pub(super) fn relocation(
-    given: &Given,
+    given: &RawValue,
     root: &Path,
     has_default_state: bool,
     environment: &Environment,
@@ -58,11 +58,11 @@ pub(super) fn relocation(
 /// The path of `--path`; the root without it.
 pub(super) fn path_or_root(path: Option<OsString>, root: &Path) -> Result<LibraryPath, SettingsError> {
     let Some(value) = path else { return Ok(LibraryPath::root()) };
-    path_in_library(&Given { label: "--path".to_owned(), value, is_default: false }, root)
+    path_in_library(&RawValue { label: "--path".to_owned(), value, is_default: false }, root)
 }
 
 /// A path in the library, given absolute or relative to the root. It need not exist.
-fn path_in_library(given: &Given, root: &Path) -> Result<LibraryPath, SettingsError> {
+fn path_in_library(given: &RawValue, root: &Path) -> Result<LibraryPath, SettingsError> {
     let path = Path::new(&given.value);
     let inside = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
     let named =
@@ -76,7 +76,11 @@ fn path_in_library(given: &Given, root: &Path) -> Result<LibraryPath, SettingsEr
 }
 
 /// The state directory: an absolute path outside of the library. It need not exist.
-pub(super) fn state(given: Option<&Given>, root: &Path, environment: &Environment) -> Result<PathBuf, SettingsError> {
+pub(super) fn state(
+    given: Option<&RawValue>,
+    root: &Path,
+    environment: &Environment,
+) -> Result<PathBuf, SettingsError> {
     let canonical_root = root.canonicalize().map_err(|source| SettingsError::Path { path: shown(root), source })?;
     let (state, label) = match given {
         Some(given) if given.value.is_empty() => return Err(given.wrong("is empty; give a directory")),
@@ -200,7 +204,7 @@ mod tests {
             Path::new("/h/.local/state/file-watcher").join(&name)
         );
         assert!(place(&[]).is_err());
-        let given = |value: &str| Given { label: "STATE_DIR".into(), value: value.into(), is_default: false };
+        let given = |value: &str| RawValue { label: "STATE_DIR".into(), value: value.into(), is_default: false };
         assert_eq!(state(Some(&given("s")), &root, &environment(&[])).unwrap(), base.join("s"));
     }
 
@@ -215,7 +219,7 @@ mod tests {
         let environment = Environment::new([], base.clone());
         let place = |value: &str| {
             state(
-                Some(&Given { label: "STATE_DIR".into(), value: value.into(), is_default: false }),
+                Some(&RawValue { label: "STATE_DIR".into(), value: value.into(), is_default: false }),
                 &root,
                 &environment,
             )

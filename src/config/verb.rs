@@ -4,21 +4,21 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::arguments::Verb;
-use super::given::Given;
+use super::raw_value::RawValue;
 use super::{Command, SettingsError, parked, places};
 
 /// A verb without its directories, and the directories.
 pub(super) struct ParsedVerb {
     pub(super) verb: Verb,
     /// The library, if it was given.
-    pub(super) library: Option<Given>,
+    pub(super) library: Option<RawValue>,
     /// The old path of the library, if it was given.
-    pub(super) old_library: Option<Given>,
+    pub(super) old_library: Option<RawValue>,
 }
 
 /// Separates the verb, `watch` by default, from its directories.
 pub(super) fn parse(verb: Option<Verb>) -> ParsedVerb {
-    let given = |label: &str, value| Given { label: label.to_owned(), value, is_default: false };
+    let given = |label: &str, value| RawValue { label: label.to_owned(), value, is_default: false };
     let (verb, dir) = match verb {
         Some(Verb::Relocate { old, new }) => {
             let verb = Verb::Relocate { old: OsString::new(), new: OsString::new() };

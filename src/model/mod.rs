@@ -25,6 +25,10 @@ pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Ob
 /// Read access to the index: by path, by inode and by content.
 ///
 /// The store implements it. Tests use a map.
+///
+/// # Errors
+///
+/// Every method fails if the index cannot be read.
 pub trait Index {
     /// Why a read failed.
     type Error: std::error::Error + Send + Sync + 'static;

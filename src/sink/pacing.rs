@@ -19,6 +19,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const BINDING: Duration = Duration::from_secs(1);
 
 /// How many of the next messages are published at once.
+///
+/// The transitions return the next state and do not change `self`.
+#[must_use]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Pacing {
     /// All of them.

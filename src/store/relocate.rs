@@ -128,14 +128,5 @@ fn set(connection: &Connection, name: &str, value: &[u8]) -> Result<(), StoreErr
     Ok(())
 }
 
-impl StoreError {
-    /// Turns the error about another library's store into the one for a relocation.
-    fn for_relocation(self, from: &Path, to: &Path) -> Self {
-        let Self::OtherLibrary { file, found, .. } = self else { return self };
-        let (from, to) = (from.to_string_lossy().into_owned(), to.to_string_lossy().into_owned());
-        Self::RelocatesAnother { file, found, from, to }
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use crate::model::FollowSymlinks;
 
 /// A value with the name of its source, for errors.
 #[derive(Clone)]
-pub(super) struct Given {
+pub(super) struct RawValue {
     /// `BATCH_SIZE`, or `--batch-size (BATCH_SIZE)` if the flag was used.
     pub(super) label: String,
     pub(super) value: OsString,
@@ -18,7 +18,7 @@ pub(super) struct Given {
     pub(super) is_default: bool,
 }
 
-impl Given {
+impl RawValue {
     /// The error that this value has `problem`.
     pub(super) fn wrong(&self, problem: impl Into<String>) -> SettingsError {
         SettingsError::Value { setting: self.label.clone(), problem: problem.into() }
@@ -176,8 +176,8 @@ pub(super) fn shown(path: impl AsRef<OsStr>) -> String {
 mod tests {
     use super::*;
 
-    fn given(value: &str) -> Given {
-        Given { label: "X".into(), value: value.into(), is_default: false }
+    fn given(value: &str) -> RawValue {
+        RawValue { label: "X".into(), value: value.into(), is_default: false }
     }
 
     #[test]
