@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
-use file_watcher::model::{FsEvent, LibraryPath, Origin, Quiet};
+use file_watcher::model::{Cause, FsEvent, LibraryPath, Origin};
 use file_watcher::stream::{HintStreamExt, Settle};
 use futures::{StreamExt, stream};
 
@@ -26,7 +26,7 @@ pub(crate) fn burst(criterion: &mut Criterion) {
     // The clock is paused, so that the work is measured and not the wait.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let settle = Settle { debounce: Duration::from_millis(50), settle: Duration::from_secs(2) };
-    for (name, quiet, left) in [("merged", Quiet::Closed, PATHS), ("passed on", Quiet::Found, HINTS)] {
+    for (name, quiet, left) in [("merged", Cause::Closed, PATHS), ("passed on", Cause::Found, HINTS)] {
         group.bench_function(name, |bencher| {
             bencher.iter_batched(
                 || burst(quiet).collect::<Vec<_>>(),
@@ -40,7 +40,7 @@ pub(crate) fn burst(criterion: &mut Criterion) {
     }
     group.bench_function("neighbour: a map", |bencher| {
         bencher.iter_batched(
-            || burst(Quiet::Closed).collect::<Vec<_>>(),
+            || burst(Cause::Closed).collect::<Vec<_>>(),
             |hints| {
                 let mut newest = HashMap::new();
                 for hint in hints {

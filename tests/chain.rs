@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use file_watcher::content::{Examined, Outcome};
-use file_watcher::model::{EventType, Extensions, FsEvent, LibraryPath, Origin, Outgoing, Quiet, Token};
+use file_watcher::model::{Cause, EventType, Extensions, FsEvent, Guards, LibraryPath, Origin, Outgoing, Token};
 use file_watcher::pipeline::{self, Chain};
 use file_watcher::stream::{Leased, Leases, Pace, Settle};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
@@ -86,11 +86,11 @@ impl World {
     }
 
     /// A hint that knows its number: a merged one is left with the highest.
-    fn hint(&self, number: u32, path: &str, quiet: Quiet) -> FsEvent {
+    fn hint(&self, number: u32, path: &str, quiet: Cause) -> FsEvent {
         let mut hint = FsEvent::new(path.into(), quiet, Origin::Watch);
-        hint.attempt = number;
+        hint.retry.attempt = number;
         if is_audio(&hint.path) {
-            hint.walks.push(Token::new(Rider { path: hint.path.clone(), number, world: self.clone() }));
+            hint.guards.walks.push(Token::new(Rider { path: hint.path.clone(), number, world: self.clone() }));
         }
         hint
     }
@@ -111,20 +111,21 @@ impl World {
             "more in hand than is looked at and committed"
         );
         let older = seen.committed.get(&item.path);
-        assert!(older.is_none_or(|&older| older < item.attempt), "an old hint after a newer one");
+        assert!(older.is_none_or(|&older| older < item.retry.attempt), "an old hint after a newer one");
         seen.looks += 1;
         drop(seen);
         let (world, most) = (self.clone(), chain.max_concurrent_files);
-        let takes = takes.get(item.attempt as usize).copied().unwrap_or_default();
+        let takes = takes.get(item.retry.attempt as usize).copied().unwrap_or_default();
         async move {
             world.seen().looking += 1;
             assert!(world.seen().looking <= most, "too many looks at once");
             sleep(milliseconds(takes)).await;
             world.seen().looking -= 1;
-            let FsEvent { path, walks, attempt, .. } = item;
+            let FsEvent { path, guards: Guards { walks, .. }, retry, .. } = item;
             // Where the made-up look keeps which hint it knows.
-            let outcome =
-                Outcome::Again(FsEvent { attempt, ..FsEvent::new(path.clone(), Quiet::Found, Origin::Watch) });
+            let mut again = FsEvent::new(path.clone(), Cause::Found, Origin::Watch);
+            again.retry = retry;
+            let outcome = Outcome::Again(again);
             Leased { item: Examined { path, outcome, look_under: false, tokens: walks, displaced: None }, lease }
         }
     }
@@ -138,7 +139,7 @@ impl World {
             let Outcome::Again(look) = item.outcome else { unreachable!("made up above") };
             let mut seen = self.seen();
             assert!(seen.in_hand.remove(&item.path));
-            seen.committed.insert(item.path, look.attempt);
+            seen.committed.insert(item.path, look.retry.attempt);
             drop(seen);
             drop((item.tokens, lease));
         }
@@ -146,18 +147,18 @@ impl World {
 }
 
 /// The gap before a hint in milliseconds, its path, and how long the path must be quiet.
-type Hinted = (u64, usize, Quiet);
+type Hinted = (u64, usize, Cause);
 
 fn hinted() -> impl Strategy<Value = Vec<Hinted>> {
     let quiet = prop_oneof![
-        3 => Just(Quiet::Found),
-        2 => Just(Quiet::Created),
-        3 => Just(Quiet::Closed),
-        2 => Just(Quiet::Renamed),
-        2 => Just(Quiet::Gone),
-        1 => Just(Quiet::Again(milliseconds(70))),
+        3 => Just(Cause::Found),
+        2 => Just(Cause::Created),
+        3 => Just(Cause::Closed),
+        2 => Just(Cause::Renamed),
+        2 => Just(Cause::Gone),
+        1 => Just(Cause::Again(milliseconds(70))),
         // Only the end of the input makes an end of this.
-        1 => Just(Quiet::Again(Duration::from_hours(20))),
+        1 => Just(Cause::Again(Duration::from_hours(20))),
     ];
     let gap = prop_oneof![2 => Just(0_u64), 2 => 0_u64..30, 1 => 0_u64..400];
     prop::collection::vec((gap, 0..PATHS.len(), quiet), 0..60)
@@ -220,7 +221,7 @@ proptest! {
         let looks = RefCell::new(Vec::new());
         paused(async {
             let hints = gaps.iter().enumerate().map(|(number, gap)| {
-                (*gap, FsEvent::new(format!("{number}.mp3").as_str().into(), Quiet::Found, Origin::Scan))
+                (*gap, FsEvent::new(format!("{number}.mp3").as_str().into(), Cause::Found, Origin::Scan))
             });
             let examine = |look: Leased<FsEvent>| {
                 looks.borrow_mut().push(Instant::now());
@@ -262,7 +263,7 @@ fn a_commit_that_is_stuck_holds_what_is_in_it_and_little_more_and_loses_nothing(
         );
         let mut index = pin!(index);
         for (number, path) in ["a.mp3", "b.mp3"].into_iter().enumerate() {
-            hint.send(world.hint(u32::try_from(number).unwrap(), path, Quiet::Found)).unwrap();
+            hint.send(world.hint(u32::try_from(number).unwrap(), path, Cause::Found)).unwrap();
         }
         assert!(timeout(Duration::from_secs(1), &mut index).await.is_err());
         assert_eq!(chain.leases.held(), 2);
@@ -270,7 +271,7 @@ fn a_commit_that_is_stuck_holds_what_is_in_it_and_little_more_and_loses_nothing(
         for round in 1..=10 {
             for number in 0..26_u8 {
                 let path = format!("{}.mp3", char::from(b'a' + number));
-                hint.send(world.hint(round * 100 + u32::from(number), &path, Quiet::Closed)).unwrap();
+                hint.send(world.hint(round * 100 + u32::from(number), &path, Cause::Closed)).unwrap();
             }
             assert!(timeout(Duration::from_mins(1), &mut index).await.is_err());
         }
@@ -297,7 +298,7 @@ fn a_look_that_takes_for_ever_stops_no_other_path() {
         let committed = RefCell::new(HashSet::new());
         let (hint, hints) = mpsc::unbounded_channel();
         for number in 0..50 {
-            hint.send(FsEvent::new(format!("{number}.mp3").as_str().into(), Quiet::Found, Origin::Scan)).unwrap();
+            hint.send(FsEvent::new(format!("{number}.mp3").as_str().into(), Cause::Found, Origin::Scan)).unwrap();
         }
         let index = pipeline::index(
             UnboundedReceiverStream::new(hints),
@@ -322,7 +323,7 @@ fn unchanged(look: Leased<FsEvent>) -> Leased<Examined> {
     let Leased { item, lease } = look;
     let outcome = Outcome::Unchanged;
     Leased {
-        item: Examined { path: item.path, outcome, look_under: false, tokens: item.walks, displaced: None },
+        item: Examined { path: item.path, outcome, look_under: false, tokens: item.guards.walks, displaced: None },
         lease,
     }
 }

@@ -73,7 +73,7 @@ impl Batch {
 
     /// Withdraws the looks at paths whose former files were renamed and have not been found yet.
     pub(super) fn withdraw_waiting(&mut self, engine: &SharedEngine, is_ending: bool) -> &mut Self {
-        let here = Ties::members_here(self.confirmed.iter().map(|look| &look.instead.ties));
+        let here = Ties::members_here(self.confirmed.iter().map(|look| &look.instead.guards.ties));
         let found: HashSet<(MountId, u64)> = self
             .confirmed
             .iter()
@@ -86,14 +86,14 @@ impl Batch {
             if found.contains(&(displaced.mount, displaced.inode)) {
                 return false;
             }
-            if is_ending || instead.ties.waits >= MOST_WAITS {
+            if is_ending || instead.guards.ties.waits >= MOST_WAITS {
                 return is_ending;
             }
             let mut groups =
-                engine.with(|engine| engine.renames().that_may_find_what_left(&instead.path, &instead.ties));
-            instead.ties.left_in.append(&mut groups);
-            instead.ties.waits += 1;
-            !instead.ties.left_in.iter().all(|group| here.are_all_of(group))
+                engine.with(|engine| engine.renames().that_may_find_what_left(&instead.path, &instead.guards.ties));
+            instead.guards.ties.left_in.append(&mut groups);
+            instead.guards.ties.waits += 1;
+            !instead.guards.ties.left_in.iter().all(|group| here.are_all_of(group))
         };
         let waiting: Vec<BatchedLook> = self.confirmed.extract_if(.., may_be_found).collect();
         for look in waiting {

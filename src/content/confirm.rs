@@ -73,7 +73,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                     if doubt == Doubt::Overtaken {
                         // The new content is in no row, so a rename of the file must not be accepted unread yet.
                         let path = look.observation.path.clone();
-                        look.instead.holds.push(self.engine.trust(|trust| trust.doubt(&path)));
+                        look.instead.guards.holds.push(self.engine.trust(|trust| trust.doubt(&path)));
                     }
                     batch.withdraw(look, doubt);
                 }
@@ -172,7 +172,7 @@ mod tests {
     use crate::content::examine::OTHERS_WAIT_FOR;
     use crate::content::testing::{HERE, OneFile, renamed};
     use crate::model::Token;
-    use crate::model::{Origin, Quiet};
+    use crate::model::{Cause, Origin};
 
     #[test]
     fn a_rename_is_committed_unread_only_after_all_pending_events_were_handled() {
@@ -187,7 +187,7 @@ mod tests {
                 true
             });
             assert!(observations.is_empty(), "{reported:?}");
-            assert_eq!(looks.iter().map(|look| look.renamed_from.clone()).collect::<Vec<_>>(), [None]);
+            assert_eq!(looks.iter().map(|look| look.evidence.renamed_from.clone()).collect::<Vec<_>>(), [None]);
             doubts.clear();
         }
         let (observations, looks) = examiner.confirm(outcome(), false, || false);
@@ -199,7 +199,7 @@ mod tests {
         let (examiner, hint) = renamed();
         let Outcome::Trusted(here, instead) = examiner.examine(hint).outcome else { panic!("it was not accepted") };
         let elsewhere = Observation { path: "a/was-here.mp3".into(), ..here.clone() };
-        let look = FsEvent::new(elsewhere.path.clone(), Quiet::Found, Origin::Watch);
+        let look = FsEvent::new(elsewhere.path.clone(), Cause::Found, Origin::Watch);
         let outcomes =
             [(Outcome::Observed(elsewhere.clone(), look), None), (Outcome::Trusted(here.clone(), instead), None)];
         let (observations, looks) = examiner.confirm(outcomes, false, || true);
@@ -212,15 +212,19 @@ mod tests {
         let (examiner, hint) = renamed();
         let waits = Arc::new(());
         let walks = vec![Token::new(Arc::clone(&waits))];
-        let Examined { outcome, tokens, .. } = examiner.examine(FsEvent { walks, renamed_from: None, ..hint });
+        let mut look = hint;
+        look.guards.walks = walks;
+        look.evidence.renamed_from = None;
+        let Examined { outcome, tokens, .. } = examiner.examine(look);
         let touched = FileStat { ctime_ns: examiner.disk.stat.ctime_ns + 1, ..examiner.disk.stat };
         let examiner = Examiner { disk: OneFile { stat: touched, ..examiner.disk }, ..examiner };
         let (observations, mut looks) = examiner.confirm([(outcome, None)], false, || true);
         drop(tokens);
         assert!(observations.is_empty() && looks.len() == 1 && Arc::strong_count(&waits) > 1);
         // But not forever, if the file changes all the time.
-        let last = FsEvent { attempt: OTHERS_WAIT_FOR, ..looks.remove(0) };
+        let mut last = looks.remove(0);
+        last.retry.attempt = OTHERS_WAIT_FOR;
         let Outcome::Observed(_, instead) = examiner.examine(last).outcome else { panic!("nothing was found") };
-        assert!(instead.walks.is_empty() && Arc::strong_count(&waits) == 1);
+        assert!(instead.guards.walks.is_empty() && Arc::strong_count(&waits) == 1);
     }
 }

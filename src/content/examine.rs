@@ -11,7 +11,7 @@ use super::settle::{FIRST_RETRY, SettlePolicy, backoff};
 use crate::disk::{Disk, Entry};
 use crate::engine::SharedEngine;
 use crate::model::{
-    Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Quiet, Row, Seen, Token, Track,
+    Cause, Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Row, Seen, Sighting, Token, Track,
 };
 
 /// After this many looks, a file that had another inode number at each of them and always the same times is taken
@@ -68,7 +68,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     pub fn examine(&self, look: FsEvent) -> Examined {
         let path = look.path.clone();
         // The result keeps them too, so that they live until the commit if there is no further look to carry them.
-        let mut tokens: Vec<Token> = look.walks.iter().chain(&look.holds).cloned().collect();
+        let mut tokens: Vec<Token> = look.guards.walks.iter().chain(&look.guards.holds).cloned().collect();
         let row_and_entry = self.index.row(&path).map_err(io::Error::other).and_then(|row| {
             let entry = self.disk.entry(&path)?;
             Ok((row, entry, self.has_subtree(&look, entry)?))
@@ -109,21 +109,21 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
     /// Limits who waits for the next look, and ties it to the looks that may find the displaced file.
     fn tie(&self, next: &mut FsEvent, displaced: Option<FileStat>) {
-        if next.attempt > OTHERS_WAIT_FOR {
-            next.walks.clear();
-            next.ties.waves.clear();
-            next.ties.member_of.clear();
+        if next.retry.attempt > OTHERS_WAIT_FOR {
+            next.guards.let_others_go_on();
         }
         if displaced.is_some() {
             let mut groups =
-                self.engine.with(|engine| engine.renames().that_may_find_what_left(&next.path, &next.ties));
-            next.ties.left_in.append(&mut groups);
+                self.engine.with(|engine| engine.renames().that_may_find_what_left(&next.path, &next.guards.ties));
+            next.guards.ties.left_in.append(&mut groups);
         }
     }
 
     /// Looks at a path with a regular file.
     fn look_at_file(&self, look: FsEvent, stat: FileStat, row: Option<&Row>) -> io::Result<Looked> {
-        if !look.written && row.is_some_and(|row| row.stat.is_unchanged(&stat, self.settle_policy.ignore_ctime)) {
+        if !look.evidence.written
+            && row.is_some_and(|row| row.stat.is_unchanged(&stat, self.settle_policy.ignore_ctime))
+        {
             return Ok(Outcome::Unchanged.into());
         }
         let previous = self.previous_rows(&look, &stat, row)?;
@@ -146,10 +146,10 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let mut next = look_again(look, wait, Some(stat));
         if stat.size == 0 && wait > self.settle_policy.settle {
             // It may stay empty for a minute, and an empty file is seldom a known one renamed: deletes do not wait.
-            next.walks.clear();
-            next.ties.waves.clear();
+            next.guards.walks.clear();
+            next.guards.ties.waves.clear();
             if previous.rows.is_empty() {
-                next.ties.member_of.clear();
+                next.guards.ties.member_of.clear();
             }
         }
         Outcome::Again(next)
@@ -182,7 +182,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
         let known = row.or(previous.rows.first()).map(|row| &row.track);
         let Some(track) = self.read_whole(&look, &stat, known)? else {
-            let wait = backoff(look.attempt);
+            let wait = backoff(look.retry.attempt);
             return Ok((Outcome::Again(look_again(look, wait, None)), None));
         };
         let is_as_it_was =
@@ -214,27 +214,27 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     fn look_at_gone(&self, mut look: FsEvent, entry: Entry, row: Option<&Row>) -> Outcome {
         let Some(row) = row else { return Outcome::Unchanged };
         // No file of a group has come here, so no look has to wait for this one.
-        look.ties.member_of.clear();
+        look.guards.ties.member_of.clear();
         if self.engine.trust(|trust| trust.is_claimed(&look.path)) {
             return Outcome::Again(look_again(look, FIRST_RETRY, None));
         }
-        if look.generation.is_some_and(|generation| generation != self.disk.generation()) {
+        if look.guards.generation.is_some_and(|generation| generation != self.disk.generation()) {
             // The hint is about a root that has been replaced since. The walk of the new root decides.
             return Outcome::Unchanged;
         }
         let is_held = is_hidden(row, entry) && !self.disk.is_elsewhere(row.stat.mount, &row.path);
-        if is_held && !look.approved {
+        if is_held && !look.guards.approved {
             return Outcome::Held;
         }
         // An excluded path is deleted even if its file has another name now, so that name need not be found first.
         let is_excluded = entry == Entry::Excluded;
-        if look.quiet != Quiet::Gone && !is_excluded && self.engine.trust(|trust| trust.is_unwatched(&look.path)) {
+        if look.cause != Cause::Gone && !is_excluded && self.engine.trust(|trust| trust.is_unwatched(&look.path)) {
             return Outcome::LeftToWalk;
         }
-        if look.quiet != Quiet::Gone {
+        if look.cause != Cause::Gone {
             // Wait as a delete does: there may soon be a look at the file's new path.
-            let attempt = look.attempt.saturating_add(1);
-            return Outcome::Again(FsEvent { quiet: Quiet::Gone, attempt, ..look });
+            look.retry.attempt = look.retry.attempt.saturating_add(1);
+            return Outcome::Again(look.because(Cause::Gone));
         }
         let observation = Observation { path: look.path.clone(), origin: look.origin, seen: Seen::Missing };
         Outcome::Observed(observation, look_instead(look))
@@ -251,7 +251,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let Some((file, opened)) = self.disk.open(path)? else { return Ok(None) };
         if opened != *stat {
             // Once, another file may have replaced it. A file that is saved again and again has other times.
-            if look.attempt >= LOOKS_AT_PASSING_INODES && (FileStat { inode: stat.inode, ..opened }) == *stat {
+            if look.retry.attempt >= LOOKS_AT_PASSING_INODES && (FileStat { inode: stat.inode, ..opened }) == *stat {
                 self.disk.inodes_do_not_last(stat.mount);
             }
             return Ok(None);
@@ -264,15 +264,19 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 }
 
 /// The hint to look again after the wait, which remembers the file as it was `seen`.
-fn look_again(look: FsEvent, wait: Duration, seen: Option<FileStat>) -> FsEvent {
-    let seen_at = if seen.is_some() && seen == look.last_seen { look.seen_at } else { seen.map(|_| Instant::now()) };
-    FsEvent { quiet: Quiet::Again(wait), last_seen: seen, seen_at, attempt: look.attempt.saturating_add(1), ..look }
+fn look_again(mut look: FsEvent, wait: Duration, seen: Option<FileStat>) -> FsEvent {
+    let same = look.retry.last_seen.filter(|last_seen| seen == Some(last_seen.stat));
+    look.retry.last_seen = same.or_else(|| seen.map(|stat| Sighting { stat, since: Instant::now() }));
+    look.retry.attempt = look.retry.attempt.saturating_add(1);
+    look.because(Cause::Again(wait))
 }
 
 /// The hint to look again with if this look's result is no longer true when it is to be committed. The walks that
 /// wait for this look wait for that one.
 fn look_instead(look: FsEvent) -> FsEvent {
-    FsEvent { quiet: Quiet::Found, renamed_from: None, ..look_again(look, Duration::ZERO, None) }
+    let mut look = look_again(look, Duration::ZERO, None).because(Cause::Found);
+    look.evidence.renamed_from = None;
+    look
 }
 
 #[cfg(test)]
@@ -285,27 +289,27 @@ mod tests {
     fn a_file_missing_from_a_subtree_without_notification_is_left_to_the_next_scan() {
         let examiner = examiner(old(9), Some(("b/gone.mp3", old(9))));
         let look = |quiet| examiner.examine(FsEvent::new("b/gone.mp3".into(), quiet, Origin::Scan)).outcome;
-        assert!(matches!(look(Quiet::Found), Outcome::Again(_)));
+        assert!(matches!(look(Cause::Found), Outcome::Again(_)));
         let _polled = examiner.engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root()));
-        assert!(matches!(look(Quiet::Found), Outcome::LeftToWalk));
-        assert!(matches!(look(Quiet::Gone), Outcome::Observed(Observation { seen: Seen::Missing, .. }, _)));
+        assert!(matches!(look(Cause::Found), Outcome::LeftToWalk));
+        assert!(matches!(look(Cause::Gone), Outcome::Observed(Observation { seen: Seen::Missing, .. }, _)));
     }
 
     #[test]
     fn the_former_subtree_is_walked_if_a_file_replaced_its_directory() {
         let under = "a.mp3/b.mp3";
         let examiner = examiner(old(9), Some((under, FileStat { inode: 8, ..old(9) })));
-        let look_under = |origin| examiner.examine(FsEvent::new(HERE.into(), Quiet::Renamed, origin)).look_under;
+        let look_under = |origin| examiner.examine(FsEvent::new(HERE.into(), Cause::Renamed, origin)).look_under;
         assert!(look_under(Origin::Watch) && !look_under(Origin::Scan));
     }
 
     #[test]
     fn no_look_reports_a_delete_before_the_delete_has_waited() {
         let (examiner, _) = renamed();
-        for quiet in [Quiet::Found, Quiet::Renamed, Quiet::Closed] {
+        for quiet in [Cause::Found, Cause::Renamed, Cause::Closed] {
             let hint = FsEvent::new("b/old.mp3".into(), quiet, Origin::Watch);
             let Outcome::Again(waiting) = examiner.examine(hint).outcome else { panic!("{quiet:?} did not wait") };
-            assert_eq!(waiting.quiet, Quiet::Gone);
+            assert_eq!(waiting.cause, Cause::Gone);
             let Outcome::Observed(gone, _) = examiner.examine(waiting).outcome else { panic!("it waits forever") };
             assert_eq!(gone.seen, Seen::Missing);
         }
@@ -341,9 +345,9 @@ mod tests {
         let examiner = Examiner { disk: LeftOut, contents, index, settle_policy, engine, verified_bytes };
         let _polled = examiner.engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root()));
         let look = |path: &str, quiet| examiner.examine(FsEvent::new(path.into(), quiet, Origin::Scan)).outcome;
-        let Outcome::Again(again) = look(HERE, Quiet::Found) else { panic!("it did not wait as a delete does") };
+        let Outcome::Again(again) = look(HERE, Cause::Found) else { panic!("it did not wait as a delete does") };
         let gone = examiner.examine(again).outcome;
         assert!(matches!(gone, Outcome::Observed(Observation { seen: Seen::Missing, .. }, _)));
-        assert!(matches!(look("unknown.mp3", Quiet::Closed), Outcome::Unchanged));
+        assert!(matches!(look("unknown.mp3", Cause::Closed), Outcome::Unchanged));
     }
 }

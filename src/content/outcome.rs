@@ -37,13 +37,13 @@ impl Tied for Examined {
 
     fn ties(&self) -> Option<&Ties> {
         self.displaced?;
-        self.outcome.look().map(|look| &look.ties)
+        self.outcome.look().map(|look| &look.guards.ties)
     }
 
     fn begin_waiting(&mut self) {
         if let Some(look) = self.outcome.look_mut() {
             // The looks of the wave may find the file that this one waits for.
-            look.ties.waves.clear();
+            look.guards.ties.waves.clear();
         }
     }
 
@@ -51,9 +51,7 @@ impl Tied for Examined {
         self.tokens.append(&mut older.tokens);
         self.look_under |= older.look_under;
         if let (Some(look), Some(older)) = (self.outcome.look_mut(), older.outcome.look_mut()) {
-            look.ties.append(&mut older.ties);
-            look.walks.append(&mut older.walks);
-            look.holds.append(&mut older.holds);
+            look.guards.append(std::mem::take(&mut older.guards));
         }
         self
     }

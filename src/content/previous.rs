@@ -41,7 +41,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let mut rows = try_filter(rows, |row| self.has_left_for_another(row))?;
         // A file may have lost several names. The source is most likely the name that is most like the new one.
         rows.sort_by_key(|row| {
-            let is_paired = look.renamed_from.as_ref() == Some(&row.path);
+            let is_paired = look.evidence.renamed_from.as_ref() == Some(&row.path);
             (!is_paired, row.path.parent() != look.path.parent(), row.path.name() != look.path.name())
         });
         Ok(PreviousRows { was_here: false, is_known_elsewhere, rows })
@@ -78,7 +78,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Whether the file was only moved from the path of `source`, so that it need not be read.
     pub(super) fn unread_move(&self, look: &FsEvent, stat: &FileStat, source: &Row) -> io::Result<Option<UnreadMove>> {
         if !source.stat.same_size_and_mtime(stat)
-            || look.written
+            || look.evidence.written
             || self.engine.trust(|trust| trust.is_in_doubt(&source.path))
         {
             return Ok(None);
@@ -92,7 +92,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     /// Whether inotify reported that the file was renamed from the path of `source`, and nothing else that would
     /// change more than the ctime. A rename changes the ctime too.
     fn is_only_renamed(&self, look: &FsEvent, source: &Row) -> io::Result<bool> {
-        if look.renamed_from.as_ref() != Some(&source.path)
+        if look.evidence.renamed_from.as_ref() != Some(&source.path)
             || self.engine.trust(|trust| {
                 trust.is_under_doubt(&source.path) || trust.is_in_doubt(&look.path) || trust.is_unwatched(&source.path)
             })
@@ -147,8 +147,8 @@ fn try_filter(rows: Vec<Row>, keep: impl Fn(&Row) -> io::Result<bool>) -> io::Re
 mod tests {
     use super::*;
     use crate::content::Outcome;
-    use crate::content::testing::{HERE, OneFile, is_read, renamed};
-    use crate::model::{Observation, Origin, Quiet, Seen};
+    use crate::content::testing::{HERE, OneFile, is_read, renamed, unpaired};
+    use crate::model::{Cause, Observation, Origin, Seen};
 
     #[test]
     fn a_rename_is_accepted_unread_only_if_nothing_casts_doubt_on_the_content() {
@@ -158,7 +158,7 @@ mod tests {
             let _doubt = examiner.engine.trust(|trust| trust.doubt(&in_doubt.into()));
             assert!(is_read(&examiner.examine(hint.clone()).outcome), "{in_doubt:?}");
         }
-        assert!(is_read(&examiner.examine(FsEvent { renamed_from: None, ..hint.clone() }).outcome));
+        assert!(is_read(&examiner.examine(unpaired(hint.clone())).outcome));
         // A write by its other name gives no event for this one.
         let two_names = OneFile { has_one_name: false, ..examiner.disk };
         assert!(is_read(&Examiner { disk: two_names, ..examiner }.examine(hint).outcome));
@@ -170,7 +170,7 @@ mod tests {
         examiner.disk.is_root_replaced = true;
         assert!(matches!(examiner.examine(hint).outcome, Outcome::Failed(_)));
         let elsewhere = Observation { path: "b/old.mp3".into(), origin: Origin::Watch, seen: Seen::Missing };
-        let look = FsEvent::new(elsewhere.path.clone(), Quiet::Found, Origin::Watch);
+        let look = FsEvent::new(elsewhere.path.clone(), Cause::Found, Origin::Watch);
         let (confirmed, again) = examiner.confirm([(Outcome::Observed(elsewhere, look), None)], false, || true);
         assert_eq!((confirmed.len(), again.len()), (0, 1));
     }
@@ -178,8 +178,8 @@ mod tests {
     #[test]
     fn an_old_path_is_not_deleted_while_a_look_at_the_new_path_is_in_progress() {
         let (examiner, hint) = renamed();
-        let gone = || FsEvent::new("b/old.mp3".into(), Quiet::Gone, Origin::Watch);
-        let in_progress = examiner.examine(FsEvent { renamed_from: None, ..hint });
+        let gone = || FsEvent::new("b/old.mp3".into(), Cause::Gone, Origin::Watch);
+        let in_progress = examiner.examine(unpaired(hint));
         assert!(is_read(&in_progress.outcome));
         assert!(matches!(examiner.examine(gone()).outcome, Outcome::Again(_)));
         drop(in_progress);

@@ -7,7 +7,7 @@ use super::examine::{Contents, Examiner};
 use super::previous::PreviousRows;
 use crate::classify::originals_of_temporary_name;
 use crate::disk::Disk;
-use crate::model::{FileStat, FsEvent, Index, LibraryPath, Quiet, Row};
+use crate::model::{Cause, FileStat, FsEvent, Index, LibraryPath, Row};
 
 /// The first wait before a file that changed during a look is looked at again. It doubles with each look.
 pub(super) const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -37,14 +37,15 @@ impl SettlePolicy {
     /// `is_complete` says that a close or a rename was seen after the last write. `may_be_cut` is the result of
     /// [`may_be_cut`].
     fn unsettled_for(&self, look: &FsEvent, stat: &FileStat, is_complete: bool, may_be_cut: bool) -> Option<Duration> {
-        let needed = match look.quiet {
+        let needed = match look.cause {
             _ if may_be_cut => self.settle,
-            Quiet::Renamed if is_complete => return None,
-            Quiet::Closed if is_complete => self.debounce,
+            Cause::Renamed if is_complete => return None,
+            Cause::Closed if is_complete => self.debounce,
             _ => self.settle,
         };
         // This is measured. The wait that was asked for proves nothing: a program that is ending cuts it short.
-        let stayed = look.seen_at.filter(|_| look.last_seen.as_ref() == Some(stat)).map(|seen_at| seen_at.elapsed());
+        let last_seen = look.retry.last_seen.filter(|last_seen| last_seen.stat == *stat);
+        let stayed = last_seen.map(|last_seen| last_seen.since.elapsed());
         if stat.size == 0
             && let Some(wait) = self.empty_for_less(stat, stayed)
         {
@@ -86,10 +87,15 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         // not matter.
         let was_settled = row.filter(|_| previous.was_here).into_iter().chain(&previous.rows);
         if !was_settled.into_iter().any(|row| row.stat.same_size_and_mtime(stat)) {
-            let is_complete =
-                look.complete_at.is_none_or(|complete| since_epoch(stat.mtime_ns) <= duration_since_epoch(complete))
-                    && !self.engine.trust(|trust| trust.is_replaced(&look.path));
-            let before = row.map(|row| &row.stat).into_iter().chain(&look.last_seen);
+            let is_complete = look
+                .evidence
+                .complete_at
+                .is_none_or(|complete| since_epoch(stat.mtime_ns) <= duration_since_epoch(complete))
+                && !self.engine.trust(|trust| trust.is_replaced(&look.path));
+            let before = row
+                .map(|row| &row.stat)
+                .into_iter()
+                .chain(look.retry.last_seen.as_ref().map(|last_seen| &last_seen.stat));
             let wait = self.settle_policy.unsettled_for(look, stat, is_complete, may_be_cut(before, stat));
             if wait.is_some() {
                 return Ok(wait);
@@ -148,37 +154,53 @@ fn duration_since_epoch(time: SystemTime) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::content::Outcome;
     use crate::content::testing::{HERE, SETTLE, age, examiner, is_read, look, old};
-    use crate::model::{LibraryPath, Origin, RenameGroup, Ties, Token};
+    use crate::model::{LibraryPath, Origin, RenameGroup, Sighting, Ties, Token};
+
+    /// The hint, as if an earlier look had just seen this.
+    fn seen_as(stat: FileStat, mut hint: FsEvent) -> FsEvent {
+        hint.retry.last_seen = Some(Sighting { stat, since: Instant::now() });
+        hint
+    }
+
+    /// The hint, as if what was last seen had been so for longer.
+    fn seen_longer(mut hint: FsEvent, longer: Duration) -> FsEvent {
+        let last_seen = hint.retry.last_seen.as_mut().unwrap();
+        last_seen.since = last_seen.since.checked_sub(longer).unwrap();
+        hint
+    }
 
     #[test]
     fn a_file_that_changed_its_size_but_not_its_times_must_stay_the_same_to_be_settled() {
         let committed = old(9);
         let cut = FileStat { size: 0, ..committed };
-        for quiet in [Quiet::Found, Quiet::Closed, Quiet::Renamed] {
+        for quiet in [Cause::Found, Cause::Closed, Cause::Renamed] {
             let first = look(cut, Some(committed), FsEvent::new("a.mp3".into(), quiet, Origin::Watch));
             let Outcome::Again(again) = first else { panic!("{first:?}") };
-            assert_eq!((again.quiet, again.last_seen), (Quiet::Again(SETTLE), Some(cut)));
+            let last_seen = again.retry.last_seen.map(|last_seen| last_seen.stat);
+            assert_eq!((again.cause, last_seen), (Cause::Again(SETTLE), Some(cut)));
             // With a coarse kernel clock it may stay like that for good. The time that it stayed is measured.
             assert!(matches!(look(cut, Some(committed), again.clone()), Outcome::Again(_)));
-            let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
+            let again = seen_longer(again, SETTLE);
             assert!(is_read(&look(cut, Some(committed), again)));
         }
         // Nothing was committed yet, but an earlier look saw more of it.
-        let seen = FsEvent { last_seen: Some(committed), ..FsEvent::new("a.mp3".into(), Quiet::Found, Origin::Scan) };
+        let seen = seen_as(committed, FsEvent::new("a.mp3".into(), Cause::Found, Origin::Scan));
         assert!(matches!(look(cut, None, seen), Outcome::Again(_)));
     }
 
     #[test]
     fn an_empty_file_must_stay_empty_to_be_settled_however_old_it_is() {
         let empty = old(0);
-        for quiet in [Quiet::Found, Quiet::Closed, Quiet::Renamed] {
+        for quiet in [Cause::Found, Cause::Closed, Cause::Renamed] {
             let hint = FsEvent::new(HERE.into(), quiet, Origin::Watch);
             let Outcome::Again(again) = look(empty, None, hint.clone()) else { panic!("{quiet:?} did not wait") };
-            assert_eq!(again.quiet, Quiet::Again(SETTLE));
-            let again = FsEvent { seen_at: again.seen_at.and_then(|at| at.checked_sub(SETTLE)), ..again };
+            assert_eq!(again.cause, Cause::Again(SETTLE));
+            let again = seen_longer(again, SETTLE);
             assert!(is_read(&look(empty, None, again)));
             assert!(is_read(&look(old(1), None, hint)), "a file with content is read at once");
         }
@@ -198,31 +220,29 @@ mod tests {
             (with_an_old_time, None),
             (with_a_time_to_come, None),
         ] {
-            for quiet in [Quiet::Found, Quiet::Created, Quiet::Closed, Quiet::Renamed] {
+            for quiet in [Cause::Found, Cause::Created, Cause::Closed, Cause::Renamed] {
                 let walks = vec![Token::new(())];
                 let group = RenameGroup::new(Duration::from_hours(1));
                 let (member_of, waves) = (vec![group.join()], vec![Token::new(())]);
                 let ties = Ties { member_of, waves, ..Ties::default() };
-                let hint = FsEvent { ties, walks, ..FsEvent::new(HERE.into(), quiet, Origin::Watch) };
+                let mut hint = FsEvent::new(HERE.into(), quiet, Origin::Watch).tied(ties);
+                hint.guards.walks = walks;
                 let Outcome::Again(again) = look(found, row, hint) else { panic!("{found:?} did not wait") };
-                let Quiet::Again(wait) = again.quiet else { panic!("{:?}", again.quiet) };
+                let Cause::Again(wait) = again.cause else { panic!("{:?}", again.cause) };
                 assert!(wait > minute * 9 / 10 && wait <= minute, "{wait:?}");
-                assert!(again.walks.is_empty() && again.ties.waves.is_empty(), "deletes wait for it");
+                assert!(again.guards.walks.is_empty() && again.guards.ties.waves.is_empty(), "deletes wait for it");
                 assert_eq!(group.members(), 0, "the looks at other paths wait for it");
-                let after = |waited| {
-                    let seen_at = again.seen_at.and_then(|at| at.checked_sub(waited));
-                    look(found, row, FsEvent { seen_at, ..again.clone() })
-                };
+                let after = |waited| look(found, row, seen_longer(again.clone(), waited));
                 assert!(matches!(after(minute / 2), Outcome::Again(_)));
                 assert!(is_read(&after(minute)));
             }
         }
         // It has content now.
-        let seen = FsEvent { last_seen: Some(emptied), ..FsEvent::new(HERE.into(), Quiet::Closed, Origin::Watch) };
+        let seen = seen_as(emptied, FsEvent::new(HERE.into(), Cause::Closed, Origin::Watch));
         let written = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
         assert!(is_read(&look(written, None, seen)));
         // It was renamed, and the index has it as it is.
-        let hint = FsEvent::new(HERE.into(), Quiet::Renamed, Origin::Watch);
+        let hint = FsEvent::new(HERE.into(), Cause::Renamed, Origin::Watch);
         let committed = FileStat { ctime_ns: with_an_old_time.mtime_ns, ..with_an_old_time };
         assert!(is_read(&look(with_an_old_time, Some(committed), hint)));
     }
@@ -230,10 +250,11 @@ mod tests {
     #[test]
     fn a_close_or_a_rename_says_nothing_about_later_writes() {
         let a_second_ago = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
-        for quiet in [Quiet::Closed, Quiet::Renamed] {
-            let complete = |ago| FsEvent {
-                complete_at: Some(SystemTime::now() - ago),
-                ..FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
+        for quiet in [Cause::Closed, Cause::Renamed] {
+            let complete = |ago| {
+                let mut hint = FsEvent::new("a.mp3".into(), quiet, Origin::Watch);
+                hint.evidence.complete_at = Some(SystemTime::now() - ago);
+                hint
             };
             assert!(is_read(&look(a_second_ago, None, complete(Duration::from_millis(900)))));
             assert!(matches!(look(a_second_ago, None, complete(Duration::from_millis(1100))), Outcome::Again(_)));

@@ -9,7 +9,7 @@ use super::{Contents, Examiner, Outcome, SettlePolicy};
 use crate::disk::{Disk, Entry, RootReplaced};
 use crate::engine::SharedEngine;
 use crate::model::{
-    Content, FileStat, Fingerprint, FsEvent, Index, LibraryPath, Metadata, MountId, Origin, Quiet, Row, Seen, Track,
+    Cause, Content, FileStat, Fingerprint, FsEvent, Index, LibraryPath, Metadata, MountId, Origin, Row, Seen, Track,
 };
 
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
@@ -121,12 +121,18 @@ pub(super) fn look(found: FileStat, row: Option<FileStat>, look: FsEvent) -> Out
     examiner(found, row.map(|stat| (HERE, stat))).examine(look).outcome
 }
 
+/// The hint without the old path.
+pub(super) fn unpaired(mut hint: FsEvent) -> FsEvent {
+    hint.evidence.renamed_from = None;
+    hint
+}
+
 /// An examiner that finds a file under another name than the index has, and the hint for its rename.
 pub(super) fn renamed() -> (Examiner<OneFile, SomeContent, OneRow>, FsEvent) {
     let committed = old(9);
     let renamed = FileStat { ctime_ns: committed.ctime_ns + 1, ..committed };
-    let hint =
-        FsEvent { renamed_from: Some("b/old.mp3".into()), ..FsEvent::new(HERE.into(), Quiet::Renamed, Origin::Watch) };
+    let mut hint = FsEvent::new(HERE.into(), Cause::Renamed, Origin::Watch);
+    hint.evidence.renamed_from = Some("b/old.mp3".into());
     (examiner(renamed, Some(("b/old.mp3", committed))), hint)
 }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::{Engine, Left, Now, WatchTrouble};
-use crate::model::{FsEvent, LibraryPath, Origin, Quiet, RenameGroup, Ties};
+use crate::model::{Cause, Evidence, FsEvent, LibraryPath, Origin, RenameGroup, Ties};
 
 /// How long the walk of a directory that went away waits, so that its other name is walked first and its files are
 /// published as moved.
@@ -145,8 +145,8 @@ impl KernelEvent {
         self.has_audio_name || self.aliases.iter().any(|alias| alias.is_exact && alias.has_audio_name)
     }
 
-    fn hint(&self, quiet: Quiet) -> FsEvent {
-        FsEvent { generation: Some(self.generation), ..FsEvent::new(self.path.clone(), quiet, Origin::Watch) }
+    fn hint(&self, cause: Cause) -> FsEvent {
+        FsEvent::new(self.path.clone(), cause, Origin::Watch).about_root(self.generation)
     }
 }
 
@@ -156,15 +156,15 @@ impl Engine {
         let is_audio = event.is_audio();
         match event.kind {
             KernelEventKind::DirectoryCreated => self.directory_came(event, Vec::new(), now),
-            KernelEventKind::Created if is_audio => self.content_may_have_changed(event, Quiet::Created, now),
+            KernelEventKind::Created if is_audio => self.content_may_have_changed(event, Cause::Created, now),
             KernelEventKind::Created if event.found == Found::Directory => {
                 self.directory_came(event, Vec::new(), now);
             }
             KernelEventKind::ClosedAfterWriting if is_audio => {
-                self.content_may_have_changed(event, Quiet::Closed, now);
+                self.content_may_have_changed(event, Cause::Closed, now);
             }
             KernelEventKind::AttributesChanged if is_audio => {
-                self.content_may_have_changed(event, Quiet::Touched, now);
+                self.content_may_have_changed(event, Cause::Touched, now);
             }
             KernelEventKind::AttributesChanged if event.found == Found::Directory => {
                 return self.directory_may_be_readable(event, now);
@@ -176,7 +176,7 @@ impl Engine {
             }
             KernelEventKind::MovedFrom => self.name_went(event, is_audio, now),
             KernelEventKind::MovedTo => self.name_came(event, is_audio, now),
-            KernelEventKind::Removed if is_audio => self.push_for_all(event, event.hint(Quiet::Gone), now),
+            KernelEventKind::Removed if is_audio => self.push_for_all(event, event.hint(Cause::Gone), now),
             // It may have been a link to a directory.
             KernelEventKind::Removed if event.follows_links => {
                 self.directory_went(event, &[], now);
@@ -218,9 +218,10 @@ impl Engine {
         }
     }
 
-    fn content_may_have_changed(&mut self, event: &KernelEvent, quiet: Quiet, now: Now) {
-        let written = quiet == Quiet::Closed;
-        let hint = FsEvent { written, complete_at: written.then_some(now.wall), ..event.hint(quiet) };
+    fn content_may_have_changed(&mut self, event: &KernelEvent, cause: Cause, now: Now) {
+        let mut hint = event.hint(cause);
+        hint.evidence.written = cause == Cause::Closed;
+        hint.evidence.complete_at = hint.evidence.written.then_some(now.wall);
         let hint = self.doubting(hint);
         self.push_for_all(event, hint, now);
     }
@@ -254,7 +255,7 @@ impl Engine {
         let Left { followed_by, awaits } = self.renames.left(&event.path, now.instant);
         let is_marked = if is_audio {
             let ties = Ties { left_in: awaits, ..Ties::default() };
-            self.push_for_all(event, FsEvent { ties, ..event.hint(Quiet::Gone) }, now);
+            self.push_for_all(event, event.hint(Cause::Gone).tied(ties), now);
             false
         } else {
             // It may have been a directory, which has an event for its own name alone.
@@ -284,7 +285,8 @@ impl Engine {
         let is_trusted = |from: &MovedFrom| from.has_audio_name && !self.trust.is_under_doubt(&from.path);
         let renamed_from = from.filter(is_trusted).map(|from| from.path);
         let is_certain = renamed_from.is_some();
-        let hint = FsEvent { complete_at: Some(now.wall), renamed_from, ties, ..event.hint(Quiet::Renamed) };
+        let mut hint = event.hint(Cause::Renamed).tied(ties);
+        hint.evidence = Evidence { complete_at: Some(now.wall), renamed_from, written: false };
         // The doubt goes with the file: it may get a third name before it is looked at.
         let hint = if is_certain { hint } else { self.doubting(hint) };
         self.push_for_all(event, hint, now);
@@ -304,8 +306,9 @@ impl Engine {
     fn push_for_all(&mut self, event: &KernelEvent, hint: FsEvent, now: Now) {
         for alias in event.aliases.iter().filter(|alias| alias.is_exact) {
             // That name was not renamed.
-            let other = FsEvent { path: alias.path.clone(), renamed_from: None, ..hint.clone() };
-            let other = if hint.holds.is_empty() { other } else { self.doubting(other) };
+            let mut other = FsEvent { path: alias.path.clone(), ..hint.clone() };
+            other.evidence.renamed_from = None;
+            let other = if hint.guards.holds.is_empty() { other } else { self.doubting(other) };
             self.push(other, now.instant);
         }
         self.push(hint, now.instant);

@@ -27,7 +27,7 @@ mod trust;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::model::{FsEvent, LibraryPath, Origin, Quiet, Ties};
+use crate::model::{Cause, FsEvent, LibraryPath, Origin, Ties};
 
 pub use coverage::{Changes, Coverage, Intervals, WatchTrouble};
 pub use kernel::{Alias, Found, KernelEvent, KernelEventKind};
@@ -82,7 +82,7 @@ impl Engine {
     /// This hint, and with it the doubt whether its path is as it was.
     #[must_use]
     pub fn doubting(&mut self, mut hint: FsEvent) -> FsEvent {
-        hint.holds.push(self.trust.doubt(&hint.path));
+        hint.guards.holds.push(self.trust.doubt(&hint.path));
         hint
     }
 
@@ -169,7 +169,7 @@ impl Engine {
     /// A path lost its file by a commit, so the file's other names are to be looked at.
     pub fn push_other_name(&mut self, path: LibraryPath, origin: Origin, now: Instant) {
         // It may also be the old name of a file whose inode number was given to another one.
-        let hint = self.doubting(FsEvent::new(path, Quiet::Gone, origin));
+        let hint = self.doubting(FsEvent::new(path, Cause::Gone, origin));
         self.push(hint, now);
     }
 
@@ -197,7 +197,7 @@ mod tests {
     use super::pending::{MOST_HINTS, MOST_SUBTREES};
     use super::*;
 
-    fn hint(path: &str, quiet: Quiet) -> FsEvent {
+    fn hint(path: &str, quiet: Cause) -> FsEvent {
         FsEvent::new(path.into(), quiet, Origin::Watch)
     }
 
@@ -215,7 +215,7 @@ mod tests {
         let now = Instant::now();
         let mut engine = Engine::default();
         for index in 0..=MOST_HINTS {
-            let hint = engine.doubting(hint(&index.to_string(), Quiet::Closed));
+            let hint = engine.doubting(hint(&index.to_string(), Cause::Closed));
             engine.push(hint, now);
         }
         assert_eq!((engine.hints(), engine.overflows()), (0, 1));

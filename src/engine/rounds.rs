@@ -97,8 +97,8 @@ impl Engine {
     pub fn found(&mut self, id: RoundId, hint: FsEvent) -> FsEvent {
         let mut hint = self.tied_to_round(id, hint);
         if let Some(round) = self.rounds.get(id) {
-            hint.ties.member_of.push(round.group.join());
-            hint.ties.waves.push(round.first_wave.clone());
+            hint.guards.ties.member_of.push(round.group.join());
+            hint.guards.ties.waves.push(round.first_wave.clone());
         }
         hint
     }
@@ -191,10 +191,10 @@ impl Engine {
     fn tied_to_round(&mut self, id: RoundId, hint: FsEvent) -> FsEvent {
         let mut hint = self.doubting(hint);
         if let Some(round) = self.rounds.get(id) {
-            hint.ties.member_of.extend(round.ties.member_of.iter().map(|member| member.group().join()));
-            hint.ties.left_in.extend_from_slice(&round.ties.left_in);
-            hint.ties.of_walk = true;
-            hint.walks.push(round.looks.clone());
+            hint.guards.ties.member_of.extend(round.ties.member_of.iter().map(|member| member.group().join()));
+            hint.guards.ties.left_in.extend_from_slice(&round.ties.left_in);
+            hint.guards.ties.of_walk = true;
+            hint.guards.walks.push(round.looks.clone());
         }
         hint
     }
@@ -226,10 +226,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::Quiet;
+    use crate::model::Cause;
 
     fn hint(path: &str) -> FsEvent {
-        FsEvent::new(path.into(), Quiet::Found, Origin::Scan)
+        FsEvent::new(path.into(), Cause::Found, Origin::Scan)
     }
 
     fn engine(marked: &[&str], now: Instant) -> Engine {

@@ -223,7 +223,7 @@ fn kind_of(kind: EventKind) -> Option<KernelEventKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Quiet;
+    use crate::model::Cause;
 
     fn translator(root: &Path) -> Translator {
         let handler = Handler {
@@ -250,7 +250,7 @@ mod tests {
             translator.translate(&half(RenameMode::From, "old/a.mp3"));
             translator.translate(&half(RenameMode::To, "new/a.mp3"));
             let hints = inbox.take_all();
-            hints.into_iter().find(|hint| hint.quiet == Quiet::Renamed).and_then(|hint| hint.renamed_from)
+            hints.into_iter().find(|hint| hint.cause == Cause::Renamed).and_then(|hint| hint.evidence.renamed_from)
         };
         assert_eq!(rename(1), Some("old/a.mp3".into()));
         for in_doubt in ["old/a.mp3", "old", ""] {
@@ -337,7 +337,7 @@ mod tests {
             }
             drop(doubt);
             let hints = inbox.take_all();
-            assert!(hints.iter().all(|hint| hint.renamed_from.is_none()), "{hints:?}");
+            assert!(hints.iter().all(|hint| hint.evidence.renamed_from.is_none()), "{hints:?}");
             assert!(inbox.trust(|trust| trust.is_in_doubt(&"c.mp3".into())), "{first}");
         }
     }

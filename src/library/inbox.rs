@@ -136,25 +136,25 @@ mod tests {
     use futures::{FutureExt, StreamExt};
 
     use super::*;
-    use crate::model::{Origin, Quiet};
+    use crate::model::{Cause, Origin};
 
-    fn hint(path: &str, quiet: Quiet) -> FsEvent {
+    fn hint(path: &str, quiet: Cause) -> FsEvent {
         FsEvent::new(path.into(), quiet, Origin::Watch)
     }
 
     #[tokio::test]
     async fn hints_come_once_a_path_in_the_order_of_the_first_and_wake_who_waits() {
         let inbox = Inbox::new();
-        inbox.push(hint("b", Quiet::Created));
-        inbox.push(hint("a", Quiet::Created));
-        inbox.push(hint("b", Quiet::Closed));
-        let taken: Vec<_> = inbox.hints().take(2).map(|hint| (hint.path.to_string(), hint.quiet)).collect().await;
-        assert_eq!(taken, [("b".to_owned(), Quiet::Closed), ("a".to_owned(), Quiet::Created)]);
+        inbox.push(hint("b", Cause::Created));
+        inbox.push(hint("a", Cause::Created));
+        inbox.push(hint("b", Cause::Closed));
+        let taken: Vec<_> = inbox.hints().take(2).map(|hint| (hint.path.to_string(), hint.cause)).collect().await;
+        assert_eq!(taken, [("b".to_owned(), Cause::Closed), ("a".to_owned(), Cause::Created)]);
         let mut hints = inbox.hints();
         assert!(hints.next().now_or_never().is_none());
         let waiting = tokio::spawn(async move { hints.next().await.map(|hint| hint.path) });
         tokio::task::yield_now().await;
-        inbox.push(hint("c", Quiet::Created));
+        inbox.push(hint("c", Cause::Created));
         assert_eq!(waiting.await.unwrap(), Some("c".into()));
     }
 

@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Difference, Inbox, Reconcile, Walk};
 use crate::disk::{Disk as _, Entry, Root};
-use crate::model::{FsEvent, Index, LibraryPath, Origin, Quiet};
+use crate::model::{Cause, FsEvent, Index, LibraryPath, Origin};
 
 /// Of each second of a processor this share is used: half a millisecond.
 const PROCESSOR_SHARE: f64 = 0.0005;
@@ -176,8 +176,7 @@ impl<I: Index + Send + 'static> Recheck<I> {
 
     fn hint(&self, path: LibraryPath) {
         tracing::debug!(path = %path, "changed without an event");
-        let generation = Some(self.root.generation());
-        let hint = FsEvent { generation, ..FsEvent::new(path, Quiet::Found, Origin::Scan) };
+        let hint = FsEvent::new(path, Cause::Found, Origin::Scan).about_root(self.root.generation());
         self.inbox.push(self.inbox.doubting(hint));
     }
 }

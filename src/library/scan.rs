@@ -15,7 +15,7 @@ use super::release::Approval;
 use super::{Difference, Held, Inbox, LeftOut, Reconcile, Retry, Unreadable, Walk};
 use crate::disk::{Disk as _, Entry, Root};
 use crate::engine::{Replaced, Round, SharedEngine, tie_together};
-use crate::model::{FsEvent, Index, LibraryPath, MountId, Origin, Quiet, Row};
+use crate::model::{Cause, FsEvent, Index, LibraryPath, MountId, Origin, Row};
 
 /// Hints between the walking thread and the chain: enough that neither waits for the other's rhythm.
 const AHEAD: usize = 512;
@@ -98,7 +98,7 @@ impl WalkReport {
     /// The hints of the second wave: the paths that hold another file, those tied together that changed names.
     pub fn replaced_hints(&mut self, origin: Origin) -> Vec<FsEvent> {
         let generation = self.generation;
-        let hint = |(path, ties)| FsEvent { ties, ..found(path, origin, generation) };
+        let hint = |(path, ties)| found(path, origin, generation).tied(ties);
         tie_together(std::mem::take(&mut self.replaced)).into_iter().map(hint).collect()
     }
 
@@ -254,7 +254,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
     pub fn deletions(&self, report: WalkReport, whole_library: bool) -> Deletions {
         let WalkReport { mut vanished, approval, generation, mut left_out, left_out_in_all, .. } = report;
         let still_indexed = |path: &LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
-        let look = |path| FsEvent { quiet: Quiet::Gone, is_indexed: true, ..found(path, Origin::Scan, generation) };
+        let look = |path| found(path, Origin::Scan, generation).because(Cause::Gone).indexed();
         // What the rules leave out is deleted because a person asked for it, so nothing holds it.
         let is_more_left_out = left_out_in_all > left_out.len() as u64;
         left_out.retain(still_indexed);
@@ -282,8 +282,12 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         };
         let mounts = self.root.mounts();
         let Verdict { gone, approved, left_over } = self.held.judge(missed, approval, |mount| mounts.get(mount));
-        let approved =
-            approved.into_iter().map(|(path, token)| FsEvent { approved: true, holds: vec![token], ..look(path) });
+        let approved = approved.into_iter().map(|(path, token)| {
+            let mut look = look(path);
+            look.guards.approved = true;
+            look.guards.holds.push(token);
+            look
+        });
         let walk_again = match left_over {
             _ if is_more_left_out => Some(Duration::ZERO),
             0 => None,
@@ -395,7 +399,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         for look in gone {
             // What has another name since the walk is looked at there first.
             let ties = inbox.engine().with(|engine| engine.ties_of_missed(round.id));
-            inbox.push(FsEvent { origin: round.origin, ties, ..look });
+            inbox.push(FsEvent { origin: round.origin, ..look }.tied(ties));
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
@@ -414,7 +418,7 @@ fn push_bounded(paths: &mut Vec<LibraryPath>, path: LibraryPath) {
 }
 
 fn found(path: LibraryPath, origin: Origin, generation: u64) -> FsEvent {
-    FsEvent { generation: Some(generation), ..FsEvent::new(path, Quiet::Found, origin) }
+    FsEvent::new(path, Cause::Found, origin).about_root(generation)
 }
 
 /// What makes sure that a directory is watched before it is listed.
@@ -427,7 +431,7 @@ pub trait Barrier: Send + Sync {
 mod tests {
     use super::*;
     use crate::library::testing::Rows;
-    use crate::model::FileStat;
+    use crate::model::{FileStat, Guards};
 
     struct NoWatcher;
 
@@ -488,7 +492,7 @@ mod tests {
         let is_in_doubt = |path: &LibraryPath| inbox.trust(|trust| trust.is_in_doubt(path));
         assert!(is_in_doubt(&found.path) && is_in_doubt(&"a".into()));
         // It was looked at, and is not finished: the walk is over, and the file in doubt.
-        let FsEvent { path, holds, walks, .. } = found;
+        let FsEvent { path, guards: Guards { holds, walks, .. }, .. } = found;
         drop(walks);
         let begun = std::time::Instant::now();
         while is_in_doubt(&"a".into()) {

@@ -7,38 +7,67 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{FileStat, LibraryPath, Ties};
 
-/// "Look at this path." What is published comes from comparing the disk with the index, so a hint
-/// that comes twice, late or out of order costs time and nothing else.
+/// "Look at this path."
+///
+/// What is published comes from comparing the disk with the index. A hint that comes twice, late or out of order costs
+/// time and nothing else.
 #[derive(Clone, Debug)]
 pub struct FsEvent {
     /// Where to look.
     pub path: LibraryPath,
-    /// How long the path must have been left alone before the look.
-    pub quiet: Quiet,
-    /// Who asked for the look; the message says so.
+    /// Why the path may have changed.
+    pub cause: Cause,
+    /// Who asked for the look. The message says so.
     pub origin: Origin,
-    /// Somebody closed the file after writing: read it even if its times did not change, as they
-    /// may not after writes through a memory map.
+    /// What is known of the change.
+    pub evidence: Evidence,
+    /// What earlier looks found.
+    pub retry: RetryState,
+    /// What limits the use of the look, and who waits for it.
+    pub guards: Guards,
+}
+
+/// What the kernel said of a change.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The file was closed after writing: it is read even if its times did not change, as after writes through a memory
+    /// map.
     pub written: bool,
-    /// When we heard that the file is complete: closed after writing, or renamed into place.
+    /// When the event came that completed the file: its close after writing, or its rename.
     pub complete_at: Option<SystemTime>,
-    /// The kernel said that this name was that one until now.
+    /// The old path, as paired by inotify.
     pub renamed_from: Option<LibraryPath>,
+}
+
+/// What earlier looks at the path found.
+#[derive(Clone, Debug, Default)]
+pub struct RetryState {
+    /// How many looks came to nothing.
+    pub attempt: u32,
+    /// The file as the last look saw it, if that found it changing.
+    pub last_seen: Option<Sighting>,
+}
+
+/// A state of a file, and since when it was seen so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// The state.
+    pub stat: FileStat,
+    /// When a look first saw it.
+    pub since: Instant,
+}
+
+/// What limits the use of a look, and who waits for it.
+#[derive(Clone, Debug, Default)]
+pub struct Guards {
+    /// Root generation. A stale one proves no deletion.
+    pub generation: Option<u64>,
+    /// The index has a row of this path: it is looked at even if the rules exclude it.
+    pub is_indexed: bool,
+    /// An operator approved of the delete. It is published even if the mount of the file is gone.
+    pub approved: bool,
     /// What ties it to other looks that have to be decided with it.
     pub ties: Ties,
-    /// The index has a row of this path: it is looked at even if the rules leave the path out.
-    pub is_indexed: bool,
-    /// Which of the directories that were the root one after the other this speaks of: what is not in
-    /// another one is not gone.
-    pub generation: Option<u64>,
-    /// A person approved of the delete, so it is published even if the mount of the file is gone.
-    pub approved: bool,
-    /// What the last look saw, when it found the file still changing.
-    pub last_seen: Option<FileStat>,
-    /// When that was first seen.
-    pub seen_at: Option<Instant>,
-    /// How many looks were thrown away before this one.
-    pub attempt: u32,
     /// The walks that wait for this look.
     pub walks: Vec<Token>,
     /// What must stay alive until the path was looked at to the end, however many looks that takes.
@@ -47,64 +76,97 @@ pub struct FsEvent {
 
 impl FsEvent {
     /// A plain look at `path`.
-    pub fn new(path: LibraryPath, quiet: Quiet, origin: Origin) -> Self {
-        Self {
-            path,
-            quiet,
-            origin,
-            written: false,
-            complete_at: None,
-            renamed_from: None,
-            ties: Ties::default(),
-            is_indexed: false,
-            generation: None,
-            approved: false,
-            last_seen: None,
-            seen_at: None,
-            attempt: 0,
-            walks: Vec::new(),
-            holds: Vec::new(),
-        }
+    #[must_use]
+    pub fn new(path: LibraryPath, cause: Cause, origin: Origin) -> Self {
+        let (evidence, retry, guards) = (Evidence::default(), RetryState::default(), Guards::default());
+        Self { path, cause, origin, evidence, retry, guards }
     }
 
-    /// This hint, newer than `older` for the same path, knowing what `older` knew.
-    ///
-    /// The newest says how long to wait, but neither a change of attributes nor a walk that comes by
-    /// turns a file that was closed or renamed into an unfinished one, and a look that asks for another one
-    /// puts off nothing: `older` is of something that happened since. A rename is trusted only while nothing
-    /// else is said of the path.
+    /// This hint with another cause.
     #[must_use]
-    pub fn merged_over(mut self, mut older: Self) -> Self {
-        let adds_nothing = matches!(self.quiet, Quiet::Touched | Quiet::Found);
-        if adds_nothing && matches!(older.quiet, Quiet::Closed | Quiet::Renamed) {
-            self.quiet = older.quiet;
-            self.renamed_from = None;
+    pub fn because(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
+
+    /// This hint, tied to others.
+    #[must_use]
+    pub fn tied(mut self, ties: Ties) -> Self {
+        self.guards.ties = ties;
+        self
+    }
+
+    /// This hint about the root of this generation.
+    #[must_use]
+    pub fn about_root(mut self, generation: u64) -> Self {
+        self.guards.generation = Some(generation);
+        self
+    }
+
+    /// This hint, for a path with a row in the index.
+    #[must_use]
+    pub fn indexed(mut self) -> Self {
+        self.guards.is_indexed = true;
+        self
+    }
+
+    /// This hint, for a file that has to be read whatever its times are.
+    #[must_use]
+    pub fn written(mut self) -> Self {
+        self.evidence.written = true;
+        self
+    }
+
+    /// This hint, newer than `older` for the same path, with what `older` knew.
+    ///
+    /// The newer one says how long to wait, with two exceptions. A change of attributes or the finding of a walk does not
+    /// turn a file that was closed or renamed into an unfinished one. A repeated look puts off nothing: `older` is
+    /// about something that happened since. A rename is accepted without hashing only if it is all that is known of the
+    /// path.
+    #[must_use]
+    pub fn merged_over(mut self, older: Self) -> Self {
+        let adds_nothing = matches!(self.cause, Cause::Touched | Cause::Found);
+        if adds_nothing && matches!(older.cause, Cause::Closed | Cause::Renamed) {
+            self.cause = older.cause;
+            self.evidence.renamed_from = None;
         }
-        self.quiet = match (self.quiet, older.quiet) {
-            (Quiet::Again(one), Quiet::Again(other)) => Quiet::Again(one.min(other)),
+        self.cause = match (self.cause, older.cause) {
+            (Cause::Again(one), Cause::Again(other)) => Cause::Again(one.min(other)),
             (newest, waiting) => {
-                let is_repeated = matches!(newest, Quiet::Again(_)) || (newest == Quiet::Gone && self.attempt > 0);
+                let is_repeated =
+                    matches!(newest, Cause::Again(_)) || (newest == Cause::Gone && self.retry.attempt > 0);
                 if is_repeated { waiting } else { newest }
             }
         };
-        self.written |= older.written;
-        self.is_indexed |= older.is_indexed;
-        self.approved |= older.approved;
-        self.complete_at = self.complete_at.or(older.complete_at);
-        if self.last_seen.is_none() {
-            (self.last_seen, self.seen_at) = (older.last_seen, older.seen_at);
-        }
-        self.attempt = self.attempt.max(older.attempt);
-        self.ties.append(&mut older.ties);
-        self.walks.append(&mut older.walks);
-        self.holds.append(&mut older.holds);
+        self.evidence.written |= older.evidence.written;
+        self.evidence.complete_at = self.evidence.complete_at.or(older.evidence.complete_at);
+        self.retry.last_seen = self.retry.last_seen.or(older.retry.last_seen);
+        self.retry.attempt = self.retry.attempt.max(older.retry.attempt);
+        self.guards.append(older.guards);
         self
+    }
+}
+
+impl Guards {
+    /// Adds the guards of another hint or look for the same path. The generation stays.
+    pub fn append(&mut self, mut other: Self) {
+        self.is_indexed |= other.is_indexed;
+        self.approved |= other.approved;
+        self.ties.append(&mut other.ties);
+        self.walks.append(&mut other.walks);
+        self.holds.append(&mut other.holds);
+    }
+
+    /// Neither walks nor tied looks wait for this look any longer.
+    pub fn let_others_go_on(&mut self) {
+        self.walks.clear();
+        self.ties.waves.clear();
+        self.ties.member_of.clear();
     }
 }
 
 /// Why a path may have changed, which says how long it must be quiet before a look can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quiet {
+pub enum Cause {
     /// The walk found a difference: look now, and wait only if the file is young.
     Found,
     /// It was renamed into place, and so is complete.
@@ -207,20 +269,22 @@ impl fmt::Debug for WeakToken {
 mod tests {
     use super::*;
 
-    fn hint(quiet: Quiet) -> FsEvent {
+    fn hint(quiet: Cause) -> FsEvent {
         FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
     }
 
     #[test]
     fn a_look_that_asks_for_another_one_puts_off_nothing_that_waits_already() {
-        let again = |seconds| Quiet::Again(Duration::from_secs(seconds));
-        for quiet in [Quiet::Found, Quiet::Renamed, Quiet::Closed, Quiet::Created, Quiet::Touched, Quiet::Gone] {
-            assert_eq!(hint(again(60)).merged_over(hint(quiet)).quiet, quiet);
+        let again = |seconds| Cause::Again(Duration::from_secs(seconds));
+        for quiet in [Cause::Found, Cause::Renamed, Cause::Closed, Cause::Created, Cause::Touched, Cause::Gone] {
+            assert_eq!(hint(again(60)).merged_over(hint(quiet)).cause, quiet);
         }
-        assert_eq!(hint(again(60)).merged_over(hint(again(2))).quiet, again(2));
-        assert_eq!(hint(again(2)).merged_over(hint(again(60))).quiet, again(2));
-        let gone = || hint(Quiet::Gone);
-        assert_eq!(gone().merged_over(hint(Quiet::Renamed)).quiet, Quiet::Gone);
-        assert_eq!(FsEvent { attempt: 1, ..gone() }.merged_over(hint(Quiet::Renamed)).quiet, Quiet::Renamed);
+        assert_eq!(hint(again(60)).merged_over(hint(again(2))).cause, again(2));
+        assert_eq!(hint(again(2)).merged_over(hint(again(60))).cause, again(2));
+        let gone = || hint(Cause::Gone);
+        assert_eq!(gone().merged_over(hint(Cause::Renamed)).cause, Cause::Gone);
+        let mut repeated = gone();
+        repeated.retry.attempt = 1;
+        assert_eq!(repeated.merged_over(hint(Cause::Renamed)).cause, Cause::Renamed);
     }
 }

@@ -15,7 +15,7 @@ pub use error_chain::with_causes;
 pub use event::{Change, EventType, FileEvent, Outgoing, ParkedRequest, Refused, UnknownEventType};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use held::{HeldDeletes, HeldReason};
-pub use hint::{FsEvent, Origin, Quiet, Token, WeakToken};
+pub use hint::{Cause, Evidence, FsEvent, Guards, Origin, RetryState, Sighting, Token, WeakToken};
 pub use path::LibraryPath;
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{LONGEST_WAIT, Service, retry_waits};
 use crate::content::{Examined, Outcome};
 use crate::library::Watcher;
-use crate::model::{Change, FileStat, FsEvent, LibraryPath, Observation, Origin, Quiet};
+use crate::model::{Cause, Change, FileStat, FsEvent, LibraryPath, Observation, Origin};
 use crate::store::Committed;
 use crate::stream::Leased;
 
@@ -35,7 +35,7 @@ impl Service {
         let Leased { item, lease } = look;
         let examiner = Arc::clone(&self.examiner);
         let path = item.path.clone();
-        let (why, attempt) = (item.quiet, item.attempt);
+        let (why, attempt) = (item.cause, item.retry.attempt);
         let (tell, told) = oneshot::channel();
         let work = move || {
             // Where nobody waits any more, the program is about to end, or the look took too long.
@@ -111,9 +111,9 @@ impl Service {
             // They are read this time: what they were taken for without that, from their stats, did not hold.
             let again: HashSet<LibraryPath> = again.into_iter().collect();
             let again = instead.into_iter().filter(|look| again.contains(&look.path));
-            looks_again.extend(again.map(|look| FsEvent { written: true, ..look }));
+            looks_again.extend(again.map(FsEvent::written));
             for path in overtaken {
-                looks_again.push(FsEvent::new(path, Quiet::Found, origin));
+                looks_again.push(FsEvent::new(path, Cause::Found, origin));
             }
             for path in other_names {
                 self.inbox.with(|engine, now| engine.push_other_name(path, origin, now.instant));
@@ -147,7 +147,7 @@ impl Service {
         let confirmed = self.unless_silent(&paths, move || examiner.confirm(outcomes, is_ending, catch_up)).await;
         confirmed.unwrap_or_else(|| {
             let looks = paths.into_iter().zip(origins);
-            (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Quiet::Found, origin)).collect())
+            (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Cause::Found, origin)).collect())
         })
     }
 

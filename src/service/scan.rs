@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError};
 use crate::library::WalkReport;
-use crate::model::{FsEvent, LibraryPath, Origin, Quiet};
+use crate::model::{Cause, FsEvent, LibraryPath, Origin};
 use crate::sink::{BrokerState, DeliveryStatus, Sink};
 use crate::status::Summary;
 
@@ -131,7 +131,7 @@ impl Service {
         let is_more_left_out = found.left_out_in_all > found.left_out.len() as u64;
         let scanner = self.scanner.clone();
         let deletions = tokio::task::spawn_blocking(move || scanner.deletions(found, true)).await;
-        let looks = deletions.unwrap_or_default().gone.into_iter().map(|look| FsEvent { quiet: Quiet::Found, ..look });
+        let looks = deletions.unwrap_or_default().gone.into_iter().map(|look| look.because(Cause::Found));
         self.index(futures::stream::iter(looks), shutdown).await;
         self.finish_looks(shutdown).await;
         Ok(is_more_left_out)
@@ -164,7 +164,7 @@ impl Service {
             .take_all()
             .into_iter()
             .filter(|look| !self.is_left(look))
-            .partition(|look| look.attempt <= MOST_ATTEMPTS);
+            .partition(|look| look.retry.attempt <= MOST_ATTEMPTS);
         for look in given_up {
             self.failed(&look.path, &std::io::Error::other("it keeps changing"));
         }
@@ -174,8 +174,8 @@ impl Service {
     /// Whether a file is left to the next scan: one that has been empty for less than a minute may be a download
     /// that is about to begin.
     fn is_left(&self, look: &FsEvent) -> bool {
-        let is_empty = look.last_seen.is_some_and(|stat| stat.size == 0);
-        let is_left = is_empty && matches!(look.quiet, Quiet::Again(wait) if wait > self.settings.settle);
+        let is_empty = look.retry.last_seen.is_some_and(|last_seen| last_seen.stat.size == 0);
+        let is_left = is_empty && matches!(look.cause, Cause::Again(wait) if wait > self.settings.settle);
         if is_left {
             self.counters.left.fetch_add(1, Ordering::Relaxed);
             tracing::info!(path = %look.path.to_absolute(self.root.path()).display(), "empty for less than a minute; left to the next scan");
@@ -204,8 +204,8 @@ impl Service {
 }
 
 fn wait_of(look: &FsEvent) -> Duration {
-    match look.quiet {
-        Quiet::Again(wait) => wait,
+    match look.cause {
+        Cause::Again(wait) => wait,
         _ => Duration::ZERO,
     }
 }

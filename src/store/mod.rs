@@ -33,8 +33,8 @@ use std::thread;
 use std::time::Duration;
 
 use futures::Stream;
-use rusqlite::config::DbConfig;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::message::Encoder;

@@ -75,11 +75,11 @@ pub trait HintStreamExt: Stream + Sized {
     /// It cannot deadlock, because it keeps nothing.
     ///
     /// ```
-    /// use file_watcher::model::{Extensions, FsEvent, Origin, Quiet};
+    /// use file_watcher::model::{Extensions, FsEvent, Origin, Cause};
     /// use file_watcher::stream::HintStreamExt;
     /// use futures::{StreamExt, executor::block_on, stream};
     ///
-    /// let hints = ["a.mp3", "cover.jpg", "b.FLAC"].map(|path| FsEvent::new(path.into(), Quiet::Found, Origin::Scan));
+    /// let hints = ["a.mp3", "cover.jpg", "b.FLAC"].map(|path| FsEvent::new(path.into(), Cause::Found, Origin::Scan));
     /// let audio: Vec<FsEvent> = block_on(stream::iter(hints).audio_files(&Extensions::default()).collect());
     /// assert_eq!(audio.len(), 2);
     /// ```
@@ -102,18 +102,18 @@ pub trait HintStreamExt: Stream + Sized {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use file_watcher::model::{FsEvent, Origin, Quiet};
+    /// use file_watcher::model::{FsEvent, Origin, Cause};
     /// use file_watcher::stream::{HintStreamExt, Settle};
     /// use futures::{StreamExt, stream};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() {
     /// let settle = Settle { debounce: Duration::from_millis(50), settle: Duration::from_secs(2) };
-    /// let hints = [("a.mp3", Quiet::Created), ("b.mp3", Quiet::Found), ("a.mp3", Quiet::Closed)]
+    /// let hints = [("a.mp3", Cause::Created), ("b.mp3", Cause::Found), ("a.mp3", Cause::Closed)]
     ///     .map(|(path, quiet)| FsEvent::new(path.into(), quiet, Origin::Watch));
     /// let settled: Vec<FsEvent> = stream::iter(hints).debounce(settle).collect().await;
     /// assert_eq!(settled[0].path, "b.mp3".into());
-    /// assert_eq!((&settled[1].path, settled[1].quiet), (&"a.mp3".into(), Quiet::Closed));
+    /// assert_eq!((&settled[1].path, settled[1].quiet), (&"a.mp3".into(), Cause::Closed));
     /// # }
     /// ```
     fn debounce<Q>(self, quiet_time: Q) -> Debounce<Self, Q>
@@ -159,11 +159,11 @@ pub trait HintStreamExt: Stream + Sized {
     /// items that it still keeps.
     ///
     /// ```
-    /// use file_watcher::model::{FsEvent, Origin, Quiet};
+    /// use file_watcher::model::{FsEvent, Origin, Cause};
     /// use file_watcher::stream::{HintStreamExt, Leases};
     /// use futures::{FutureExt, StreamExt, stream};
     ///
-    /// let hint = || FsEvent::new("a.mp3".into(), Quiet::Found, Origin::Scan);
+    /// let hint = || FsEvent::new("a.mp3".into(), Cause::Found, Origin::Scan);
     /// let leases = Leases::new();
     /// let mut looks = stream::iter([hint(), hint()]).one_at_a_time(leases.clone());
     ///
@@ -265,7 +265,7 @@ mod tests {
 
     use super::testing::paused;
     use super::*;
-    use crate::model::{Origin, Quiet};
+    use crate::model::{Cause, Origin};
 
     #[test]
     fn in_the_whole_pipeline_a_single_hint_waits_only_for_quiet_and_the_end_flushes() {
@@ -290,7 +290,7 @@ mod tests {
                 });
             let chain = tokio::spawn(chain);
 
-            for (quiet, waits) in [(Quiet::Found, 0), (Quiet::Renamed, 20), (Quiet::Closed, 50), (Quiet::Gone, 250)] {
+            for (quiet, waits) in [(Cause::Found, 0), (Cause::Renamed, 20), (Cause::Closed, 50), (Cause::Gone, 250)] {
                 let start = Instant::now();
                 watcher.send(FsEvent::new("cover.jpg".into(), quiet, Origin::Watch)).unwrap();
                 watcher.send(FsEvent::new("a.mp3".into(), quiet, Origin::Watch)).unwrap();
@@ -299,7 +299,7 @@ mod tests {
                 assert!(leases.is_held(&"a.mp3".into()));
             }
 
-            watcher.send(FsEvent::new("b.mp3".into(), Quiet::Gone, Origin::Watch)).unwrap();
+            watcher.send(FsEvent::new("b.mp3".into(), Cause::Gone, Origin::Watch)).unwrap();
             tokio::task::yield_now().await;
             let start = Instant::now();
             shutdown.send(()).unwrap();

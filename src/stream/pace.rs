@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{QuietTime, Settle};
-use crate::model::{FsEvent, LibraryPath, Quiet};
+use crate::model::{Cause, FsEvent, LibraryPath};
 
 /// How long after a message for a path a further change has to wait.
 const RECENT: Duration = Duration::from_secs(10);
@@ -105,9 +105,9 @@ impl Pace {
 impl QuietTime<FsEvent> for Pace {
     fn quiet(&self, hint: &FsEvent) -> Duration {
         let quiet = self.settle.quiet(hint);
-        match hint.quiet {
-            Quiet::Closed | Quiet::Created | Quiet::Touched => quiet.max(self.wait(&hint.path)),
-            Quiet::Found | Quiet::Renamed | Quiet::Gone | Quiet::Again(_) => quiet,
+        match hint.cause {
+            Cause::Closed | Cause::Created | Cause::Touched => quiet.max(self.wait(&hint.path)),
+            Cause::Found | Cause::Renamed | Cause::Gone | Cause::Again(_) => quiet,
         }
     }
 }
@@ -154,7 +154,7 @@ mod tests {
 
     const SETTLE: Settle = Settle { debounce: Duration::from_millis(50), settle: Duration::from_secs(2) };
 
-    fn hint(quiet: Quiet) -> FsEvent {
+    fn hint(quiet: Cause) -> FsEvent {
         FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let begun = Instant::now();
         let (closes, messages) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
         // The end of the input would flush.
-        let input = schedule(gaps.into_iter().map(|gap| (gap, hint(Quiet::Closed))).collect())
+        let input = schedule(gaps.into_iter().map(|gap| (gap, hint(Cause::Closed))).collect())
             .inspect(|_| closes.borrow_mut().push(begun.elapsed()))
             .chain(futures::stream::once(async { sleep(Duration::from_mins(2)).await }).filter_map(async |()| None));
         let out = input.debounce(pace.clone());
@@ -192,24 +192,24 @@ mod tests {
         paused(async {
             let pace = Pace::new(SETTLE);
             let wait = |quiet| pace.quiet(&hint(quiet));
-            assert_eq!(wait(Quiet::Closed), SETTLE.debounce);
+            assert_eq!(wait(Cause::Closed), SETTLE.debounce);
             for seconds in [2, 4, 8, 16, 30, 30] {
                 pace.published(&"a.mp3".into());
                 advance(RECENT).await;
-                assert_eq!(wait(Quiet::Closed), Duration::from_secs(seconds));
-                assert_eq!((wait(Quiet::Renamed), wait(Quiet::Found)), (Settle::RENAMED, Duration::ZERO));
-                assert_eq!(wait(Quiet::Gone), SETTLE.quiet(&hint(Quiet::Gone)));
-                let other = FsEvent::new("b.mp3".into(), Quiet::Closed, Origin::Watch);
+                assert_eq!(wait(Cause::Closed), Duration::from_secs(seconds));
+                assert_eq!((wait(Cause::Renamed), wait(Cause::Found)), (Settle::RENAMED, Duration::ZERO));
+                assert_eq!(wait(Cause::Gone), SETTLE.quiet(&hint(Cause::Gone)));
+                let other = FsEvent::new("b.mp3".into(), Cause::Closed, Origin::Watch);
                 assert_eq!(pace.quiet(&other), SETTLE.debounce);
                 // It keeps waiting, also while the file is being read.
                 advance(Duration::from_secs(40)).await;
-                assert_eq!(wait(Quiet::Touched), Duration::from_secs(seconds));
+                assert_eq!(wait(Cause::Touched), Duration::from_secs(seconds));
             }
             pace.published(&"a.mp3".into());
             advance(RECENT + milliseconds(1)).await;
-            assert_eq!(wait(Quiet::Closed), SETTLE.debounce);
+            assert_eq!(wait(Cause::Closed), SETTLE.debounce);
             pace.published(&"a.mp3".into());
-            assert_eq!(wait(Quiet::Closed), SETTLE.settle);
+            assert_eq!(wait(Cause::Closed), SETTLE.settle);
         });
     }
 
@@ -218,10 +218,10 @@ mod tests {
         paused(async {
             let pace = Pace::new(SETTLE);
             pace.published(&"a.mp3".into());
-            assert_eq!(pace.quiet(&hint(Quiet::Touched)), SETTLE.settle);
+            assert_eq!(pace.quiet(&hint(Cause::Touched)), SETTLE.settle);
             pace.unchanged(&"a.mp3".into());
             advance(RECENT + milliseconds(1)).await;
-            assert_eq!(pace.quiet(&hint(Quiet::Closed)), SETTLE.debounce);
+            assert_eq!(pace.quiet(&hint(Cause::Closed)), SETTLE.debounce);
         });
     }
 

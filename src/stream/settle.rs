@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{FsEvent, Quiet};
+use crate::model::{Cause, FsEvent};
 
 /// How long the key of a hint must be quiet before the hint goes on. Closures implement it.
 pub trait QuietTime<T> {
@@ -38,13 +38,13 @@ impl Settle {
 
 impl QuietTime<FsEvent> for Settle {
     fn quiet(&self, hint: &FsEvent) -> Duration {
-        match hint.quiet {
-            Quiet::Found => Duration::ZERO,
-            Quiet::Renamed => Self::RENAMED,
-            Quiet::Closed | Quiet::Created | Quiet::Touched => self.debounce,
+        match hint.cause {
+            Cause::Found => Duration::ZERO,
+            Cause::Renamed => Self::RENAMED,
+            Cause::Closed | Cause::Created | Cause::Touched => self.debounce,
             // The hint for the new path of a move may itself be delayed, and renewed meanwhile.
-            Quiet::Gone => Self::GONE.max(self.debounce.saturating_mul(4)),
-            Quiet::Again(after) => after,
+            Cause::Gone => Self::GONE.max(self.debounce.saturating_mul(4)),
+            Cause::Again(after) => after,
         }
     }
 }
@@ -59,11 +59,11 @@ mod tests {
         for debounce in [0, 1, 50, 100, 5_000].map(Duration::from_millis) {
             let settle = Settle { debounce, settle: Duration::from_secs(2) };
             let quiet = |quiet| settle.quiet(&FsEvent::new("a.mp3".into(), quiet, Origin::Watch));
-            for appearance in [Quiet::Found, Quiet::Renamed, Quiet::Closed, Quiet::Created, Quiet::Touched] {
-                assert!(quiet(appearance) < quiet(Quiet::Gone), "{appearance:?} at {debounce:?}");
+            for appearance in [Cause::Found, Cause::Renamed, Cause::Closed, Cause::Created, Cause::Touched] {
+                assert!(quiet(appearance) < quiet(Cause::Gone), "{appearance:?} at {debounce:?}");
             }
-            assert_eq!(quiet(Quiet::Again(Duration::from_secs(7))), Duration::from_secs(7));
-            assert_eq!(quiet(Quiet::Found), Duration::ZERO);
+            assert_eq!(quiet(Cause::Again(Duration::from_secs(7))), Duration::from_secs(7));
+            assert_eq!(quiet(Cause::Found), Duration::ZERO);
         }
     }
 }

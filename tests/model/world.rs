@@ -19,7 +19,7 @@ use file_watcher::content::{Contents, Examined, Examiner, Outcome, SettlePolicy}
 use file_watcher::disk::{Disk as LookedAt, Entry};
 use file_watcher::engine::{Now, Round, SharedEngine};
 use file_watcher::model::{
-    Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Quiet, Seen, Ties, Token,
+    Cause, Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Seen, Ties, Token,
     Track,
 };
 use file_watcher::stream::Tied;
@@ -246,7 +246,7 @@ impl World {
     fn take_in(&self) {
         let process = &mut *self.process.borrow_mut();
         while let Some(hint) = process.engine.with(file_watcher::engine::Engine::next_hint) {
-            if !self.extensions.matches(&hint.path) || (self.is_excluded(&hint.path) && !hint.is_indexed) {
+            if !self.extensions.matches(&hint.path) || (self.is_excluded(&hint.path) && !hint.guards.is_indexed) {
                 continue;
             }
             let hint = match process.waiting.remove(&hint.path) {
@@ -262,10 +262,10 @@ impl World {
     fn ready(&self) -> Vec<LibraryPath> {
         self.take_in();
         let process = self.process.borrow();
-        let is_deletion = |hint: &FsEvent| hint.quiet == Quiet::Gone;
+        let is_deletion = |hint: &FsEvent| hint.cause == Cause::Gone;
         // A look that is repeated again and again is no reason to wait.
         let may_wait =
-            |hint: &FsEvent| is_deletion(hint) || (matches!(hint.quiet, Quiet::Again(_)) && hint.attempt > 3);
+            |hint: &FsEvent| is_deletion(hint) || (matches!(hint.cause, Cause::Again(_)) && hint.retry.attempt > 3);
         let waits_for_others = |look: &Examined| look.ties().is_some_and(|ties| !ties.left_in.is_empty());
         let everything_came = self.kernel.borrow().is_empty()
             && process.in_flight.iter().all(waits_for_others)
@@ -293,7 +293,7 @@ impl World {
         }
         let path = ready[usize::from(which) % ready.len()].clone();
         let Some(hint) = self.process.borrow_mut().waiting.remove(&path) else { return };
-        self.note(|| format!("look at {path} ({:?}, from {:?})", hint.quiet, hint.renamed_from));
+        self.note(|| format!("look at {path} ({:?}, from {:?})", hint.cause, hint.evidence.renamed_from));
         self.process.borrow_mut().leases.insert(path.clone());
         let examiner = self.examiner();
         let open_before = self.disk.borrow().open.len();
@@ -433,8 +433,8 @@ impl World {
         let origin = observations[0].origin;
         // What a look took a file for without reading it did not hold, so it is read.
         let again = instead.into_iter().filter(|look| committed.again.contains(&look.path));
-        looks_again.extend(again.map(|look| FsEvent { written: true, ..look }));
-        looks_again.extend(overtaken.into_iter().map(|path| FsEvent::new(path, Quiet::Found, origin)));
+        looks_again.extend(again.map(FsEvent::written));
+        looks_again.extend(overtaken.into_iter().map(|path| FsEvent::new(path, Cause::Found, origin)));
         let (process, now) = (self.process.borrow(), self.now().instant);
         for path in committed.other_names {
             process.engine.with(|engine| engine.push_other_name(path, origin, now));
@@ -585,7 +585,7 @@ fn in_short(outcome: &Outcome) -> String {
         Outcome::Unchanged => "unchanged".into(),
         Outcome::Held => "held".into(),
         Outcome::LeftToWalk => "left to the next walk".into(),
-        Outcome::Again(look) => format!("again, {:?}", look.quiet),
+        Outcome::Again(look) => format!("again, {:?}", look.cause),
         Outcome::Failed(error) => format!("failed: {error}"),
     }
 }

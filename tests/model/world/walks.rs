@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use file_watcher::engine::{Round, tie_together};
 use file_watcher::library::{Difference, Reconcile, Walked};
-use file_watcher::model::{FsEvent, Index, LibraryPath, Quiet};
+use file_watcher::model::{Cause, FsEvent, Index, LibraryPath};
 
 use super::{Kernel, RoundInHand, Step, World};
 
@@ -60,7 +60,7 @@ impl World {
                 match difference.unwrap() {
                     Difference::Same(..) | Difference::Unreadable(..) => {}
                     Difference::Look(path) => {
-                        let hint = FsEvent::new(path, Quiet::Found, round.origin);
+                        let hint = FsEvent::new(path, Cause::Found, round.origin);
                         let engine = self.process.borrow().engine.clone();
                         let hint = engine.with(|engine| engine.found(round.id, hint));
                         self.push(hint);
@@ -77,7 +77,7 @@ impl World {
         let process = &mut *self.process.borrow_mut();
         process.engine.with(|engine| {
             for (path, ties) in tie_together(replaced) {
-                let hint = FsEvent { ties, ..FsEvent::new(path, Quiet::Found, round.origin) };
+                let hint = FsEvent::new(path, Cause::Found, round.origin).tied(ties);
                 in_hand.second_wave.push(engine.found_replaced(round.id, hint));
             }
             engine.walk_ended(round.id);
@@ -115,8 +115,7 @@ impl World {
                 }
                 for path in excluded.into_iter().chain(missed) {
                     let ties = engine.ties_of_missed(id);
-                    engine
-                        .push(FsEvent { ties, is_indexed: true, ..FsEvent::new(path, Quiet::Gone, round.origin) }, now);
+                    engine.push(FsEvent::new(path, Cause::Gone, round.origin).tied(ties).indexed(), now);
                 }
                 engine.round_ended(id);
                 false
