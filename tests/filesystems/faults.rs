@@ -66,16 +66,16 @@ fn a_server_that_hangs_stops_neither_the_start_nor_the_rest_nor_the_end() {
     stage.library.spawn();
     // The walk finds what is new elsewhere, and so does the watcher.
     write(&stage.library.path("here/a.mp3"), "found by the walk");
-    let is_told = |stage: &Stage, published: &'static str| {
+    let is_published = |stage: &Stage, published: &'static str| {
         stage
             .library
             .wait_for(published, |consumer| consumer.messages.iter().any(|message| message.short() == published));
     };
-    is_told(&stage, "created here/a.mp3");
+    is_published(&stage, "created here/a.mp3");
     write(&stage.library.path("zzz/b.mp3"), "beside it");
-    is_told(&stage, "created zzz/b.mp3");
+    is_published(&stage, "created zzz/b.mp3");
     fs::remove_file(stage.library.path("zzz/b.mp3")).unwrap();
-    is_told(&stage, "deleted zzz/b.mp3");
+    is_published(&stage, "deleted zzz/b.mp3");
     let begun = Instant::now();
     stage.library.stop();
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
@@ -89,11 +89,11 @@ fn a_server_that_hangs_stops_neither_the_start_nor_the_rest_nor_the_end() {
     stage.library.wait_until_converged();
     faults.hang_when_asked();
     write(&stage.library.path("here/c.mp3"), "while it hangs");
-    is_told(&stage, "created here/c.mp3");
+    is_published(&stage, "created here/c.mp3");
     // Longer than it takes to be polled.
     stage.library.stay_silent(Duration::from_secs(3));
     write(&stage.library.path("here/d.mp3"), "while it still hangs");
-    is_told(&stage, "created here/d.mp3");
+    is_published(&stage, "created here/d.mp3");
     faults.answer();
     stage.change(|folder| write(&folder.join("0/00.mp3"), "it answers"));
     stage.library.wait_until_converged();

@@ -28,7 +28,7 @@ fn copy_up_some(folder: &Path) {
     fs::remove_dir_all(folder.join("lower")).unwrap();
 }
 
-const TOLD: [&str; 7] = [
+const PUBLISHED: [&str; 7] = [
     "created 0/upper.mp3",
     "deleted 0/03.mp3",
     "deleted 1/upper.mp3",
@@ -58,7 +58,7 @@ fn copies_and_deletes_on_an_overlay_are_published_offline() {
         let mark = stage.library.mark();
         stage.change(copy_up_some);
         stage.library.scan();
-        assert_eq!(stage.published(mark), TOLD);
+        assert_eq!(stage.published(mark), PUBLISHED);
         stage.library.wait_until_converged();
     }
 }
@@ -72,7 +72,7 @@ fn copies_and_deletes_on_an_overlay_are_published_live() {
         let mark = stage.library.mark();
         stage.change(copy_up_some);
         stage.library.wait_until_settled();
-        assert_eq!(stage.published(mark), TOLD);
+        assert_eq!(stage.published(mark), PUBLISHED);
         stage.library.stop();
     }
 }

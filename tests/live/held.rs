@@ -97,8 +97,9 @@ fn a_disk_that_is_taken_out_live_is_held_within_seconds_and_comes_back_without_a
         assert_eq!(library.published_since(mark), Vec::<String>::new());
 
         // Gone for good, and a person says so.
+        let mark_again = library.mark();
         below.unmount();
-        library.wait_for_logged(HELD, 2);
+        library.wait_for_log(mark_again, HELD);
         let (code, said) = library.ask("approve");
         assert!(code == Some(0) && said.contains("3 published as deleted; 0 still held"), "{said}");
         library.wait_until_settled();

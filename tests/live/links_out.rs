@@ -173,7 +173,7 @@ fn a_target_that_was_moved_away_is_for_the_brake() {
 
 #[test]
 fn what_is_not_followed_any_more_is_deleted_without_the_brake() {
-    for (less, is_inside_told) in [("inside", true), ("never", false)] {
+    for (less, is_inside_published) in [("inside", true), ("never", false)] {
         let mut library = following_all();
         fill(&library, "disk");
         link(&library, "disk", "disk");
@@ -184,7 +184,7 @@ fn what_is_not_followed_any_more_is_deleted_without_the_brake() {
         library.set("FOLLOW_SYMLINKS", less);
         let summary = library.scan();
         assert!(!summary.text.contains("held deletes") && !summary.text.contains("links skipped"), "{}", summary.text);
-        let inside: &[(&str, &str)] = if is_inside_told { &[("inside/x.mp3", "x")] } else { &[] };
+        let inside: &[(&str, &str)] = if is_inside_published { &[("inside/x.mp3", "x")] } else { &[] };
         library.wait_until_published(&[&[("here/x.mp3", "x")], inside].concat());
     }
 }

@@ -172,9 +172,9 @@ fn what_a_walk_may_not_read_is_not_called_gone() {
             })
             .unwrap();
     }
-    let told_before = library.published_since(mark).len();
+    let published_before = library.published_since(mark).len();
     let summary = library.scan();
-    assert_eq!(library.published_since(mark).len(), told_before, "{}", summary.text);
+    assert_eq!(library.published_since(mark).len(), published_before, "{}", summary.text);
     for (name, mode) in own {
         fs::set_permissions(library.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }

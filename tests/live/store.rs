@@ -244,7 +244,7 @@ fn a_rebuild_is_for_commands_that_read_the_library() {
     for verb in ["replay", "approve"] {
         let (status, log) = library.try_to(&[verb, "--rebuild-index"]);
         assert_eq!(status.code(), Some(2), "{log}");
-        assert!(log.contains("--rebuild-index: is for scan and watch"), "{log}");
+        assert!(log.contains("--rebuild-index: works only with scan and watch"), "{log}");
     }
 }
 

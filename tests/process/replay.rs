@@ -49,6 +49,15 @@ fn each_path_once(known: &Known) {
     assert_eq!(known.replayed.len(), paths.len(), "some were published again twice");
 }
 
+/// Starts the service with a broker that answers, until every path was published again once.
+async fn the_next_service_finishes_it(program: &Program, consumer: &mut Consumer, known: &mut Known) {
+    program.proxy.set(Weather::Fine);
+    let watching = program.watch().await;
+    until_all_is_replayed(consumer, known).await;
+    each_path_once(known);
+    watching.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_by_the_service_goes_on_where_it_was_after_every_kind_of_end() {
     let (mut program, mut consumer, mut known) = known_library().await;
@@ -96,11 +105,7 @@ async fn a_replay_without_a_service_is_gone_on_with_by_the_next_service() {
     }
     replaying.kill().await;
     assert_eq!(program.count("replays"), 1);
-    program.proxy.set(Weather::Fine);
-    let watching = program.watch().await;
-    until_all_is_replayed(&mut consumer, &mut known).await;
-    each_path_once(&known);
-    watching.stop().await;
+    the_next_service_finishes_it(&program, &mut consumer, &mut known).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,11 +145,7 @@ async fn a_replay_is_no_reason_to_end_late() {
     assert!(!ended.log.contains("the grace time is over"), "{}", tail(&ended.log));
     assert_eq!((program.waiting(), program.count("replays")), (0, 1));
 
-    program.proxy.set(Weather::Fine);
-    let watching = program.watch().await;
-    until_all_is_replayed(&mut consumer, &mut known).await;
-    each_path_once(&known);
-    watching.stop().await;
+    the_next_service_finishes_it(&program, &mut consumer, &mut known).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,11 +167,7 @@ async fn a_replay_without_a_service_that_is_interrupted_ends_with_one() {
         assert_eq!(ended.code, Some(1), "{}", tail(&ended.log));
         assert!(ended.took < Duration::from_secs(6) && ended.log.contains("interrupted"), "{}", tail(&ended.log));
 
-        program.proxy.set(Weather::Fine);
-        let watching = program.watch().await;
-        until_all_is_replayed(&mut consumer, &mut known).await;
-        watching.stop().await;
-        each_path_once(&known);
+        the_next_service_finishes_it(&program, &mut consumer, &mut known).await;
         known.replayed.clear();
     }
 }
