@@ -86,9 +86,10 @@ impl FileStat {
         }
     }
 
-    /// Whether size and modification time are equal.
+    /// Whether both files are known, and their sizes and modification times are equal.
     pub fn same_size_and_mtime(&self, other: &Self) -> bool {
-        (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+        let are_known = self.inode_kind != InodeKind::Unknown && other.inode_kind != InodeKind::Unknown;
+        are_known && (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
     }
 }
 
@@ -309,6 +310,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_unknown_stat_is_that_of_no_file() {
+        let unknown = FileStat::unknown(MountId::default());
+        // An empty file of 1970 with an inode number 0.
+        for inode_kind in [InodeKind::Stable, InodeKind::Unstable] {
+            let file = FileStat { inode_kind, ..FileStat::default() };
+            assert!(!unknown.same_file(&file) && !unknown.same_size_and_mtime(&file));
+            assert!(!unknown.is_unchanged(&file, true) && !file.is_unchanged(&unknown, true));
+        }
+        assert!(!unknown.same_size_and_mtime(&unknown));
+    }
 
     #[test]
     fn a_text_that_is_too_long_is_cut_and_named_beside_what_was_wrong_already() {
