@@ -44,27 +44,67 @@
 //! | 5 | [`service`] | the parts assembled: one scan, or watching for good | decide |
 //! | 6 | [`cli`] | the thin shell around all of it | work |
 
-pub mod failpoint;
-pub mod model;
+//!
+//! # The face of the library
+//!
+//! [`stream`] is what other programs could use: combinators for streams of hints about keys, over the nouns of [`model`].
+//! The rest serves the binary, its tests and its benches. It is hidden from the documentation and may change at any time.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use file_watcher::model::{Cause, FsEvent, Origin};
+//! use file_watcher::stream::{HintStreamExt, Leases, Pace, Settle};
+//! use futures::StreamExt;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! // A file is created, written and closed. That makes one look, when the path has been quiet for long enough.
+//! let hint = |cause| FsEvent::new("a.mp3".into(), cause, Origin::Watch);
+//! let hints = futures::stream::iter([hint(Cause::Created), hint(Cause::Closed)]);
+//! let settle = Settle { debounce: Duration::from_millis(50), settle: Duration::from_secs(2) };
+//! let looks = hints.debounce(Pace::new(settle)).one_at_a_time(Leases::new()).map(|leased| leased.item.path);
+//! assert_eq!(looks.collect::<Vec<_>>().await, ["a.mp3".into()]);
+//! # }
+//! ```
 
-pub mod classify;
-pub mod disk;
-pub mod engine;
-pub mod message;
+pub mod model;
 pub mod stream;
 
+#[doc(hidden)]
+pub mod classify;
+#[doc(hidden)]
+pub mod disk;
+#[doc(hidden)]
+pub mod engine;
+#[doc(hidden)]
+pub mod failpoint;
+#[doc(hidden)]
+pub mod message;
+
+#[doc(hidden)]
 pub mod content;
+#[doc(hidden)]
 pub mod library;
+#[doc(hidden)]
 pub mod sink;
+#[doc(hidden)]
 pub mod status;
+#[doc(hidden)]
 pub mod store;
 
+#[doc(hidden)]
 pub mod pipeline;
 
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
 pub mod control;
+#[doc(hidden)]
 pub mod telemetry;
 
+#[doc(hidden)]
 pub mod service;
 
+#[doc(hidden)]
 pub mod cli;

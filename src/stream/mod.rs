@@ -110,10 +110,10 @@ pub trait HintStreamExt: Stream + Sized {
     /// # async fn main() {
     /// let settle = Settle { debounce: Duration::from_millis(50), settle: Duration::from_secs(2) };
     /// let hints = [("a.mp3", Cause::Created), ("b.mp3", Cause::Found), ("a.mp3", Cause::Closed)]
-    ///     .map(|(path, quiet)| FsEvent::new(path.into(), quiet, Origin::Watch));
+    ///     .map(|(path, cause)| FsEvent::new(path.into(), cause, Origin::Watch));
     /// let settled: Vec<FsEvent> = stream::iter(hints).debounce(settle).collect().await;
     /// assert_eq!(settled[0].path, "b.mp3".into());
-    /// assert_eq!((&settled[1].path, settled[1].quiet), (&"a.mp3".into(), Cause::Closed));
+    /// assert_eq!((&settled[1].path, settled[1].cause), (&"a.mp3".into(), Cause::Closed));
     /// # }
     /// ```
     fn debounce<Q>(self, quiet_time: Q) -> Debounce<Self, Q>
