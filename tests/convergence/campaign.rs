@@ -37,9 +37,6 @@ pub(crate) struct Campaign {
     pub(crate) shrink_for: Duration,
     /// `CHAOS_STORIES`: a folder for the story of each failure.
     pub(crate) stories: Option<PathBuf>,
-    /// `CHAOS_SUDDEN=1`: filesystems go at any moment. Else not while the program starts, nor while it has names of
-    /// unique files to publish.
-    pub(crate) sudden: bool,
     pub(crate) with_broker: bool,
 }
 
@@ -58,7 +55,6 @@ impl Campaign {
             keep,
             shrink_for: Duration::from_secs(number("CHAOS_SHRINK_SECS", 120)),
             stories: std::env::var_os("CHAOS_STORIES").map(PathBuf::from),
-            sudden: std::env::var_os("CHAOS_SUDDEN").is_some(),
             with_broker,
         }
     }
@@ -134,7 +130,7 @@ impl Campaign {
     }
 
     fn root_of(&self, seed: u64) -> Root {
-        Root::of(seed, self.root, is_about_names(seed, self.names_percent), self.sudden)
+        Root::of(seed, self.root, is_about_names(seed, self.names_percent))
     }
 
     fn sequence(&self, seed: u64) -> Vec<Operation> {

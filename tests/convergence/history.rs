@@ -149,7 +149,6 @@ pub(crate) fn run(operations: &[Operation], root: Root, world: &mut dyn World) -
         absences: Absences::default(),
         remounts: 0,
         poisonous: 0,
-        root,
         mounted,
     };
     for (path, bytes) in std::mem::take(&mut history.mounted.files) {
@@ -192,7 +191,6 @@ struct History {
     absences: Absences,
     remounts: u64,
     poisonous: u64,
-    root: Root,
     /// The last one: it is unmounted when nothing uses it any more.
     mounted: Mounted,
 }
@@ -204,7 +202,7 @@ impl History {
             self.tree.note(format!("{number}: {operation:?}"));
             self.operate(operation, world)?;
             self.pass(Duration::ZERO);
-            self.count_absence()?;
+            self.count_absence();
             if self.down_for > 0 {
                 self.down_for -= 1;
             } else if !self.program.is_running() {
@@ -216,7 +214,7 @@ impl History {
         while self.tree.is_writing_slowly() {
             self.pass(Duration::from_millis(5));
         }
-        self.put_back()?;
+        self.put_back();
         self.frozen_until = None;
         self.program.thaw();
         self.program.start();
@@ -365,9 +363,9 @@ impl History {
                 }
             }
             Operation::CutConnection { .. } | Operation::BadWeather { .. } => world.disturb(operation),
-            Operation::Remount { kill } => self.remount(kill, world.patience())?,
+            Operation::Remount { kill } => self.remount(kill)?,
             Operation::Away { operations, milliseconds } => {
-                self.take_away(operations, world.patience())?;
+                self.take_away(operations)?;
                 self.pass(Duration::from_millis(milliseconds));
             }
             Operation::Poison { at, name, title, seed } => {

@@ -1,11 +1,10 @@
 //! The real program, started, frozen, stopped and killed.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
@@ -49,8 +48,6 @@ struct Running {
     process: Process,
     frozen: bool,
     started: Instant,
-    /// How long the log was when it was started.
-    log_before: u64,
 }
 
 impl Program {
@@ -112,9 +109,8 @@ impl Program {
             }
         };
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        let log_before = log.metadata().unwrap().len();
         let process = launcher.start([verb], stdout, Stream::File(log));
-        Running { process, frozen: false, started: Instant::now(), log_before }
+        Running { process, frozen: false, started: Instant::now() }
     }
 
     /// Kills it, and waits until everything that it wrote was read.
@@ -179,24 +175,6 @@ impl Program {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(format!("the scan ended with {status}")),
             None => Err(format!("the scan did not end within {END:?}")),
-        }
-    }
-
-    /// Waits until it has opened the library, and watches it.
-    pub(crate) fn wait_until_it_watches(&mut self) -> Result<(), String> {
-        let Some(log_before) = self.running.as_ref().map(|running| running.log_before) else { return Ok(()) };
-        let begun = Instant::now();
-        loop {
-            self.check()?;
-            let mut log = File::open(self.log_file()).unwrap();
-            log.seek(SeekFrom::Start(log_before)).unwrap();
-            if BufReader::new(log).lines().map_while(Result::ok).any(|line| line.contains("\"watching\"")) {
-                return Ok(());
-            }
-            if begun.elapsed() > FIRST_STEPS {
-                return Err(format!("it does not watch after {FIRST_STEPS:?}"));
-            }
-            thread::sleep(Duration::from_millis(5));
         }
     }
 

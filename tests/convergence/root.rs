@@ -59,31 +59,19 @@ pub(crate) struct Root {
     /// The directory of the library, or nothing for the library itself.
     at: &'static str,
     is_about_names: bool,
-    /// It goes at any moment.
-    is_sudden: bool,
 }
 
 impl Root {
     /// Draws it: of this kind, or a plain folder in half of all cases. Histories about names have one filesystem only,
     /// because no name is passed from one to another in one step, and no lower layer, because a file that is copied up
     /// is another file.
-    pub(crate) fn of(seed: u64, wanted: Option<Kind>, is_about_names: bool, is_sudden: bool) -> Self {
+    pub(crate) fn of(seed: u64, wanted: Option<Kind>, is_about_names: bool) -> Self {
         // Drawn from another sequence, so that it does not change that of the seed.
         let mut random = Random::new(seed.rotate_left(32));
         let drawn = KINDS[random.below(2 * KINDS.len() - 1).saturating_sub(KINDS.len() - 1)].1;
         let at = if random.percent(50) || is_about_names { "" } else { BELOW[random.below(BELOW.len())] };
         let kind = if may_mount() { wanted.unwrap_or(drawn) } else { Kind::Plain };
-        Self { kind, at, is_about_names, is_sudden }
-    }
-
-    /// Whether the program must have published everything before the filesystem may go.
-    pub(crate) fn waits_for_names(self) -> bool {
-        self.is_about_names && !self.is_sudden
-    }
-
-    /// Whether the program must have started before the filesystem may go.
-    pub(crate) fn waits_for_start(self) -> bool {
-        !self.is_sudden
+        Self { kind, at, is_about_names }
     }
 
     pub(crate) fn can_go(self) -> bool {

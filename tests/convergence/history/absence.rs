@@ -80,7 +80,7 @@ impl Absences {
 
 impl History {
     /// Stops the program, unless it is down, and mounts the filesystem again.
-    pub(super) fn remount(&mut self, kill: bool, patience: Duration) -> Result<(), String> {
+    pub(super) fn remount(&mut self, kill: bool) -> Result<(), String> {
         if !self.mounted.can_go() {
             return Ok(());
         }
@@ -90,12 +90,13 @@ impl History {
             self.program.terminate()?;
         }
         self.remounts += 1;
-        self.take_away(0, patience)?;
-        self.put_back()
+        self.take_away(0)?;
+        self.put_back();
+        Ok(())
     }
 
-    /// Takes the filesystem out, for so many operations.
-    pub(super) fn take_away(&mut self, operations: usize, patience: Duration) -> Result<(), String> {
+    /// Takes the filesystem out, for so many operations, whatever the program is doing.
+    pub(super) fn take_away(&mut self, operations: usize) -> Result<(), String> {
         if !self.mounted.can_go() || self.absences.operations.is_some() {
             return Ok(());
         }
@@ -105,14 +106,6 @@ impl History {
         // A frozen program closes no files.
         self.frozen_until = None;
         self.program.thaw();
-        if self.program.is_running() {
-            if self.root.waits_for_start() {
-                self.program.wait_until_it_watches()?;
-            }
-            if self.root.waits_for_names() {
-                self.converge(patience)?;
-            }
-        }
         let kept = self.tree.take_away(&self.mounted.place);
         self.mounted.detach()?;
         self.absences.begin(operations, kept);
@@ -121,28 +114,21 @@ impl History {
     }
 
     /// Puts the filesystem back, if it is away.
-    pub(super) fn put_back(&mut self) -> Result<(), String> {
+    pub(super) fn put_back(&mut self) {
         if self.absences.operations.is_some() {
-            if self.root.waits_for_start() {
-                self.frozen_until = None;
-                self.program.thaw();
-                self.program.wait_until_it_watches()?;
-            }
             self.absences.end();
             self.mounted.attach();
             self.tree.put_back();
             self.tree.note("put back");
         }
-        Ok(())
     }
 
     /// One operation less that the filesystem is away for.
-    pub(super) fn count_absence(&mut self) -> Result<(), String> {
+    pub(super) fn count_absence(&mut self) {
         match &mut self.absences.operations {
-            Some(0) => return self.put_back(),
+            Some(0) => self.put_back(),
             Some(operations) => *operations -= 1,
             None => {}
         }
-        Ok(())
     }
 }
