@@ -1,55 +1,55 @@
-//! Noticing that the inode numbers of a filesystem do not last.
+//! Detects filesystems with unstable inode numbers.
 //!
-//! On many FUSE filesystems and some network ones, each mount gives the files other inode numbers.
-//! Then a walk after a remount finds that the number differs for most files, and nothing else.
-//! A restore from a backup looks different: it changes the ctime too.
+//! Many FUSE filesystems and some network filesystems assign new inode numbers at each mount. A walk after a remount then
+//! finds most files with another number and no other difference. A restore from a backup also changes the ctime.
 
 use crate::model::{FileStat, MountId};
 
-/// How many files may differ in nothing but the number before that is believed of all; so many are read again.
+/// The number of files that differ only in the inode number after which the numbers of a mount count as unstable during
+/// a walk. Files up to there are read again.
 const SAMPLE: u64 = 32;
 
-/// A smaller mount is believed at the end of a walk, from this many files on.
-const FEWEST: u64 = 4;
+/// The number of such files that is enough at the end of a walk, for smaller mounts.
+const MIN_FILES: u64 = 4;
 
-/// What one walk saw of each mount.
+/// The files of one walk, counted by mount.
 #[derive(Debug, Default)]
-pub(super) struct PassingInodes(Vec<(MountId, Seen)>);
+pub(super) struct UnstableInodes(Vec<(MountId, MountCounts)>);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct MountCounts {
     compared: u64,
     other_number: u64,
 }
 
-impl Seen {
-    fn is_most(self) -> bool {
+impl MountCounts {
+    fn is_almost_all(self) -> bool {
         self.other_number * 10 >= self.compared * 9
     }
 }
 
-impl PassingInodes {
-    /// Takes in how an indexed file compares. Returns whether it is clear now that numbers do not last there.
+impl UnstableInodes {
+    /// Counts an indexed file. Returns true when this file shows that the inode numbers of its mount are unstable.
     pub(super) fn note(&mut self, was: &FileStat, now: &FileStat) -> bool {
         if !now.has_stable_inode() || !was.has_stable_inode() || was.mount != now.mount {
             return false;
         }
-        // A library has few mounts, and a walk stays on one of them for long.
+        // A library has few mounts, so a linear search is fast enough.
         let place = self.0.iter().position(|(mount, _)| *mount == now.mount).unwrap_or_else(|| {
-            self.0.push((now.mount, Seen::default()));
+            self.0.push((now.mount, MountCounts::default()));
             self.0.len() - 1
         });
-        let seen = &mut self.0[place].1;
-        seen.compared += 1;
+        let counts = &mut self.0[place].1;
+        counts.compared += 1;
         let is_only_number = was.inode != now.inode && was.same_size_and_mtime(now) && was.ctime_ns == now.ctime_ns;
-        seen.other_number += u64::from(is_only_number);
-        is_only_number && seen.other_number == SAMPLE && seen.is_most()
+        counts.other_number += u64::from(is_only_number);
+        is_only_number && counts.other_number == SAMPLE && counts.is_almost_all()
     }
 
-    /// The mounts of which it is clear at the end of the walk.
-    pub(super) fn at_the_end(&self) -> impl Iterator<Item = MountId> + '_ {
-        let is_clear = |seen: &Seen| seen.other_number >= FEWEST && seen.is_most();
-        self.0.iter().filter(move |(_, seen)| is_clear(seen)).map(|(mount, _)| *mount)
+    /// The mounts with unstable inode numbers, from all files of the walk.
+    pub(super) fn mounts(&self) -> impl Iterator<Item = MountId> + '_ {
+        let is_unstable = |counts: &MountCounts| counts.other_number >= MIN_FILES && counts.is_almost_all();
+        self.0.iter().filter(move |(_, counts)| is_unstable(counts)).map(|(mount, _)| *mount)
     }
 }
 
@@ -62,33 +62,33 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_of_files_with_nothing_but_another_number_is_enough() {
-        let mut noticed = PassingInodes::default();
-        let news: Vec<u64> =
-            (0..100).filter(|number| noticed.note(&stat(*number, 1), &stat(number + 500, 1))).collect();
-        assert_eq!(news, [SAMPLE - 1]);
-        assert_eq!(noticed.at_the_end().count(), 1);
+    fn a_sample_of_files_that_differ_only_in_the_number_is_enough() {
+        let mut inodes = UnstableInodes::default();
+        let detected_at: Vec<u64> =
+            (0..100).filter(|number| inodes.note(&stat(*number, 1), &stat(number + 500, 1))).collect();
+        assert_eq!(detected_at, [SAMPLE - 1]);
+        assert_eq!(inodes.mounts().count(), 1);
     }
 
     #[test]
-    fn a_restore_and_files_that_keep_their_numbers_prove_nothing() {
-        let mut noticed = PassingInodes::default();
+    fn neither_a_restore_nor_files_with_the_same_number_count() {
+        let mut inodes = UnstableInodes::default();
         for number in 0..100 {
-            assert!(!noticed.note(&stat(number, 1), &stat(number + 500, 2)), "the ctime changed too");
+            assert!(!inodes.note(&stat(number, 1), &stat(number + 500, 2)), "the ctime changed too");
         }
         for number in 0..100 {
-            let _ = noticed.note(&stat(number, 1), &stat(if number % 2 == 0 { number } else { number + 500 }, 1));
+            let _ = inodes.note(&stat(number, 1), &stat(if number % 2 == 0 { number } else { number + 500 }, 1));
         }
-        assert_eq!(noticed.at_the_end().count(), 0);
+        assert_eq!(inodes.mounts().count(), 0);
     }
 
     #[test]
-    fn a_small_mount_is_believed_at_the_end() {
-        let mut noticed = PassingInodes::default();
-        for number in 0..FEWEST {
-            assert_eq!(noticed.at_the_end().count(), 0);
-            assert!(!noticed.note(&stat(number, 1), &stat(number + 500, 1)));
+    fn a_small_mount_is_detected_at_the_end_of_the_walk() {
+        let mut inodes = UnstableInodes::default();
+        for number in 0..MIN_FILES {
+            assert_eq!(inodes.mounts().count(), 0);
+            assert!(!inodes.note(&stat(number, 1), &stat(number + 500, 1)));
         }
-        assert_eq!(noticed.at_the_end().count(), 1);
+        assert_eq!(inodes.mounts().count(), 1);
     }
 }
