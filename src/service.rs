@@ -12,6 +12,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,6 +122,12 @@ pub struct Service {
     failures: Mutex<HashMap<LibraryPath, Token>>,
     /// When the full outbox was last logged.
     outbox_full_logged: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Service").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 impl Service {
@@ -259,16 +266,16 @@ fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<(), StoreEr
                 tracing::warn!(
                     old_library,
                     paths,
-                    "the old index is that of another place: all its paths are published as deleted"
+                    "the old index belongs to another library path: all its paths are published as deleted"
                 );
             }
             if whole {
-                tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index takes the place of the old one");
+                tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index replaces the old one");
             } else {
                 tracing::error!(
                     %aside, messages, parked, paths, last_sequence,
-                    "a new index takes the place of the old one, which could not be read in full: undelivered \
-                     messages may be missing, and so may deletes of files that went while nobody watched"
+                    "a new index replaces the old one, which could not be read completely: undelivered messages may \
+                     be missing, and deletes of files that were removed while the watcher did not run"
                 );
             }
         }

@@ -1,7 +1,7 @@
 //! Replaced paths: a walk found another file there than the index has.
 //!
-//! Only all replaced paths together show whether such a file is new or was renamed: after a renumbering, each path has the
-//! file of its neighbour. So these paths are looked at after everything else that the walk found, and paths that
+//! Only all replaced paths together show whether such a file is new or was renamed: after a renumbering, each path has
+//! the file of its neighbour. So these paths are looked at after everything else that the walk found, and paths that
 //! exchanged files are tied together.
 
 use std::collections::HashMap;
@@ -37,6 +37,7 @@ fn key_of(stat: &FileStat) -> FileKey {
 /// The paths in their order, each with its ties to the others.
 ///
 /// Two paths are tied if the old file of one is at the other one now.
+#[must_use]
 pub fn tie_together(replaced: Vec<Replaced>) -> Vec<(LibraryPath, Ties)> {
     let keys: Vec<(FileKey, FileKey)> = replaced
         .iter()

@@ -1,9 +1,9 @@
 //! Held deletes: a library that is suddenly gone is more likely unmounted than deleted.
 //!
 //! A walk of everything sorts the missing files before any of them is looked at. Files whose mount is gone are always
-//! held. So are all files while the root is empty. The others are held if they are more than a share of the index. A file
-//! whose delete is held stays in the index. The delete is published only if an operator approves it. If the file comes
-//! back, nothing is published.
+//! held. So are all files while the root is empty. The others are held if they are more than a share of the index. A
+//! file whose delete is held stays in the index. The delete is published only if an operator approves it. If the file
+//! comes back, nothing is published.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::convert::Infallible;
@@ -25,7 +25,8 @@ const NEVER_TOO_MANY: u64 = 10;
 /// The most places that are listed for each reason. The deletes at all others are summed up.
 const MAX_PLACES: usize = 100;
 
-/// The first wait before everything is walked again while deletes are held. It doubles after each walk without a change.
+/// The first wait before everything is walked again while deletes are held. It doubles after each walk without a
+/// change.
 const FIRST_RECHECK: Duration = Duration::from_mins(1);
 
 /// Where deletes are held, and why.
@@ -101,8 +102,8 @@ pub struct Vanished {
     pub(super) approved_away: u64,
     /// Paths that are not approved and whose mount is gone.
     pub(super) away: Counts,
-    /// The number of paths that are not approved and are at or under the path of the approval: those whose mount is present,
-    /// and those whose mount is gone.
+    /// The number of paths that are not approved and are at or under the path of the approval: those whose mount is
+    /// present, and those whose mount is gone.
     pub(super) under_approval: (u64, u64),
 }
 
@@ -111,7 +112,8 @@ pub struct Vanished {
 pub(super) struct Missed {
     /// The missing files that are still in the index.
     pub(super) vanished: Vanished,
-    /// Those that may be published as deleted. In subtrees without change notification, two walks have to miss a file first.
+    /// Those that may be published as deleted. In subtrees without change notification, two walks have to miss a file
+    /// first.
     pub(super) sure: HashSet<LibraryPath>,
     /// Whether the root has no entries except hidden ones.
     pub(super) root_is_empty: bool,
@@ -176,8 +178,8 @@ impl RecheckTimer {
 }
 
 impl Held {
-    /// A register that holds deletes if they are more than `percent` of the index. While deletes are held, everything is
-    /// walked again, at least every `longest_recheck`.
+    /// A register that holds deletes if they are more than `percent` of the index. While deletes are held, everything
+    /// is walked again, at least every `longest_recheck`.
     #[must_use]
     pub fn new(percent: u8, longest_recheck: Duration) -> Self {
         Self { percent, longest_recheck, state: Arc::default(), walks: watch::Sender::new(0) }
@@ -197,8 +199,8 @@ impl Held {
         deletes.collect()
     }
 
-    /// Like [`Held::list`], without the places that have nothing at or under `under`. A place above `under` is listed with
-    /// all its deletes, as it is not known how many of them are under `under`.
+    /// Like [`Held::list`], without the places that have nothing at or under `under`. A place above `under` is listed
+    /// with all its deletes, as it is not known how many of them are under `under`.
     #[must_use]
     pub fn list_under(&self, under: &LibraryPath) -> Vec<HeldDeletes> {
         let mut listed = self.list();
@@ -221,8 +223,8 @@ impl Held {
         self.walks.subscribe()
     }
 
-    /// Approves the deletes that are held now at or under `under`, for the next walk of everything only. Returns `None` if
-    /// none is held there.
+    /// Approves the deletes that are held now at or under `under`, for the next walk of everything only. Returns `None`
+    /// if none is held there.
     pub fn approve(&self, under: &LibraryPath) -> Option<Arc<Release>> {
         let mut state = self.state();
         let places: BTreeSet<Place> = state.counts.0.keys().filter(|place| place.may_hold(under)).cloned().collect();
@@ -249,13 +251,13 @@ impl Held {
         }
     }
 
-    /// Takes the approval that waits. A walk of everything calls this at its begin.
+    /// Takes the approval that waits. A walk of everything calls this first.
     pub(super) fn take_approval(&self) -> Option<Approval> {
         self.state().approval.take()
     }
 
-    /// Decides which deletes are held after a walk of everything, and stores these in the register. `mount` returns what was
-    /// recorded of a mount.
+    /// Decides which deletes are held after a walk of everything, and stores these in the register. `mount` returns
+    /// what was recorded of a mount.
     pub(super) fn judge(
         &self,
         missed: Missed,

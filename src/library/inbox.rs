@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use crate::engine::{Engine, Hints, Now, Round, SharedEngine, Trust};
 use crate::model::{FsEvent, LibraryPath, Ties};
 
-/// The longest time that a wait for the end of looks sleeps. Only commits wake it: a hint that is dropped elsewhere does
-/// not.
+/// The longest time that a wait for the end of looks sleeps. Only commits wake it: a hint that is dropped elsewhere
+/// does not.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// The engine, shared by all that feed it. Clones share it.

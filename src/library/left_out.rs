@@ -1,7 +1,8 @@
 //! Directories that the rules exclude, and whose watches are removed.
 //!
 //! The watcher does not know the rules, so it first watches every directory under the root. A walk or an event later
-//! finds the excluded ones. Their watches are removed a few at a time, because each removal takes the watcher some time.
+//! finds the excluded ones. Their watches are removed a few at a time, because each removal takes the watcher some
+//! time.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -243,7 +243,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
     }
 
     /// Removes from `report` the missing paths whose row satisfies `is_elsewhere`: their file is at another path now.
-    pub fn retain_missing(&self, report: &mut WalkReport, is_elsewhere: impl Fn(&Row) -> bool) {
+    pub fn remove_found_elsewhere(&self, report: &mut WalkReport, is_elsewhere: impl Fn(&Row) -> bool) {
         let vanished = &mut report.vanished;
         let before = vanished.here.len();
         vanished.here.retain(|path| !matches!(self.index.row(path), Ok(Some(row)) if is_elsewhere(&row)));

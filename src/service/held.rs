@@ -171,7 +171,7 @@ impl Service {
         let scanner = self.scanner.clone();
         let judging = tokio::task::spawn_blocking(move || {
             // A file with a new name is not deleted.
-            scanner.retain_missing(&mut report, |row| appeared.contains(&(row.stat.mount, row.stat.inode)));
+            scanner.remove_found_elsewhere(&mut report, |row| appeared.contains(&(row.stat.mount, row.stat.inode)));
             scanner.deletions(report, true);
         });
         judging.await.map_err(|_| interrupted())

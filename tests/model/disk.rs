@@ -14,7 +14,7 @@ use file_watcher::disk::Entry;
 use file_watcher::library::Walked;
 use file_watcher::model::{Extensions, FileStat, LibraryPath, MountId};
 
-use crate::operation::{ContentId, DIRECTORIES, Event, FILES, Mtime, New, Old, Op};
+use crate::operation::{ContentId, DIRECTORIES, Event, ExistingIndex, FILES, Mtime, NameIndex, Op};
 
 /// The mount point of another filesystem, and the id of its mount.
 pub(crate) const MOUNT: &str = "m";
@@ -86,11 +86,11 @@ fn is_aside(path: &LibraryPath) -> bool {
     path.as_bytes().ends_with(ASIDE)
 }
 
-fn new_file(index: New) -> LibraryPath {
+fn new_file(index: NameIndex) -> LibraryPath {
     LibraryPath::from(FILES[index])
 }
 
-fn new_directory(index: New) -> LibraryPath {
+fn new_directory(index: NameIndex) -> LibraryPath {
     LibraryPath::from(DIRECTORIES[index])
 }
 
@@ -149,7 +149,7 @@ impl Disk {
                 events.extend([Event::Created(path.clone()), Event::Closed(path)]);
             }
             Op::Rewrite(at, content, other_size, mtime) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 let now = self.clock;
                 let inode = self.inode_mut(&path)?;
                 inode.rewrite(content, mtime, now);
@@ -160,7 +160,7 @@ impl Disk {
                 }
             }
             Op::RewriteAndKeepOpen(at, content) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 let now = self.clock;
                 // The reset of the modification time has no event here.
                 self.inode_mut(&path)?.rewrite(content, Mtime::Restored, now);
@@ -173,7 +173,7 @@ impl Disk {
                 }
             }
             Op::Replace(at, content) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 self.names.contains_key(&path).then_some(())?;
                 self.reach(&path)?;
                 let temporary = path.parent()?.join(b".new");
@@ -182,7 +182,7 @@ impl Disk {
                 self.rename(&temporary, &path, events);
             }
             Op::MapAndWrite(at, content) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 // A read at the same time could not notice it. On a real disk, the event that follows causes another look.
                 self.open.is_empty().then_some(())?;
                 let inode = self.inode_mut(&path)?;
@@ -205,26 +205,26 @@ impl Disk {
     fn change_file(&mut self, op: Op, events: &mut Vec<Event>) -> Option<()> {
         match op {
             Op::Touch(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 let now = self.clock;
                 let inode = self.inode_mut(&path)?;
                 (inode.mtime, inode.ctime) = (now, now);
                 events.push(Event::Attributes(path));
             }
             Op::Chmod(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 self.inode_mut(&path)?.ctime = self.clock;
                 events.push(Event::Attributes(path));
             }
             Op::Remove(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 self.inode_mut(&path)?.ctime = self.clock;
                 self.names.remove(&path);
                 events.push(Event::Removed(path));
             }
-            Op::Rename(from, to) => self.rename_file(&self.old_file(from)?, &new_file(to), events)?,
+            Op::Rename(from, to) => self.rename_file(&self.existing_file(from)?, &new_file(to), events)?,
             Op::Link(from, to) => {
-                let (from, to) = (self.old_file(from)?, new_file(to));
+                let (from, to) = (self.existing_file(from)?, new_file(to));
                 (self.is_free(&to) && self.mount_at(&from) == self.mount_at(&to)).then_some(())?;
                 self.reach(&from)?;
                 let source = *self.names.get(&from)?;
@@ -234,7 +234,7 @@ impl Disk {
                 events.push(Event::Created(to));
             }
             Op::LinkOutside(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 self.inode_mut(&path)?.ctime = self.clock;
                 self.linked_outside.extend(self.names.get(&path));
             }
@@ -247,7 +247,7 @@ impl Disk {
     fn permute_names(&mut self, op: Op, events: &mut Vec<Event>) -> Option<()> {
         let (from, to) = match op {
             Op::PutAside(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 let aside = path.parent()?.join(ASIDE);
                 (path, aside)
             }
@@ -279,7 +279,7 @@ impl Disk {
                 self.make_parents(&path.join(b"x"), events)?;
             }
             Op::RemoveTree(at) => {
-                let path = self.old_directory(at)?;
+                let path = self.existing_directory(at)?;
                 self.directories.contains(&path).then_some(())?;
                 self.reach(&path)?;
                 (!self.unreadable.iter().any(|unreadable| unreadable.is_at_or_under(&path))).then_some(())?;
@@ -298,10 +298,10 @@ impl Disk {
                 }
             }
             Op::RenameDirectory(from, to) => {
-                self.rename_directory(&self.old_directory(from)?, &new_directory(to), events)?;
+                self.rename_directory(&self.existing_directory(from)?, &new_directory(to), events)?;
             }
             Op::ToggleReadable(at) => {
-                let path = self.old_directory(at)?;
+                let path = self.existing_directory(at)?;
                 self.directories.contains(&path).then_some(())?;
                 if !self.unreadable.remove(&path) {
                     self.unreadable.insert(path.clone());
@@ -313,7 +313,7 @@ impl Disk {
                 events.push(Event::Unmounted);
             }
             Op::MoveOut(at) => {
-                let path = self.old_directory(at)?;
+                let path = self.existing_directory(at)?;
                 (self.outside.is_none() && self.directories.contains(&path)).then_some(())?;
                 self.reach(&path)?;
                 let sealed = self.unreadable.iter().any(|unreadable| unreadable.is_at_or_under(&path));
@@ -348,21 +348,26 @@ impl Disk {
     }
 
     /// Renames a file to a name that was never used, in one of the directories.
-    pub(crate) fn rename_to_new(&mut self, from: Old, to: Old, number: usize) -> Vec<Event> {
+    pub(crate) fn rename_to_new(&mut self, from: ExistingIndex, to: ExistingIndex, number: usize) -> Vec<Event> {
         self.clock += 1;
         let mut events = Vec::new();
-        if let (Some(from), Some(to)) = (self.old_file(from), self.old_directory(to)) {
+        if let (Some(from), Some(to)) = (self.existing_file(from), self.existing_directory(to)) {
             self.rename_file(&from, &to.join(format!("new{number}.mp3").as_bytes()), &mut events);
         }
         events
     }
 
     /// Renames a directory to a name that was never used, in the root or in another directory.
-    pub(crate) fn rename_directory_to_new(&mut self, from: Old, to: Old, number: usize) -> Vec<Event> {
+    pub(crate) fn rename_directory_to_new(
+        &mut self,
+        from: ExistingIndex,
+        to: ExistingIndex,
+        number: usize,
+    ) -> Vec<Event> {
         self.clock += 1;
         let mut events = Vec::new();
-        let to = if to < 64 { Some(LibraryPath::root()) } else { self.old_directory(to) };
-        if let (Some(from), Some(to)) = (self.old_directory(from), to) {
+        let to = if to < 64 { Some(LibraryPath::root()) } else { self.existing_directory(to) };
+        if let (Some(from), Some(to)) = (self.existing_directory(from), to) {
             self.rename_directory(&from, &to.join(format!("d{number}").as_bytes()), &mut events);
         }
         events
@@ -461,15 +466,15 @@ impl Disk {
         self.inodes.len() - 1
     }
 
-    fn old_file(&self, at: Old) -> Option<LibraryPath> {
+    fn existing_file(&self, at: ExistingIndex) -> Option<LibraryPath> {
         self.names.keys().nth(usize::from(at) % self.names.len().max(1)).cloned()
     }
 
     /// A directory that is not the mount point.
-    fn old_directory(&self, at: Old) -> Option<LibraryPath> {
+    fn existing_directory(&self, at: ExistingIndex) -> Option<LibraryPath> {
         let others = self.directories.len() - 1;
-        let mut old = self.directories.iter().filter(|path| path.as_bytes() != MOUNT.as_bytes());
-        old.nth(usize::from(at) % others.max(1)).cloned()
+        let mut existing = self.directories.iter().filter(|path| path.as_bytes() != MOUNT.as_bytes());
+        existing.nth(usize::from(at) % others.max(1)).cloned()
     }
 
     /// Creates the directories above `path`. `None` if a file or a missing permission prevents it.

@@ -37,46 +37,46 @@ pub(crate) enum Mtime {
 /// An operation on the disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    Create(New, ContentId, Mtime),
+    Create(NameIndex, ContentId, Mtime),
     /// In place. The flag says whether the size changes.
-    Rewrite(Old, ContentId, bool, Mtime),
+    Rewrite(ExistingIndex, ContentId, bool, Mtime),
     /// In place, with the modification time restored. The event comes when the file is closed.
-    RewriteAndKeepOpen(Old, ContentId),
+    RewriteAndKeepOpen(ExistingIndex, ContentId),
     /// Closes all files that are still open for writing.
     CloseAll,
     /// Written elsewhere and renamed into place.
-    Replace(Old, ContentId),
-    MapAndWrite(Old, ContentId),
-    Touch(Old),
-    Chmod(Old),
-    Remove(Old),
-    Rename(Old, New),
-    Link(Old, New),
-    MakeDirectory(New),
-    RemoveTree(Old),
-    RenameDirectory(Old, New),
-    ToggleReadable(Old),
+    Replace(ExistingIndex, ContentId),
+    MapAndWrite(ExistingIndex, ContentId),
+    Touch(ExistingIndex),
+    Chmod(ExistingIndex),
+    Remove(ExistingIndex),
+    Rename(ExistingIndex, NameIndex),
+    Link(ExistingIndex, NameIndex),
+    MakeDirectory(NameIndex),
+    RemoveTree(ExistingIndex),
+    RenameDirectory(ExistingIndex, NameIndex),
+    ToggleReadable(ExistingIndex),
     ToggleMount,
     /// To an unwatched place, and back from there.
-    MoveOut(Old),
-    MoveIn(New),
+    MoveOut(ExistingIndex),
+    MoveIn(NameIndex),
     /// Renames a file to a temporary name, so that its name is free.
-    PutAside(Old),
+    PutAside(ExistingIndex),
     /// Renames another file of the directory to the free name. Its old name is free then.
-    PassName(Old),
+    PassName(ExistingIndex),
     /// Renames the file with the temporary name to the free name.
     TakeBack,
     /// A hard link in an unwatched place.
-    LinkOutside(Old),
+    LinkOutside(ExistingIndex),
     /// In place, through a name in an unwatched place.
-    RewriteOutside(Old, ContentId, Mtime),
+    RewriteOutside(ExistingIndex, ContentId, Mtime),
 }
 
 /// An index of [`FILES`] or [`DIRECTORIES`].
-pub(crate) type New = usize;
+pub(crate) type NameIndex = usize;
 
 /// Selects one of the existing files or directories, modulo their number, so that few operations have no effect.
-pub(crate) type Old = u8;
+pub(crate) type ExistingIndex = u8;
 
 /// An event of the kernel.
 #[derive(Clone, Debug)]
@@ -113,21 +113,21 @@ impl Event {
 
 /// An existing file or directory. The first one is chosen most often, because sequences of operations on one file find
 /// the most bugs.
-fn old() -> impl Strategy<Value = Old> {
-    prop_oneof![Just(0), any::<Old>()]
+fn existing() -> impl Strategy<Value = ExistingIndex> {
+    prop_oneof![Just(0), any::<ExistingIndex>()]
 }
 
 /// Any operation. Renames and rewrites are the most frequent, because they find the most bugs.
 pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         30 => op_with_events(),
-        1 => (old(), content()).prop_map(|(at, content)| Op::MapAndWrite(at, content)),
-        2 => (old(), content()).prop_map(|(at, content)| Op::RewriteAndKeepOpen(at, content)),
+        1 => (existing(), content()).prop_map(|(at, content)| Op::MapAndWrite(at, content)),
+        2 => (existing(), content()).prop_map(|(at, content)| Op::RewriteAndKeepOpen(at, content)),
         1 => Just(Op::CloseAll),
-        1 => (old(), file()).prop_map(|(from, to)| Op::Link(from, to)),
-        1 => old().prop_map(Op::LinkOutside),
-        1 => (old(), content(), mtime()).prop_map(|(at, content, mtime)| Op::RewriteOutside(at, content, mtime)),
-        1 => old().prop_map(Op::ToggleReadable),
+        1 => (existing(), file()).prop_map(|(from, to)| Op::Link(from, to)),
+        1 => existing().prop_map(Op::LinkOutside),
+        1 => (existing(), content(), mtime()).prop_map(|(at, content, mtime)| Op::RewriteOutside(at, content, mtime)),
+        1 => existing().prop_map(Op::ToggleReadable),
         1 => Just(Op::ToggleMount),
     ]
 }
@@ -139,20 +139,20 @@ pub(crate) fn op_with_events() -> impl Strategy<Value = Op> {
     let directory = || 0..DIRECTORIES.len();
     prop_oneof![
         6 => (file(), content(), mtime()).prop_map(|(at, content, mtime)| Op::Create(at, content, mtime)),
-        4 => (old(), content(), any::<bool>(), mtime())
+        4 => (existing(), content(), any::<bool>(), mtime())
             .prop_map(|(at, content, other_size, mtime)| Op::Rewrite(at, content, other_size, mtime)),
-        2 => (old(), content()).prop_map(|(at, content)| Op::Replace(at, content)),
-        1 => old().prop_map(Op::Touch),
-        1 => old().prop_map(Op::Chmod),
-        2 => old().prop_map(Op::Remove),
-        9 => (old(), file()).prop_map(|(from, to)| Op::Rename(from, to)),
+        2 => (existing(), content()).prop_map(|(at, content)| Op::Replace(at, content)),
+        1 => existing().prop_map(Op::Touch),
+        1 => existing().prop_map(Op::Chmod),
+        2 => existing().prop_map(Op::Remove),
+        9 => (existing(), file()).prop_map(|(from, to)| Op::Rename(from, to)),
         1 => directory().prop_map(Op::MakeDirectory),
-        1 => old().prop_map(Op::RemoveTree),
-        4 => (old(), directory()).prop_map(|(from, to)| Op::RenameDirectory(from, to)),
-        1 => old().prop_map(Op::MoveOut),
+        1 => existing().prop_map(Op::RemoveTree),
+        4 => (existing(), directory()).prop_map(|(from, to)| Op::RenameDirectory(from, to)),
+        1 => existing().prop_map(Op::MoveOut),
         2 => directory().prop_map(Op::MoveIn),
-        1 => old().prop_map(Op::PutAside),
-        2 => any::<Old>().prop_map(Op::PassName),
+        1 => existing().prop_map(Op::PutAside),
+        2 => any::<ExistingIndex>().prop_map(Op::PassName),
         1 => Just(Op::TakeBack),
     ]
 }
@@ -160,12 +160,12 @@ pub(crate) fn op_with_events() -> impl Strategy<Value = Op> {
 /// Permutes the names of a few files of one directory, in steps. If the first file keeps its temporary name, the names
 /// only shift.
 pub(crate) fn permutation() -> impl Strategy<Value = Vec<Op>> {
-    let passed = prop::collection::vec(any::<Old>().prop_map(Op::PassName), 1..4);
-    (any::<Old>().prop_map(Op::PutAside), passed, prop_oneof![3 => Just(Some(Op::TakeBack)), 1 => Just(None)])
+    let passed = prop::collection::vec(any::<ExistingIndex>().prop_map(Op::PassName), 1..4);
+    (any::<ExistingIndex>().prop_map(Op::PutAside), passed, prop_oneof![3 => Just(Some(Op::TakeBack)), 1 => Just(None)])
         .prop_map(|(first, passed, last)| [first].into_iter().chain(passed).chain(last).collect())
 }
 
-fn file() -> impl Strategy<Value = New> {
+fn file() -> impl Strategy<Value = NameIndex> {
     0..FILES.len()
 }
 

@@ -97,21 +97,21 @@ type Script = VecDeque<(u8, Step)>;
 pub(crate) struct World {
     kernel_kind: Kernel,
     pub(crate) disk: RefCell<Disk>,
-    kernel: RefCell<VecDeque<Event>>,
+    events: RefCell<VecDeque<Event>>,
     /// Directories that were not walked since they were created. Changes before they were watched have no events.
     new_directories: RefCell<BTreeSet<LibraryPath>>,
     process: RefCell<Process>,
     memory: Memory,
     /// Every content that each path ever had.
-    held: RefCell<BTreeSet<(LibraryPath, ContentId)>>,
+    ever_held: RefCell<BTreeSet<(LibraryPath, ContentId)>>,
     extensions: Extensions,
     /// The directory that the rules exclude.
     excluded: RefCell<Option<LibraryPath>>,
-    begun: Instant,
+    started: Instant,
     /// The time that has passed.
-    passed: Cell<Duration>,
+    elapsed: Cell<Duration>,
     /// Whether the looks in flight have waited for each other up to the limit.
-    has_waited_for_long: Cell<bool>,
+    is_wait_limit_reached: Cell<bool>,
     scripts: RefCell<Vec<Script>>,
     witnesses: RefCell<Vec<Witness>>,
     /// Violated laws. They are reported at the end, so that a history can be shrunk.
@@ -151,16 +151,16 @@ impl World {
         let world = Self {
             kernel_kind,
             disk: RefCell::new(Disk::new(keeps_births)),
-            kernel: RefCell::default(),
+            events: RefCell::default(),
             new_directories: RefCell::default(),
             process: RefCell::new(Process::start(kernel_kind)),
             memory: Memory::default(),
-            held: RefCell::default(),
+            ever_held: RefCell::default(),
             extensions: Extensions::default(),
             excluded: RefCell::default(),
-            begun: Instant::now(),
-            passed: Cell::default(),
-            has_waited_for_long: Cell::default(),
+            started: Instant::now(),
+            elapsed: Cell::default(),
+            is_wait_limit_reached: Cell::default(),
             scripts: RefCell::default(),
             witnesses: RefCell::default(),
             failures: RefCell::default(),
@@ -176,10 +176,10 @@ impl World {
     }
 
     /// Prints a line of the journal if `MODEL_JOURNAL` is set.
-    fn note(&self, words: impl FnOnce() -> String) {
+    fn note(&self, line: impl FnOnce() -> String) {
         static WANTED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("MODEL_JOURNAL").is_some());
         if *WANTED {
-            println!("{:indent$}{}", "", words(), indent = 4 * self.scripts.borrow().len());
+            println!("{:indent$}{}", "", line(), indent = 4 * self.scripts.borrow().len());
         }
     }
 
@@ -202,18 +202,18 @@ impl World {
         let events = change(&mut self.disk.borrow_mut());
         self.note(|| format!("disk: {events:?}"));
         if self.kernel_kind != Kernel::Silent {
-            self.kernel.borrow_mut().extend(events);
+            self.events.borrow_mut().extend(events);
         }
         let disk = self.disk.borrow();
         for witness in &mut *self.witnesses.borrow_mut() {
             witness.contents.extend(disk.content_at(&witness.path));
         }
-        self.held.borrow_mut().extend(disk.contents());
+        self.ever_held.borrow_mut().extend(disk.contents());
     }
 
     fn crash(&self, excluded: u8) {
         self.note(|| format!("crash, {excluded}"));
-        self.kernel.borrow_mut().clear();
+        self.events.borrow_mut().clear();
         self.new_directories.borrow_mut().clear();
         self.starts.set(self.starts.get() + 1);
         self.excluded.replace(EXCLUDED.get(usize::from(excluded)).map(|path| LibraryPath::from(*path)));
@@ -229,11 +229,11 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now { instant: self.begun + self.passed.get(), wall: SystemTime::now() }
+        Now { instant: self.started + self.elapsed.get(), wall: SystemTime::now() }
     }
 
     fn pass(&self, time: Duration) {
-        self.passed.set(self.passed.get() + time);
+        self.elapsed.set(self.elapsed.get() + time);
     }
 
     fn push(&self, hint: FsEvent) {
@@ -267,7 +267,7 @@ impl World {
         let may_wait =
             |hint: &FsEvent| is_deletion(hint) || (matches!(hint.cause, Cause::Again(_)) && hint.retry.attempt > 3);
         let waits_for_others = |look: &Examined| look.ties().is_some_and(|ties| !ties.left_in.is_empty());
-        let everything_arrived = self.kernel.borrow().is_empty()
+        let everything_arrived = self.events.borrow().is_empty()
             && process.in_flight.iter().all(waits_for_others)
             // No look or walk is running.
             && self.scripts.borrow().is_empty()
@@ -374,7 +374,7 @@ impl World {
             return Vec::new();
         }
         let first = first % in_flight.len();
-        if self.kernel_kind == Kernel::Unreliable || self.has_waited_for_long.take() {
+        if self.kernel_kind == Kernel::Unreliable || self.is_wait_limit_reached.take() {
             let end = (first + count).min(in_flight.len());
             return in_flight.drain(first..end).collect();
         }
@@ -470,12 +470,12 @@ impl World {
 
     /// Loses all queued events.
     pub(crate) fn drop_events(&self) {
-        self.kernel.borrow_mut().clear();
+        self.events.borrow_mut().clear();
         self.disk.borrow_mut().write_back();
     }
 
     pub(crate) fn deliver_all(&self) {
-        while !self.kernel.borrow().is_empty() {
+        while !self.events.borrow().is_empty() {
             self.deliver(0, Delivery::Once);
         }
     }
@@ -492,7 +492,7 @@ impl World {
         for turn in 1..200_u32 {
             // After several turns, tied looks have waited for each other up to the limit.
             if turn.is_multiple_of(10) {
-                self.has_waited_for_long.set(true);
+                self.is_wait_limit_reached.set(true);
             }
             self.deliver_all();
             while !self.ready().is_empty() && self.process.borrow().in_flight.len() < 5 {
@@ -508,7 +508,7 @@ impl World {
                 self.finish_rounds();
                 self.take_in();
                 if self.process.borrow().in_flight.len() == before && self.ready().is_empty() {
-                    self.has_waited_for_long.set(true);
+                    self.is_wait_limit_reached.set(true);
                 }
             }
             let process = self.process.borrow();

@@ -192,11 +192,11 @@ async fn walks_for_held_deletes_become_rarer_until_something_changes() {
         let (held, inbox) = (held.clone(), inbox.clone());
         tokio::spawn(async move { held.recheck(&inbox).await })
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut waits = Vec::new();
     let mut files = 20;
     walk(&held, paths(files), 20);
-    let mut last = begun;
+    let mut last = started;
     while waits.len() < 9 {
         let round = inbox.next_round().await;
         assert!(round.is_of_everything());

@@ -29,7 +29,7 @@ impl World {
                 self.fail(format!("a message does not fit what came before: {}", describe(&change)));
             }
             if let Change::Created(row) | Change::Modified(row) = &change
-                && !self.held.borrow().contains(&(row.path.clone(), content_of(row)))
+                && !self.ever_held.borrow().contains(&(row.path.clone(), content_of(row)))
             {
                 self.fail(format!("{} never had {}", row.path, content_of(row)));
             }

@@ -37,7 +37,7 @@ impl World {
 
     fn is_quiet(&self) -> bool {
         let process = self.process.borrow();
-        self.kernel.borrow().is_empty() && process.waiting.is_empty() && !process.engine.with(|it| it.has_hints())
+        self.events.borrow().is_empty() && process.waiting.is_empty() && !process.engine.with(|it| it.has_hints())
     }
 
     pub(super) fn walk_marked(&self, which: u8, meanwhile: &[(u8, Step)]) {

@@ -14,9 +14,9 @@ impl World {
             Kernel::Reliable | Kernel::Silent => (0, Delivery::Once),
         };
         let event = {
-            let mut kernel = self.kernel.borrow_mut();
-            let which = if kernel.is_empty() { return } else { which % kernel.len() };
-            kernel.remove(which)
+            let mut events = self.events.borrow_mut();
+            let which = if events.is_empty() { return } else { which % events.len() };
+            events.remove(which)
         };
         let Some(event) = event else { return };
         self.note(|| format!("{delivery:?}: {event:?}"));
