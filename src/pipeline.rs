@@ -1,13 +1,13 @@
-//! The chain, and nothing else.
+//! The chain of stream combinators.
 //!
-//! It is in two halves, cut at the outbox, so that indexing goes on while the broker is away:
+//! The outbox separates its two halves, so that indexing continues while the broker is unreachable:
 //!
 //! ```text
 //! watcher ─┐
 //!          ├─ audio files ─ debounce ─ rate limit ─ one at a time ─ examine ×N ─ batches ─ together ─ commit
 //! scan   ──┘                                                                                     index + outbox
 //!                                                                                                     │
-//!                                                                     forget ─ confirm ─ publish ─ batches
+//!                                                                     remove ─ confirm ─ publish ─ batches
 //! ```
 
 use std::future::Future;
@@ -20,27 +20,27 @@ use crate::content::Examined;
 use crate::model::{Extensions, FsEvent, Outgoing};
 use crate::stream::{HintStreamExt, Leased, Leases, Pace};
 
-/// How long a batch waits for company that is known to be on its way.
+/// How long an incomplete batch waits for further items.
 const LINGER: Duration = Duration::from_millis(20);
 
-/// How the first half is tuned.
+/// The parameters of the first half.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    /// Which files matter.
+    /// The extensions of audio files.
     pub extensions: Extensions,
     /// How long paths must be quiet.
     pub pace: Pace,
-    /// Looks a second; unlimited where there is none.
+    /// The most looks per second. `None` is unlimited.
     pub files_per_second: Option<NonZeroU32>,
-    /// Which paths are being looked at.
+    /// The leases of the paths that are being looked at.
     pub leases: Leases,
-    /// Looks at once.
+    /// The most looks at once.
     pub max_concurrent_files: usize,
-    /// Looks committed in one transaction.
+    /// The most looks in one transaction.
     pub batch_size: usize,
 }
 
-/// From hints to rows and messages, until the hints end and everything on its way is committed.
+/// Takes hints to rows and messages, until the hints end and everything in flight is committed.
 pub async fn index<Look, Commit>(
     hints: impl Stream<Item = FsEvent>,
     chain: &Chain,
@@ -63,7 +63,10 @@ pub async fn index<Look, Commit>(
         .await;
 }
 
-/// From the outbox to the sink, for as long as there is an outbox and the sink takes batches.
+/// Sends messages from the outbox to the sink, until the outbox ends.
+///
+/// # Errors
+/// The first error of the outbox or the sink.
 pub async fn deliver<E>(
     outbox: impl Stream<Item = Result<Outgoing, E>>,
     batch_size: usize,

@@ -1,4 +1,4 @@
-//! The service: everything assembled from the settings, run once (`scan`) or for good (`watch`).
+//! The service: the parts assembled from the settings. They run once (`scan`) or until stopped (`watch`).
 
 mod commit;
 mod delivery;
@@ -12,6 +12,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,87 +45,96 @@ pub use replay::replay;
 pub use scan::scan;
 pub use watch::watch;
 
-/// How long a file must have been empty before it is published: downloads create their file first, and may get
-/// their first byte much later.
-const EMPTY: Duration = Duration::from_mins(1);
+/// How long a file must have been empty before it is published. A download may create its file long before the first
+/// byte arrives.
+const EMPTY_FILE_WAIT: Duration = Duration::from_mins(1);
 
-/// The longest wait before an unreadable path is tried again if there is no regular walk of everything.
+/// The longest wait before an unreadable path is retried if the library is not walked at an interval.
 const LONGEST_UNREADABLE_RETRY: Duration = Duration::from_hours(1);
 
-/// Why the service could not do its work.
+/// The errors of the service.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The library cannot be looked at.
-    #[error("the library {path} cannot be looked at")]
+    /// The library root cannot be read.
+    #[error("the library {path} cannot be read")]
     Library {
-        /// Its root.
+        /// The library root.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Messages cannot be delivered, now or later.
+    /// Messages cannot be delivered, and a retry would not help.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The threads that read could not be started.
+    /// The threads that read files could not be started.
     #[error("the threads that read files cannot be started")]
     Threads(#[from] ThreadPoolBuildError),
-    /// Other invocations could not reach this one.
+    /// The control socket cannot be used.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The broker is there and will not have us until a person puts something right.
+    /// The broker refuses the connection, and an operator has to fix the cause.
     #[error("{0}")]
     Refused(String),
-    /// The walk could not be finished.
+    /// The walk could not be finished, because the index could not be read.
     #[error("the walk could not be finished: {0}")]
     Walk(String),
-    /// Of the path that was asked for no file is known.
-    #[error("nothing is known at or under {0:?}; give a path of the library as in its messages")]
+    /// The index has no file at or under the given path.
+    #[error("nothing is known at or under {0:?}; give a path as it appears in the messages")]
     NothingKnown(PathBuf),
-    /// A sequence number was given of which no message is parked.
+    /// No parked message has the given sequence number.
     #[error("{0} is not the sequence number of a parked message; `file-watcher parked` lists them")]
     NotParked(u64),
-    /// A signal came before the work was done.
-    #[error("interrupted; the next start goes on where this one stopped")]
+    /// A signal stopped the process before the work was done.
+    #[error("interrupted; the next start continues where this one stopped")]
     Interrupted,
 }
 
-/// The parts that both ways of running share.
+/// The parts that `scan` and `watch` share.
 pub struct Service {
     settings: Settings,
     root: Arc<Root>,
     store: Store,
     inbox: Inbox,
-    /// What tells of changes, while there is such a thing.
+    /// The watcher, while one is running.
     watcher: Arc<Mutex<Option<Watcher>>>,
-    /// Directories that the rules leave out, so that they are not watched for long.
+    /// Directories that the rules exclude. Their watches are removed.
     left_out: LeftOut,
     chain: Chain,
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
     counters: Counters,
     conditions: Conditions,
-    /// What the relocation that was asked for came to.
+    /// The result of the requested relocation.
     relocated: Option<Relocated>,
-    /// Held by an approval until it is known what came of it.
+    /// Locked by an approval until its outcome is known.
     approving: tokio::sync::Mutex<()>,
-    /// Whether a look found that its file's mount is gone, which the last walk of everything did not know.
+    /// Whether a look found that the mount of its file is gone, after the last walk of everything.
     is_mount_missed: AtomicBool,
-    /// Threads that look at files: enough to keep the processors and the disk busy, and few enough not to fight over
-    /// them. The other files in flight wait their turn.
+    /// The threads that look at files: enough to keep the processors and the disk busy, without contention. Other files in
+    /// flight wait for a thread.
     readers: ThreadPool,
     replay_begun: Notify,
-    /// Paths that could not be looked at, in doubt until they can be.
+    /// Paths whose look failed. They are in doubt until a look succeeds.
     failures: Mutex<HashMap<LibraryPath, Token>>,
-    /// When it was last said that the outbox is full.
-    full_said: Mutex<Option<Instant>>,
+    /// When the full outbox was last logged.
+    outbox_full_logged: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Service").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 impl Service {
     /// Opens the library and the store.
+    ///
+    /// # Errors
+    /// If the library root cannot be read, the store cannot be opened, relocated or rebuilt, or threads cannot be started.
     pub fn open(settings: Settings, instance_id: &str) -> Result<Self, ServiceError> {
         use std::os::unix::ffi::OsStrExt;
 
@@ -151,7 +161,7 @@ impl Service {
             settle_policy: SettlePolicy {
                 debounce: settings.debounce,
                 settle: settings.settle,
-                empty: EMPTY,
+                empty: EMPTY_FILE_WAIT,
                 ignore_ctime: settings.ignore_ctime,
             },
             engine: inbox.engine().clone(),
@@ -194,11 +204,14 @@ impl Service {
             readers: readers()?,
             replay_begun: Notify::new(),
             failures: Mutex::default(),
-            full_said: Mutex::default(),
+            outbox_full_logged: Mutex::default(),
         })
     }
 
-    /// Does `work`, which ends in any case when the store is found damaged: nothing would succeed any more.
+    /// Does `work`, unless the store turns out to be corrupt: then nothing would succeed any more.
+    ///
+    /// # Errors
+    /// The error of `work`, or that of the corrupt store.
     pub async fn unless_corrupt<T>(
         corruption: &Corruption,
         work: impl Future<Output = Result<T, ServiceError>>,
@@ -207,16 +220,16 @@ impl Service {
             done = work => done,
             found = corruption.wait() => Err(found.into()),
         };
-        // The work may have failed of it before it was told.
+        // The work may have failed because of the corruption, and may have ended first.
         match (done, corruption.found()) {
             (Err(_), Some(found)) => Err(found.into()),
             (done, _) => done,
         }
     }
 
-    /// Does something with the store that is tried again after an error. Where the store was found damaged
-    /// that never ends: the program does, and has said why.
-    async fn to_be_tried_again<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    /// Does `work` on the store, which the caller retries after an error. Never returns an error of a corrupt store, as a
+    /// retry would fail too: [`Service::unless_corrupt`] then ends the program.
+    async fn or_wait_if_corrupt<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let done = work.await;
         if done.is_err() && self.store.corruption().found().is_some() {
             return std::future::pending().await;
@@ -224,44 +237,45 @@ impl Service {
         done
     }
 
-    /// Whether the store was found damaged.
+    /// The corruption of the store, if any is found.
+    #[must_use]
     pub fn corruption(&self) -> Corruption {
         self.store.corruption().clone()
     }
 
-    /// Says how far the work has come, soon after it begins and then seldom, until it is dropped.
-    async fn say_progress(&self) -> Infallible {
+    /// Logs the progress of the work: soon after it begins, then at a longer interval. Never returns.
+    async fn log_progress(&self) -> Infallible {
         let mut progress = Progress::default();
-        let mut said = false;
+        let mut is_logged = false;
         loop {
-            tokio::time::sleep(if said { SELDOM } else { SOON }).await;
+            tokio::time::sleep(if is_logged { PROGRESS_INTERVAL } else { FIRST_PROGRESS }).await;
             let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
             let bytes = self.examiner.contents.bytes_read();
-            said = progress.log(self.counters.events.now(), seen, bytes, self.store.outbox_length());
+            is_logged = progress.log(self.counters.events.now(), seen, bytes, self.store.outbox_length());
         }
     }
 }
 
-/// Makes a new store in the place of the one at `file`, and says what was kept of that.
+/// Replaces the store at `file` by a new one, and logs what was kept of the old one.
 fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<(), StoreError> {
     match crate::store::rebuild(file, library, encoder)? {
-        None => tracing::info!("there is no index to rebuild; a new one is made"),
+        None => tracing::info!("there is no index to rebuild; a new one is created"),
         Some(Rebuilt { aside, messages, parked, paths, whole, last_sequence, old_library }) => {
             let aside = aside.display();
             if let Some(old_library) = old_library {
                 tracing::warn!(
                     old_library,
                     paths,
-                    "the old index is that of another place: all its paths are published as deleted"
+                    "the old index belongs to another library path: all its paths are published as deleted"
                 );
             }
             if whole {
-                tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index takes the place of the old one");
+                tracing::warn!(%aside, messages, parked, paths, last_sequence, "a new index replaces the old one");
             } else {
                 tracing::error!(
                     %aside, messages, parked, paths, last_sequence,
-                    "a new index takes the place of the old one, which could not be read in full: undelivered \
-                     messages may be missing, and so may deletes of files that went while nobody watched"
+                    "a new index replaces the old one, which could not be read completely: undelivered messages may \
+                     be missing, and deletes of files that were removed while the watcher did not run"
                 );
             }
         }
@@ -269,11 +283,11 @@ fn rebuild(file: &Path, library: &[u8], encoder: &Encoder) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Publishes the files of a library that was moved as moved, if that was asked for and is not done yet.
+/// Publishes all files of a moved library as moved, if a relocation was requested and is not done yet.
 fn relocate_store(settings: &Settings, file: &Path, encoder: &Encoder) -> Result<Option<Relocated>, StoreError> {
     let Some(Relocation { from, .. }) = &settings.relocation else { return Ok(None) };
     let relocated = match crate::store::relocate(file, from, &settings.root, encoder) {
-        // A first start has nothing to relocate.
+        // On a first start there is nothing to relocate.
         Err(StoreError::NothingToRelocate { .. }) if settings.command != Command::Relocate => return Ok(None),
         relocated => relocated?,
     };
@@ -284,7 +298,8 @@ fn relocate_store(settings: &Settings, file: &Path, encoder: &Encoder) -> Result
     Ok(Some(relocated))
 }
 
-/// Where the settings want messages to go.
+/// The sink of the settings.
+#[must_use]
 pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
     match settings.sink {
         SinkKind::Stdout => Sink::Stdout(Stdout::new()),
@@ -305,37 +320,42 @@ fn readers() -> Result<ThreadPool, ThreadPoolBuildError> {
     ThreadPoolBuilder::new()
         .num_threads(thread::available_parallelism().map_or(8, |cores| readers_for(cores.get())))
         .thread_name(|number| format!("reader {number}"))
-        // Who waits for the look hears of it by that no answer comes.
+        // The receiver of the look's result notices the panic, because the sender is dropped.
         .panic_handler(|_| {})
         .build()
 }
 
-/// Each reader has its buffer and its view of the index, so there are not as many as there could be files:
-/// four for a processor, which waits for disks most of the time, until those are many.
+/// The number of reader threads. Each has a buffer and a connection to the index, so their number is limited: four per
+/// processor, because they mostly wait for the disk, but no more than 32 unless there are more processors than that.
 fn readers_for(cores: usize) -> usize {
     (cores * 4).min(cores.max(32))
 }
 
-/// How soon new work is told of in the log, and how often work that goes on.
-const SOON: Duration = Duration::from_secs(1);
-const SELDOM: Duration = Duration::from_secs(10);
+/// When the progress of new work is first logged.
+const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 
-/// The longest wait between walks while deletes are held, if the library is not walked at an interval anyway.
+/// How often the progress of work is logged after that.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest wait between walks while deletes are held, if the library is not walked at an interval.
 const LONGEST_HELD_RECHECK: Duration = Duration::from_hours(1);
 
-/// The longest wait before the store is tried again.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait before an operation on the store is retried.
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(30);
 
 fn retry_waits() -> impl Iterator<Item = Duration> {
     backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(LONGEST_WAIT)
+        .with_max_delay(MAX_RETRY_WAIT)
         .with_jitter()
         .without_max_times()
         .build()
 }
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. The second ends the process at once, with `exit_code`.
+/// A token that the first SIGTERM or SIGINT cancels. The second one exits the process at once with `exit_code`.
+///
+/// # Errors
+/// If the signal handlers cannot be installed.
 pub fn shutdown_on_signals(exit_code: u8) -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -354,8 +374,8 @@ pub fn shutdown_on_signals(exit_code: u8) -> std::io::Result<CancellationToken> 
                 cancelled.cancel();
             }
         }
-        // Everything that matters is committed, or will be found again.
-        tracing::warn!("interrupted at once; the next start goes on where this one stopped");
+        // Whatever is not committed is found again at the next start.
+        tracing::warn!("interrupted at once; the next start continues where this one stopped");
         std::process::exit(exit_code.into());
     });
     Ok(token)

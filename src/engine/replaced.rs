@@ -1,21 +1,21 @@
-//! Paths at which a walk found another file than the index has there.
+//! Replaced paths: a walk found another file there than the index has.
 //!
-//! Whether such a file is new, or one whose name was passed on, is known only together with the other
-//! paths: after a renumbering each path holds the file of its neighbour. So they are looked at after everything
-//! else that the walk found, and those that changed names with each other are tied together.
+//! Only all replaced paths together show whether such a file is new or was renamed: after a renumbering, each path has
+//! the file of its neighbour. So these paths are looked at after everything else that the walk found, and paths that
+//! exchanged files are tied together.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::model::{FileStat, InodeKind, LibraryPath, MountId, RenameGroup, Ties};
 
-/// How long a look waits for the others of its group. They come as fast as their files can be read.
-const LIMIT: Duration = Duration::from_mins(10);
+/// The longest time that a look waits for the others of its group, which depends on how fast files can be read.
+const GROUP_WAIT: Duration = Duration::from_mins(10);
 
-/// One such path.
+/// A replaced path.
 #[derive(Clone, Debug)]
 pub struct Replaced {
-    /// Where.
+    /// The path.
     pub path: LibraryPath,
     /// The stat of the file that the index has there.
     pub was: FileStat,
@@ -23,20 +23,21 @@ pub struct Replaced {
     pub now: FileStat,
 }
 
-/// What tells one file from another in a walk: where inode numbers say nothing, size and modification time.
+/// The identity of a file in a walk. If inode numbers are unstable, size and modification time take their place.
 type FileKey = (MountId, u64, Option<i64>, Option<(u64, i128)>);
 
 fn key_of(stat: &FileStat) -> FileKey {
-    // A row whose inode number is from before it was noticed that these say nothing has no birth time either.
+    // A row from before the inode numbers were found to be unstable has no birth time either.
     let is_unstable = stat.inode_kind == InodeKind::Unstable;
     let state = is_unstable.then_some((stat.size, stat.mtime_ns));
     let inode = if is_unstable { 0 } else { stat.inode };
     (stat.mount, inode, stat.born_ns, state)
 }
 
-/// The paths in their order, each with what ties it to the others.
+/// The paths in their order, each with its ties to the others.
 ///
-/// Two paths are tied if the file of one of them is at the other one now.
+/// Two paths are tied if the old file of one is at the other one now.
+#[must_use]
 pub fn tie_together(replaced: Vec<Replaced>) -> Vec<(LibraryPath, Ties)> {
     let keys: Vec<(FileKey, FileKey)> = replaced
         .iter()
@@ -63,13 +64,13 @@ pub fn tie_together(replaced: Vec<Replaced>) -> Vec<(LibraryPath, Ties)> {
         if sizes[top] < 2 {
             return (path, Ties::default());
         }
-        let group = groups.entry(top).or_insert_with(|| RenameGroup::new(LIMIT));
+        let group = groups.entry(top).or_insert_with(|| RenameGroup::new(GROUP_WAIT));
         (path, Ties { member_of: vec![group.join()], left_in: vec![group.clone()], ..Ties::default() })
     };
     replaced.into_iter().enumerate().map(tie).collect()
 }
 
-/// The representative of the group of `index`.
+/// The representative of the group of `index` (union-find with path halving).
 fn top_of(parents: &mut [usize], mut index: usize) -> usize {
     while parents[index] != index {
         parents[index] = parents[parents[index]];
@@ -91,8 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_and_a_cycle_are_one_group_each_and_the_rest_is_alone() {
-        // 1 > 2 > 3, whose own file is gone; a and b swapped; x saved anew.
+    fn a_chain_and_a_cycle_are_one_group_each_and_the_rest_is_not_tied() {
+        // 1 moved to 2, and 2 to 3, whose own file is gone; a and b were swapped; x was rewritten.
         let files = replaced(&[("2", 2, 1), ("3", 3, 2), ("a", 10, 11), ("b", 11, 10), ("x", 20, 21)]);
         let tied = tie_together(files);
         let group = |path: &str| {
@@ -106,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn where_inode_numbers_say_nothing_size_and_time_tie() {
-        let passing = |stat: FileStat| FileStat { inode_kind: InodeKind::Unstable, inode: 0, ..stat };
+    fn with_unstable_inode_numbers_size_and_time_tie() {
+        let unstable = |stat: FileStat| FileStat { inode_kind: InodeKind::Unstable, inode: 0, ..stat };
         let files = replaced(&[("a", 1, 2), ("b", 2, 1), ("c", 5, 6)]).into_iter();
-        let tied = tie_together(files.map(|it| Replaced { now: passing(it.now), ..it }).collect());
+        let tied = tie_together(files.map(|it| Replaced { now: unstable(it.now), ..it }).collect());
         let members: Vec<usize> = tied.iter().map(|(_, ties)| ties.member_of.len()).collect();
         assert_eq!(members, [1, 1, 0]);
     }

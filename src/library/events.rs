@@ -1,8 +1,9 @@
 //! Translates inotify's events for the engine.
 //!
-//! The handler runs on the watcher's own thread, between the kernel's queue and everything else: it must be near free and
-//! never wait, or the queue overflows.
+//! The handler runs on the watcher's thread, which empties the kernel's queue. It must be fast and must never block, or
+//! the queue overflows.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,23 +17,29 @@ use crate::engine::{Alias, Found, KernelEvent, KernelEventKind, WatchTrouble};
 use crate::failpoint::failpoint;
 use crate::model::{IGNORE_FILE, LibraryPath};
 
-/// What the handler needs.
+/// The context of the handler of events.
 pub struct Handler {
     /// The library root.
     pub root: Arc<Root>,
-    /// Which directory it is, of all that it has been.
+    /// Root generation. It changes when the root is replaced by another directory.
     pub generation: u64,
     /// Where hints go.
     pub inbox: Inbox,
-    /// Mounts that do not answer, and are not to be touched.
+    /// Mounts that do not answer. They are not accessed.
     pub avoided: Vec<LibraryPath>,
-    /// Directories that the rules leave out.
+    /// Directories that the rules exclude.
     pub left_out: LeftOut,
-    /// Told of trouble.
+    /// Called when events were lost or something cannot be watched.
     pub trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
 }
 
-/// Turns events into what the engine understands.
+impl fmt::Debug for Handler {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Handler").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// Translates the events of `notify` into those of the engine.
 pub(super) struct Translator {
     handler: Handler,
 }
@@ -56,7 +63,7 @@ impl Translator {
         let is_left_out =
             |path: &PathBuf| self.place_of(path).is_some_and(|LinkedPath { path, .. }| root.is_left_out(&path));
         match &error.kind {
-            // Changes there are not published. Errors are rare enough to ask the disk.
+            // Changes there are not published. This may read the disk, but errors are rare.
             ErrorKind::Io(_) if !error.paths.is_empty() && error.paths.iter().all(is_left_out) => {}
             ErrorKind::MaxFilesWatch => self.trouble(WatchTrouble::OutOfWatches),
             ErrorKind::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -81,7 +88,7 @@ impl Translator {
             self.ignore_file_changed(&here, kind);
         }
         let Handler { root, inbox, generation, .. } = &self.handler;
-        // A new link is found by a walk of everything, after its target is known.
+        // A new link is found by a walk of everything, which first resolves its target.
         let is_excluded =
             self.is_left_out(&here) || (root.follows_links_out() && !is_target && self.is_new_link(&here, path, kind));
         let has_audio_name = root.rules().extensions().matches(&here);
@@ -102,7 +109,7 @@ impl Translator {
         }
         let is_directory = kind == KernelEventKind::DirectoryCreated || event.found == Found::Directory;
         if is_directory || !has_audio_name {
-            // Another directory may have the name now.
+            // Another directory may have this path now.
             root.forget_ignore_files(&event.path);
         }
         let is_new =
@@ -115,14 +122,14 @@ impl Translator {
         }
     }
 
-    /// The path in the library of what is at an absolute path, and whether a link leads to just that.
+    /// The library path of an absolute path, and whether it is itself the target of a link.
     fn place_of(&self, path: &Path) -> Option<LinkedPath> {
         let root = &self.handler.root;
         let in_library = LibraryPath::strip_root(root.path(), path).map(|path| LinkedPath { path, is_target: false });
         in_library.or_else(|| root.by_links(path))
     }
 
-    /// The other paths that lead to `here` by links, and the links that lead to something under it.
+    /// The other paths that lead to `here` through links, and the links whose targets are under it.
     fn aliases(&self, here: &LibraryPath) -> Vec<Alias> {
         let root = &self.handler.root;
         let alias = |path: LibraryPath, is_exact| {
@@ -133,7 +140,7 @@ impl Translator {
         exact.chain(root.links_to_targets_under(here).into_iter().map(|path| alias(path, false))).collect()
     }
 
-    /// What has the name now.
+    /// What is at the path now.
     fn found(&self, path: &Path) -> Found {
         match path.symlink_metadata() {
             Ok(found) if found.is_dir() => Found::Directory,
@@ -143,7 +150,7 @@ impl Translator {
         }
     }
 
-    /// Whether a link came to be here. Notes it, and also if a known one went away.
+    /// Whether a link was created here. Notes a new link, and a known link that is gone.
     fn is_new_link(&self, here: &LibraryPath, path: &Path, kind: KernelEventKind) -> bool {
         let root = &self.handler.root;
         let is_new = match kind {
@@ -161,7 +168,7 @@ impl Translator {
         is_new
     }
 
-    /// A new directory is not watched by itself if its parent holds a mount that is avoided.
+    /// Reports a new directory that may not be watched: directories above an avoided mount are not watched recursively.
     fn may_be_unwatched(&self, directory: &LibraryPath) {
         let parent = directory.parent().unwrap_or_else(LibraryPath::root);
         if self.handler.avoided.iter().any(|place| place.is_at_or_under(&parent)) {
@@ -169,7 +176,7 @@ impl Translator {
         }
     }
 
-    /// Whether the rules exclude a path, and the paths that lead to it by links.
+    /// Whether the rules exclude a path, and no links lead to it or to anything under it.
     fn is_left_out(&self, path: &LibraryPath) -> bool {
         let root = &self.handler.root;
         root.is_known_to_be_left_out(path)
@@ -177,25 +184,25 @@ impl Translator {
                 || (root.other_paths(path).is_empty() && root.links_to_targets_under(path).is_empty()))
     }
 
-    /// Something happened at a path that the rules exclude.
+    /// Handles an event at a path that the rules exclude.
     fn excluded(&self, event: &KernelEvent) {
         self.handler.inbox.with(|engine, _| engine.excluded_event(event));
         if event.kind == KernelEventKind::DirectoryCreated || event.found == Found::Directory {
-            self.handler.left_out.made(event.path.clone());
+            self.handler.left_out.note_created(event.path.clone());
         }
         tracing::trace!(path = %event.path, "excluded by the rules");
     }
 
-    /// The ignore file of a directory changed.
+    /// Handles a change of the ignore file of a directory.
     fn ignore_file_changed(&self, ignore_file: &LibraryPath, kind: KernelEventKind) {
         let Handler { root, inbox, left_out, .. } = &self.handler;
         let Some(directory) = ignore_file.parent() else { return };
-        if left_out.is_any_beneath(&directory) {
-            // It may not be excluded any more.
+        if left_out.has_unwatched_under(&directory) {
+            // An unwatched directory may not be excluded any more.
             self.trouble(WatchTrouble::MoreToWatch);
         }
         if root.follows_links() {
-            // It applies by every link that leads here, and it may exclude links.
+            // The file also applies to paths through links, and it may exclude links.
             root.forget_ignore_files(&LibraryPath::root());
             root.links_changed();
         }
@@ -205,7 +212,7 @@ impl Translator {
     }
 }
 
-/// What the engine calls this kind of event; `None` for events that say nothing new.
+/// The engine's kind of an event, or `None` for events that are not needed.
 fn kind_of(kind: EventKind) -> Option<KernelEventKind> {
     Some(match kind {
         EventKind::Create(CreateKind::Folder) => KernelEventKind::DirectoryCreated,
@@ -238,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_old_name_of_a_file_that_may_have_changed_is_not_told() {
+    fn the_hint_for_a_file_that_may_have_changed_has_no_old_path() {
         let folder = tempfile::tempdir().unwrap();
         let translator = translator(folder.path());
         let inbox = translator.handler.inbox.clone();
@@ -260,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_at_a_path_that_is_left_out_goes_nowhere() {
+    fn events_at_excluded_paths_cause_no_hints() {
         let folder = tempfile::tempdir().unwrap();
         for directory in ["album/@eaDir/inside", "deep/ignored"] {
             std::fs::create_dir_all(folder.path().join(directory)).unwrap();
@@ -293,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ignore_file_that_changes_has_its_directory_walked_and_is_read_again() {
+    fn a_changed_ignore_file_is_read_again_and_its_directory_is_walked() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("a")).unwrap();
         let translator = translator(folder.path());
@@ -322,11 +329,11 @@ mod tests {
     }
 
     #[test]
-    fn the_doubt_goes_with_the_file_from_name_to_name() {
+    fn a_renamed_file_stays_in_doubt() {
         let folder = tempfile::tempdir().unwrap();
         let translator = translator(folder.path());
         let inbox = translator.handler.inbox.clone();
-        // Of what was written to the second nobody tells anything.
+        // The second one is not audio, so its writes cause no hints.
         for first in ["doubtful.mp3", "x.part"] {
             let doubt = inbox.trust(|trust| trust.doubt(&"doubtful.mp3".into()));
             for (from, to) in [(first, "a.mp3"), ("a.mp3", "c.mp3")] {
@@ -343,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_was_renamed_twice_at_once_is_looked_for_under_its_first_name() {
+    fn the_first_name_of_a_directory_that_was_renamed_twice_is_walked() {
         let folder = tempfile::tempdir().unwrap();
         let translator = translator(folder.path());
         let inbox = translator.handler.inbox.clone();
@@ -354,7 +361,7 @@ mod tests {
             }
             inbox.take_subtrees().iter().map(ToString::to_string).collect::<Vec<_>>()
         };
-        // Nothing is there any more when we hear of it.
+        // The path does not exist any more when the event is handled.
         assert_eq!(rename("a", "b"), ["a"]);
         std::fs::write(folder.path().join("x.mp3"), b"").unwrap();
         assert_eq!(rename("x.part", "x.mp3"), [""; 0]);

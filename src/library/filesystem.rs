@@ -1,12 +1,12 @@
-//! Filesystems that do not report the changes that are made elsewhere.
+//! Filesystems without notification of remote changes.
 
 use std::io;
 use std::path::Path;
 
 use crate::disk::MountEntry;
 
-/// The filesystems, by the number that statfs(2) gives them, on which the kernel tells only of what
-/// this machine does itself: everything else about them happens on a server or in another process.
+/// Silent filesystems, by their magic number in statfs(2). The kernel reports only the changes that this machine makes
+/// through the mount. Changes on the server, or by the process behind a FUSE mount, cause no event.
 const SILENT: &[(u32, &str)] = &[
     (0x6969, "NFS"),
     (0x517B, "SMB"),
@@ -23,7 +23,10 @@ const SILENT: &[(u32, &str)] = &[
     (0xBACB_ACBC, "VMware"),
 ];
 
-/// The name of the filesystem that `path` is on, if its changes have to be found by walking.
+/// The name of the filesystem of `path`, if its changes have to be found by walking.
+///
+/// # Errors
+/// If statfs(2) fails on `path`.
 pub fn silent_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     #[expect(
         clippy::cast_possible_truncation,
@@ -34,10 +37,10 @@ pub fn silent_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     Ok(name_of_silent(kind))
 }
 
-/// The places of those mounts whose changes have to be found by walking.
+/// The mount points of those mounts whose changes have to be found by walking.
 ///
-/// By the name that the kernel's table has for the filesystem, and not by statfs(2): that would wait
-/// for a server that is gone.
+/// The type comes from the mount table and not from statfs(2), which would block on an unreachable server.
+#[must_use]
 pub fn silent_mounts(mounts: &[MountEntry]) -> Vec<String> {
     let silent = mounts.iter().filter(|mount| mount.has_server());
     silent.map(|mount| mount.point.display().to_string()).collect()
@@ -63,8 +66,8 @@ mod tests {
     }
 
     #[test]
-    fn the_filesystem_of_a_path_is_asked() {
+    fn statfs_is_asked_for_the_filesystem_of_a_path() {
         assert_eq!(silent_filesystem(Path::new("/proc")).unwrap(), None);
-        silent_filesystem(Path::new("/nowhere")).expect_err("there is nothing");
+        silent_filesystem(Path::new("/nowhere")).expect_err("the path does not exist");
     }
 }

@@ -1,4 +1,4 @@
-//! The engine with a clock: what the watcher, walks and looks hand in, and who waits for what follows.
+//! The engine with a clock: takes the input of the watcher, walks and looks, and wakes those who wait for its output.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use crate::engine::{Engine, Hints, Now, Round, SharedEngine, Trust};
 use crate::model::{FsEvent, LibraryPath, Ties};
 
-/// How long a wait for the end of looks goes on without being woken. Hints that are dropped elsewhere than in a commit
-/// wake nobody.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The longest time that a wait for the end of looks sleeps. Only commits wake it: a hint that is dropped elsewhere
+/// does not.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
 
-/// The engine for everyone who feeds it. Clones share it.
+/// The engine, shared by all that feed it. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Inbox {
     engine: SharedEngine,
@@ -27,23 +27,23 @@ impl Inbox {
         Self::default()
     }
 
-    /// The engine itself.
+    /// The engine without the clock.
     #[must_use]
     pub fn engine(&self) -> &SharedEngine {
         &self.engine
     }
 
-    /// Asks or tells the engine something, now.
+    /// Calls the engine with the current time.
     pub fn with<T>(&self, act: impl FnOnce(&mut Engine, Now) -> T) -> T {
         self.engine.with(|engine| act(engine, now()))
     }
 
-    /// Asks or changes what may not be trusted.
+    /// Reads or changes what may not be trusted.
     pub fn trust<T>(&self, act: impl FnOnce(&mut Trust) -> T) -> T {
         self.engine.trust(act)
     }
 
-    /// This hint, and with it the doubt whether its path is as it was.
+    /// This hint with a guard: its path is in doubt until the hint is done.
     #[must_use]
     pub fn doubting(&self, hint: FsEvent) -> FsEvent {
         self.engine.with(|engine| engine.doubting(hint))
@@ -54,7 +54,7 @@ impl Inbox {
         self.with(|engine, now| engine.push(hint, now.instant));
     }
 
-    /// Asks for a walk of everything at or under `subtree`, not before `wait` has passed.
+    /// Requests a walk of everything at or under `subtree`, after `wait` at the earliest.
     pub fn mark(&self, subtree: LibraryPath, wait: Duration) {
         self.mark_tied(subtree, wait, Ties::default());
     }
@@ -75,17 +75,17 @@ impl Inbox {
         self.engine.with(|engine| std::iter::from_fn(|| engine.next_hint()).collect())
     }
 
-    /// Takes all subtrees that are marked, due or not; none of them lies in another one.
+    /// Takes all marked subtrees, due or not. None of them lies in another one.
     #[must_use]
     pub fn take_subtrees(&self) -> Vec<LibraryPath> {
         let subtrees = self.engine.with(Engine::take_marked);
         subtrees.into_iter().map(|subtree| subtree.path).collect()
     }
 
-    /// Waits until a walk may begin. Time passes for the engine meanwhile.
+    /// Waits until a walk may begin. The engine's timers run meanwhile.
     pub async fn next_round(&self) -> Round {
         loop {
-            // Asked for before the engine is asked, so that no end of looks is missed in between.
+            // Registered before the engine is asked, so that no wakeup is lost in between.
             let looks_ended = self.looks_ended.notified();
             let (round, deadline) = self.with(|engine, now| {
                 engine.tick(now.instant);
@@ -97,24 +97,24 @@ impl Inbox {
             tokio::select! {
                 () = looks_ended => {}
                 _ = self.engine.next_deadline(deadline) => {}
-                () = at(deadline.map(Instant::from_std)) => {}
+                () = sleep_until(deadline.map(Instant::from_std)) => {}
             }
         }
     }
 
-    /// Looks came to an end, or a walk did: whoever waits for that asks the engine again.
+    /// Wakes those who wait for the end of looks or of a walk. They ask the engine again.
     pub fn looks_ended(&self) {
         self.looks_ended.notify_waiters();
     }
 
-    /// Waits until the engine says yes. It is asked again whenever looks have ended.
-    pub async fn until(&self, holds: impl Fn(&mut Engine) -> bool) {
+    /// Waits until `holds` is true of the engine. It is checked again whenever looks have ended.
+    pub async fn wait_until(&self, holds: impl Fn(&mut Engine) -> bool) {
         loop {
             let looks_ended = self.looks_ended.notified();
             if self.engine.with(&holds) {
                 return;
             }
-            let _ = tokio::time::timeout(LOOK_AGAIN, looks_ended).await;
+            let _ = tokio::time::timeout(MAX_SLEEP, looks_ended).await;
         }
     }
 }
@@ -123,8 +123,8 @@ fn now() -> Now {
     Now { instant: Instant::now().into_std(), wall: SystemTime::now() }
 }
 
-/// Waits until then; for ever if there is no such time.
-pub(super) async fn at(due: Option<Instant>) {
+/// Waits until `due`, or forever if there is no such time.
+pub(super) async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
@@ -138,12 +138,12 @@ mod tests {
     use super::*;
     use crate::model::{Cause, Origin};
 
-    fn hint(path: &str, quiet: Cause) -> FsEvent {
-        FsEvent::new(path.into(), quiet, Origin::Watch)
+    fn hint(path: &str, cause: Cause) -> FsEvent {
+        FsEvent::new(path.into(), cause, Origin::Watch)
     }
 
     #[tokio::test]
-    async fn hints_come_once_a_path_in_the_order_of_the_first_and_wake_who_waits() {
+    async fn hints_come_once_per_path_in_the_order_of_their_first_push_and_wake_the_stream() {
         let inbox = Inbox::new();
         inbox.push(hint("b", Cause::Created));
         inbox.push(hint("a", Cause::Created));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_round_begins_when_its_subtree_is_due_also_if_that_is_marked_meanwhile() {
+    async fn a_round_begins_when_its_subtree_is_due_even_if_it_was_marked_during_the_wait() {
         let inbox = Inbox::new();
         let begin = Instant::now();
         inbox.mark("late".into(), Duration::from_secs(5));

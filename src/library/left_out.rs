@@ -1,56 +1,60 @@
-//! Directories that the rules leave out, which are not to be watched.
+//! Directories that the rules exclude, and whose watches are removed.
 //!
-//! The watcher watches every directory beneath the root, as it knows no rules. What a walk or an event shows to be
-//! left out is taken from it afterwards, a few directories at a time, because that costs it time for each.
+//! The watcher does not know the rules, so it first watches every directory under the root. A walk or an event later
+//! finds the excluded ones. Their watches are removed a few at a time, because each removal takes the watcher some
+//! time.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::LibraryPath;
 
-/// Directories that are remembered; more than that stay watched, which costs memory and nothing else.
-const MOST: usize = 100_000;
+/// The most directories that are remembered. Further ones stay watched, which costs memory and nothing else.
+const MAX_DIRECTORIES: usize = 100_000;
 
-/// The directories that are left out. Clones share the register.
+/// The register of excluded directories. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct LeftOut(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Still watched, as far as anybody knows.
+    /// Excluded, and watched as far as is known.
     watched: BTreeSet<LibraryPath>,
+    /// Excluded, and no longer watched.
     unwatched: BTreeSet<LibraryPath>,
 }
 
 impl LeftOut {
-    /// A walk found this directory.
-    pub fn found(&self, directory: LibraryPath) {
+    /// Notes that a walk found this excluded directory.
+    pub fn note_found(&self, directory: LibraryPath) {
         let mut state = self.state();
-        if !state.unwatched.contains(&directory) && state.len() < MOST {
+        if !state.unwatched.contains(&directory) && state.len() < MAX_DIRECTORIES {
             state.watched.insert(directory);
         }
     }
 
-    /// The directory was made, or has got this name, so it is watched.
-    pub fn made(&self, directory: LibraryPath) {
+    /// Notes that this excluded directory was created or renamed to this path, so it is watched.
+    pub fn note_created(&self, directory: LibraryPath) {
         let mut state = self.state();
         state.unwatched.remove(&directory);
-        if state.len() < MOST {
+        if state.len() < MAX_DIRECTORIES {
             state.watched.insert(directory);
         }
     }
 
-    /// Takes some directories that are to be watched no more.
-    pub fn take(&self, most: usize) -> Vec<LibraryPath> {
+    /// Takes up to `limit` directories. The caller removes their watches.
+    #[must_use]
+    pub fn take(&self, limit: usize) -> Vec<LibraryPath> {
         let mut state = self.state();
-        let taken: Vec<LibraryPath> = std::iter::from_fn(|| state.watched.pop_first()).take(most).collect();
+        let taken: Vec<LibraryPath> = std::iter::from_fn(|| state.watched.pop_first()).take(limit).collect();
         state.unwatched.extend(taken.iter().cloned());
         taken
     }
 
-    /// Whether something at or beneath `directory` is watched no more.
-    pub fn is_any_beneath(&self, directory: &LibraryPath) -> bool {
-        // In byte order, what is beneath a directory need not follow it at once.
+    /// Whether a directory at or under `directory` is no longer watched.
+    #[must_use]
+    pub fn has_unwatched_under(&self, directory: &LibraryPath) -> bool {
+        // In byte order, other paths may stand between a directory and those under it.
         let state = self.state();
         let mut after = state.unwatched.range(directory.clone()..);
         after
@@ -59,8 +63,8 @@ impl LeftOut {
             .any(|path| path.is_at_or_under(directory))
     }
 
-    /// Everything is watched anew, and a walk of everything follows that finds what is left out by now.
-    pub fn watched_anew(&self) {
+    /// Forgets all directories: the watcher was restarted, and the walk of everything that follows finds them again.
+    pub fn clear(&self) {
         *self.state() = State::default();
     }
 
@@ -80,34 +84,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_directory_is_taken_once_until_it_is_made_or_everything_is_watched_anew() {
+    fn each_directory_is_taken_once_until_it_is_created_or_the_register_is_cleared() {
         let left_out = LeftOut::default();
-        let take = |most| left_out.take(most).iter().map(ToString::to_string).collect::<Vec<_>>();
-        left_out.found("a".into());
-        left_out.found("b".into());
+        let take = |limit| left_out.take(limit).iter().map(ToString::to_string).collect::<Vec<_>>();
+        left_out.note_found("a".into());
+        left_out.note_found("b".into());
         assert_eq!(take(1), ["a"]);
-        left_out.found("a".into());
+        left_out.note_found("a".into());
         assert_eq!(take(9), ["b"]);
-        left_out.made("a".into());
+        left_out.note_created("a".into());
         assert_eq!(take(9), ["a"]);
-        left_out.watched_anew();
+        left_out.clear();
         assert_eq!(take(9), [""; 0]);
-        left_out.found("b".into());
+        left_out.note_found("b".into());
         assert_eq!(take(9), ["b"]);
     }
 
     #[test]
-    fn what_is_unwatched_beneath_a_directory_is_known() {
+    fn unwatched_directories_under_a_directory_are_known() {
         let left_out = LeftOut::default();
         for path in ["a.b/x", "a/x", "b"] {
-            left_out.found(path.into());
+            left_out.note_found(path.into());
         }
-        assert!(!left_out.is_any_beneath(&"a".into()));
-        left_out.take(9);
+        assert!(!left_out.has_unwatched_under(&"a".into()));
+        let _ = left_out.take(9);
         for (directory, is_there) in
             [("a", true), ("a.b", true), ("b", true), ("c", false), ("a/x/y", false), ("", true)]
         {
-            assert_eq!(left_out.is_any_beneath(&directory.into()), is_there, "{directory}");
+            assert_eq!(left_out.has_unwatched_under(&directory.into()), is_there, "{directory}");
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The disk as a stream of hints: watched, walked, and compared with the index.
 //!
-//! Nothing here says what happened. The watcher says which paths to look at, the walk finds where
-//! the disk and the index differ, and both may repeat themselves or be late.
+//! A hint only names a path to look at. The watcher translates events into hints, and a walk emits a hint for each path
+//! at which the disk and the index differ. Both may be late or repeat a hint.
 
 mod events;
 mod filesystem;
 mod held;
 mod inbox;
 mod left_out;
-mod passing_inodes;
+
 mod recheck;
 mod reconcile;
 mod release;
@@ -16,6 +16,7 @@ mod scan;
 #[cfg(test)]
 mod testing;
 mod unreadable;
+mod unstable_inodes;
 mod walk;
 mod watch;
 

@@ -1,9 +1,9 @@
-//! A slow walk of the whole library that never ends, for changes that cause no event.
+//! A slow, endless walk of the whole library, for changes that cause no event.
 //!
-//! `truncate(2)` by path and writes through a memory map whose file is closed already send `IN_MODIFY` alone.
-//! The watcher does not ask for it, because every single write sends it too. So the library is compared with
-//! the index all the time, a little at a time: it takes a fixed share of a processor, and a library with
-//! twice as many files takes twice as long. It emits hints and nothing else.
+//! `truncate(2)` by path, and writes through a memory map after its file was closed, send `IN_MODIFY` only. The watcher
+//! does not subscribe to it, because every write sends it too. Instead, this walk continuously compares the library
+//! with the index. It uses a fixed share of a processor, so a pass takes time in proportion to the number of files. It
+//! only emits hints.
 
 use std::io;
 use std::sync::Arc;
@@ -16,48 +16,48 @@ use super::{Difference, Inbox, Reconcile, Walk};
 use crate::disk::{Disk as _, Entry, Root};
 use crate::model::{Cause, FsEvent, Index, LibraryPath, Origin};
 
-/// Of each second of a processor this share is used: half a millisecond.
+/// The share of one processor that is used: half a millisecond per second.
 const PROCESSOR_SHARE: f64 = 0.0005;
 
-/// Of the time of a disk that has to be waited for, this share is used.
+/// The share of time that is spent waiting for the disk.
 const DISK_SHARE: f64 = 0.01;
 
-/// Work that is done at once: fewer, longer bursts wake the processor less often.
+/// Processor time of one burst. Fewer, longer bursts wake the processor less often.
 const BURST: Duration = Duration::from_millis(1);
 
-/// The shortest time between two passes, and between finding a difference and looking at it.
+/// The shortest time between two passes, and between the finding of a difference and its second check.
 const SHORTEST_REST: Duration = Duration::from_secs(2);
 
-/// How often to look whether a walk of everything is over.
-const WHILE_WALKED: Duration = Duration::from_secs(1);
+/// How often to check whether a walk of everything is done.
+const WALK_CHECK: Duration = Duration::from_secs(1);
 
-/// Entries between two looks at the clock.
-const ENTRIES_A_STEP: usize = 16;
+/// Entries between two readings of the clock.
+const ENTRIES_PER_STEP: usize = 16;
 
-/// Differences that one burst collects. The next pass finds what is left.
-const MOST_FOUND: usize = 1000;
+/// The most differences that one burst collects. The next pass finds the rest.
+const MAX_FOUND: usize = 1000;
 
-/// What the slow walk needs to know.
+/// The context of the slow walk.
 #[derive(Clone, Debug)]
 pub struct Recheck<I> {
-    /// The library.
+    /// The library root.
     pub root: Arc<Root>,
-    /// What was committed.
+    /// The committed index.
     pub index: I,
-    /// Whether a changed ctime alone is no difference.
+    /// Whether a difference in ctime alone is ignored.
     pub ignore_ctime: bool,
     /// Where hints go.
     pub inbox: Inbox,
 }
 
-/// The thread of a [`Recheck`]. It ends soon after this is dropped.
+/// The thread of a [`Recheck`]. It stops soon after this is dropped.
 #[derive(Debug)]
 #[must_use = "the slow walk ends when this is dropped"]
 pub struct RecheckThread {
     _stop: SyncSender<()>,
 }
 
-/// Time that was used and has to be rested for.
+/// Time that was used since the last rest.
 #[derive(Debug, Default)]
 struct Budget {
     processor: Duration,
@@ -74,28 +74,28 @@ impl Budget {
         self.processor >= BURST || self.elapsed.mul_f64(PROCESSOR_SHARE / DISK_SHARE) >= BURST
     }
 
-    /// How long to rest for what was used, which is paid for with that.
+    /// How long to rest for the time that was used. Resets the budget.
     fn rest(&mut self) -> Duration {
         let Self { processor, elapsed } = std::mem::take(self);
         processor.div_f64(PROCESSOR_SHARE).max(elapsed.div_f64(DISK_SHARE)).max(SHORTEST_REST)
     }
 }
 
-/// Measures the processor time of this thread and the time that passes.
+/// Measures processor time of this thread and elapsed time.
 struct Meter {
     processor: Duration,
-    begun: Instant,
+    started: Instant,
 }
 
 impl Meter {
     fn start() -> Self {
-        Self { processor: processor_time(), begun: Instant::now() }
+        Self { processor: processor_time(), started: Instant::now() }
     }
 
-    /// What was used since the last call.
+    /// Adds the time since the last call to `budget`.
     fn lap(&mut self, budget: &mut Budget) {
         let next = Self::start();
-        budget.add(next.processor.saturating_sub(self.processor), next.begun - self.begun);
+        budget.add(next.processor.saturating_sub(self.processor), next.started - self.started);
         *self = next;
     }
 }
@@ -107,7 +107,7 @@ fn processor_time() -> Duration {
 }
 
 impl<I: Index + Send + 'static> Recheck<I> {
-    /// Walks slowly, on a thread of its own, until the returned value is dropped.
+    /// Starts the slow walk on a thread of its own. It runs until the returned value is dropped.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -124,7 +124,7 @@ impl<I: Index + Send + 'static> Recheck<I> {
         }
     }
 
-    /// Compares everything once, with rests. `rest` returns false to stop, and so does this.
+    /// Compares everything once, with rests. Returns false if `rest` did, which means to stop.
     fn pass(&self, mut rest: impl FnMut(Duration) -> bool) -> bool {
         let mut budget = Budget::default();
         let mut found = Vec::new();
@@ -133,9 +133,9 @@ impl<I: Index + Send + 'static> Recheck<I> {
         let mut differences = Reconcile::new(walk, &self.index, LibraryPath::root(), self.ignore_ctime);
         loop {
             let mut is_over = false;
-            for _ in 0..ENTRIES_A_STEP {
+            for _ in 0..ENTRIES_PER_STEP {
                 match differences.next() {
-                    Some(Ok(Difference::Look(path))) if found.len() < MOST_FOUND => found.push(path),
+                    Some(Ok(Difference::Look(path))) if found.len() < MAX_FOUND => found.push(path),
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => is_over = true,
                 }
@@ -145,15 +145,15 @@ impl<I: Index + Send + 'static> Recheck<I> {
                 if !rest(budget.rest()) {
                     return false;
                 }
-                // A walk of everything finds all of it sooner. Where only walks find changes, doubt never ends.
+                // A walk of everything finds all differences sooner. While the root is not watched at all, it stays in doubt.
                 while self.inbox.trust(|trust| trust.is_in_doubt(&LibraryPath::root())) {
                     found.clear();
-                    if !rest(WHILE_WALKED) {
+                    if !rest(WALK_CHECK) {
                         return false;
                     }
                 }
                 meter = Meter::start();
-                // Most of what differed was on its way to the index.
+                // Most differences were changes that were not committed yet.
                 for path in found.drain(..).filter(|path| self.still_differs(path)) {
                     self.hint(path);
                 }
@@ -165,7 +165,7 @@ impl<I: Index + Send + 'static> Recheck<I> {
         }
     }
 
-    /// Whether the disk and the index still differ at `path`, and nothing is on its way that would find it.
+    /// Whether the disk and the index still differ at `path`, and no look or walk of it is pending.
     fn still_differs(&self, path: &LibraryPath) -> bool {
         if self.inbox.trust(|trust| trust.is_under_doubt(path)) {
             return false;
@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_used_is_a_fixed_share_of_the_time(laps in prop::collection::vec((0_u64..3_000, 0_u64..3_000), 1..50)) {
+        fn the_walk_uses_a_fixed_share_of_the_time(laps in prop::collection::vec((0_u64..3_000, 0_u64..3_000), 1..50)) {
             let mut budget = Budget::default();
             let (mut processor, mut elapsed, mut rested) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
             for (used, waited) in laps {
@@ -211,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_that_stays_is_looked_at_and_one_that_was_on_its_way_is_not() {
+    fn only_a_lasting_difference_without_a_pending_look_causes_a_hint() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["changed.mp3", "on its way.mp3", "passing.mp3", "same.mp3", "cover.jpg"] {
+        for name in ["changed.mp3", "pending.mp3", "passing.mp3", "same.mp3", "cover.jpg"] {
             fs::write(folder.path().join(name), name).unwrap();
         }
         let root = Arc::new(Root::open(folder.path()).unwrap());
@@ -225,7 +225,7 @@ mod tests {
             ignore_ctime: false,
             inbox: inbox.clone(),
         };
-        let doubt = inbox.trust(|trust| trust.doubt(&"on its way.mp3".into()));
+        let doubt = inbox.trust(|trust| trust.doubt(&"pending.mp3".into()));
         let rests = Cell::new(0);
         let rest = |_| {
             rests.set(rests.get() + 1);
@@ -239,11 +239,11 @@ mod tests {
         assert!(recheck.pass(rest));
         let mut found = hints(&inbox);
         found.sort();
-        assert_eq!(found, ["changed.mp3", "on its way.mp3"]);
+        assert_eq!(found, ["changed.mp3", "pending.mp3"]);
     }
 
     #[test]
-    fn nothing_is_looked_at_while_everything_is_walked() {
+    fn no_hint_is_emitted_during_a_walk_of_everything() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.mp3"), "").unwrap();
         let inbox = Inbox::new();
@@ -263,6 +263,6 @@ mod tests {
             true
         }));
         assert!(inbox.take_all().is_empty() && rests == 3);
-        assert!(!recheck.pass(|_| false), "it stops when it is asked to");
+        assert!(!recheck.pass(|_| false), "the pass stops when `rest` returns false");
     }
 }

@@ -1,6 +1,7 @@
 //! Compares a walk with the index: a streaming diff of two sorted sequences.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::iter::Peekable;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -10,24 +11,24 @@ use super::Walked;
 use crate::engine::Replaced;
 use crate::model::{FileStat, Index, LibraryPath, MountId};
 
-/// Rows read from the index at once: few enough to hold, many enough to make a query worth its while.
+/// Rows per query of the index: few enough to keep in memory, many enough to spread the cost of a query.
 const PAGE: usize = 2048;
 
-/// Pages that are read before they are asked for.
+/// Pages that are read before they are needed.
 const PAGES_AHEAD: usize = 1;
 
-/// Where the disk and the index agree or differ.
+/// How the disk and the index compare at one path.
 #[derive(Debug)]
 pub enum Difference {
-    /// The file is as it was committed; its stat in the index and now.
+    /// The file is unchanged: its stat in the index and its stat now.
     Same(FileStat, FileStat),
-    /// The file is new or changed: look at it.
+    /// The file is new or changed, and has to be looked at.
     Look(LibraryPath),
-    /// Another file is there than the one in the index, as far as inode numbers can tell.
+    /// By its inode number, this is another file than the one in the index.
     Replaced(Replaced),
-    /// The index has a row, of a file on this mount, and the walk found nothing: look whether it is gone.
+    /// The index has a row of a file on this mount, and the walk found no file. A look has to confirm that it is gone.
     Gone(LibraryPath, MountId),
-    /// Nothing can be said of this path and what is beneath it.
+    /// The path could not be read. Nothing is known of it and of the paths under it.
     Unreadable(LibraryPath, io::Error),
 }
 
@@ -47,10 +48,10 @@ impl PartialEq for Difference {
 /// Rows in the order of their paths.
 type Page = Vec<(LibraryPath, FileStat)>;
 
-/// The merge-join of a walk and the index's rows in the same subtree; an iterator that blocks.
+/// The merge join of a walk and the index's rows in the same subtree. The iterator blocks.
 ///
-/// Its law: it yields each path of either side once, except the rows beneath a directory that could
-/// not be read, of which nothing is said. It holds a few pages of rows and nothing else.
+/// Its law: it yields each path of either side once, except the rows under a directory that could not be read. It keeps
+/// a few pages of rows in memory.
 #[must_use]
 pub struct Reconcile<'a, W: Iterator<Item = Walked>, E> {
     walked: Peekable<W>,
@@ -60,13 +61,13 @@ pub struct Reconcile<'a, W: Iterator<Item = Walked>, E> {
 }
 
 impl<'a, W: Iterator<Item = Walked>, E> Reconcile<'a, W, E> {
-    /// Compares `walked`, a walk of everything at or beneath `under`, with the rows there.
+    /// Compares `walked`, a walk of everything at or under `under`, with the rows there.
     pub fn new(walked: W, index: &'a impl Index<Error = E>, under: LibraryPath, ignore_ctime: bool) -> Self {
         let pages = Pages::new(under, |under, after| index.rows_after(under, after, PAGE));
         Self { walked: walked.peekable(), pages: Box::new(pages), ignore_ctime, page: VecDeque::new() }
     }
 
-    /// The same, with a thread that reads rows while this one walks, if there is more than a page of them.
+    /// Like [`Reconcile::new`]. If there is more than one page of rows, a thread reads them during the walk.
     pub fn reading_ahead<I>(walked: W, index: I, under: LibraryPath, ignore_ctime: bool) -> Self
     where
         I: Index<Error = E> + Clone + Send + 'static,
@@ -77,7 +78,7 @@ impl<'a, W: Iterator<Item = Walked>, E> Reconcile<'a, W, E> {
         Self { walked: walked.peekable(), pages: Box::new(pages.read_ahead()), ignore_ctime, page: VecDeque::new() }
     }
 
-    /// Makes sure that the next row is in the page, if there is one.
+    /// Reads the next page if the current one is empty.
     fn fill_page(&mut self) -> Result<(), E> {
         if self.page.is_empty()
             && let Some(page) = self.pages.next()
@@ -119,12 +120,18 @@ impl<'a, W: Iterator<Item = Walked>, E> Reconcile<'a, W, E> {
     }
 }
 
-/// The order of a row and what was walked. An unreadable path may be a directory, which stands where
-/// its `name/` does: rows such as `name.mp3` come before what is beneath it.
+/// The order of a row and a walked path. An unreadable path may be a directory, and is ordered as `name/`: rows such as
+/// `name.mp3` come before the paths under it.
 fn compare_with_walked(row: &LibraryPath, found: &Walked) -> std::cmp::Ordering {
     match found {
         Walked::File(path, _) => row.cmp(path),
         Walked::Unreadable(path, _) => row.cmp(&path.join(b"")),
+    }
+}
+
+impl<W: Iterator<Item = Walked>, E> fmt::Debug for Reconcile<'_, W, E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Reconcile").field("page", &self.page.len()).finish_non_exhaustive()
     }
 }
 
@@ -136,7 +143,7 @@ impl<W: Iterator<Item = Walked>, E> Iterator for Reconcile<'_, W, E> {
     }
 }
 
-/// The pages of an index, which `read` reads: those beneath the first path that come after the second one.
+/// The pages of an index. `read` takes a subtree and the last path that was read, and returns the page after that.
 #[derive(Clone)]
 struct Pages<R> {
     read: R,
@@ -180,7 +187,7 @@ where
     R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<Page, E> + Clone + Send + 'static,
     E: Send + 'static,
 {
-    /// The same pages, all but the first of which another thread reads before they are asked for.
+    /// The same pages. Another thread reads all but the first one before they are needed.
     fn read_ahead(self) -> impl Iterator<Item = Result<Page, E>> {
         let mut here = Some(self);
         let mut ahead: Option<Receiver<Result<Page, E>>> = None;
@@ -213,7 +220,7 @@ mod tests {
     use super::*;
     use crate::model::Row;
 
-    /// An index that gives its rows a few at a time, whatever page was asked for.
+    /// An index that can only be read in order.
     #[derive(Clone)]
     struct Rows(BTreeMap<LibraryPath, FileStat>);
 
@@ -221,13 +228,13 @@ mod tests {
         type Error = Infallible;
 
         fn row(&self, _: &LibraryPath) -> Result<Option<Row>, Infallible> {
-            unreachable!("a merge-join reads in order")
+            unreachable!("a merge join reads in order")
         }
         fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
-            unreachable!("a merge-join reads in order")
+            unreachable!("a merge join reads in order")
         }
         fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
-            unreachable!("a merge-join reads in order")
+            unreachable!("a merge join reads in order")
         }
         fn rows_after(
             &self,
@@ -262,7 +269,7 @@ mod tests {
         let hidden = |path: &LibraryPath| {
             unreadable.is_some_and(|directory| path != directory && path.is_at_or_under(directory))
         };
-        let mut said: Vec<String> = disk
+        let mut found: Vec<String> = disk
             .iter()
             .filter(|(path, _)| !hidden(path))
             .map(|(path, stat)| match rows.get(path) {
@@ -270,18 +277,18 @@ mod tests {
                 _ => format!("look {path}"),
             })
             .collect();
-        said.extend(
+        found.extend(
             rows.keys().filter(|path| !disk.contains_key(*path) && !hidden(path)).map(|path| format!("gone {path}")),
         );
-        said.sort();
-        said
+        found.sort();
+        found
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_merge_join_says_what_a_naive_diff_says(
+        fn the_merge_join_finds_what_a_naive_diff_finds(
             disk in any_files(),
             rows in any_files(),
             unreadable in prop::option::of("[ab](/[ab])?".prop_map(|path| LibraryPath::from(path.as_str()))),
@@ -300,7 +307,7 @@ mod tests {
                 Walked::Unreadable(path, _) => path.join(b""),
             });
             let index = Rows(rows.clone());
-            let mut said: Vec<String> = Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false)
+            let mut found: Vec<String> = Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false)
                 .filter_map(|difference| match difference.unwrap() {
                     Difference::Same(..) => Some("same".to_owned()),
                     Difference::Look(path) | Difference::Replaced(Replaced { path, .. }) => Some(format!("look {path}")),
@@ -308,13 +315,13 @@ mod tests {
                     Difference::Unreadable(..) => None,
                 })
                 .collect();
-            said.sort();
-            prop_assert_eq!(said, naive(&disk, &rows, unreadable.as_ref()));
+            found.sort();
+            prop_assert_eq!(found, naive(&disk, &rows, unreadable.as_ref()));
         }
     }
 
     #[test]
-    fn a_library_of_several_pages_is_compared_to_its_end() {
+    fn a_library_of_several_pages_is_compared_completely() {
         let files: BTreeMap<_, _> =
             (0..PAGE * 2 + 7).map(|index| (LibraryPath::from(format!("{index:06}.mp3").as_str()), stat(0))).collect();
         let walked: Vec<(LibraryPath, FileStat)> = files.iter().map(|(path, stat)| (path.clone(), *stat)).collect();

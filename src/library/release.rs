@@ -1,4 +1,4 @@
-//! A person's approval of held deletes, and what becomes of them.
+//! An operator's approval of held deletes, and its outcome.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,14 @@ use tokio_util::task::TaskTracker;
 use super::held::Place;
 use crate::model::{HeldReason, LibraryPath, Token};
 
-/// The approval of what was held at or beneath a path, for one walk of everything and for what that walk could
-/// not remember.
+/// The approval of the deletes that were held at or under a path. It is valid for one walk of everything, and for the
+/// deletes beyond the bound of that walk.
 #[derive(Debug)]
 pub(super) struct Approval {
     under: LibraryPath,
-    /// What was held when the person approved.
+    /// The places where deletes were held at the time of the approval.
     places: BTreeSet<Place>,
-    /// How many deletes an earlier walk left over, if there was one.
+    /// The number of deletes that an earlier walk left over, if there was one.
     left: Option<u64>,
     pub(super) release: Arc<Release>,
 }
@@ -27,19 +27,19 @@ impl Approval {
         (Self { under, places, left: None, release: Arc::clone(&release) }, release)
     }
 
-    /// Whether a path whose mount is gone is one of those that the person approved of.
+    /// Whether the approval covers a path whose mount is gone.
     pub(super) fn covers_away(&self, path: &LibraryPath, place: &Place) -> bool {
-        self.is_about(path) && self.has(place)
+        self.includes(path) && self.has(place)
     }
 
-    /// The same for a path whose mount is there.
+    /// Whether the approval covers a path whose mount is present.
     pub(super) fn covers_here(&self, path: &LibraryPath) -> bool {
         let held_as = |reason| self.has(&Place::in_library(reason, path));
-        self.is_about(path) && (held_as(HeldReason::RootEmpty) || held_as(HeldReason::TooMany))
+        self.includes(path) && (held_as(HeldReason::RootEmpty) || held_as(HeldReason::TooMany))
     }
 
-    /// Whether a path is at or beneath the one that the person named.
-    pub(super) fn is_about(&self, path: &LibraryPath) -> bool {
+    /// Whether a path is at or under the path of the approval.
+    pub(super) fn includes(&self, path: &LibraryPath) -> bool {
         path.is_at_or_under(&self.under)
     }
 
@@ -47,13 +47,13 @@ impl Approval {
         self.places.contains(place) || self.places.contains(&Place { directory: None, mount: None, ..place.clone() })
     }
 
-    /// Whether so many deletes are no more than an earlier walk left over.
+    /// Whether this many deletes are no more than an earlier walk left over.
     pub(super) fn admits(&self, count: u64) -> bool {
         self.left.is_none_or(|left| count <= left)
     }
 
-    /// The approval of the rest, for the next walk.
-    pub(super) fn for_the_rest(mut self, left: u64) -> Self {
+    /// The approval of the deletes that are left over, for the next walk.
+    pub(super) fn for_left_over(mut self, left: u64) -> Self {
         self.left = Some(left);
         self
     }
@@ -66,7 +66,7 @@ impl Drop for Approval {
     }
 }
 
-/// What becomes of approved deletes.
+/// The progress of approved deletes.
 #[derive(Debug, Default)]
 pub struct Release {
     looks: TaskTracker,
@@ -81,19 +81,19 @@ struct State {
     outcome: Released,
 }
 
-/// Approved deletes in numbers.
+/// The outcome of an approval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Released {
-    /// How many deletes the walk found that had been approved.
+    /// The number of approved deletes that the walk found.
     pub found: u64,
-    /// Those of them that were published as deleted so far.
+    /// The number of those that were published so far.
     pub published: u64,
-    /// How many deletes are still held at or beneath the path of the approval.
+    /// The number of deletes that are still held at or under the path of the approval.
     pub still_held: u64,
 }
 
 impl Release {
-    /// Notes what a walk found: these `paths` are released now.
+    /// Notes the result of a walk: the deletes of `paths` are released now.
     pub(super) fn begin(&self, paths: &[LibraryPath], found: u64, still_held: u64) {
         let mut state = self.state();
         if !state.is_judged {
@@ -104,27 +104,28 @@ impl Release {
         state.waiting.extend(paths.iter().cloned());
     }
 
-    /// To be kept by the look at each of the paths until its outcome is committed.
+    /// A token for the look at one of the paths. The look keeps it until its outcome is committed.
     pub(super) fn token(&self) -> Token {
         Token::new(self.looks.token())
     }
 
     /// Notes that a path was published as deleted.
-    pub(super) fn deleted(&self, path: &LibraryPath) {
+    pub(super) fn note_deleted(&self, path: &LibraryPath) {
         let mut state = self.state();
         if state.waiting.remove(path) {
             state.outcome.published += 1;
         }
     }
 
-    /// Waits until the walk is over and everything that was released is committed.
-    pub async fn is_done(&self) {
-        // The sender is here, so there is always one.
+    /// Waits until the walk is done and every released delete is committed.
+    pub async fn wait(&self) {
+        // `self` has the sender, so this never fails.
         let _ = self.is_over.subscribe().wait_for(|is_over| *is_over).await;
         self.looks.wait().await;
     }
 
-    /// What has come of it so far; `None` where no walk was finished.
+    /// The outcome so far, or `None` if no walk was finished.
+    #[must_use]
     pub fn outcome(&self) -> Option<Released> {
         let state = self.state();
         state.is_judged.then_some(state.outcome)

@@ -1,4 +1,4 @@
-//! Walks subtrees that were asked for, and turns where they differ from the index into hints.
+//! Walks the marked subtrees and emits a hint for each difference from the index.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,123 +10,123 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::held::{Missed, Place, Vanished, Verdict};
-use super::passing_inodes::PassingInodes;
 use super::release::Approval;
+use super::unstable_inodes::UnstableInodes;
 use super::{Difference, Held, Inbox, LeftOut, Reconcile, Retry, Unreadable, Walk};
 use crate::disk::{Disk as _, Entry, Root};
 use crate::engine::{Replaced, Round, SharedEngine, tie_together};
 use crate::model::{Cause, FsEvent, Index, LibraryPath, MountId, Origin, Row};
 
-/// Hints between the walking thread and the chain: enough that neither waits for the other's rhythm.
-const AHEAD: usize = 512;
+/// Capacity of the channel between the walking thread and the chain. It evens out their speeds.
+const HINT_BUFFER: usize = 512;
 
-/// Vanished paths that one walk remembers. Where there are more, the rest is left to the next walk.
-const MOST_GONE: usize = 100_000;
+/// The most missing paths that one walk remembers. The rest is left to the next walk.
+const MAX_MISSING: usize = 100_000;
 
-/// Paths with another file that one walk remembers. More are looked at with the first wave.
-const MOST_REPLACED: usize = 100_000;
+/// The most replaced paths that one walk remembers. Further ones are looked at in the first wave.
+const MAX_REPLACED: usize = 100_000;
 
-/// Walks that may run at once: a new album must not wait for the walk of everything.
-const WALKS_AT_ONCE: usize = 4;
+/// The most walks that run at once. A new album must not wait for the walk of everything.
+const MAX_CONCURRENT_WALKS: usize = 4;
 
-/// How soon a walk of everything is repeated that could not be finished, or remembered too little.
-const WALK_AGAIN: Duration = Duration::from_mins(1);
+/// The wait before a walk of everything is repeated that could not be finished or missed too many files to remember.
+const REPEAT_WAIT: Duration = Duration::from_mins(1);
 
-/// What walks need to know.
+/// The context of walks.
 #[derive(Clone, Debug)]
 pub struct Scanner<I> {
-    /// The library.
+    /// The library root.
     pub root: Arc<Root>,
-    /// What was committed.
+    /// The committed index.
     pub index: I,
-    /// Whether a changed ctime alone is no difference.
+    /// Whether a difference in ctime alone is ignored.
     pub ignore_ctime: bool,
-    /// The directories that the rules leave out, as walks find them.
+    /// The directories that the rules exclude. Walks add to it.
     pub left_out: LeftOut,
-    /// What holds deletes in doubt.
+    /// The register of held deletes.
     pub held: Held,
-    /// What decides which files that walks missed may be published as deleted.
+    /// Decides which missing files may be published as deleted.
     pub engine: SharedEngine,
-    /// What cannot be read.
+    /// The register of unreadable paths.
     pub unreadable: Unreadable,
-    /// How far walks have come.
+    /// Counters of the walks.
     pub tally: Arc<Tally>,
 }
 
-/// Figures that rise while walks go on.
+/// Counters that rise during walks.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Audio files that were come by.
+    /// Audio files that walks found.
     pub seen: AtomicU64,
-    /// Those of them that are as the index has them.
+    /// Those of them that equal their row.
     pub unchanged: AtomicU64,
-    /// Walks of everything that came to their end.
+    /// Completed walks of everything.
     pub full_walks: AtomicU64,
 }
 
-/// What a walk found beside its hints.
+/// What a walk found, apart from its hints.
 #[derive(Debug, Default)]
 pub struct WalkReport {
-    /// Paths that hold another file than the index has there, in order; no more than a bound.
+    /// Paths with another file than in the index, in order, up to a bound.
     pub replaced: Vec<Replaced>,
-    /// Indexed paths that the rules leave out now, in order; no more than a bound.
+    /// Indexed paths that the rules exclude now, in order, up to a bound.
     pub left_out: Vec<LibraryPath>,
-    /// How many there were in all.
-    pub left_out_in_all: u64,
-    /// Indexed paths at which nothing was.
+    /// Their number, including those beyond the bound.
+    pub left_out_total: u64,
+    /// Indexed paths at which there was no file.
     pub vanished: Vanished,
-    /// What a person approved of before this walk began.
+    /// The approval that an operator gave before this walk.
     approval: Option<Approval>,
     /// Paths that could not be read, and why.
     pub unreadable: Vec<(LibraryPath, String)>,
-    /// Why the index could not be read to its end; then nothing is said of what is gone.
+    /// Why the index could not be read completely. Then no missing file is published as deleted.
     pub failure: Option<String>,
-    /// Which directory the root was at the begin, of all that it has been.
+    /// Root generation at the start of the walk. A stale one proves no deletion.
     pub generation: u64,
 }
 
-/// What may be told of what a walk missed.
+/// What follows from the files that a walk missed.
 #[derive(Debug, Default)]
 pub struct Deletions {
-    /// Looks at what may be called gone.
+    /// Hints for the paths that may be published as deleted.
     pub gone: Vec<FsEvent>,
-    /// How soon everything is to be walked again for the rest.
+    /// The wait before everything is walked again for the rest, if there is a rest.
     pub walk_again: Option<Duration>,
 }
 
 impl WalkReport {
-    /// The hints of the second wave: the paths that hold another file, those tied together that changed names.
+    /// Takes the hints of the second wave: the replaced paths. Those that exchanged their files are tied together.
     pub fn replaced_hints(&mut self, origin: Origin) -> Vec<FsEvent> {
         let generation = self.generation;
         let hint = |(path, ties)| found(path, origin, generation).tied(ties);
         tie_together(std::mem::take(&mut self.replaced)).into_iter().map(hint).collect()
     }
 
-    /// Adds what a later walk found.
+    /// Adds the report of a later walk.
     pub fn append(&mut self, mut later: Self) {
         self.replaced.append(&mut later.replaced);
-        // A later walk of a subtree may have missed what the walk of everything missed already.
+        // A later walk of a subtree may have missed the same files as the walk of everything.
         let known: HashSet<&LibraryPath> = self.vanished.here.iter().chain(&self.vanished.approved).collect();
         later.vanished.here.retain(|path| !known.contains(path));
-        self.vanished.here_in_all += later.vanished.here.len() as u64;
+        self.vanished.here_total += later.vanished.here.len() as u64;
         self.vanished.here.append(&mut later.vanished.here);
         self.approval = self.approval.take().or(later.approval);
         self.left_out.append(&mut later.left_out);
-        self.left_out_in_all += later.left_out_in_all;
+        self.left_out_total += later.left_out_total;
         self.unreadable.append(&mut later.unreadable);
         self.failure = self.failure.take().or(later.failure);
     }
 }
 
 impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
-    /// Walks these subtrees once, one after the other: hints for what is new or changed, in order,
-    /// and the report when they are at their end.
+    /// Walks these subtrees once, one after the other. Returns the hints for new or changed paths, in order, and the report
+    /// of the completed walk. The report is never sent if the hints are dropped.
     pub fn walk(
         &self,
         subtrees: Vec<LibraryPath>,
         origin: Origin,
     ) -> (impl Stream<Item = FsEvent> + use<I>, oneshot::Receiver<WalkReport>) {
-        let (hints, receiver) = mpsc::channel(AHEAD);
+        let (hints, receiver) = mpsc::channel(HINT_BUFFER);
         let (report_to, report) = oneshot::channel();
         let scanner = self.clone();
         tokio::task::spawn_blocking(move || {
@@ -146,7 +146,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         (ReceiverStream::new(receiver), report)
     }
 
-    /// Walks one subtree; false where nobody listens any more.
+    /// Walks one subtree. Returns false if the receiver of the hints was dropped.
     fn walk_one(
         &self,
         subtree: LibraryPath,
@@ -154,14 +154,14 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         hints: &mpsc::Sender<FsEvent>,
         report: &mut WalkReport,
     ) -> bool {
-        let mut noticed = PassingInodes::default();
-        let walk = Walk::new(&self.root, subtree.clone()).noting(&self.left_out);
+        let mut inodes = UnstableInodes::default();
+        let walk = Walk::new(&self.root, subtree.clone()).recording(&self.left_out);
         let whole_library = subtree.is_root();
         let mut nearest = None;
         for difference in Reconcile::reading_ahead(walk, self.index.clone(), subtree, self.ignore_ctime) {
             match difference {
                 Ok(Difference::Same(was, now)) => {
-                    noticed.note(&was, &now);
+                    inodes.note(&was, &now);
                     self.tally.seen.fetch_add(1, Ordering::Relaxed);
                     self.tally.unchanged.fetch_add(1, Ordering::Relaxed);
                 }
@@ -173,22 +173,22 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
                 }
                 Ok(Difference::Replaced(replaced)) => {
                     self.tally.seen.fetch_add(1, Ordering::Relaxed);
-                    if noticed.note(&replaced.was, &replaced.now) {
+                    if inodes.note(&replaced.was, &replaced.now) {
                         self.root.inodes_do_not_last(replaced.now.mount);
                     }
-                    if report.replaced.len() < MOST_REPLACED {
+                    if report.replaced.len() < MAX_REPLACED {
                         report.replaced.push(replaced);
                     } else if hints.blocking_send(found(replaced.path, origin, report.generation)).is_err() {
                         return false;
                     }
                 }
                 Ok(Difference::Gone(path, _)) if self.root.is_left_out(&path) => {
-                    report.left_out_in_all += 1;
+                    report.left_out_total += 1;
                     push_bounded(&mut report.left_out, path);
                 }
                 Ok(Difference::Gone(path, mount)) => {
-                    let is_away = whole_library && self.is_away(&path, mount, &mut nearest);
-                    self.sort(path, is_away.then_some(mount), report);
+                    let is_away = whole_library && self.is_mount_gone(&path, mount, &mut nearest);
+                    self.sort_missing(path, is_away.then_some(mount), report);
                 }
                 Ok(Difference::Unreadable(path, error)) => report.unreadable.push((path, error.to_string())),
                 Err(error) => {
@@ -197,27 +197,27 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
                 }
             }
         }
-        noticed.at_the_end().for_each(|mount| self.root.inodes_do_not_last(mount));
+        inodes.mounts().for_each(|mount| self.root.inodes_do_not_last(mount));
         true
     }
 
-    /// Whether the mount that the file at `path` was on is not there. `nearest` remembers the mount of the last
-    /// path's directory.
-    fn is_away(&self, path: &LibraryPath, mount: MountId, nearest: &mut Option<(LibraryPath, MountId)>) -> bool {
+    /// Whether the mount of the missing file at `path` is gone. `nearest` caches the mount of the directory of the path
+    /// before.
+    fn is_mount_gone(&self, path: &LibraryPath, mount: MountId, nearest: &mut Option<(LibraryPath, MountId)>) -> bool {
         let parent = path.parent().unwrap_or_else(LibraryPath::root);
         if let Some((known, nearest_mount)) = nearest
             && *known == parent
         {
             return *nearest_mount != mount && !self.root.is_elsewhere(mount, path);
         }
-        // Of what cannot be found out, or is there again, the look decides.
+        // If the path exists again or cannot be examined, the look decides.
         let Ok(Entry::Missing { nearest_mount }) = self.root.entry(path) else { return false };
         *nearest = Some((parent, nearest_mount));
         nearest_mount != mount && !self.root.is_elsewhere(mount, path)
     }
 
-    /// Sorts a path at which nothing was; `away` is its mount if that is gone.
-    fn sort(&self, path: LibraryPath, away: Option<MountId>, report: &mut WalkReport) {
+    /// Adds a missing path to the report. `away` is its mount if that is gone.
+    fn sort_missing(&self, path: LibraryPath, away: Option<MountId>, report: &mut WalkReport) {
         let WalkReport { vanished, approval, .. } = report;
         let place = away.map(|mount| Place::of_mount(&path, mount, self.root.mounts().get(mount).as_ref()));
         if let Some(approval) = approval {
@@ -226,37 +226,37 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
                 None => approval.covers_here(&path),
             };
             if is_approved {
-                vanished.approved_in_all += 1;
+                vanished.approved_total += 1;
                 vanished.approved_away += u64::from(place.is_some());
                 push_bounded(&mut vanished.approved, path);
                 return;
             }
-            let (here, away) = &mut vanished.beneath_approval;
-            *(if place.is_some() { away } else { here }) += u64::from(approval.is_about(&path));
+            let (here, away) = &mut vanished.under_approval;
+            *(if place.is_some() { away } else { here }) += u64::from(approval.includes(&path));
         }
         if let Some(place) = place {
             vanished.away.add(place, 1);
         } else {
-            vanished.here_in_all += 1;
+            vanished.here_total += 1;
             push_bounded(&mut vanished.here, path);
         }
     }
 
-    /// Leaves out of `report` the missing paths whose rows `is_elsewhere` knows better about.
-    pub fn leave_out(&self, report: &mut WalkReport, is_elsewhere: impl Fn(&Row) -> bool) {
+    /// Removes from `report` the missing paths whose row satisfies `is_elsewhere`: their file is at another path now.
+    pub fn remove_found_elsewhere(&self, report: &mut WalkReport, is_elsewhere: impl Fn(&Row) -> bool) {
         let vanished = &mut report.vanished;
         let before = vanished.here.len();
         vanished.here.retain(|path| !matches!(self.index.row(path), Ok(Some(row)) if is_elsewhere(&row)));
-        vanished.here_in_all -= (before - vanished.here.len()) as u64;
+        vanished.here_total -= (before - vanished.here.len()) as u64;
     }
 
-    /// Looks at the paths of `report` that still have a row, if they may be called gone.
+    /// The hints for the missing paths of `report` that may be published as deleted and still have a row.
     pub fn deletions(&self, report: WalkReport, whole_library: bool) -> Deletions {
-        let WalkReport { mut vanished, approval, generation, mut left_out, left_out_in_all, .. } = report;
+        let WalkReport { mut vanished, approval, generation, mut left_out, left_out_total, .. } = report;
         let still_indexed = |path: &LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
         let look = |path| found(path, Origin::Scan, generation).because(Cause::Gone).indexed();
-        // What the rules leave out is deleted because a person asked for it, so nothing holds it.
-        let is_more_left_out = left_out_in_all > left_out.len() as u64;
+        // These deletes are never held, because an operator changed the rules.
+        let is_more_left_out = left_out_total > left_out.len() as u64;
         left_out.retain(still_indexed);
         let left_out = left_out.into_iter().map(look);
         if !whole_library {
@@ -265,19 +265,19 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             let walk_again = is_more_left_out.then_some(Duration::ZERO);
             return Deletions { gone: left_out.chain(gone).collect(), walk_again };
         }
-        let beyond_the_bound = vanished.here_in_all - vanished.here.len() as u64;
+        let beyond_the_bound = vanished.here_total - vanished.here.len() as u64;
         let found = vanished.approved.len();
         vanished.here.retain(still_indexed);
         vanished.approved.retain(still_indexed);
-        vanished.here_in_all = vanished.here.len() as u64 + beyond_the_bound;
-        vanished.approved_in_all -= (found - vanished.approved.len()) as u64;
-        vanished.approved_away = vanished.approved_away.min(vanished.approved_in_all);
+        vanished.here_total = vanished.here.len() as u64 + beyond_the_bound;
+        vanished.approved_total -= (found - vanished.approved.len()) as u64;
+        vanished.approved_away = vanished.approved_away.min(vanished.approved_total);
         let missed = vanished.here.iter().chain(&vanished.approved).cloned().collect();
         let missed = Missed {
             sure: self.engine.with(|engine| engine.missed_by_full_walk(missed, generation)).into_iter().collect(),
-            // One that cannot be listed holds nothing, as far as anybody can tell.
+            // A root that cannot be listed counts as empty.
             root_is_empty: !vanished.here.is_empty() && self.root.is_bare().unwrap_or(true),
-            indexed: self.index.len().unwrap_or(0).saturating_sub(left_out_in_all),
+            indexed: self.index.len().unwrap_or(0).saturating_sub(left_out_total),
             vanished,
         };
         let mounts = self.root.mounts();
@@ -291,19 +291,20 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         let walk_again = match left_over {
             _ if is_more_left_out => Some(Duration::ZERO),
             0 => None,
-            _ if beyond_the_bound > 0 => Some(WALK_AGAIN),
+            _ if beyond_the_bound > 0 => Some(REPEAT_WAIT),
             _ => Some(Duration::ZERO),
         };
         Deletions { gone: left_out.chain(gone.into_iter().map(look)).chain(approved).collect(), walk_again }
     }
 
-    /// Walks every subtree that is marked in `inbox`, for ever. What is gone is pushed to `inbox` in the end.
+    /// Walks every subtree that is marked in `inbox`, forever. The hints for missing files are pushed to `inbox` at the end
+    /// of each round.
     pub fn rounds(self, inbox: Inbox, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
-        let begun = {
+        let rounds = {
             let inbox = inbox.clone();
             futures::stream::unfold(inbox, |inbox| async move { Some((inbox.next_round().await, inbox)) })
         };
-        begun.flat_map_unordered(WALKS_AT_ONCE, move |round| {
+        rounds.flat_map_unordered(MAX_CONCURRENT_WALKS, move |round| {
             Box::pin(self.clone().round(round, inbox.clone(), Arc::clone(&watcher)))
         })
     }
@@ -311,7 +312,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
     fn round(self, round: Round, inbox: Inbox, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
         async_stream::stream! {
             let (id, whole_library) = (round.id, round.is_of_everything());
-            // New directories are watched from here on, so what the walk does not find will cause an event.
+            // New directories are watched from here on, so changes that the walk does not find cause events.
             let root = Arc::clone(&self.root);
             let prepare = move || {
                 if whole_library {
@@ -335,7 +336,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
                 replaced
             });
             if !replaced.is_empty() {
-                inbox.until(|engine| engine.is_first_wave_done(id)).await;
+                inbox.wait_until(|engine| engine.is_first_wave_done(id)).await;
             }
             for hint in replaced {
                 yield hint;
@@ -351,13 +352,13 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         }
     }
 
-    /// Logs what cannot be read, and what can be read again, each once, and asks for another walk of the former.
+    /// Logs each path once that cannot be read, or can be read again, and marks the former for another walk.
     fn note_unreadable(&self, walked: &[LibraryPath], report: &WalkReport, inbox: &Inbox) {
         for (path, error) in &report.unreadable {
-            let Retry { is_news, wait } = self.unreadable.failed(path, error);
+            let Retry { is_new, wait } = self.unreadable.note_failure(path, error);
             let shown = path.to_absolute(self.root.path());
-            if is_news {
-                tracing::warn!(path = %shown.display(), %error, "cannot be read; its files stay as they were");
+            if is_new {
+                tracing::warn!(path = %shown.display(), %error, "cannot be read; its files stay in the index");
             } else {
                 tracing::debug!(path = %shown.display(), %error, "still cannot be read");
             }
@@ -367,29 +368,29 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         }
         if report.failure.is_none() {
             let unreadable: Vec<&LibraryPath> = report.unreadable.iter().map(|(path, _)| path).collect();
-            for path in self.unreadable.walked(walked, &unreadable) {
+            for path in self.unreadable.note_walked(walked, &unreadable) {
                 let path = path.to_absolute(self.root.path());
                 tracing::info!(path = %path.display(), "can be read again, or is gone");
             }
         }
     }
 
-    /// Waits until everything that this and earlier rounds found was looked at, then pushes hints for what is gone.
+    /// Waits until everything that this and earlier rounds found was looked at, then pushes the hints for missing files.
     async fn finish(&self, report: WalkReport, round: &Round, inbox: &Inbox) {
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the index could not be read; the walk is repeated");
-            inbox.mark(LibraryPath::root(), WALK_AGAIN);
+            inbox.mark(LibraryPath::root(), REPEAT_WAIT);
             return;
         }
-        inbox.until(|engine| engine.is_looked_at(round.id)).await;
+        inbox.wait_until(|engine| engine.is_looked_at(round.id)).await;
         if report.generation != self.root.generation() {
-            // What this walk missed may have been in the other root. That one is being walked.
+            // The missing files may be in the old root. The new root is being walked.
             return;
         }
         let whole_library = round.is_of_everything();
         let Deletions { gone, walk_again } = if report.unreadable.iter().any(|(path, _)| path.is_root()) {
-            // Nothing was walked, so nothing new is known of what is held.
-            self.held.not_walked();
+            // Nothing was walked, so the held deletes stay as they are.
+            self.held.note_unreadable_root();
             Deletions::default()
         } else {
             let scanner = self.clone();
@@ -397,7 +398,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             deletions.unwrap_or_default()
         };
         for look in gone {
-            // What has another name since the walk is looked at there first.
+            // A file that was renamed since the walk is looked at under its new name first.
             let ties = inbox.engine().with(|engine| engine.ties_of_missed(round.id));
             inbox.push(FsEvent { origin: round.origin, ..look }.tied(ties));
         }
@@ -412,7 +413,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
 }
 
 fn push_bounded(paths: &mut Vec<LibraryPath>, path: LibraryPath) {
-    if paths.len() < MOST_GONE {
+    if paths.len() < MAX_MISSING {
         paths.push(path);
     }
 }
@@ -421,9 +422,9 @@ fn found(path: LibraryPath, origin: Origin, generation: u64) -> FsEvent {
     FsEvent::new(path, Cause::Found, origin).about_root(generation)
 }
 
-/// What makes sure that a directory is watched before it is listed.
+/// Ensures that directories are watched before they are listed.
 pub trait Barrier: Send + Sync {
-    /// Returns once every directory that was made before this call is watched. Blocks.
+    /// Returns once every directory that was created before this call is watched. Blocks.
     fn wait(&self);
 }
 
@@ -440,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_that_the_rules_leave_out_are_not_for_the_brake_or_a_second_walk() {
+    async fn excluded_rows_are_neither_held_nor_walked_twice() {
         let names = ["flac", "txt"].into_iter().flat_map(|kind| (10..22).map(move |at| format!("{at}.{kind}")));
         let stat = FileStat { inode: 1, size: 1, ..FileStat::default() };
         let rows = Rows(names.map(|name| (LibraryPath::from(name.as_str()), stat)).collect());
@@ -467,11 +468,11 @@ mod tests {
             let gone: Vec<_> = scanner.deletions(report, whole_library).gone.into_iter().map(|it| it.path).collect();
             assert_eq!(gone, left_out);
         }
-        assert_eq!(scanner.held.count(), 12, "of twelve rows that the rules are for, all are gone");
+        assert_eq!(scanner.held.count(), 12, "all twelve rows that are not excluded are missing");
     }
 
     #[tokio::test]
-    async fn what_is_walked_is_in_doubt_until_all_that_was_found_there_was_looked_at() {
+    async fn a_subtree_is_in_doubt_until_everything_found_in_it_was_looked_at() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("a")).unwrap();
         std::fs::write(folder.path().join("a/x.mp3"), b"").unwrap();
@@ -491,12 +492,12 @@ mod tests {
         let found = rounds.next().await.unwrap();
         let is_in_doubt = |path: &LibraryPath| inbox.trust(|trust| trust.is_in_doubt(path));
         assert!(is_in_doubt(&found.path) && is_in_doubt(&"a".into()));
-        // It was looked at, and is not finished: the walk is over, and the file in doubt.
+        // Looked at, but not done: the walk ends, and the file stays in doubt.
         let FsEvent { path, guards: Guards { holds, walks, .. }, .. } = found;
         drop(walks);
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while is_in_doubt(&"a".into()) {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the walk is never over");
+            assert!(started.elapsed() < Duration::from_secs(10), "the walk never ends");
             let _ = tokio::time::timeout(Duration::from_millis(1), rounds.next()).await;
         }
         assert!(is_in_doubt(&path));

@@ -33,10 +33,10 @@ impl Index for Rows {
         after: Option<&LibraryPath>,
         limit: usize,
     ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
-        let is_asked_for = |(path, _): &(&LibraryPath, &FileStat)| {
+        let is_wanted = |(path, _): &(&LibraryPath, &FileStat)| {
             path.is_at_or_under(under) && after.is_none_or(|after| *path > after)
         };
-        Ok(self.0.iter().filter(is_asked_for).take(limit).map(|(path, stat)| (path.clone(), *stat)).collect())
+        Ok(self.0.iter().filter(is_wanted).take(limit).map(|(path, stat)| (path.clone(), *stat)).collect())
     }
 
     fn len(&self) -> Result<u64, Infallible> {

@@ -8,17 +8,18 @@ use super::LeftOut;
 use crate::disk::{Disk, Entry, Listed, ListedKind, Root};
 use crate::model::{FileStat, LibraryPath};
 
-/// What a walk comes by.
+/// What a walk finds.
 #[derive(Debug)]
 pub enum Walked {
     /// An audio file.
     File(LibraryPath, FileStat),
-    /// A path of which nothing can be said, nor of anything beneath it.
+    /// A path that could not be read. Nothing is known of it and of the paths under it.
     Unreadable(LibraryPath, io::Error),
 }
 
 impl Walked {
-    /// Where it is.
+    /// The path that was found.
+    #[must_use]
     pub fn path(&self) -> &LibraryPath {
         match self {
             Self::File(path, _) | Self::Unreadable(path, _) => path,
@@ -26,11 +27,12 @@ impl Walked {
     }
 }
 
-/// The audio files at or beneath one path that no rule leaves out, in byte order of their paths: an iterator that blocks.
+/// The audio files at or under one path that no rule excludes, in byte order of their paths. The iterator blocks.
 ///
-/// It keeps one sorted listing a level in memory. A directory that vanishes while it is walked is
-/// empty; whoever acts on that looks again first.
+/// It keeps one sorted listing per level in memory. A directory that vanishes during the walk counts as empty, so a
+/// missing file must be looked at before it is published as deleted.
 #[must_use]
+#[derive(Debug)]
 pub struct Walk<'a> {
     root: &'a Arc<Root>,
     start: Option<LibraryPath>,
@@ -39,13 +41,13 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// A walk of everything at or beneath `start`, which may be a file, a directory or nothing.
+    /// A walk of everything at or under `start`. That may be a file, a directory, or a path that does not exist.
     pub fn new(root: &'a Arc<Root>, start: LibraryPath) -> Self {
         Self { root, start: Some(start), levels: Vec::new(), left_out: None }
     }
 
-    /// Tells this register of the directories that the rules leave out.
-    pub fn noting(self, left_out: &'a LeftOut) -> Self {
+    /// Records the directories that the rules exclude in this register.
+    pub fn recording(self, left_out: &'a LeftOut) -> Self {
         Self { left_out: Some(left_out), ..self }
     }
 
@@ -90,7 +92,7 @@ impl Iterator for Walk<'_> {
                 ListedKind::Unreadable(error) => return Some(Walked::Unreadable(path, error.into())),
                 ListedKind::LeftOut => {
                     if let Some(left_out) = self.left_out {
-                        left_out.found(path);
+                        left_out.note_found(path);
                     }
                 }
                 ListedKind::Directory => {
@@ -116,7 +118,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-        /// Against the plainest possible walk: the same files, and in byte order of whole paths.
+        /// Against a naive walk: the same files, in byte order of whole paths.
         #[test]
         fn a_walk_finds_every_audio_file_in_the_order_of_paths(
             paths in prop::collection::btree_set("[ab.-]{0,2}[a0](/[ab.-]{0,2}[a0]){0,3}", 0..24),
@@ -136,15 +138,15 @@ mod tests {
         }
     }
 
-    /// Directories inside and outside of a library, each with one file.
+    /// Directories inside and outside of a library. Each has one file.
     const DIRECTORIES: [&str; 7] =
         ["library/a", "library/a/b", "library/c", "outside/d", "outside/d/e", "outside/d/e/f", "outside/g"];
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-        /// Whatever leads to whatever: a walk ends, every file outside has one path at most, the links of the
-        /// library are followed, and looks agree with walks.
+        /// For any links: a walk ends, every file outside has at most one path, the links of the library are followed, and
+        /// looks agree with walks.
         #[test]
         fn every_file_that_links_lead_to_outside_has_one_path(
             links in prop::collection::btree_map((0..DIRECTORIES.len(), "[lm]"), 0..DIRECTORIES.len() + 5, 0..9),
@@ -198,7 +200,7 @@ mod tests {
         }
     }
 
-    /// A few names and patterns, so that they meet.
+    /// Few names and patterns, so that they often match.
     fn any_pattern() -> impl Strategy<Value = String> {
         ("!?", "/?", "(\\*|\\*\\*|a|b|[ab]\\*|\\?|[ab]\\.mp3|\\*\\.mp3)(/(a|b|\\*|\\*\\*|[ab]\\.mp3))?", "/?")
             .prop_map(|(not, rooted, pattern, directory)| format!("{not}{rooted}{pattern}{directory}"))
@@ -207,9 +209,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-        /// Against ripgrep's walker. Looks agree with walks, and nothing that is walked is known to be left out.
+        /// Against ripgrep's walker. Looks agree with walks, and no walked file is known to be excluded.
         #[test]
-        fn the_rules_leave_out_what_gitignore_leaves_out(
+        fn the_rules_exclude_what_gitignore_excludes(
             files in prop::collection::btree_set("[ab](/[ab]){0,3}\\.mp3", 1..16),
             ignore_files in prop::collection::btree_map(
                 "[ab](/[ab]){0,2}|", prop::collection::vec(any_pattern(), 1..4), 0..4,
@@ -235,7 +237,7 @@ mod tests {
                 .filter_map(|entry| LibraryPath::strip_root(folder.path(), entry.path()))
                 .collect();
 
-            // Each with nothing in memory, and after a walk.
+            // Each check runs with nothing in memory, and after a walk.
             let root = || Root::open(folder.path()).unwrap();
             let walked_root = Arc::new(root());
             let walked: Vec<_> =
@@ -245,7 +247,7 @@ mod tests {
                 let is_left_out = !expected.contains(&file);
                 prop_assert_eq!(root().is_left_out(&file), is_left_out, "{}", &file);
                 prop_assert_eq!(walked_root.is_left_out(&file), is_left_out, "{}", &file);
-                // Unless a directory of this name would not be left out.
+                // Unless a directory of this name would not be excluded.
                 prop_assert!(is_left_out || !walked_root.is_known_to_be_left_out(&file), "{}", &file);
                 prop_assert!(!root().is_known_to_be_left_out(&file));
                 let of_parent = Walk::new(&walked_root, file.parent().unwrap()).any(|found| *found.path() == file);
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_may_start_at_a_file_or_at_nothing() {
+    fn a_walk_may_start_at_a_file_or_at_a_missing_path() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.mp3"), b"").unwrap();
         let root = Arc::new(Root::open(folder.path()).unwrap());

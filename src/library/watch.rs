@@ -1,4 +1,4 @@
-//! The inotify watches.
+//! The inotify watches, through the `notify` crate.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,17 @@ use super::events::{Handler, Translator};
 use crate::disk::{LinkTarget, Root};
 use crate::engine::WatchTrouble;
 
-/// A running watcher. It ends when it is dropped.
+/// A running watcher. It stops when it is dropped.
 pub struct Watcher {
-    /// `None` only while it is dropped.
+    /// `None` only in `drop`.
     inner: Mutex<Option<RecommendedWatcher>>,
+    /// A path that is never watched. See [`Watcher::barrier`].
     barrier: PathBuf,
-    /// Where links that lead out of the library are watched.
+    /// The watched targets of links that lead out of the library; `None` if such links are not followed.
     links: Option<Mutex<WatchedLinks>>,
 }
 
-/// What is watched outside of the library because links lead there.
+/// The targets outside of the library that are watched because links lead to them.
 struct WatchedLinks {
     root: Arc<Root>,
     trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
@@ -28,15 +29,18 @@ struct WatchedLinks {
     targets: HashMap<PathBuf, LinkTarget>,
 }
 
-/// Why watching could not begin.
+/// The watcher could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot watch the library: {0}")]
 pub struct WatchError(#[from] notify::Error);
 
 impl Watcher {
-    /// Watches everything beneath the handler's root, new directories included. Blocks while the
-    /// watches are added, microseconds for each directory. Where the kernel's limit of watches is
-    /// reached, that is trouble and no error: what could be watched is.
+    /// Watches everything under the handler's root, new directories included. Blocks while the watches are added, which
+    /// takes microseconds per directory. If the kernel's limit of watches is reached, the handler's `trouble` is called
+    /// and the rest stays unwatched; that is no error.
+    ///
+    /// # Errors
+    /// If inotify cannot be set up or the root cannot be watched.
     pub fn start(handler: Handler) -> Result<Self, WatchError> {
         let (root, trouble) = (handler.root.path().to_path_buf(), Arc::clone(&handler.trouble));
         let links = handler.root.follows_links_out().then(|| {
@@ -56,7 +60,7 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Watches what links lead to, out of the library, as they were found last.
+    /// Watches the targets outside of the library to which links led when links were last searched.
     fn watch_links(&self) {
         let Some(links) = &self.links else { return };
         let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +72,7 @@ impl Watcher {
         let before = std::mem::replace(&mut links.targets, targets);
         let is_same = |(path, target): &(&PathBuf, &LinkTarget)| links.targets.get(*path) == Some(*target);
         for (path, _) in before.iter().filter(|watched| !is_same(watched)) {
-            // One that is gone is not watched any more.
+            // A target that is gone has no watch any more, so an error is expected.
             let _ = self.with(|watcher| watcher.unwatch(path));
         }
         for (path, target) in links.targets.iter().filter(|(path, target)| before.get(*path) != Some(*target)) {
@@ -85,8 +89,8 @@ impl Watcher {
     }
 
     fn listen(root: &Path, handler: impl EventHandler) -> Result<Self, WatchError> {
-        // No MODIFY: a file being written would flood the queue, and its close tells enough. No OPEN:
-        // our own reading would make events.
+        // No MODIFY: each write would cause an event and could overflow the queue, and the close is enough. No OPEN: our
+        // own reads would cause events.
         let mask = EventKindMask::CREATE
             | EventKindMask::REMOVE
             | EventKindMask::MODIFY_NAME
@@ -97,21 +101,20 @@ impl Watcher {
         Ok(Self { inner: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier"), links: None })
     }
 
-    /// Watches these directories, and what is beneath them, no more. Takes time for each that grows with what is
-    /// watched, and blocks.
-    pub fn leave_out(&self, directories: impl IntoIterator<Item = PathBuf>) {
+    /// Removes the watches of these directories and of all directories under them. Blocks, for each directory for a time
+    /// that grows with the number of watches.
+    pub fn unwatch(&self, directories: impl IntoIterator<Item = PathBuf>) {
         for directory in directories {
-            // One that is not watched any more needs nothing.
+            // A directory that is not watched any more causes an error, which is harmless.
             let _ = self.with(|watcher| watcher.unwatch(&directory));
         }
     }
 
-    /// Returns once everything that the kernel told before this call was handled and every directory
-    /// that was made before it is watched, and says whether the watcher still works. Blocks.
+    /// Returns once every event that the kernel reported before this call was handled and every directory that was created
+    /// before it is watched. Returns false if the watcher does not work any more. Blocks.
     ///
-    /// An empty batch makes the watcher's loop read all that waits in the kernel and watch what is new
-    /// there. It answers before it tells us what it read, so that takes a second round trip: asking it
-    /// to forget a path that it never knew.
+    /// An empty batch makes the watcher's loop read all pending events and watch new directories. It answers before it
+    /// calls the handler with these events, so a second round trip is needed: the removal of a watch that never existed.
     pub fn barrier(&self) -> bool {
         self.watch_links();
         let round_trip = |watcher: &mut RecommendedWatcher| {
@@ -124,9 +127,9 @@ impl Watcher {
         }
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&mut RecommendedWatcher) -> notify::Result<T>) -> notify::Result<T> {
+    fn with<T>(&self, call: impl FnOnce(&mut RecommendedWatcher) -> notify::Result<T>) -> notify::Result<T> {
         match self.inner.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            Some(watcher) => ask(watcher),
+            Some(watcher) => call(watcher),
             None => Err(notify::Error::new(ErrorKind::WatchNotFound)),
         }
     }
@@ -134,7 +137,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // One whose thread is gone would panic when it is dropped. What it leaks then is a channel.
+        // A `notify` watcher whose thread has ended panics when it is dropped. To forget it leaks only a channel.
         if !self.barrier() {
             let watcher = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).take();
             std::mem::forget(watcher);
@@ -142,7 +145,7 @@ impl Drop for Watcher {
     }
 }
 
-/// Whether there is nothing to watch.
+/// Whether the error says that the path does not exist.
 fn is_absence(error: &notify::Error) -> bool {
     match &error.kind {
         ErrorKind::PathNotFound => true,
@@ -151,7 +154,7 @@ fn is_absence(error: &notify::Error) -> bool {
     }
 }
 
-/// Watches a directory and what is beneath it, except the directories `avoided`.
+/// Watches a directory and everything under it, except the directories `avoided`.
 fn watch_around(watcher: &mut RecommendedWatcher, directory: &Path, avoided: &[PathBuf]) -> notify::Result<()> {
     if !avoided.iter().any(|place| place.starts_with(directory)) {
         return watcher.watch(directory, RecursiveMode::Recursive);
@@ -159,7 +162,7 @@ fn watch_around(watcher: &mut RecommendedWatcher, directory: &Path, avoided: &[P
     watcher.watch(directory, RecursiveMode::NonRecursive)?;
     for entry in std::fs::read_dir(directory).map_err(notify::Error::io)?.flatten() {
         let path = entry.path();
-        // The type comes from the listing: whatever is mounted there is not asked.
+        // The type comes from the listing, so a filesystem that is mounted there is not accessed.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !avoided.contains(&path) {
             watch_around(watcher, &path, avoided)?;
         }
@@ -183,26 +186,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watcher_whose_thread_is_gone_says_so_and_can_be_dropped() {
+    fn a_watcher_whose_thread_has_ended_reports_it_and_can_be_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let watcher = Watcher::listen(folder.path(), |_| panic!("a bug in the handler")).unwrap();
         watcher.with(|watcher| watcher.watch(folder.path(), RecursiveMode::Recursive)).unwrap();
         assert!(watcher.barrier());
         std::fs::create_dir(folder.path().join("a")).unwrap();
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while watcher.barrier() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "it answers for ever");
+            assert!(started.elapsed() < Duration::from_secs(10), "the barrier still succeeds");
         }
         drop(watcher);
     }
 
     #[test]
-    fn after_the_barrier_everything_was_handled_that_had_happened_before_it() {
+    fn the_barrier_returns_after_all_earlier_events_were_handled() {
         let folder = tempfile::tempdir().unwrap();
         let handled = Arc::new(Mutex::new(HashSet::new()));
         let register = Arc::clone(&handled);
         let watcher = Watcher::listen(folder.path(), move |event: notify::Result<Event>| {
-            // As late as a busy machine makes it.
+            // As slow as on a busy machine.
             std::thread::sleep(Duration::from_micros(100));
             register.lock().unwrap().extend(event.unwrap().paths);
         });
@@ -212,7 +215,7 @@ mod tests {
             let file = folder.path().join(number.to_string());
             std::fs::write(&file, b"").unwrap();
             assert!(watcher.barrier());
-            assert!(handled.lock().unwrap().contains(&file), "{number} was not heard of");
+            assert!(handled.lock().unwrap().contains(&file), "the event of {number} was not handled");
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct Evidence {
 /// What earlier looks at the path found.
 #[derive(Clone, Debug, Default)]
 pub struct RetryState {
-    /// How many looks came to nothing.
+    /// How many looks had no result.
     pub attempt: u32,
     /// The file as the last look saw it, if that found it changing.
     pub last_seen: Option<Sighting>,
@@ -64,13 +64,13 @@ pub struct Guards {
     pub generation: Option<u64>,
     /// The index has a row of this path: it is looked at even if the rules exclude it.
     pub is_indexed: bool,
-    /// An operator approved of the delete. It is published even if the mount of the file is gone.
+    /// An operator approved the delete. It is published even if the mount of the file is gone.
     pub approved: bool,
-    /// What ties it to other looks that have to be decided with it.
+    /// Other looks that have to be decided together with this one.
     pub ties: Ties,
     /// The walks that wait for this look.
     pub walks: Vec<Token>,
-    /// What must stay alive until the path was looked at to the end, however many looks that takes.
+    /// Tokens that are kept until a look has a final result, however many looks that takes.
     pub holds: Vec<Token>,
 }
 
@@ -164,7 +164,7 @@ impl Guards {
     }
 }
 
-/// Why a path may have changed, which says how long it must be quiet before a look can be trusted.
+/// Why a path may have changed. It decides how long the path must be quiet before a look can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The walk found a difference: look now, and wait only if the file is young.
@@ -173,11 +173,11 @@ pub enum Cause {
     Renamed,
     /// It was closed after writing.
     Closed,
-    /// It was made, and whoever made it may still be writing.
+    /// It was created, and may still be written.
     Created,
     /// Its attributes changed.
     Touched,
-    /// Its name went away, perhaps to come back elsewhere.
+    /// It was removed or renamed.
     Gone,
     /// An earlier look found it changing or failed: look again after this long.
     Again(Duration),
@@ -186,16 +186,17 @@ pub enum Cause {
 /// Who asked for a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// The kernel told us.
+    /// An event of the kernel.
     Watch,
     /// A walk found a difference.
     Scan,
-    /// Somebody asked to hear of it again.
+    /// An operator requested a replay.
     Replay,
 }
 
 impl Origin {
     /// The word that messages use.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Watch => "watch",
@@ -204,35 +205,38 @@ impl Origin {
         }
     }
 
-    /// The origin of a word that [`Origin::as_str`] gave.
+    /// The origin of a word of [`Origin::as_str`], or `None` for another word.
+    #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Watch, Self::Scan, Self::Replay].into_iter().find(|origin| origin.as_str() == word)
     }
 }
 
-/// A count that ends when the last clone is dropped.
+/// A reference count without access to the value.
 ///
-/// Whoever waits for hints gives each of them a clone, or watches the token from the outside by [`Token::downgrade`].
+/// Each hint that is waited for keeps a clone. The waiter checks through [`Token::downgrade`] or [`Token::is_last`]
+/// whether clones are left.
 #[derive(Clone)]
 pub struct Token(Arc<dyn Any + Send + Sync>);
 
-/// A token that does not count.
+/// A weak reference to a [`Token`].
 #[derive(Clone)]
 pub struct WeakToken(Weak<dyn Any + Send + Sync>);
 
 impl Token {
-    /// A token that keeps `held` alive.
+    /// A token that drops `held` together with its last clone.
+    #[must_use]
     pub fn new(held: impl Any + Send + Sync) -> Self {
         Self(Arc::new(held))
     }
 
-    /// Whether no other clone is left.
+    /// Whether this is the only clone.
     #[must_use]
     pub fn is_last(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 
-    /// The same token, without counting.
+    /// A weak reference to this token.
     #[must_use]
     pub fn downgrade(&self) -> WeakToken {
         WeakToken(Arc::downgrade(&self.0))
@@ -246,7 +250,7 @@ impl WeakToken {
         self.0.strong_count() > 0
     }
 
-    /// One clone more, if one is left.
+    /// A new clone, if one is left.
     #[must_use]
     pub fn upgrade(&self) -> Option<Token> {
         self.0.upgrade().map(Token)

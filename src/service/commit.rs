@@ -1,4 +1,4 @@
-//! Looks at files, and the commits of what they found.
+//! Runs looks at files, and commits their results.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -8,62 +8,64 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{LONGEST_WAIT, Service, retry_waits};
+use super::{MAX_RETRY_WAIT, Service, retry_waits};
 use crate::content::{Examined, Outcome};
 use crate::library::Watcher;
 use crate::model::{Cause, Change, FileStat, FsEvent, LibraryPath, Observation, Origin};
 use crate::store::Committed;
 use crate::stream::Leased;
 
-/// How long a look at a file with a server may take before it is asked whether the server answers at all.
-const LOOK_TIME: Duration = Duration::from_secs(3);
+/// How long a look at a file on a network filesystem may take before its server is checked.
+const SERVER_CHECK_WAIT: Duration = Duration::from_secs(3);
 
-/// Paths whose failure is remembered, so that it is told once; beyond that it may be told again.
-const FAILURES_REMEMBERED: usize = 10_000;
+/// The most paths whose failure is remembered and therefore logged only once.
+const MAX_FAILURES: usize = 10_000;
 
-/// How soon everything is walked after a look found that a mount is gone.
-const MOUNT_MISSED: Duration = Duration::from_millis(500);
+/// The wait before everything is walked after a look found that a mount is gone.
+const MOUNT_GONE_WAIT: Duration = Duration::from_millis(500);
 
-/// How long it goes without saying that the outbox is full.
-const FULL_SAID_AGAIN: Duration = Duration::from_mins(1);
+/// How often a full outbox is logged.
+const OUTBOX_FULL_INTERVAL: Duration = Duration::from_mins(1);
 
 impl Service {
-    /// Looks at one path on a thread that may block. A panic there is an outcome of that path.
+    /// Looks at one path on a thread that may block. A panic becomes a failure of that path.
     ///
-    /// Not on tokio's threads for that, which sleep and are woken for every file.
+    /// The threads are not tokio's blocking threads, because these are put to sleep and woken for every file.
     pub(super) async fn examine(&self, look: Leased<FsEvent>) -> Leased<Examined> {
         let Leased { item, lease } = look;
         let examiner = Arc::clone(&self.examiner);
         let path = item.path.clone();
         let (why, attempt) = (item.cause, item.retry.attempt);
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let work = move || {
-            // Where nobody waits any more, the program is about to end, or the look took too long.
-            let _ = tell.send(examiner.examine(item));
+            // The receiver is dropped if the program is stopping or the look took too long.
+            let _ = sender.send(examiner.examine(item));
         };
-        let told = if self.root.has_server(&path) {
-            // The look may never end: it must not take one of the readers with it.
+        let result = if self.root.has_server(&path) {
+            // The look may block forever, so it must not occupy one of the readers.
             let _ = thread::Builder::new().name("remote look".into()).spawn(work);
-            self.while_answered(&path, told).await
+            self.while_server_answers(&path, receiver).await
         } else {
             self.readers.spawn_fifo(work);
-            told.await.map_err(|_| std::io::Error::other("the look panicked"))
+            receiver.await.map_err(|_| std::io::Error::other("the look panicked"))
         };
-        let item = told.unwrap_or_else(|error| Examined::failed(path, error));
+        let item = result.unwrap_or_else(|error| Examined::failed(path, error));
         tracing::trace!(path = %item.path, ?why, attempt, outcome = item.outcome.as_str(), "looked at");
         Leased { item, lease }
     }
 
-    /// Waits for a look, for as long as the server answers that it depends on.
-    async fn while_answered(
+    /// Waits for the result of a look, as long as the server of its file answers.
+    async fn while_server_answers(
         &self,
         path: &LibraryPath,
-        mut told: oneshot::Receiver<Examined>,
+        mut receiver: oneshot::Receiver<Examined>,
     ) -> Result<Examined, std::io::Error> {
         loop {
             tokio::select! {
-                told = &mut told => return told.map_err(|_| std::io::Error::other("the look panicked")),
-                () = tokio::time::sleep(LOOK_TIME) => {}
+                examined = &mut receiver => {
+                    return examined.map_err(|_| std::io::Error::other("the look panicked"));
+                }
+                () = tokio::time::sleep(SERVER_CHECK_WAIT) => {}
             }
             let root = Arc::clone(&self.root);
             let _ = tokio::task::spawn_blocking(move || root.ask_servers()).await;
@@ -71,8 +73,8 @@ impl Service {
         }
     }
 
-    /// Commits what a batch of looks found, and asks for what must be looked at again. Leases are
-    /// released when this is done. If the program `is_ending`, what depends on further looks is left to the next start.
+    /// Commits the results of a batch of looks, and pushes hints for paths that have to be looked at again. Releases the
+    /// leases at the end. If `is_ending`, whatever needs further looks is left to the next start.
     pub(super) async fn commit(&self, batch: Vec<Leased<Examined>>, is_ending: bool) {
         let mut leases = Vec::with_capacity(batch.len());
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -89,8 +91,8 @@ impl Service {
                 Outcome::Failed(error) => self.failed(&item.path, error),
                 Outcome::Held => {
                     self.is_mount_missed.store(true, Ordering::Relaxed);
-                    // Only that fills the register of what is held.
-                    self.inbox.mark(LibraryPath::root(), MOUNT_MISSED);
+                    // Only a walk of everything updates the register of held deletes.
+                    self.inbox.mark(LibraryPath::root(), MOUNT_GONE_WAIT);
                 }
                 _ => {}
             }
@@ -106,9 +108,9 @@ impl Service {
             let examiner = Arc::clone(&self.examiner);
             let paths: Vec<LibraryPath> = observations.iter().map(|observation| observation.path.clone()).collect();
             let look = move || examiner.overtaken(&observations, &changes);
-            // What cannot be asked now is looked at again.
-            let overtaken = self.unless_silent(&paths, look).await.unwrap_or(paths);
-            // They are read this time: what they were taken for without that, from their stats, did not hold.
+            // Paths that cannot be checked now are looked at again.
+            let overtaken = self.unless_server_is_silent(&paths, look).await.unwrap_or(paths);
+            // They are read this time: the conclusion from their stats alone was wrong.
             let again: HashSet<LibraryPath> = again.into_iter().collect();
             let again = instead.into_iter().filter(|look| again.contains(&look.path));
             looks_again.extend(again.map(FsEvent::written));
@@ -126,7 +128,8 @@ impl Service {
         self.inbox.looks_ended();
     }
 
-    /// What may be committed of these outcomes, and what is to be looked at again.
+    /// Divides these outcomes into observations that may be committed and hints for paths to look at again. Each observation
+    /// comes with the hint that replaces it if the commit rejects it.
     async fn confirm(
         &self,
         outcomes: Vec<(Outcome, Option<FileStat>)>,
@@ -144,16 +147,17 @@ impl Service {
             _ => None,
         };
         let (paths, origins): (Vec<LibraryPath>, Vec<Origin>) = outcomes.iter().filter_map(observed).unzip();
-        let confirmed = self.unless_silent(&paths, move || examiner.confirm(outcomes, is_ending, catch_up)).await;
+        let confirmed =
+            self.unless_server_is_silent(&paths, move || examiner.confirm(outcomes, is_ending, catch_up)).await;
         confirmed.unwrap_or_else(|| {
             let looks = paths.into_iter().zip(origins);
             (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Cause::Found, origin)).collect())
         })
     }
 
-    /// Does work that looks at these paths, on a thread that may block; `None` if it takes so long that a server was
-    /// asked whether it answers, and did not.
-    async fn unless_silent<T: Send + 'static>(
+    /// Does `work` that accesses these paths, on a thread that may block. Returns `None` if it takes long and a server of
+    /// these paths does not answer.
+    async fn unless_server_is_silent<T: Send + 'static>(
         &self,
         paths: &[LibraryPath],
         work: impl FnOnce() -> T + Send + 'static,
@@ -164,7 +168,7 @@ impl Service {
                 done = &mut working => {
                     return Some(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())));
                 }
-                () = tokio::time::sleep(LOOK_TIME), if paths.iter().any(|path| self.root.has_server(path)) => {}
+                () = tokio::time::sleep(SERVER_CHECK_WAIT), if paths.iter().any(|path| self.root.has_server(path)) => {}
             }
             let root = Arc::clone(&self.root);
             let _ = tokio::task::spawn_blocking(move || root.ask_servers()).await;
@@ -174,15 +178,15 @@ impl Service {
         }
     }
 
-    /// Commits until it succeeds: a full disk stops the intake, and nothing else.
+    /// Commits, and retries until it succeeds. A full disk only stops the intake.
     async fn commit_to_store(&self, observations: &Arc<[Observation]>) -> Committed {
         self.wait_for_room().await;
         let mut waits = retry_waits();
         loop {
-            match self.to_be_tried_again(self.store.commit(Arc::clone(observations))).await {
+            match self.or_wait_if_corrupt(self.store.commit(Arc::clone(observations))).await {
                 Ok(committed) => return committed,
                 Err(error) => {
-                    let wait = waits.next().unwrap_or(LONGEST_WAIT);
+                    let wait = waits.next().unwrap_or(MAX_RETRY_WAIT);
                     tracing::error!(
                         error = crate::model::with_causes(&error),
                         retry_in_s = wait.as_secs_f64(),
@@ -194,55 +198,55 @@ impl Service {
         }
     }
 
-    /// Waits while the outbox is full: hints collapse meanwhile, and nothing is lost. A broker that is only
-    /// slow has it full all the time, so that is said rarely.
+    /// Waits while the outbox is full. Hints for the same path are merged meanwhile, and nothing is lost. With a slow broker
+    /// the outbox is full most of the time, so that is logged rarely.
     async fn wait_for_room(&self) {
         let outbox_max_events = self.settings.outbox_max_events;
         if self.store.outbox_length() < outbox_max_events {
             return;
         }
-        let begun = Instant::now();
-        let last_said = || self.full_said.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut room = std::pin::pin!(self.store.room(self.goes_on_below()));
-        let mut said = false;
+        let started = Instant::now();
+        let last_logged = || self.outbox_full_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = std::pin::pin!(self.store.room(self.resume_threshold()));
+        let mut is_logged = false;
         loop {
-            let silence = last_said().map_or(Duration::ZERO, |last| FULL_SAID_AGAIN.saturating_sub(last.elapsed()));
+            let wait = last_logged().map_or(Duration::ZERO, |last| OUTBOX_FULL_INTERVAL.saturating_sub(last.elapsed()));
             tokio::select! {
                 biased;
                 _ = &mut room => break,
-                () = tokio::time::sleep(silence) => {
-                    let lasted_s = begun.elapsed().as_secs();
+                () = tokio::time::sleep(wait) => {
+                    let lasted_s = started.elapsed().as_secs();
                     tracing::warn!(outbox_max_events, lasted_s, "the outbox is full; intake waits for the broker");
-                    *last_said() = Some(Instant::now());
-                    said = true;
+                    *last_logged() = Some(Instant::now());
+                    is_logged = true;
                 }
             }
         }
-        if said {
-            tracing::info!("the outbox has room; intake goes on");
+        if is_logged {
+            tracing::info!("the outbox has room; intake continues");
         }
     }
 
-    /// How few messages must wait for intake to go on after the outbox was full.
-    pub(super) fn goes_on_below(&self) -> u64 {
+    /// The length of the outbox below which intake continues after the outbox was full.
+    pub(super) fn resume_threshold(&self) -> u64 {
         (self.settings.outbox_max_events / 2).max(1)
     }
 
     fn count(&self, observations: &[Observation], committed: &Committed) {
-        let mut told = HashSet::new();
+        let mut changed = HashSet::new();
         for event in &committed.changes {
             let event_type = event.change.event_type();
             self.counters.events.count(event_type);
-            told.insert(event.change.path());
+            changed.insert(event.change.path());
             if let Change::Deleted(path) = &event.change {
-                self.scanner.held.deleted(path);
+                self.scanner.held.note_deleted(path);
             }
             if matches!(event.change, Change::Created(_) | Change::Modified(_)) {
                 self.chain.pace.published(event.change.path());
             }
             tracing::debug!(%event_type, path = %event.change.path(), origin = event.origin.as_str(), "committed");
         }
-        for observation in observations.iter().filter(|observation| !told.contains(&observation.path)) {
+        for observation in observations.iter().filter(|observation| !changed.contains(&observation.path)) {
             self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
             self.chain.pace.unchanged(&observation.path);
         }
@@ -257,14 +261,14 @@ impl Service {
     pub(super) fn failed(&self, path: &LibraryPath, error: &std::io::Error) {
         self.counters.failed.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = !failures.contains_key(path);
-        // Where there is no room to remember it, all is in doubt.
-        let remembered = if failures.len() < FAILURES_REMEMBERED { path.clone() } else { LibraryPath::root() };
+        let is_new = !failures.contains_key(path);
+        // If there are too many to remember, everything is in doubt.
+        let remembered = if failures.len() < MAX_FAILURES { path.clone() } else { LibraryPath::root() };
         failures.entry(remembered).or_insert_with_key(|path| self.inbox.trust(|trust| trust.doubt(path)));
         drop(failures);
         let path = path.to_absolute(self.root.path());
-        if is_news {
-            tracing::warn!(path = %path.display(), %error, "cannot be read; the next walk tries again");
+        if is_new {
+            tracing::warn!(path = %path.display(), %error, "cannot be read; the next walk retries it");
         } else {
             tracing::debug!(path = %path.display(), %error, "still cannot be read");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{LONGEST_WAIT, Service, ServiceError, retry_waits};
+use super::{MAX_RETRY_WAIT, Service, ServiceError, retry_waits};
 use crate::message;
 use crate::model::{Outgoing, Refused, with_causes};
 use crate::sink::{Deliver, DeliveryStatus, Sink};
@@ -29,7 +29,7 @@ impl Service {
                 log_if_refused(message, &refused);
             }
             if let Some(last) = sequences.iter().max().copied() {
-                pending.record(last, self.to_be_tried_again(self.store.settle(sequences, refused)).await);
+                pending.record(last, self.or_wait_if_corrupt(self.store.settle(sequences, refused)).await);
             }
             Ok::<_, ServiceError>(sink)
         });
@@ -65,8 +65,8 @@ impl Service {
             let mut waits = retry_waits();
             pending.wait().await;
             while let Some(sequence) = pending.sequence() {
-                tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
-                pending.record(sequence, self.to_be_tried_again(self.store.remove_delivered(sequence)).await);
+                tokio::time::sleep(waits.next().unwrap_or(MAX_RETRY_WAIT)).await;
+                pending.record(sequence, self.or_wait_if_corrupt(self.store.remove_delivered(sequence)).await);
             }
             tracing::info!("delivered messages are removed from the outbox again");
         }

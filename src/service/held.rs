@@ -82,7 +82,7 @@ impl Service {
         let place = self.place_text(&under);
         let Some(release) = self.scanner.held.approve(&under) else { return nothing_held(&place) };
         self.inbox.mark(LibraryPath::root(), Duration::ZERO);
-        let is_done = tokio::time::timeout(APPROVAL_WAIT, release.is_done()).await.is_ok();
+        let is_done = tokio::time::timeout(APPROVAL_WAIT, release.wait()).await.is_ok();
         outcome_text(release.outcome(), is_done, &place)
     }
 
@@ -171,7 +171,7 @@ impl Service {
         let scanner = self.scanner.clone();
         let judging = tokio::task::spawn_blocking(move || {
             // A file with a new name is not deleted.
-            scanner.leave_out(&mut report, |row| appeared.contains(&(row.stat.mount, row.stat.inode)));
+            scanner.remove_found_elsewhere(&mut report, |row| appeared.contains(&(row.stat.mount, row.stat.inode)));
             scanner.deletions(report, true);
         });
         judging.await.map_err(|_| interrupted())

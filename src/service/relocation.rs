@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::scan::to_its_end;
+use super::scan::run_and_deliver;
 use super::{Service, ServiceError};
 use crate::sink::Sink;
 use crate::store::Relocated;
@@ -25,5 +25,5 @@ pub async fn relocate(
             say(&format!("nothing to relocate: the store belongs to {root} already"));
         }
     }
-    to_its_end(service, async { Ok(()) }, sink, &shutdown).await
+    run_and_deliver(service, async { Ok(()) }, sink, &shutdown).await
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use tokio_util::sync::CancellationToken;
 
-use super::scan::to_its_end;
+use super::scan::run_and_deliver;
 use super::{Service, ServiceError};
 use crate::model::{LibraryPath, with_causes};
 use crate::sink::Sink;
@@ -39,7 +39,7 @@ pub async fn replay(
         }
         Ok(())
     };
-    to_its_end(service, work, sink, &shutdown).await?;
+    run_and_deliver(service, work, sink, &shutdown).await?;
     Ok(None)
 }
 
@@ -59,12 +59,12 @@ impl Service {
     pub(super) async fn replay_for_good(&self, shutdown: &CancellationToken) -> Infallible {
         let replays = async {
             loop {
-                match self.to_be_tried_again(self.replay_some()).await {
+                match self.or_wait_if_corrupt(self.replay_some()).await {
                     Ok(true) => {}
                     Ok(false) => self.replay_begun.notified().await,
                     Err(error) => {
                         tracing::error!(error = with_causes(&error), "the replay cannot continue; retrying");
-                        tokio::time::sleep(super::LONGEST_WAIT).await;
+                        tokio::time::sleep(super::MAX_RETRY_WAIT).await;
                     }
                 }
             }
@@ -78,7 +78,7 @@ impl Service {
 
     /// Puts the next chunk into the outbox, once there is room. A full outbox is left to live changes.
     async fn replay_some(&self) -> Result<bool, StoreError> {
-        let share = self.goes_on_below();
+        let share = self.resume_threshold();
         let chunk = CHUNK.min(share / 2).max(1);
         self.store.room(MOST_WAITING.min(share - chunk).max(1)).await?;
         self.store.replay_some(usize::try_from(chunk).unwrap_or(1)).await

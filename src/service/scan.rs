@@ -1,4 +1,4 @@
-//! One look at the whole library.
+//! One scan of the whole library.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,23 +13,26 @@ use crate::model::{Cause, FsEvent, LibraryPath, Origin};
 use crate::sink::{BrokerState, DeliveryStatus, Sink};
 use crate::status::Summary;
 
-/// Walks that one scan makes at most, where the library changes under it.
-const MOST_WALKS: usize = 10;
+/// The most walks of one round, if the library changes during them.
+const MAX_WALKS: usize = 10;
 
-/// Times that one scan looks at everything: again only if a mount went away under it, or for approved deletes that
-/// one walk could not remember all of.
-const MOST_ROUNDS: usize = 100;
+/// The most rounds of one scan. Another round is made if a mount went away, or if a walk could not remember all approved
+/// or excluded deletes.
+const MAX_ROUNDS: usize = 100;
 
-/// Looks at a file that keeps changing before it is left to the next scan.
-const MOST_ATTEMPTS: u32 = 8;
+/// The most looks at a file that keeps changing. After that it is left to the next scan.
+const MAX_ATTEMPTS: u32 = 8;
 
-/// Looks at the whole library once, and waits until everything that changed is delivered.
+/// Scans the whole library once, and waits until every change is delivered.
+///
+/// # Errors
+/// If the walk cannot be finished, the store fails, the broker refuses messages, or `shutdown` comes first.
 pub async fn scan(
     service: &Service,
     sink: &mut Sink,
     shutdown: CancellationToken,
 ) -> Result<Option<Summary>, ServiceError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let work = async {
         service.index_once(&shutdown).await?;
         if service.store.outbox_length() > 0 {
@@ -37,12 +40,12 @@ pub async fn scan(
         }
         Ok(())
     };
-    to_its_end(service, work, sink, &shutdown).await?;
-    Ok(Some(service.summary(begun)))
+    run_and_deliver(service, work, sink, &shutdown).await?;
+    Ok(Some(service.summary(started)))
 }
 
-/// Does `work`, which ends soon after `shutdown`, and delivers all that comes of it.
-pub(super) async fn to_its_end(
+/// Does `work` and delivers all its messages. Stops after the grace time when `shutdown` comes.
+pub(super) async fn run_and_deliver(
     service: &Service,
     work: impl Future<Output = Result<(), ServiceError>>,
     sink: &mut Sink,
@@ -61,13 +64,13 @@ pub(super) async fn to_its_end(
         done = delivered => done,
         refused = refused(sink.status()) => Err(refused),
         failed = service.deliver(sink) => failed,
-        never = service.say_progress() => match never {},
+        never = service.log_progress() => match never {},
         () = stopped => Err(ServiceError::Interrupted),
     }?;
     if shutdown.is_cancelled() { Err(ServiceError::Interrupted) } else { Ok(()) }
 }
 
-/// Waits until the broker refuses us for something that a person must put right.
+/// Waits until the broker refuses the connection for a cause that an operator has to fix.
 async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
     let Some(status) = status else { return std::future::pending().await };
     let mut state = status.state();
@@ -80,7 +83,7 @@ async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
 
 impl Service {
     async fn index_once(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
-        for _ in 0..MOST_ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             self.is_mount_missed.store(false, Ordering::Relaxed);
             self.scanner.tally.seen.store(0, Ordering::Relaxed);
             self.scanner.tally.unchanged.store(0, Ordering::Relaxed);
@@ -94,15 +97,15 @@ impl Service {
         Ok(())
     }
 
-    /// Walks everything and publishes what is new, then what is gone. Returns whether the rules leave out more rows
-    /// than one walk remembers.
+    /// Walks everything and publishes new and changed files, then deletes. Returns whether the rules exclude more rows than
+    /// one walk remembers.
     async fn index_everything(&self, shutdown: &CancellationToken) -> Result<bool, ServiceError> {
         let root = Arc::clone(&self.root);
         let _ = tokio::task::spawn_blocking(move || root.find_links()).await;
         let mut found = WalkReport::default();
         let mut subtrees = vec![LibraryPath::root()];
-        // Once, unless the library changes under the walk: then what changed is walked again.
-        for walk in 0..MOST_WALKS {
+        // One walk, unless the library changes during it. Then the changed subtrees are walked again.
+        for walk in 0..MAX_WALKS {
             if subtrees.is_empty() || shutdown.is_cancelled() {
                 break;
             }
@@ -128,7 +131,7 @@ impl Service {
         if shutdown.is_cancelled() || found.unreadable.iter().any(|(path, _)| path.is_root()) {
             return Ok(false);
         }
-        let is_more_left_out = found.left_out_in_all > found.left_out.len() as u64;
+        let is_more_left_out = found.left_out_total > found.left_out.len() as u64;
         let scanner = self.scanner.clone();
         let deletions = tokio::task::spawn_blocking(move || scanner.deletions(found, true)).await;
         let looks = deletions.unwrap_or_default().gone.into_iter().map(|look| look.because(Cause::Found));
@@ -137,7 +140,7 @@ impl Service {
         Ok(is_more_left_out)
     }
 
-    /// Looks at files that were found changing until they are finished, or for long enough.
+    /// Repeats the looks at files that were found changing, until they are finished or were tried often enough.
     async fn finish_looks(&self, shutdown: &CancellationToken) {
         loop {
             let waiting = self.take_unfinished();
@@ -150,30 +153,29 @@ impl Service {
         }
     }
 
-    /// Takes hints through the chain until they end or `shutdown` comes, and commits all that was taken.
+    /// Runs the chain until the hints end or `shutdown` comes, and commits everything in flight.
     pub(super) async fn index(&self, hints: impl Stream<Item = FsEvent>, shutdown: &CancellationToken) {
         let hints = hints.take_until(shutdown.cancelled());
         let commit = |batch| self.commit(batch, shutdown.is_cancelled());
         crate::pipeline::index(hints, &self.chain, |look| self.examine(look), commit).await;
     }
 
-    /// The files that were found changing and are worth another look.
+    /// Takes the hints for files that were found changing and are looked at again.
     fn take_unfinished(&self) -> Vec<FsEvent> {
         let (waiting, given_up): (Vec<FsEvent>, Vec<FsEvent>) = self
             .inbox
             .take_all()
             .into_iter()
-            .filter(|look| !self.is_left(look))
-            .partition(|look| look.retry.attempt <= MOST_ATTEMPTS);
+            .filter(|look| !self.is_left_to_next_scan(look))
+            .partition(|look| look.retry.attempt <= MAX_ATTEMPTS);
         for look in given_up {
             self.failed(&look.path, &std::io::Error::other("it keeps changing"));
         }
         waiting
     }
 
-    /// Whether a file is left to the next scan: one that has been empty for less than a minute may be a download
-    /// that is about to begin.
-    fn is_left(&self, look: &FsEvent) -> bool {
+    /// Whether a file is left to the next scan: it has been empty for less than a minute and may be a starting download.
+    fn is_left_to_next_scan(&self, look: &FsEvent) -> bool {
         let is_empty = look.retry.last_seen.is_some_and(|last_seen| last_seen.stat.size == 0);
         let is_left = is_empty && matches!(look.cause, Cause::Again(wait) if wait > self.settings.settle);
         if is_left {
@@ -183,7 +185,7 @@ impl Service {
         is_left
     }
 
-    fn summary(&self, begun: Instant) -> Summary {
+    fn summary(&self, started: Instant) -> Summary {
         let events = self.counters.events.now();
         let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
         let unchanged_on_walk = self.scanner.tally.unchanged.load(Ordering::Relaxed);
@@ -198,7 +200,7 @@ impl Service {
             held: self.scanner.held.count(),
             bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
             verified,
-            took: begun.elapsed(),
+            took: started.elapsed(),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Starts the watcher, and starts it again whenever the root is another directory or some directories are not watched.
+//! Starts the watcher, and restarts it when the root was replaced or some directories are not watched.
 //!
-//! When that is due, the engine decides. Here is what it takes to find out and to do it.
+//! The engine decides when a restart is due. This module checks the disk and the watcher, and restarts the watcher.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ use crate::library::{Barrier, Handler, Watcher, silent_filesystem, silent_mounts
 use crate::model::{LibraryPath, WatchMode};
 use crate::status::{Condition, ConditionKind};
 
-/// How often the root and the watcher are checked. One that vanishes causes no event.
+/// How often the root and the watcher are checked. When one of them fails, there is no event.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// Excluded directories that are taken from the watcher at each check. Each takes it about a millisecond in a large
-/// library.
-const LEFT_OUT_AT_ONCE: usize = 20;
+/// The most excluded directories whose watches are removed per check. Each takes the watcher about a millisecond in a
+/// large library.
+const MAX_UNWATCHED_PER_CHECK: usize = 20;
 
-/// Supervises the watcher.
+/// Supervises the watcher and the library root.
 pub(super) struct WatchSupervisor {
     service: Arc<Service>,
 }
@@ -32,7 +32,7 @@ enum RootState {
     Gone,
 }
 
-/// What was seen at the last check, to find out what has changed.
+/// The state at the last check. The next check compares with it.
 #[derive(Debug)]
 struct LastCheck {
     root: RootState,
@@ -56,13 +56,13 @@ impl WatchSupervisor {
         Self { service: Arc::clone(service) }
     }
 
-    /// Watches the root as it is now, and has everything walked: nobody saw what happened before.
+    /// Watches the current root, and requests a walk of everything, because earlier changes caused no events.
     pub(super) async fn start(self: &Arc<Self>) {
         let supervisor = Arc::clone(self);
         let _ = tokio::task::spawn_blocking(move || supervisor.start_now()).await;
     }
 
-    /// Checks the root and the watcher for ever, and has everything walked when that is due.
+    /// Checks the root and the watcher forever, and requests a walk of everything when that is due.
     pub(super) async fn supervise(self: Arc<Self>) -> Infallible {
         let mut last = self.first_check();
         let no_changes = Changes::default();
@@ -73,7 +73,7 @@ impl WatchSupervisor {
             if last.root == RootState::Gone {
                 continue;
             }
-            self.leave_out().await;
+            self.unwatch_excluded().await;
             let mut changes = self.changes(&mut last);
             if self.service.inbox.with(|engine, now| engine.is_restart_due(changes, now.instant)) {
                 self.start().await;
@@ -104,7 +104,8 @@ impl WatchSupervisor {
         }
         Changes {
             mounts,
-            // A server that stopped answering would stop the watcher too. One that answers again is to be walked.
+            // The watcher is restarted without a server that stopped answering, as that would block it. A mount whose server
+            // answers again has to be walked.
             servers: servers_before != last.servers,
             links: links_before != last.links,
         }
@@ -112,7 +113,7 @@ impl WatchSupervisor {
 
     fn start_now(&self) {
         let Service { inbox, root, .. } = &*self.service;
-        // Until the walk: a file may have changed before the watch, and be renamed after it.
+        // In doubt until the walk: a file may have changed before it was watched, and be renamed after that.
         let _in_doubt = inbox.trust(|trust| trust.doubt(&LibraryPath::root()));
         let ties = inbox.engine().with(Engine::ties_of_unwatched_time);
         root.ask_servers();
@@ -126,14 +127,14 @@ impl WatchSupervisor {
 
     fn start_watcher(&self) -> Coverage {
         let service = &self.service;
-        // The old one goes first: both at once would need twice the watches.
+        // The old watcher is dropped first: both at once would need twice the watches.
         *lock(&service.watcher) = None;
-        service.left_out.watched_anew();
+        service.left_out.clear();
         service.inbox.engine().with(Engine::watch_starts);
-        if self.is_to_be_polled() {
+        if self.must_be_polled() {
             return Coverage::Polled;
         }
-        // Not under the lock: commits ask the watcher, and do not wait while a large library is watched.
+        // The lock is not held here: commits use the watcher, and must not wait while the watches of a large library are added.
         match Watcher::start(self.handler()) {
             Ok(started) => {
                 *lock(&service.watcher) = Some(started);
@@ -158,12 +159,12 @@ impl WatchSupervisor {
         }
     }
 
-    fn is_to_be_polled(&self) -> bool {
+    fn must_be_polled(&self) -> bool {
         let service = &self.service;
         match service.settings.watch_mode {
             WatchMode::Poll => true,
             WatchMode::Native => false,
-            // If it cannot be asked, there is nothing to watch either.
+            // If statfs(2) fails, the watcher cannot be started either.
             WatchMode::Auto => match silent_filesystem(service.root.path()) {
                 Ok(Some(filesystem)) => {
                     self.note_silent(&[filesystem]);
@@ -184,51 +185,51 @@ impl WatchSupervisor {
             avoided: service.root.silent_places(),
             left_out: service.left_out.clone(),
             trouble: Arc::new(move |trouble| {
-                let is_news = service.inbox.with(|engine, now: Now| engine.watch_trouble(&trouble, now.instant));
+                let is_new = service.inbox.with(|engine, now: Now| engine.watch_trouble(&trouble, now.instant));
                 let reason = match trouble {
                     WatchTrouble::Overflow => {
-                        tracing::warn!("the kernel lost events; everything is watched anew and walked");
+                        tracing::warn!("the kernel lost events; the watcher is restarted and everything is walked");
                         return;
                     }
                     WatchTrouble::RootGone | WatchTrouble::MoreToWatch => return,
                     WatchTrouble::OutOfWatches => "fs.inotify.max_user_watches is reached; raise the limit".to_owned(),
                     WatchTrouble::Other(error) => error,
                 };
-                if is_news {
+                if is_new {
                     service.conditions.set(&Condition::PartlyWatched { reason, poll_s });
                 }
             }),
         }
     }
 
-    /// Whether the watcher works, if there is one. Returns when new directories are watched.
+    /// Whether the watcher works, or none is running. Returns once new directories are watched.
     fn is_watcher_alive(&self) -> bool {
         lock(&self.service.watcher).as_ref().is_none_or(Watcher::barrier)
     }
 
-    /// Takes some of the directories that the rules exclude from the watcher.
-    async fn leave_out(&self) {
-        let directories = self.service.left_out.take(LEFT_OUT_AT_ONCE);
+    /// Removes the watches of some of the directories that the rules exclude.
+    async fn unwatch_excluded(&self) {
+        let directories = self.service.left_out.take(MAX_UNWATCHED_PER_CHECK);
         if directories.is_empty() {
             return;
         }
         let (watcher, root) = (Arc::clone(&self.service.watcher), Arc::clone(&self.service.root));
-        let leave_out = move || {
+        let unwatch = move || {
             if let Some(watcher) = lock(&watcher).as_ref() {
-                watcher.leave_out(directories.iter().map(|directory| directory.to_absolute(root.path())));
+                watcher.unwatch(directories.iter().map(|directory| directory.to_absolute(root.path())));
             }
         };
-        let _ = tokio::task::spawn_blocking(leave_out).await;
+        let _ = tokio::task::spawn_blocking(unwatch).await;
     }
 
-    /// Whether links lead elsewhere now. Only a walk of everything finds out where.
+    /// Whether the targets of links have changed. Only a walk of everything finds the new targets.
     async fn have_links_changed(&self) -> bool {
         let root = Arc::clone(&self.service.root);
         root.follows_links_out()
             && tokio::task::spawn_blocking(move || root.have_links_changed()).await.unwrap_or_default()
     }
 
-    /// Whether some filesystems mounted under the root cause no events for changes that are made elsewhere.
+    /// Whether some filesystems mounted under the root cause no events for remote changes.
     fn has_silent_mounts(&self, mounts: &[MountEntry]) -> bool {
         let silent = match self.service.settings.watch_mode {
             WatchMode::Auto => silent_mounts(mounts),
@@ -273,17 +274,17 @@ impl WatchSupervisor {
         if is_the_same && self.is_watcher_alive() {
             return Ok(());
         }
-        // Events of the watcher of another root must not be used.
+        // Events of the watcher of the old root must not be used.
         *lock(watcher) = None;
         identity?;
         if is_the_same {
-            tracing::error!("the watcher stopped; it is started again and everything is walked");
+            tracing::error!("the watcher stopped; it is restarted and everything is walked");
         } else {
             root.adopt()?;
-            // A walk of all that is there now makes up for what was asked for. It holds deletes in doubt.
+            // The walk of the new root replaces all marked subtrees, and holds deletes if too many files are missing.
             inbox.engine().with(Engine::unmark_all);
             let root = root.path().display();
-            tracing::warn!(%root, "the library root is there again or another one; everything is walked");
+            tracing::warn!(%root, "the library root is back or was replaced; everything is walked");
         }
         self.start_now();
         Ok(())

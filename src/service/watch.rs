@@ -1,4 +1,4 @@
-//! Live: watch first, then walk, then follow.
+//! Watching: starts the watcher, walks everything once, then follows the events.
 
 use std::sync::Arc;
 
@@ -13,7 +13,10 @@ use crate::sink::Sink;
 use crate::status::Summary;
 use crate::store::StateDir;
 
-/// Follows the library until `shutdown`, then finishes what is in flight within the grace time.
+/// Follows the library until `shutdown`, then finishes everything in flight within the grace time.
+///
+/// # Errors
+/// If the control socket cannot be opened, or the store or the sink fails for good.
 pub async fn watch(
     service: Arc<Service>,
     state_dir: &StateDir,
@@ -30,7 +33,7 @@ pub async fn watch(
     let hints = futures::stream::select(service.inbox.hints(), scan);
     let work = async {
         service.index(hints, &shutdown).await;
-        // The input has ended and everything taken in is committed: deliver what can be delivered.
+        // The input has ended and everything in flight is committed. Deliver what can be delivered.
         service.store.drained().await?;
         Ok(())
     };
@@ -39,13 +42,13 @@ pub async fn watch(
         tokio::time::sleep(service.settings.shutdown_grace).await;
         tracing::warn!(
             waiting = service.store.outbox_length(),
-            "the grace time is over; what was not delivered stays in the outbox"
+            "the grace time is over; undelivered messages stay in the outbox"
         );
     };
     tokio::select! {
         done = work => done,
         failed = service.deliver(sink) => failed,
-        never = service.say_progress() => match never {},
+        never = service.log_progress() => match never {},
         never = supervisor.supervise() => match never {},
         never = service.keep_conditions() => match never {},
         never = service.scanner.held.recheck(&service.inbox) => match never {},
@@ -57,7 +60,7 @@ pub async fn watch(
 }
 
 impl Service {
-    /// Starts the slow walk for changes that cause no event, if regular walks are wanted at all.
+    /// Starts the slow walk for changes that cause no event, unless regular walks are disabled.
     fn start_recheck(&self) -> Option<RecheckThread> {
         self.settings.rescan_interval?;
         let recheck = Recheck {

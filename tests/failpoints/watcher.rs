@@ -19,7 +19,7 @@ fn a_watcher_whose_thread_ends_is_started_again_and_nothing_is_missed() {
     }
     fs::rename(library.path("renamed.mp3"), library.path("now.mp3")).unwrap();
     fs::rename(library.path("old"), library.path("moved")).unwrap();
-    library.wait_for_log(mark, "the watcher stopped; it is started again");
+    library.wait_for_log(mark, "the watcher stopped; it is restarted");
     library.wait_until_settled();
     assert!(
         library.published_since(mark).iter().all(|published| !published.starts_with("deleted")),

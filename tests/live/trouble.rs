@@ -231,9 +231,9 @@ fn a_directory_that_cannot_be_read_is_logged_once_and_once_more_when_it_can() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     library.run_by_nobody().start();
     library.wait_for_logged("still cannot be read", 2);
-    assert_eq!(library.logged("its files stay as they were"), 1);
+    assert_eq!(library.logged("its files stay in the index"), 1);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     library.wait_until_settled();
     library.wait_for_logged("can be read again", 1);
-    assert_eq!(library.logged("its files stay as they were"), 1);
+    assert_eq!(library.logged("its files stay in the index"), 1);
 }

@@ -1,13 +1,11 @@
-//! A disk in memory: names, directories, inodes and a clock, with what people do to them.
+//! A disk in memory: names, directories, inodes and a clock, with the operations on them.
 //!
-//! It keeps to what the kernel does as far as a look can tell: which times an operation changes, that
-//! inode numbers are used again once nobody has the file, that a file which is open lives on without
-//! a name. What the kernel tells a watcher of each operation is told too, as [`Told`].
+//! It behaves as the kernel as far as a look can see: which times an operation changes, that the inode number of a deleted
+//! file is reused, and that an open file exists without a name. Each operation returns its events as [`Event`]s.
 //!
-//! Two things are kinder than life. Every change of content has a time of its own: two within one tick
-//! of a coarse clock, with a look between them, cannot be told apart by anybody. And a name that a file
-//! has outside of the library stays: were it gone again, nothing about the file would tell that
-//! somebody could have written to it unheard.
+//! Two things differ from a real disk. Every change of content has its own time: two changes within one tick of a coarse
+//! clock, with a look between them, cannot be distinguished. And a hard link outside of the library is never removed:
+//! after its removal, nothing would show that the file could have been written without an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,13 +14,13 @@ use file_watcher::disk::Entry;
 use file_watcher::library::Walked;
 use file_watcher::model::{Extensions, FileStat, LibraryPath, MountId};
 
-use crate::operation::{ContentId, DIRECTORIES, FILES, Mtime, New, Old, Op, Told};
+use crate::operation::{ContentId, DIRECTORIES, Event, ExistingIndex, FILES, Mtime, NameIndex, Op};
 
-/// Where another filesystem can be mounted, and the number of that.
+/// The mount point of another filesystem, and the id of its mount.
 pub(crate) const MOUNT: &str = "m";
 const MOUNTED: MountId = MountId(7);
 
-/// A time that lies ahead of every clock, as copied files may have: such a file is never old enough by its time.
+/// A modification time ahead of every clock, as copied files may have. Such a file never becomes old enough.
 const FUTURE: i64 = i64::MAX / 2;
 
 #[derive(Clone, Debug)]
@@ -33,9 +31,9 @@ pub(crate) struct Inode {
     pub(crate) size: u64,
     pub(crate) mtime: i64,
     pub(crate) ctime: i64,
-    /// When it was made, on a filesystem that keeps this.
+    /// The birth time, on a filesystem that has it.
     born: Option<i64>,
-    /// Written through a memory map without any time having changed yet.
+    /// Written through a memory map, and no time has changed yet.
     lazily_written: bool,
 }
 
@@ -45,25 +43,25 @@ pub(crate) struct Disk {
     directories: BTreeSet<LibraryPath>,
     unreadable: BTreeSet<LibraryPath>,
     inodes: Vec<Inode>,
-    /// What is on the filesystem that is not mounted now, or under the one that is.
+    /// The files of the filesystem that is not mounted, or the files hidden by the mounted one.
     hidden_names: BTreeMap<LibraryPath, usize>,
     mounted: bool,
     keeps_births: bool,
-    /// The name that the next file is given when names are passed round.
+    /// The free name in a permutation of names.
     free_name: Option<LibraryPath>,
     clock: i64,
     renames: u32,
-    /// The directory that was moved to where nobody watches.
+    /// The directory that was moved to an unwatched place.
     outside: Option<Tree>,
-    /// Files with a second name where nobody watches.
+    /// Files with a hard link in an unwatched place.
     linked_outside: BTreeSet<usize>,
-    /// Files that somebody has written to and not closed yet.
+    /// Files that were written and are not closed yet.
     unclosed: Vec<usize>,
-    /// Files that somebody has open.
+    /// Files that a look has open.
     pub(crate) open: Vec<usize>,
 }
 
-/// A directory without a place: all that is in it, by the ends of the paths.
+/// A detached directory: everything in it, by relative paths.
 #[derive(Clone, Debug, Default)]
 struct Tree {
     directories: BTreeSet<Vec<u8>>,
@@ -81,18 +79,18 @@ impl Inode {
     }
 }
 
-/// The name of a file that was put aside.
+/// The temporary name in a permutation of names.
 const ASIDE: &[u8] = b"aside.mp3";
 
 fn is_aside(path: &LibraryPath) -> bool {
     path.as_bytes().ends_with(ASIDE)
 }
 
-fn new_file(index: New) -> LibraryPath {
+fn new_file(index: NameIndex) -> LibraryPath {
     LibraryPath::from(FILES[index])
 }
 
-fn new_directory(index: New) -> LibraryPath {
+fn new_directory(index: NameIndex) -> LibraryPath {
     LibraryPath::from(DIRECTORIES[index])
 }
 
@@ -103,21 +101,21 @@ impl Disk {
         disk
     }
 
-    /// Does `op`, if the disk as it is allows it, and says what the kernel tells of it.
-    pub(crate) fn apply(&mut self, op: Op) -> Vec<Told> {
-        let mut told = Vec::new();
-        // Other operations may come within the tick of the one before them.
+    /// Does `op` if the current state allows it, and returns its events.
+    pub(crate) fn apply(&mut self, op: Op) -> Vec<Event> {
+        let mut events = Vec::new();
+        // Some operations happen within the same tick as the one before them.
         let ticks = match op {
             Op::Touch(_) | Op::Chmod(_) | Op::Link(..) | Op::LinkOutside(_) => false,
             Op::Rename(..) | Op::PutAside(_) | Op::PassName(_) | Op::TakeBack => self.renames.is_multiple_of(2),
             _ => true,
         };
         self.clock += i64::from(ticks);
-        self.try_apply(op, &mut told);
-        told
+        self.try_apply(op, &mut events);
+        events
     }
 
-    fn try_apply(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+    fn try_apply(&mut self, op: Op, events: &mut Vec<Event>) -> Option<()> {
         match op {
             Op::Create(..)
             | Op::Rewrite(..)
@@ -125,72 +123,72 @@ impl Disk {
             | Op::CloseAll
             | Op::Replace(..)
             | Op::MapAndWrite(..)
-            | Op::RewriteOutside(..) => self.write(op, told),
+            | Op::RewriteOutside(..) => self.write(op, events),
             Op::MakeDirectory(_)
             | Op::RemoveTree(_)
             | Op::RenameDirectory(..)
             | Op::ToggleReadable(_)
             | Op::ToggleMount
             | Op::MoveOut(_)
-            | Op::MoveIn(_) => self.change_tree(op, told),
+            | Op::MoveIn(_) => self.change_tree(op, events),
             Op::Touch(_) | Op::Chmod(_) | Op::Remove(_) | Op::Rename(..) | Op::Link(..) | Op::LinkOutside(_) => {
-                self.change_file(op, told)
+                self.change_file(op, events)
             }
-            Op::PutAside(_) | Op::PassName(_) | Op::TakeBack => self.pass_name(op, told),
+            Op::PutAside(_) | Op::PassName(_) | Op::TakeBack => self.permute_names(op, events),
         }
     }
 
     /// Operations that change content.
-    fn write(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+    fn write(&mut self, op: Op, events: &mut Vec<Event>) -> Option<()> {
         match op {
             Op::Create(at, content, mtime) => {
                 let path = new_file(at);
                 self.is_free(&path).then_some(())?;
-                self.make_parents(&path, told)?;
+                self.make_parents(&path, events)?;
                 self.create(&path, content, mtime);
-                told.extend([Told::Created(path.clone()), Told::Closed(path)]);
+                events.extend([Event::Created(path.clone()), Event::Closed(path)]);
             }
             Op::Rewrite(at, content, other_size, mtime) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 let now = self.clock;
                 let inode = self.inode_mut(&path)?;
                 inode.rewrite(content, mtime, now);
                 inode.size += u64::from(other_size);
-                told.push(Told::Closed(path.clone()));
+                events.push(Event::Closed(path.clone()));
                 if mtime != Mtime::Now {
-                    told.push(Told::Attributes(path));
+                    events.push(Event::Attributes(path));
                 }
             }
             Op::RewriteAndKeepOpen(at, content) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 let now = self.clock;
-                // That only the modification time was set is not told of.
+                // The reset of the modification time has no event here.
                 self.inode_mut(&path)?.rewrite(content, Mtime::Restored, now);
                 self.unclosed.extend(self.names.get(&path));
             }
             Op::CloseAll => {
                 for inode in std::mem::take(&mut self.unclosed) {
                     let name = self.names.iter().find(|(_, other)| **other == inode);
-                    told.extend(name.map(|(path, _)| Told::Closed(path.clone())));
+                    events.extend(name.map(|(path, _)| Event::Closed(path.clone())));
                 }
             }
             Op::Replace(at, content) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 self.names.contains_key(&path).then_some(())?;
                 self.reach(&path)?;
                 let temporary = path.parent()?.join(b".new");
                 self.create(&temporary, content, Mtime::Now);
-                told.extend([Told::Created(temporary.clone()), Told::Closed(temporary.clone())]);
-                self.rename(&temporary, &path, told);
+                events.extend([Event::Created(temporary.clone()), Event::Closed(temporary.clone())]);
+                self.rename(&temporary, &path, events);
             }
             Op::MapAndWrite(at, content) => {
-                let path = self.old_file(at)?;
-                // While it is read nothing could tell; the hint that follows makes up for it in life.
+                let path = self.existing_file(at)?;
+                // A read at the same time could not notice it. On a real disk, the event that follows causes another look.
                 self.open.is_empty().then_some(())?;
                 let inode = self.inode_mut(&path)?;
                 inode.content = content;
                 inode.lazily_written = true;
-                told.push(Told::Closed(path));
+                events.push(Event::Closed(path));
             }
             Op::RewriteOutside(at, content, mtime) => {
                 let moved = self.outside.iter().flat_map(|tree| tree.names.values());
@@ -204,39 +202,39 @@ impl Disk {
     }
 
     /// Operations that change names or attributes of a file.
-    fn change_file(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+    fn change_file(&mut self, op: Op, events: &mut Vec<Event>) -> Option<()> {
         match op {
             Op::Touch(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 let now = self.clock;
                 let inode = self.inode_mut(&path)?;
                 (inode.mtime, inode.ctime) = (now, now);
-                told.push(Told::Attributes(path));
+                events.push(Event::Attributes(path));
             }
             Op::Chmod(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 self.inode_mut(&path)?.ctime = self.clock;
-                told.push(Told::Attributes(path));
+                events.push(Event::Attributes(path));
             }
             Op::Remove(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 self.inode_mut(&path)?.ctime = self.clock;
                 self.names.remove(&path);
-                told.push(Told::Removed(path));
+                events.push(Event::Removed(path));
             }
-            Op::Rename(from, to) => self.rename_file(&self.old_file(from)?, &new_file(to), told)?,
+            Op::Rename(from, to) => self.rename_file(&self.existing_file(from)?, &new_file(to), events)?,
             Op::Link(from, to) => {
-                let (from, to) = (self.old_file(from)?, new_file(to));
+                let (from, to) = (self.existing_file(from)?, new_file(to));
                 (self.is_free(&to) && self.mount_at(&from) == self.mount_at(&to)).then_some(())?;
                 self.reach(&from)?;
                 let source = *self.names.get(&from)?;
-                self.make_parents(&to, told)?;
+                self.make_parents(&to, events)?;
                 self.inodes[source].ctime = self.clock;
                 self.names.insert(to.clone(), source);
-                told.push(Told::Created(to));
+                events.push(Event::Created(to));
             }
             Op::LinkOutside(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 self.inode_mut(&path)?.ctime = self.clock;
                 self.linked_outside.extend(self.names.get(&path));
             }
@@ -245,11 +243,11 @@ impl Disk {
         Some(())
     }
 
-    /// Operations that pass the names of a directory round.
-    fn pass_name(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+    /// Operations that permute the names of a directory.
+    fn permute_names(&mut self, op: Op, events: &mut Vec<Event>) -> Option<()> {
         let (from, to) = match op {
             Op::PutAside(at) => {
-                let path = self.old_file(at)?;
+                let path = self.existing_file(at)?;
                 let aside = path.parent()?.join(ASIDE);
                 (path, aside)
             }
@@ -265,130 +263,135 @@ impl Disk {
                 (free.parent()?.join(ASIDE), free)
             }
         };
-        // No file is lost by it.
+        // No file is overwritten.
         (!self.names.contains_key(&to)).then_some(())?;
-        self.rename_file(&from, &to, told)?;
+        self.rename_file(&from, &to, events)?;
         self.free_name = (!is_aside(&from)).then_some(from);
         Some(())
     }
 
     /// Operations on directories.
-    fn change_tree(&mut self, op: Op, told: &mut Vec<Told>) -> Option<()> {
+    fn change_tree(&mut self, op: Op, events: &mut Vec<Event>) -> Option<()> {
         match op {
             Op::MakeDirectory(at) => {
                 let path = new_directory(at);
                 self.is_free(&path).then_some(())?;
-                self.make_parents(&path.join(b"x"), told)?;
+                self.make_parents(&path.join(b"x"), events)?;
             }
             Op::RemoveTree(at) => {
-                let path = self.old_directory(at)?;
+                let path = self.existing_directory(at)?;
                 self.directories.contains(&path).then_some(())?;
                 self.reach(&path)?;
                 (!self.unreadable.iter().any(|unreadable| unreadable.is_at_or_under(&path))).then_some(())?;
-                let beneath: Vec<LibraryPath> =
+                let names: Vec<LibraryPath> =
                     self.names.keys().filter(|name| name.is_at_or_under(&path)).cloned().collect();
-                for name in beneath {
+                for name in names {
                     self.inode_mut(&name)?.ctime = self.clock;
                     self.names.remove(&name);
-                    told.push(Told::Removed(name));
+                    events.push(Event::Removed(name));
                 }
                 let directories: Vec<LibraryPath> =
                     self.directories.iter().rev().filter(|name| name.is_at_or_under(&path)).cloned().collect();
                 for name in directories {
                     self.directories.remove(&name);
-                    told.push(Told::DirectoryRemoved(name));
+                    events.push(Event::DirectoryRemoved(name));
                 }
             }
             Op::RenameDirectory(from, to) => {
-                self.rename_directory(&self.old_directory(from)?, &new_directory(to), told)?;
+                self.rename_directory(&self.existing_directory(from)?, &new_directory(to), events)?;
             }
             Op::ToggleReadable(at) => {
-                let path = self.old_directory(at)?;
+                let path = self.existing_directory(at)?;
                 self.directories.contains(&path).then_some(())?;
                 if !self.unreadable.remove(&path) {
                     self.unreadable.insert(path.clone());
                 }
-                told.push(Told::DirectoryAttributes(path));
+                events.push(Event::DirectoryAttributes(path));
             }
             Op::ToggleMount => {
                 self.toggle_mount();
-                told.push(Told::Unmounted);
+                events.push(Event::Unmounted);
             }
             Op::MoveOut(at) => {
-                let path = self.old_directory(at)?;
+                let path = self.existing_directory(at)?;
                 (self.outside.is_none() && self.directories.contains(&path)).then_some(())?;
                 self.reach(&path)?;
                 let sealed = self.unreadable.iter().any(|unreadable| unreadable.is_at_or_under(&path));
                 (!sealed).then_some(())?;
                 self.outside = Some(self.take_tree(&path));
                 self.renames += 1;
-                told.push(Told::Went(path, self.renames));
+                events.push(Event::MovedFrom(path, self.renames));
             }
             Op::MoveIn(at) => {
                 let path = new_directory(at);
                 (self.outside.is_some() && self.is_free(&path)).then_some(())?;
-                self.make_parents(&path, told)?;
+                self.make_parents(&path, events)?;
                 let Tree { directories, names } = self.outside.take()?;
                 let inside = |end: Vec<u8>| LibraryPath::from_bytes(&[path.as_bytes(), &end].concat());
                 self.directories.extend(directories.into_iter().map(inside));
                 self.names.extend(names.into_iter().map(|(end, inode)| (inside(end), inode)));
                 self.renames += 1;
-                told.push(Told::Came(path, self.renames));
+                events.push(Event::MovedTo(path, self.renames));
             }
             _ => {}
         }
         Some(())
     }
 
-    /// Takes away all that is at or beneath `path`, by the ends of its paths.
+    /// Detaches everything at or under `path`.
     fn take_tree(&mut self, path: &LibraryPath) -> Tree {
-        let end = |beneath: &LibraryPath| beneath.as_bytes()[path.as_bytes().len()..].to_vec();
+        let end = |inner: &LibraryPath| inner.as_bytes()[path.as_bytes().len()..].to_vec();
         let directories = self.directories.extract_if(.., |directory| directory.is_at_or_under(path));
         let directories = directories.map(|directory| end(&directory)).collect();
         let names = self.names.extract_if(.., |name, _| name.is_at_or_under(path));
         Tree { directories, names: names.map(|(name, inode)| (end(&name), inode)).collect() }
     }
 
-    /// Gives one of the files a name that was never used, in one of the directories.
-    pub(crate) fn rename_to_new(&mut self, from: Old, to: Old, number: usize) -> Vec<Told> {
+    /// Renames a file to a name that was never used, in one of the directories.
+    pub(crate) fn rename_to_new(&mut self, from: ExistingIndex, to: ExistingIndex, number: usize) -> Vec<Event> {
         self.clock += 1;
-        let mut told = Vec::new();
-        if let (Some(from), Some(to)) = (self.old_file(from), self.old_directory(to)) {
-            self.rename_file(&from, &to.join(format!("new{number}.mp3").as_bytes()), &mut told);
+        let mut events = Vec::new();
+        if let (Some(from), Some(to)) = (self.existing_file(from), self.existing_directory(to)) {
+            self.rename_file(&from, &to.join(format!("new{number}.mp3").as_bytes()), &mut events);
         }
-        told
+        events
     }
 
-    /// Gives one of the directories a name that was never used, in the root or in another of them.
-    pub(crate) fn rename_directory_to_new(&mut self, from: Old, to: Old, number: usize) -> Vec<Told> {
+    /// Renames a directory to a name that was never used, in the root or in another directory.
+    pub(crate) fn rename_directory_to_new(
+        &mut self,
+        from: ExistingIndex,
+        to: ExistingIndex,
+        number: usize,
+    ) -> Vec<Event> {
         self.clock += 1;
-        let mut told = Vec::new();
-        let to = if to < 64 { Some(LibraryPath::root()) } else { self.old_directory(to) };
-        if let (Some(from), Some(to)) = (self.old_directory(from), to) {
-            self.rename_directory(&from, &to.join(format!("d{number}").as_bytes()), &mut told);
+        let mut events = Vec::new();
+        let to = if to < 64 { Some(LibraryPath::root()) } else { self.existing_directory(to) };
+        if let (Some(from), Some(to)) = (self.existing_directory(from), to) {
+            self.rename_directory(&from, &to.join(format!("d{number}").as_bytes()), &mut events);
         }
-        told
+        events
     }
 
-    pub(crate) fn rename_file(&mut self, from: &LibraryPath, to: &LibraryPath, told: &mut Vec<Told>) -> Option<()> {
+    pub(crate) fn rename_file(&mut self, from: &LibraryPath, to: &LibraryPath, events: &mut Vec<Event>) -> Option<()> {
         self.reach(from)?;
         let source = *self.names.get(from)?;
         (from != to && !self.directories.contains(to)).then_some(())?;
-        self.make_parents(to, told)?;
+        self.make_parents(to, events)?;
         if self.mount_at(from) == self.mount_at(to) {
             // Two names of one file: the kernel does nothing.
             (self.names.get(to) != Some(&source)).then_some(())?;
-            self.rename(from, to, told);
+            self.rename(from, to, events);
         } else {
-            // What mv does then: copy, set the time, remove.
+            // As mv does between filesystems: copy, set the time, remove.
             self.clock += 1;
             let Inode { content, mtime, size, .. } = self.inodes[source];
             self.names.remove(to);
             let copy = self.create(to, content, Mtime::Now);
             (self.inodes[copy].mtime, self.inodes[copy].size) = (mtime, size);
             self.names.remove(from);
-            let copied = [Told::Created(to.clone()), Told::Closed(to.clone()), Told::Attributes(to.clone())];
-            told.extend(copied.into_iter().chain([Told::Removed(from.clone())]));
+            let copied = [Event::Created(to.clone()), Event::Closed(to.clone()), Event::Attributes(to.clone())];
+            events.extend(copied.into_iter().chain([Event::Removed(from.clone())]));
         }
         Some(())
     }
@@ -397,23 +400,23 @@ impl Disk {
         &mut self,
         from: &LibraryPath,
         to: &LibraryPath,
-        told: &mut Vec<Told>,
+        events: &mut Vec<Event>,
     ) -> Option<()> {
         self.directories.contains(from).then_some(())?;
         self.reach(from)?;
         (self.is_free(to) && !to.is_at_or_under(from)).then_some(())?;
-        self.make_parents(to, told)?;
+        self.make_parents(to, events)?;
         let moved = |path: LibraryPath| {
             if !path.is_at_or_under(from) {
                 return path;
             }
-            let below = &path.as_bytes()[from.as_bytes().len()..];
-            LibraryPath::from_bytes(&[to.as_bytes(), below].concat())
+            let end = &path.as_bytes()[from.as_bytes().len()..];
+            LibraryPath::from_bytes(&[to.as_bytes(), end].concat())
         };
         self.directories = std::mem::take(&mut self.directories).into_iter().map(moved).collect();
         self.unreadable = std::mem::take(&mut self.unreadable).into_iter().map(moved).collect();
         self.names = std::mem::take(&mut self.names).into_iter().map(|(path, inode)| (moved(path), inode)).collect();
-        self.tell_rename(from, to, told);
+        self.push_rename(from, to, events);
         Some(())
     }
 
@@ -426,25 +429,25 @@ impl Disk {
         self.mounted = !self.mounted;
     }
 
-    fn rename(&mut self, from: &LibraryPath, to: &LibraryPath, told: &mut Vec<Told>) {
+    fn rename(&mut self, from: &LibraryPath, to: &LibraryPath, events: &mut Vec<Event>) {
         let Some(inode) = self.names.remove(from) else { return };
         if let Some(overwritten) = self.names.insert(to.clone(), inode) {
             self.inodes[overwritten].ctime = self.clock;
         }
         self.inodes[inode].ctime = self.clock;
-        self.tell_rename(from, to, told);
+        self.push_rename(from, to, events);
     }
 
-    fn tell_rename(&mut self, from: &LibraryPath, to: &LibraryPath, told: &mut Vec<Told>) {
+    fn push_rename(&mut self, from: &LibraryPath, to: &LibraryPath, events: &mut Vec<Event>) {
         self.renames += 1;
-        told.extend([Told::Went(from.clone(), self.renames), Told::Came(to.clone(), self.renames)]);
+        events.extend([Event::MovedFrom(from.clone(), self.renames), Event::MovedTo(to.clone(), self.renames)]);
     }
 
     fn create(&mut self, path: &LibraryPath, content: ContentId, mtime: Mtime) -> usize {
         let mount = self.mount_at(path);
         let now = self.clock;
         let mtime = if mtime == Mtime::Future { FUTURE + now } else { now };
-        // The lowest number that nobody has: deleted files give theirs to the next one.
+        // The lowest free number, so that the numbers of deleted files are reused.
         let in_use: BTreeSet<u64> = self
             .names
             .values()
@@ -463,19 +466,19 @@ impl Disk {
         self.inodes.len() - 1
     }
 
-    fn old_file(&self, at: Old) -> Option<LibraryPath> {
+    fn existing_file(&self, at: ExistingIndex) -> Option<LibraryPath> {
         self.names.keys().nth(usize::from(at) % self.names.len().max(1)).cloned()
     }
 
-    /// A directory that is no place for a mount.
-    fn old_directory(&self, at: Old) -> Option<LibraryPath> {
+    /// A directory that is not the mount point.
+    fn existing_directory(&self, at: ExistingIndex) -> Option<LibraryPath> {
         let others = self.directories.len() - 1;
-        let mut old = self.directories.iter().filter(|path| path.as_bytes() != MOUNT.as_bytes());
-        old.nth(usize::from(at) % others.max(1)).cloned()
+        let mut existing = self.directories.iter().filter(|path| path.as_bytes() != MOUNT.as_bytes());
+        existing.nth(usize::from(at) % others.max(1)).cloned()
     }
 
-    /// Makes the directories above `path`; nothing where a file or a lack of rights is in the way.
-    fn make_parents(&mut self, path: &LibraryPath, told: &mut Vec<Told>) -> Option<()> {
+    /// Creates the directories above `path`. `None` if a file or a missing permission prevents it.
+    fn make_parents(&mut self, path: &LibraryPath, events: &mut Vec<Event>) -> Option<()> {
         let mut parents = Vec::new();
         let mut parent = path.parent()?;
         while !parent.is_root() {
@@ -485,7 +488,7 @@ impl Disk {
         }
         for parent in parents.into_iter().rev() {
             if self.directories.insert(parent.clone()) {
-                told.push(Told::DirectoryMade(parent));
+                events.push(Event::DirectoryCreated(parent));
             }
         }
         Some(())
@@ -495,7 +498,7 @@ impl Disk {
         !self.names.contains_key(path) && !self.directories.contains(path)
     }
 
-    /// Nothing where a directory above `path` cannot be searched.
+    /// `None` if a directory above `path` cannot be searched.
     fn reach(&self, path: &LibraryPath) -> Option<()> {
         (!self.is_sealed(path)).then_some(())
     }
@@ -511,11 +514,11 @@ impl Disk {
     }
 
     fn mount_at(&self, path: &LibraryPath) -> MountId {
-        let beneath_mount = self.mounted && path.is_at_or_under(&MOUNT.into());
-        if beneath_mount { MOUNTED } else { MountId(0) }
+        let is_on_mount = self.mounted && path.is_at_or_under(&MOUNT.into());
+        if is_on_mount { MOUNTED } else { MountId(0) }
     }
 
-    // What a look sees.
+    // For looks.
 
     pub(crate) fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         if self.is_sealed(path) {
@@ -562,7 +565,7 @@ impl Disk {
         self.inodes[inode].content
     }
 
-    /// What the file at `path` holds, whether or not anybody may see it.
+    /// The content of the file at `path`, whether or not it can be read.
     pub(crate) fn content_at(&self, path: &LibraryPath) -> Option<ContentId> {
         self.names.get(path).map(|&inode| self.content(inode))
     }
@@ -571,7 +574,7 @@ impl Disk {
         self.names.iter().map(|(path, &inode)| (path.clone(), self.content(inode)))
     }
 
-    /// What a walk of `start` comes by, in the order of paths.
+    /// What a walk of `start` finds, in the order of paths.
     pub(crate) fn walk(&self, start: &LibraryPath, extensions: &Extensions) -> Vec<Walked> {
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
         if self.is_sealed(start) {
@@ -589,9 +592,9 @@ impl Disk {
         walked.into_iter().map(|(_, walked)| walked).collect()
     }
 
-    // What the tests ask for.
+    // For the checks.
 
-    /// Every audio file that can be seen.
+    /// Every audio file that can be read.
     pub(crate) fn library(&self, extensions: &Extensions) -> BTreeMap<LibraryPath, (FileStat, ContentId)> {
         self.names
             .iter()
@@ -600,14 +603,14 @@ impl Disk {
             .collect()
     }
 
-    /// Whether nothing can be said now of a file that was at `path` with this stat.
+    /// Whether the file that was at `path` with this stat may exist and be unreadable or unmounted now.
     pub(crate) fn is_out_of_sight(&self, path: &LibraryPath, stat: &FileStat) -> bool {
         self.is_sealed(path)
             || matches!(self.entry(path), Ok(Entry::Missing { nearest_mount }) if nearest_mount != stat.mount)
     }
 
-    /// Makes everything visible again.
-    pub(crate) fn heal(&mut self) -> Vec<Told> {
+    /// Makes all directories readable and mounts the filesystem.
+    pub(crate) fn restore_access(&mut self) -> Vec<Event> {
         self.unreadable.clear();
         if !self.mounted {
             self.toggle_mount();
@@ -615,7 +618,7 @@ impl Disk {
         Vec::new()
     }
 
-    /// The kernel writes mapped pages back sooner or later, and then the times change.
+    /// Writes mapped pages back, as the kernel does at some time. Then the times change.
     pub(crate) fn write_back(&mut self) {
         self.clock += 1;
         for inode in self.inodes.iter_mut().filter(|inode| inode.lazily_written) {

@@ -1,11 +1,10 @@
-//! Histories of a library in memory, through the real looks, decisions and commits.
+//! Random histories of a library in memory, run through the real looks, decisions and commits.
 //!
-//! A history is a random sequence of what happens to a disk, of what the kernel tells or does not
-//! tell of it, of looks during which the disk goes on changing, of commits in any order, of walks and
-//! of crashes. Whatever it was, once nothing changes any more and the root was walked once, consumers
-//! know exactly what is on disk.
+//! A history is a random sequence of operations on a disk, delivered or lost events, looks, walks, commits in any order,
+//! and crashes. The disk may change during looks, walks and commits. After any history, once the disk is quiet and the
+//! root was walked once, consumers know exactly what is on disk.
 //!
-//! `just model 200000` looks for longer; with `MODEL_JOURNAL=1` a failing test tells what happened.
+//! `just model 200000` runs more histories. With `MODEL_JOURNAL=1` a failing test prints each step.
 
 mod disk;
 mod operation;
@@ -15,10 +14,10 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
 use disk::Disk;
-use operation::{FILES, Mtime, Op, any_op, op_that_is_told, permutation};
-use world::{Fate, Kernel, Step, World};
+use operation::{FILES, Mtime, Op, any_op, op_with_events, permutation};
+use world::{Delivery, Kernel, Step, World};
 
-/// How many histories are tried, unless `PROPTEST_CASES` says otherwise.
+/// The number of histories, unless `PROPTEST_CASES` is set.
 fn cases(default: u32) -> ProptestConfig {
     let config = ProptestConfig::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { default };
@@ -29,19 +28,19 @@ fn any_meanwhile(steps: BoxedStrategy<Step>) -> impl Strategy<Value = Vec<(u8, S
     prop_oneof![2 => Just(Vec::new()), 3 => prop::collection::vec((0..4_u8, steps), 1..4)]
 }
 
-/// Steps of a history that begins with a few files, whose disk then does only what `op` says, and whose
-/// kernel loses so many hints of nine.
+/// Steps of a history that begins with a few files. Then operations come from `op`, and `lost` of nine events are lost.
 fn steps(op: BoxedStrategy<Op>, lost: u32, crashes: bool) -> impl Strategy<Value = Vec<Step>> {
     let create = (0..FILES.len(), 1..6_u8).prop_map(|(at, content)| Step::Do(Op::Create(at, content, Mtime::Now)));
     let begin = prop::collection::vec(create, 0..5);
-    let fate = prop_oneof![8 - lost => Just(Fate::Heard), lost => Just(Fate::Lost), 1 => Just(Fate::HeardTwice)];
-    let fates = fate.clone();
+    let delivery =
+        prop_oneof![8 - lost => Just(Delivery::Once), lost => Just(Delivery::Lost), 1 => Just(Delivery::Duplicated)];
+    let deliveries = delivery.clone();
     let simple = move |looks: bool, commits: bool, crashes: bool| {
-        let hear =
-            (prop_oneof![4 => Just(0), 1 => any::<u8>()], fates.clone()).prop_map(|(n, fate)| Step::Hear(n, fate));
+        let deliver = (prop_oneof![4 => Just(0), 1 => any::<u8>()], deliveries.clone())
+            .prop_map(|(n, delivery)| Step::Deliver(n, delivery));
         prop_oneof![
             6 => op.clone().prop_map(Step::Do),
-            12 => hear,
+            12 => deliver,
             if looks { 6 } else { 0 } => any::<u8>().prop_map(|which| Step::Look(which, Vec::new())),
             if commits { 3 } else { 0 } =>
                 (any::<u8>(), 1..4_u8).prop_map(|(first, count)| Step::Commit(first, count, Vec::new())),
@@ -63,15 +62,15 @@ fn steps(op: BoxedStrategy<Op>, lost: u32, crashes: bool) -> impl Strategy<Value
         1 => Just(Step::MarkRoot),
         2 => Just(Step::Rest),
     ];
-    let group = prop_oneof![30 => step.prop_map(|step| vec![step]), 1 => permutation_in_steps(fate)];
+    let group = prop_oneof![30 => step.prop_map(|step| vec![step]), 1 => permutation_in_steps(delivery)];
     (begin, prop::collection::vec(group, 1..80))
         .prop_map(|(begin, groups)| begin.into_iter().chain([Step::Rest]).chain(groups.into_iter().flatten()).collect())
 }
 
-/// Names that are passed round, while things are heard, looked at and committed.
-fn permutation_in_steps(fate: impl Strategy<Value = Fate> + 'static) -> impl Strategy<Value = Vec<Step>> {
+/// Names are permuted, while events are delivered and paths are looked at and committed.
+fn permutation_in_steps(delivery: impl Strategy<Value = Delivery> + 'static) -> impl Strategy<Value = Vec<Step>> {
     let between = prop_oneof![
-        3 => fate.prop_map(|fate| Step::Hear(0, fate)),
+        3 => delivery.prop_map(|delivery| Step::Deliver(0, delivery)),
         2 => any::<u8>().prop_map(|which| Step::Look(which, Vec::new())),
         1 => (any::<u8>(), 1..4_u8).prop_map(|(first, count)| Step::Commit(first, count, Vec::new())),
     ];
@@ -82,43 +81,43 @@ fn permutation_in_steps(fate: impl Strategy<Value = Fate> + 'static) -> impl Str
 }
 
 fn verdict(world: &World) -> TestCaseResult {
-    let faults = world.faults.take();
-    prop_assert!(faults.is_empty(), "{}\nafter {:#?}", faults.join("\n"), world.told());
+    let failures = world.failures.take();
+    prop_assert!(failures.is_empty(), "{}\nafter {:#?}", failures.join("\n"), world.messages());
     Ok(())
 }
 
-/// Any history at all: hints lost, repeated and reordered, crashes; then one walk of the root.
+/// Any history, with lost, repeated and reordered events and crashes. Then the root is walked once.
 fn one_walk_of_the_root_brings_consumers_in_step(history: &[Step], keeps_births: bool) -> TestCaseResult {
-    let world = World::new(Kernel::Treacherous, keeps_births);
+    let world = World::new(Kernel::Unreliable, keeps_births);
     for step in history {
         world.take(step);
     }
-    world.hints_stop();
-    world.look_at_the_root();
+    world.drop_events();
+    world.walk_root();
     world.settle();
     world.check_consumers();
-    // What was out of sight comes back.
-    world.happen(Disk::heal);
-    world.look_at_the_root();
+    // Hidden files become visible again.
+    world.happen(Disk::restore_access);
+    world.walk_root();
     world.settle();
     world.check_consumers();
     world.check_index();
     verdict(&world)
 }
 
-/// Nothing is lost or out of order: then consumers are in step without any walk of the root.
+/// No event is lost or reordered. Then consumers are in step without a walk of the root.
 fn hints_alone_bring_consumers_in_step(history: &[Step], keeps_births: bool) -> TestCaseResult {
-    let world = World::new(Kernel::Faithful, keeps_births);
+    let world = World::new(Kernel::Reliable, keeps_births);
     for step in history {
         world.take(step);
     }
-    world.hear_all();
+    world.deliver_all();
     world.settle();
     world.check_consumers();
     verdict(&world)
 }
 
-/// One rename, to a name that was never used before: of a file to a directory, or of a directory into one.
+/// One rename to a name that was never used before: of a file or a directory into a directory.
 #[derive(Clone, Debug)]
 enum Renaming {
     File(u8, u8),
@@ -129,7 +128,7 @@ enum Renaming {
 fn renamings() -> impl Strategy<Value = Vec<Renaming>> {
     let meanwhile = || {
         let step = prop_oneof![
-            Just(Step::Hear(0, Fate::Heard)),
+            Just(Step::Deliver(0, Delivery::Once)),
             any::<u8>().prop_map(|which| Step::Look(which, Vec::new())),
             (any::<u8>(), 1..4_u8).prop_map(|(first, count)| Step::Commit(first, count, Vec::new())),
         ];
@@ -138,7 +137,7 @@ fn renamings() -> impl Strategy<Value = Vec<Renaming>> {
     let renaming = prop_oneof![
         4 => (any::<u8>(), any::<u8>()).prop_map(|(from, to)| Renaming::File(from, to)),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(from, to)| Renaming::Directory(from, to)),
-        6 => Just(Renaming::Step(Step::Hear(0, Fate::Heard))),
+        6 => Just(Renaming::Step(Step::Deliver(0, Delivery::Once))),
         5 => (any::<u8>(), meanwhile()).prop_map(|(which, steps)| Renaming::Step(Step::Look(which, steps))),
         3 => (any::<u8>(), 1..4_u8)
             .prop_map(|(first, count)| Renaming::Step(Step::Commit(first, count, Vec::new()))),
@@ -148,15 +147,15 @@ fn renamings() -> impl Strategy<Value = Vec<Renaming>> {
     prop::collection::vec(renaming, 1..50)
 }
 
-/// Nothing but renames: nothing but moves is told, whether they are heard of or found by a walk.
+/// Only renames: only moves are published, whether events are delivered or a walk finds them.
 fn renames_keep_identity(history: &[Renaming], live: bool, keeps_births: bool) -> TestCaseResult {
-    let world = World::new(Kernel::Faithful, keeps_births);
+    let world = World::new(Kernel::Reliable, keeps_births);
     for (content, place) in (1..).zip([0, 1, 2, 4, 5, 8]) {
         world.take(&Step::Do(Op::Create(place, content, Mtime::Now)));
     }
-    world.hear_all();
+    world.deliver_all();
     world.settle();
-    let before = world.told().len();
+    let before = world.messages().len();
     for (number, renaming) in history.iter().enumerate() {
         match renaming {
             Renaming::File(from, to) => world.happen(|disk| disk.rename_to_new(*from, *to, number)),
@@ -166,24 +165,24 @@ fn renames_keep_identity(history: &[Renaming], live: bool, keeps_births: bool) -
         }
     }
     if live {
-        world.hear_all();
+        world.deliver_all();
     } else {
-        world.hints_stop();
-        world.look_at_the_root();
+        world.drop_events();
+        world.walk_root();
     }
     world.settle();
     world.check_consumers();
-    for told in &world.told()[before..] {
-        if !told.starts_with("moved") && !told.starts_with("renamed") {
-            world.fault(format!("no move: {told}"));
+    for message in &world.messages()[before..] {
+        if !message.starts_with("moved") && !message.starts_with("renamed") {
+            world.fail(format!("no move: {message}"));
         }
     }
     verdict(&world)
 }
 
-/// A library of a few files that is only walked, and one rename at some time of it, whatever goes on then.
+/// A library of a few files that is only walked, with one rename at any time.
 fn one_rename_among_walks() -> impl Strategy<Value = Vec<Step>> {
-    // To names that nothing has.
+    // To names that no file has.
     let rename = prop_oneof![
         2 => (any::<u8>(), prop_oneof![Just(6), Just(7)]).prop_map(|(from, to)| Step::Do(Op::Rename(from, to))),
         1 => any::<u8>().prop_map(|from| Step::Do(Op::RenameDirectory(from, 2))),
@@ -210,24 +209,24 @@ fn one_rename_among_walks() -> impl Strategy<Value = Vec<Step>> {
         .prop_map(|(before, renamed, after)| before.into_iter().chain([renamed]).chain(after).collect())
 }
 
-/// Where only walks find anything, what is renamed is not called deleted, whatever else was under way.
-fn a_rename_that_nobody_tells_of_keeps_identity(history: &[Step], keeps_births: bool) -> TestCaseResult {
+/// If only walks find changes, a renamed file is not published as deleted, whatever else was in flight.
+fn a_rename_without_events_keeps_identity(history: &[Step], keeps_births: bool) -> TestCaseResult {
     let world = World::new(Kernel::Silent, keeps_births);
     for (content, place) in (1..).zip([0, 1, 2, 4, 5, 8]) {
         world.take(&Step::Do(Op::Create(place, content, Mtime::Now)));
     }
-    world.look_at_the_root();
+    world.walk_root();
     world.settle();
     for step in history {
         world.take(step);
     }
     world.settle();
-    world.look_at_the_root();
+    world.walk_root();
     world.settle();
     world.check_consumers();
-    for told in world.told() {
-        if told.starts_with("deleted") {
-            world.fault(format!("it was only renamed: {told}"));
+    for message in world.messages() {
+        if message.starts_with("deleted") {
+            world.fail(format!("it was only renamed: {message}"));
         }
     }
     verdict(&world)
@@ -237,7 +236,7 @@ proptest! {
     #![proptest_config(cases(4_000))]
 
     #[test]
-    fn whatever_happened_one_walk_of_the_root_brings_consumers_in_step(
+    fn one_walk_of_the_root_brings_consumers_in_step_after_any_history(
         history in prop_oneof![steps(any_op().boxed(), 2, true), steps(any_op().boxed(), 0, true)],
         keeps_births: bool,
     ) {
@@ -245,34 +244,34 @@ proptest! {
     }
 
     #[test]
-    fn where_every_hint_comes_no_walk_is_needed(
-        history in steps(op_that_is_told().boxed(), 0, false),
+    fn no_walk_of_the_root_is_needed_if_no_event_is_lost(
+        history in steps(op_with_events().boxed(), 0, false),
         keeps_births: bool,
     ) {
         hints_alone_bring_consumers_in_step(&history, keeps_births)?;
     }
 
     #[test]
-    fn where_only_walks_find_anything_a_rename_is_no_delete(history in one_rename_among_walks(), keeps_births: bool) {
-        a_rename_that_nobody_tells_of_keeps_identity(&history, keeps_births)?;
+    fn a_rename_that_only_walks_find_is_not_published_as_deleted(history in one_rename_among_walks(), keeps_births: bool) {
+        a_rename_without_events_keeps_identity(&history, keeps_births)?;
     }
 
     #[test]
-    fn renames_are_told_as_moves_and_nothing_else(history in renamings(), live: bool, keeps_births: bool) {
+    fn renames_are_published_as_moves_only(history in renamings(), live: bool, keeps_births: bool) {
         renames_keep_identity(&history, live, keeps_births)?;
     }
 }
 
-/// A place in `FILES`.
-const HERE: usize = 0;
-const THERE: usize = 1;
+/// Indices of [`FILES`].
+const OLD_NAME: usize = 0;
+const NEW_NAME: usize = 1;
 
-fn hear(count: usize) -> Vec<Step> {
-    vec![Step::Hear(0, Fate::Heard); count]
+fn deliver(count: usize) -> Vec<Step> {
+    vec![Step::Deliver(0, Delivery::Once); count]
 }
 
 fn lose(count: usize) -> Vec<Step> {
-    vec![Step::Hear(0, Fate::Lost); count]
+    vec![Step::Deliver(0, Delivery::Lost); count]
 }
 
 fn looked_at_and_committed() -> Vec<Step> {
@@ -281,16 +280,16 @@ fn looked_at_and_committed() -> Vec<Step> {
 
 /// A history in which a file was created and committed before `then`.
 fn with_a_file(then: impl IntoIterator<Item = Vec<Step>>) -> Vec<Step> {
-    let begin = [vec![Step::Do(Op::Create(HERE, 1, Mtime::Now))], hear(2), looked_at_and_committed()];
+    let begin = [vec![Step::Do(Op::Create(OLD_NAME, 1, Mtime::Now))], deliver(2), looked_at_and_committed()];
     begin.into_iter().chain(then).flatten().collect()
 }
 
 #[test]
-fn a_rename_is_not_believed_where_a_rewrite_after_it_is_never_heard_of() {
+fn a_rename_is_hashed_if_the_event_of_a_later_rewrite_is_lost() {
     let history = with_a_file([
-        vec![Step::Do(Op::Rename(0, THERE))],
-        vec![Step::Finish, Step::MarkRoot, Step::Rest, Step::Do(Op::Rename(0, HERE))],
-        hear(2),
+        vec![Step::Do(Op::Rename(0, NEW_NAME))],
+        vec![Step::Finish, Step::MarkRoot, Step::Rest, Step::Do(Op::Rename(0, OLD_NAME))],
+        deliver(2),
         vec![Step::Do(Op::Rewrite(0, 2, false, Mtime::Restored))],
         vec![Step::Look(1, Vec::new()), Step::Commit(0, 9, Vec::new()), Step::Crash(9)],
     ]);
@@ -298,10 +297,10 @@ fn a_rename_is_not_believed_where_a_rewrite_after_it_is_never_heard_of() {
 }
 
 #[test]
-fn a_rename_is_not_believed_for_ever_where_whoever_wrote_before_it_closes_after_the_end() {
+fn a_rename_is_hashed_in_the_end_if_an_earlier_writer_closes_after_a_crash() {
     let history = with_a_file([
-        vec![Step::Do(Op::RewriteAndKeepOpen(0, 2)), Step::Do(Op::Rename(0, THERE))],
-        hear(3),
+        vec![Step::Do(Op::RewriteAndKeepOpen(0, 2)), Step::Do(Op::Rename(0, NEW_NAME))],
+        deliver(3),
         looked_at_and_committed(),
         vec![Step::Crash(9), Step::Do(Op::CloseAll)],
     ]);
@@ -309,23 +308,23 @@ fn a_rename_is_not_believed_for_ever_where_whoever_wrote_before_it_closes_after_
 }
 
 #[test]
-fn a_rename_is_not_believed_for_ever_where_the_hint_of_a_rewrite_before_it_was_lost() {
+fn a_rename_is_hashed_in_the_end_if_the_event_of_an_earlier_rewrite_was_lost() {
     let history = with_a_file([
         vec![Step::Do(Op::Rewrite(0, 2, false, Mtime::Restored))],
         lose(2),
-        vec![Step::Do(Op::Rename(0, THERE))],
-        hear(3),
+        vec![Step::Do(Op::Rename(0, NEW_NAME))],
+        deliver(3),
         looked_at_and_committed(),
     ]);
     one_walk_of_the_root_brings_consumers_in_step(&history, false).unwrap();
 }
 
 #[test]
-fn a_rename_is_not_believed_where_the_look_that_found_the_rewrite_before_it_came_to_nothing() {
+fn a_rename_is_hashed_if_the_look_that_found_an_earlier_rewrite_was_discarded() {
     let history = with_a_file([
         vec![Step::Rest, Step::Do(Op::Rewrite(0, 2, false, Mtime::Restored))],
-        hear(2),
-        vec![Step::Look(0, Vec::new()), Step::Do(Op::Rename(0, THERE)), Step::Commit(0, 1, Vec::new())],
+        deliver(2),
+        vec![Step::Look(0, Vec::new()), Step::Do(Op::Rename(0, NEW_NAME)), Step::Commit(0, 1, Vec::new())],
     ]);
     hints_alone_bring_consumers_in_step(&history, false).unwrap();
 }

@@ -1,9 +1,9 @@
-//! What people do to a disk, and what the kernel tells of it.
+//! The operations on the model's disk, and the events that they cause.
 
 use file_watcher::model::LibraryPath;
 use proptest::prelude::*;
 
-/// Paths of files: audio and not, in directories at several depths, one beneath a directory with an audio name.
+/// Paths of files: audio and others, at several depths, one of them in a directory with an audio name.
 pub(crate) const FILES: [&str; 11] = [
     "r.mp3",
     "a/1.mp3",
@@ -18,152 +18,154 @@ pub(crate) const FILES: [&str; 11] = [
     "m/1.mp3",
 ];
 
-/// Directories that come, go and change their names.
+/// Directories that are created, removed and renamed.
 pub(crate) const DIRECTORIES: [&str; 6] = ["a", "b", "c", "a/d", "b/d", "x.mp3"];
 
-/// What is in a file: each whole state that a writer meant has a number of its own.
+/// The content of a file. Each complete content has its own number.
 pub(crate) type ContentId = u8;
 
-/// What becomes of a file's modification time when it is written.
+/// The modification time of a file after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mtime {
     Now,
-    /// Set back to what it was, as tag editors do.
+    /// Restored to its old value, as by tag editors.
     Restored,
-    /// Set to a time to come.
+    /// In the future.
     Future,
 }
 
-/// What happens to a disk.
+/// An operation on the disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    Create(New, ContentId, Mtime),
-    /// In place; the size changes or not.
-    Rewrite(Old, ContentId, bool, Mtime),
-    /// In place, with its modification time set back; the kernel tells of it when it is closed.
-    RewriteAndKeepOpen(Old, ContentId),
-    /// Whoever still has a file open that was written to closes it.
+    Create(NameIndex, ContentId, Mtime),
+    /// In place. The flag says whether the size changes.
+    Rewrite(ExistingIndex, ContentId, bool, Mtime),
+    /// In place, with the modification time restored. The event comes when the file is closed.
+    RewriteAndKeepOpen(ExistingIndex, ContentId),
+    /// Closes all files that are still open for writing.
     CloseAll,
     /// Written elsewhere and renamed into place.
-    Replace(Old, ContentId),
-    MapAndWrite(Old, ContentId),
-    Touch(Old),
-    Chmod(Old),
-    Remove(Old),
-    Rename(Old, New),
-    Link(Old, New),
-    MakeDirectory(New),
-    RemoveTree(Old),
-    RenameDirectory(Old, New),
-    ToggleReadable(Old),
+    Replace(ExistingIndex, ContentId),
+    MapAndWrite(ExistingIndex, ContentId),
+    Touch(ExistingIndex),
+    Chmod(ExistingIndex),
+    Remove(ExistingIndex),
+    Rename(ExistingIndex, NameIndex),
+    Link(ExistingIndex, NameIndex),
+    MakeDirectory(NameIndex),
+    RemoveTree(ExistingIndex),
+    RenameDirectory(ExistingIndex, NameIndex),
+    ToggleReadable(ExistingIndex),
     ToggleMount,
-    /// To a place that nobody watches, and from there.
-    MoveOut(Old),
-    MoveIn(New),
-    /// Puts a file aside, so that another one of its directory may have its name.
-    PutAside(Old),
-    /// Gives that name to another file of the directory, the name of which is free from then on.
-    PassName(Old),
-    /// Gives the name that is free at last to the file that was put aside.
+    /// To an unwatched place, and back from there.
+    MoveOut(ExistingIndex),
+    MoveIn(NameIndex),
+    /// Renames a file to a temporary name, so that its name is free.
+    PutAside(ExistingIndex),
+    /// Renames another file of the directory to the free name. Its old name is free then.
+    PassName(ExistingIndex),
+    /// Renames the file with the temporary name to the free name.
     TakeBack,
-    /// A second name where nobody watches.
-    LinkOutside(Old),
-    /// In place, by the name that it has where nobody watches.
-    RewriteOutside(Old, ContentId, Mtime),
+    /// A hard link in an unwatched place.
+    LinkOutside(ExistingIndex),
+    /// In place, through a name in an unwatched place.
+    RewriteOutside(ExistingIndex, ContentId, Mtime),
 }
 
-/// A place in [`FILES`] or [`DIRECTORIES`].
-pub(crate) type New = usize;
+/// An index of [`FILES`] or [`DIRECTORIES`].
+pub(crate) type NameIndex = usize;
 
-/// One of the files or directories that are there, counted around: so that few operations are in vain.
-pub(crate) type Old = u8;
+/// Selects one of the existing files or directories, modulo their number, so that few operations have no effect.
+pub(crate) type ExistingIndex = u8;
 
-/// What the kernel says of an operation, before anybody looks closer.
+/// An event of the kernel.
 #[derive(Clone, Debug)]
-pub(crate) enum Told {
+pub(crate) enum Event {
     Created(LibraryPath),
     Closed(LibraryPath),
     Attributes(LibraryPath),
     Removed(LibraryPath),
-    DirectoryMade(LibraryPath),
+    DirectoryCreated(LibraryPath),
     DirectoryRemoved(LibraryPath),
     DirectoryAttributes(LibraryPath),
-    /// The two halves of a rename have one number.
-    Went(LibraryPath, u32),
-    Came(LibraryPath, u32),
+    /// The two halves of a rename have the same number.
+    MovedFrom(LibraryPath, u32),
+    MovedTo(LibraryPath, u32),
     Unmounted,
 }
 
-impl Told {
+impl Event {
     pub(crate) fn path(&self) -> Option<&LibraryPath> {
         match self {
             Self::Created(path)
             | Self::Closed(path)
             | Self::Attributes(path)
             | Self::Removed(path)
-            | Self::DirectoryMade(path)
+            | Self::DirectoryCreated(path)
             | Self::DirectoryRemoved(path)
             | Self::DirectoryAttributes(path)
-            | Self::Went(path, _)
-            | Self::Came(path, _) => Some(path),
+            | Self::MovedFrom(path, _)
+            | Self::MovedTo(path, _) => Some(path),
             Self::Unmounted => None,
         }
     }
 }
 
-/// One that was made before, the first more often than any other: what happens to a file one after the
-/// other is what goes wrong.
-fn old() -> impl Strategy<Value = Old> {
-    prop_oneof![Just(0), any::<Old>()]
+/// An existing file or directory. The first one is chosen most often, because sequences of operations on one file find
+/// the most bugs.
+fn existing() -> impl Strategy<Value = ExistingIndex> {
+    prop_oneof![Just(0), any::<ExistingIndex>()]
 }
 
-/// Any operation; renames and rewrites are what goes wrong, so they come most.
+/// Any operation. Renames and rewrites are the most frequent, because they find the most bugs.
 pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        30 => op_that_is_told(),
-        1 => (old(), content()).prop_map(|(at, content)| Op::MapAndWrite(at, content)),
-        2 => (old(), content()).prop_map(|(at, content)| Op::RewriteAndKeepOpen(at, content)),
+        30 => op_with_events(),
+        1 => (existing(), content()).prop_map(|(at, content)| Op::MapAndWrite(at, content)),
+        2 => (existing(), content()).prop_map(|(at, content)| Op::RewriteAndKeepOpen(at, content)),
         1 => Just(Op::CloseAll),
-        1 => (old(), file()).prop_map(|(from, to)| Op::Link(from, to)),
-        1 => old().prop_map(Op::LinkOutside),
-        1 => (old(), content(), mtime()).prop_map(|(at, content, mtime)| Op::RewriteOutside(at, content, mtime)),
-        1 => old().prop_map(Op::ToggleReadable),
+        1 => (existing(), file()).prop_map(|(from, to)| Op::Link(from, to)),
+        1 => existing().prop_map(Op::LinkOutside),
+        1 => (existing(), content(), mtime()).prop_map(|(at, content, mtime)| Op::RewriteOutside(at, content, mtime)),
+        1 => existing().prop_map(Op::ToggleReadable),
         1 => Just(Op::ToggleMount),
     ]
 }
 
-/// What a faithful kernel can tell of: not every name of a file that has several, not what was hidden
-/// meanwhile, and of a write that changed no time only a name that the next rename of a directory takes away.
-pub(crate) fn op_that_is_told() -> impl Strategy<Value = Op> {
+/// Operations that a reliable kernel reports completely. It does not report every name of a file with hard links, nor
+/// changes of hidden files. A write that changes no time has an event only for a path that may be gone after the next
+/// rename of a directory.
+pub(crate) fn op_with_events() -> impl Strategy<Value = Op> {
     let directory = || 0..DIRECTORIES.len();
     prop_oneof![
         6 => (file(), content(), mtime()).prop_map(|(at, content, mtime)| Op::Create(at, content, mtime)),
-        4 => (old(), content(), any::<bool>(), mtime())
+        4 => (existing(), content(), any::<bool>(), mtime())
             .prop_map(|(at, content, other_size, mtime)| Op::Rewrite(at, content, other_size, mtime)),
-        2 => (old(), content()).prop_map(|(at, content)| Op::Replace(at, content)),
-        1 => old().prop_map(Op::Touch),
-        1 => old().prop_map(Op::Chmod),
-        2 => old().prop_map(Op::Remove),
-        9 => (old(), file()).prop_map(|(from, to)| Op::Rename(from, to)),
+        2 => (existing(), content()).prop_map(|(at, content)| Op::Replace(at, content)),
+        1 => existing().prop_map(Op::Touch),
+        1 => existing().prop_map(Op::Chmod),
+        2 => existing().prop_map(Op::Remove),
+        9 => (existing(), file()).prop_map(|(from, to)| Op::Rename(from, to)),
         1 => directory().prop_map(Op::MakeDirectory),
-        1 => old().prop_map(Op::RemoveTree),
-        4 => (old(), directory()).prop_map(|(from, to)| Op::RenameDirectory(from, to)),
-        1 => old().prop_map(Op::MoveOut),
+        1 => existing().prop_map(Op::RemoveTree),
+        4 => (existing(), directory()).prop_map(|(from, to)| Op::RenameDirectory(from, to)),
+        1 => existing().prop_map(Op::MoveOut),
         2 => directory().prop_map(Op::MoveIn),
-        1 => old().prop_map(Op::PutAside),
-        2 => any::<Old>().prop_map(Op::PassName),
+        1 => existing().prop_map(Op::PutAside),
+        2 => any::<ExistingIndex>().prop_map(Op::PassName),
         1 => Just(Op::TakeBack),
     ]
 }
 
-/// The names of a few files of one directory are passed round, in steps; or passed on, if the first file stays aside.
+/// Permutes the names of a few files of one directory, in steps. If the first file keeps its temporary name, the names
+/// only shift.
 pub(crate) fn permutation() -> impl Strategy<Value = Vec<Op>> {
-    let passed = prop::collection::vec(any::<Old>().prop_map(Op::PassName), 1..4);
-    (any::<Old>().prop_map(Op::PutAside), passed, prop_oneof![3 => Just(Some(Op::TakeBack)), 1 => Just(None)])
+    let passed = prop::collection::vec(any::<ExistingIndex>().prop_map(Op::PassName), 1..4);
+    (any::<ExistingIndex>().prop_map(Op::PutAside), passed, prop_oneof![3 => Just(Some(Op::TakeBack)), 1 => Just(None)])
         .prop_map(|(first, passed, last)| [first].into_iter().chain(passed).chain(last).collect())
 }
 
-fn file() -> impl Strategy<Value = New> {
+fn file() -> impl Strategy<Value = NameIndex> {
     0..FILES.len()
 }
 

@@ -1,8 +1,7 @@
-//! The service around the model's disk: hints on their way, looks in flight, walks, commits and crashes.
+//! The service around the model's disk: pending hints, looks in flight, walks, commits and crashes.
 //!
-//! What decides is the program's own: the engine, `Examiner`, `classify`, `Reconcile`, `FsEvent::merged_over` and the
-//! order of tied looks. The drivers around it are the model's: the disk, the kernel's queue, the clock, and the order in
-//! which things happen, which a history says.
+//! All decisions are the program's: the engine, `Examiner`, `classify`, `Reconcile`, `FsEvent::merged_over` and the order of
+//! tied looks. The model has its own disk, event queue and clock. The history determines the order of steps.
 
 mod laws;
 mod memory;
@@ -16,7 +15,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use file_watcher::content::{Contents, Examined, Examiner, Outcome, SettlePolicy};
-use file_watcher::disk::{Disk as LookedAt, Entry};
+use file_watcher::disk::{Disk as DiskAccess, Entry};
 use file_watcher::engine::{Now, Round, SharedEngine};
 use file_watcher::model::{
     Cause, Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Seen, Ties, Token,
@@ -25,168 +24,169 @@ use file_watcher::model::{
 use file_watcher::stream::Tied;
 
 use crate::disk::Disk;
-use crate::operation::{ContentId, Op, Told};
+use crate::operation::{ContentId, Event, Op};
 use memory::Memory;
 
-/// The content of a read that saw the file change: no file ever held this.
+/// The content of a read during which the file changed. No file ever has it.
 const TORN: ContentId = 255;
 
 /// One step of a history.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Something happens to the disk.
+    /// An operation on the disk.
     Do(Op),
-    /// One of the kernel's events is handled.
-    Hear(u8, Fate),
-    /// A hint is looked at, while other things happen: each after so many calls to the disk.
+    /// One of the queued events is delivered or lost.
+    Deliver(u8, Delivery),
+    /// A hint is looked at. Other steps happen during the look, each after a number of calls to the disk.
     Look(u8, Vec<(u8, Step)>),
-    /// Looks in flight are committed: from this one on, so many; while other things happen.
+    /// Looks in flight are committed: the first of them, their number, and other steps during the commit.
     Commit(u8, u8, Vec<(u8, Step)>),
-    /// A marked subtree is walked, while other things happen.
+    /// A marked subtree is walked. Other steps happen during the walk.
     Walk(u8, Vec<(u8, Step)>),
-    /// Walks whose findings were looked at say what is gone.
+    /// Rounds whose looks are done publish the missing files.
     Finish,
-    /// Somebody asks for a walk of everything.
+    /// A walk of everything is requested.
     MarkRoot,
-    /// Everything that is under way comes to its end.
+    /// Everything pending is completed.
     Rest,
-    /// The process is killed and started again, perhaps with other rules: this directory is excluded, if there is one
-    /// of that number.
+    /// The process is killed and restarted. From then on, the rules exclude the directory with this index of [`EXCLUDED`],
+    /// or none.
     Crash(u8),
 }
 
+/// How an event is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Heard,
+pub(crate) enum Delivery {
+    Once,
     Lost,
-    HeardTwice,
+    Duplicated,
 }
 
-/// What a history may do to hints.
+/// How the kernel delivers events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {
-    /// Loses, repeats and reorders.
-    Treacherous,
-    /// Tells everything in order.
-    Faithful,
-    /// Tells nothing: all is found by walking.
+    /// Loses, repeats and reorders events.
+    Unreliable,
+    /// Delivers all events in order.
+    Reliable,
+    /// Delivers no events. Only walks find changes.
     Silent,
 }
 
-/// A walk whose looks are not done.
-struct RoundInHand {
+/// A round whose looks are not done.
+struct PendingRound {
     round: Round,
-    /// Rows of which it found no file.
+    /// Rows for which the walk found no file.
     gone: Vec<LibraryPath>,
-    /// Looks at paths with another file than before. They wait for the looks of the first wave.
+    /// Hints for replaced paths. They wait for the looks of the first wave.
     second_wave: Vec<FsEvent>,
 }
 
-/// A look that is going on, and every content that its path had meanwhile.
+/// A running look, and every content that its path had during it.
 struct Witness {
     path: LibraryPath,
     contents: BTreeSet<ContentId>,
 }
 
-/// Paths that are looked at until their outcome is committed, each with what must stay alive as long.
+/// Leased paths, and the tokens that are kept until the commit.
 type Leases = Vec<(LibraryPath, Vec<Token>)>;
 
-/// Things still to happen during a look, walk or commit.
+/// The steps that still have to happen during a look, walk or commit.
 type Script = VecDeque<(u8, Step)>;
 
 pub(crate) struct World {
-    kernel_is: Kernel,
+    kernel_kind: Kernel,
     pub(crate) disk: RefCell<Disk>,
-    kernel: RefCell<VecDeque<Told>>,
-    /// Directories that nobody walked since they came: what happened there before they were watched has no event.
+    events: RefCell<VecDeque<Event>>,
+    /// Directories that were not walked since they were created. Changes before they were watched have no events.
     new_directories: RefCell<BTreeSet<LibraryPath>>,
     process: RefCell<Process>,
     memory: Memory,
-    /// Which path held what, at any time.
-    held: RefCell<BTreeSet<(LibraryPath, ContentId)>>,
+    /// Every content that each path ever had.
+    ever_held: RefCell<BTreeSet<(LibraryPath, ContentId)>>,
     extensions: Extensions,
-    /// A directory that the rules exclude.
+    /// The directory that the rules exclude.
     excluded: RefCell<Option<LibraryPath>>,
-    begun: Instant,
-    /// How much time has passed.
-    passed: Cell<Duration>,
-    /// The looks in flight have waited for each other until their limit.
-    has_waited_for_long: Cell<bool>,
+    started: Instant,
+    /// The time that has passed.
+    elapsed: Cell<Duration>,
+    /// Whether the looks in flight have waited for each other up to the limit.
+    is_wait_limit_reached: Cell<bool>,
     scripts: RefCell<Vec<Script>>,
     witnesses: RefCell<Vec<Witness>>,
-    /// What was seen that must not be: told at the end, so that a history can be shrunk.
-    pub(crate) faults: RefCell<Vec<String>>,
-    /// How often the process was started.
-    lives: Cell<u32>,
+    /// Violated laws. They are reported at the end, so that a history can be shrunk.
+    pub(crate) failures: RefCell<Vec<String>>,
+    /// The number of restarts.
+    starts: Cell<u32>,
 }
 
-/// What a crash loses.
+/// The state that a crash loses.
 #[derive(Default)]
 struct Process {
     engine: SharedEngine,
-    /// Only walks find changes.
+    /// Present if only walks find changes.
     _unwatched: Option<Token>,
-    /// Hints that wait: for quiet, or for a lease on their path.
+    /// Hints that wait for their path to become quiet, or for its lease.
     waiting: BTreeMap<LibraryPath, FsEvent>,
     leases: BTreeSet<LibraryPath>,
     in_flight: Vec<Examined>,
-    rounds: Vec<RoundInHand>,
+    rounds: Vec<PendingRound>,
     failed: BTreeMap<LibraryPath, Token>,
 }
 
-/// What a start may exclude; any other number excludes nothing.
+/// The directories that a restart may exclude. Any other index excludes nothing.
 const EXCLUDED: [&str; 3] = ["b", "a/d", "a"];
 
 impl Process {
-    fn start(kernel_is: Kernel) -> Self {
+    fn start(kernel_kind: Kernel) -> Self {
         let engine = SharedEngine::new();
-        let only_walks = kernel_is == Kernel::Silent;
+        let only_walks = kernel_kind == Kernel::Silent;
         let unwatched = only_walks.then(|| engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root())));
         Self { engine, _unwatched: unwatched, ..Self::default() }
     }
 }
 
 impl World {
-    pub(crate) fn new(kernel_is: Kernel, keeps_births: bool) -> Self {
+    pub(crate) fn new(kernel_kind: Kernel, keeps_births: bool) -> Self {
         let world = Self {
-            kernel_is,
+            kernel_kind,
             disk: RefCell::new(Disk::new(keeps_births)),
-            kernel: RefCell::default(),
+            events: RefCell::default(),
             new_directories: RefCell::default(),
-            process: RefCell::new(Process::start(kernel_is)),
+            process: RefCell::new(Process::start(kernel_kind)),
             memory: Memory::default(),
-            held: RefCell::default(),
+            ever_held: RefCell::default(),
             extensions: Extensions::default(),
             excluded: RefCell::default(),
-            begun: Instant::now(),
-            passed: Cell::default(),
-            has_waited_for_long: Cell::default(),
+            started: Instant::now(),
+            elapsed: Cell::default(),
+            is_wait_limit_reached: Cell::default(),
             scripts: RefCell::default(),
             witnesses: RefCell::default(),
-            faults: RefCell::default(),
-            lives: Cell::new(0),
+            failures: RefCell::default(),
+            starts: Cell::new(0),
         };
         world.note(|| "a history begins".into());
         world
     }
 
-    pub(crate) fn fault(&self, fault: String) {
-        self.note(|| format!("fault: {fault}"));
-        self.faults.borrow_mut().push(fault);
+    pub(crate) fn fail(&self, failure: String) {
+        self.note(|| format!("failure: {failure}"));
+        self.failures.borrow_mut().push(failure);
     }
 
-    /// Tells what happens, for who set `MODEL_JOURNAL` to understand a failure.
-    fn note(&self, words: impl FnOnce() -> String) {
+    /// Prints a line of the journal if `MODEL_JOURNAL` is set.
+    fn note(&self, line: impl FnOnce() -> String) {
         static WANTED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("MODEL_JOURNAL").is_some());
         if *WANTED {
-            println!("{:indent$}{}", "", words(), indent = 4 * self.scripts.borrow().len());
+            println!("{:indent$}{}", "", line(), indent = 4 * self.scripts.borrow().len());
         }
     }
 
     pub(crate) fn take(&self, step: &Step) {
         match step {
             Step::Do(op) => self.happen(|disk| disk.apply(*op)),
-            Step::Hear(which, fate) => self.hear(*which, *fate),
+            Step::Deliver(which, delivery) => self.deliver(*which, *delivery),
             Step::Look(which, meanwhile) => self.look(*which, meanwhile),
             Step::Commit(first, count, meanwhile) => self.commit(*first, *count, meanwhile),
             Step::Walk(which, meanwhile) => self.walk_marked(*which, meanwhile),
@@ -197,28 +197,28 @@ impl World {
         }
     }
 
-    /// Changes the disk, and lets everybody notice who can.
-    pub(crate) fn happen(&self, change: impl FnOnce(&mut Disk) -> Vec<Told>) {
-        let told = change(&mut self.disk.borrow_mut());
-        self.note(|| format!("disk: {told:?}"));
-        if self.kernel_is != Kernel::Silent {
-            self.kernel.borrow_mut().extend(told);
+    /// Changes the disk, queues the events and records the new contents.
+    pub(crate) fn happen(&self, change: impl FnOnce(&mut Disk) -> Vec<Event>) {
+        let events = change(&mut self.disk.borrow_mut());
+        self.note(|| format!("disk: {events:?}"));
+        if self.kernel_kind != Kernel::Silent {
+            self.events.borrow_mut().extend(events);
         }
         let disk = self.disk.borrow();
         for witness in &mut *self.witnesses.borrow_mut() {
             witness.contents.extend(disk.content_at(&witness.path));
         }
-        self.held.borrow_mut().extend(disk.contents());
+        self.ever_held.borrow_mut().extend(disk.contents());
     }
 
     fn crash(&self, excluded: u8) {
         self.note(|| format!("crash, {excluded}"));
-        self.kernel.borrow_mut().clear();
+        self.events.borrow_mut().clear();
         self.new_directories.borrow_mut().clear();
-        self.lives.set(self.lives.get() + 1);
+        self.starts.set(self.starts.get() + 1);
         self.excluded.replace(EXCLUDED.get(usize::from(excluded)).map(|path| LibraryPath::from(*path)));
-        drop(self.process.replace(Process::start(self.kernel_is)));
-        // The hints of these writes are lost.
+        drop(self.process.replace(Process::start(self.kernel_kind)));
+        // The events of these writes are lost.
         self.disk.borrow_mut().write_back();
         self.mark_root_at_start();
     }
@@ -229,11 +229,11 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now { instant: self.begun + self.passed.get(), wall: SystemTime::now() }
+        Now { instant: self.started + self.elapsed.get(), wall: SystemTime::now() }
     }
 
     fn pass(&self, time: Duration) {
-        self.passed.set(self.passed.get() + time);
+        self.elapsed.set(self.elapsed.get() + time);
     }
 
     fn push(&self, hint: FsEvent) {
@@ -241,7 +241,7 @@ impl World {
         self.process.borrow().engine.with(|engine| engine.push(hint, now));
     }
 
-    // The chain: hints wait, one look a path at a time, leases until the commit.
+    // The chain: waiting hints, one look per path at a time, leases until the commit.
 
     fn take_in(&self) {
         let process = &mut *self.process.borrow_mut();
@@ -257,29 +257,29 @@ impl World {
         }
     }
 
-    /// The hints that could be looked at now. A faithful kernel's deletions wait for everything else,
-    /// as they do for a quarter of a second in life.
+    /// The paths that could be looked at now. With a reliable kernel, hints for gone paths wait for everything else, as the
+    /// service delays them by a quarter of a second.
     fn ready(&self) -> Vec<LibraryPath> {
         self.take_in();
         let process = self.process.borrow();
         let is_deletion = |hint: &FsEvent| hint.cause == Cause::Gone;
-        // A look that is repeated again and again is no reason to wait.
+        // Nothing waits for a look that was already repeated several times.
         let may_wait =
             |hint: &FsEvent| is_deletion(hint) || (matches!(hint.cause, Cause::Again(_)) && hint.retry.attempt > 3);
         let waits_for_others = |look: &Examined| look.ties().is_some_and(|ties| !ties.left_in.is_empty());
-        let everything_came = self.kernel.borrow().is_empty()
+        let everything_arrived = self.events.borrow().is_empty()
             && process.in_flight.iter().all(waits_for_others)
-            // No look or walk is under way.
+            // No look or walk is running.
             && self.scripts.borrow().is_empty()
             && process.waiting.values().all(may_wait)
             && self.has_only_long_waits(&process);
-        let may_go = self.kernel_is != Kernel::Faithful || everything_came;
+        let may_go = self.kernel_kind != Kernel::Reliable || everything_arrived;
         let is_ready =
             |(path, hint): &(&LibraryPath, &FsEvent)| !process.leases.contains(*path) && (may_go || !is_deletion(hint));
         process.waiting.iter().filter(is_ready).map(|(path, _)| path.clone()).collect()
     }
 
-    /// Whether nothing comes soon by itself.
+    /// Whether the engine has no deadline soon.
     fn has_only_long_waits(&self, process: &Process) -> bool {
         let now = self.now().instant;
         let deadline = process.engine.with(|engine| engine.next_deadline());
@@ -301,7 +301,7 @@ impl World {
         self.witnesses.borrow_mut().push(Witness { path: path.clone(), contents });
         self.scripts.borrow_mut().push(meanwhile.iter().cloned().collect());
         let mut look = examiner.examine(hint);
-        self.note(|| format!("looked at {path}: {}", in_short(&look.outcome)));
+        self.note(|| format!("looked at {path}: {}", summary(&look.outcome)));
         self.scripts.borrow_mut().pop();
         self.disk.borrow_mut().open.truncate(open_before);
         if let Some(witness) = self.witnesses.borrow_mut().pop()
@@ -309,13 +309,13 @@ impl World {
             && let Seen::File { content: Content::Read(track), .. } = &found.seen
             && !witness.contents.contains(&track.fingerprint.sha256[0])
         {
-            self.fault(format!(
-                "{path}: content {} was read, and it held {:?}",
+            self.fail(format!(
+                "{path}: content {} was read, but it only had {:?}",
                 track.fingerprint.sha256[0], witness.contents
             ));
         }
         let process = &mut *self.process.borrow_mut();
-        // As `together` does with looks that wait for others.
+        // As `together` does with tied looks.
         if let Some(at) = process.in_flight.iter().position(|older| older.path == look.path) {
             look = look.in_place_of(process.in_flight.remove(at));
         }
@@ -328,7 +328,7 @@ impl World {
 
     fn examiner(&self) -> Examiner<&Self, &Self, &Memory> {
         let process = self.process.borrow();
-        // Time does not pass here: a file is quiet once two looks saw the same of it.
+        // Time does not pass here. A file is settled once two looks saw the same stat.
         let settle_policy = SettlePolicy {
             debounce: Duration::ZERO,
             settle: Duration::ZERO,
@@ -345,16 +345,16 @@ impl World {
         }
     }
 
-    /// As `Service::commit` does it.
+    /// As `Service::commit` does.
     fn commit(&self, first: u8, count: u8, meanwhile: &[(u8, Step)]) {
         let batch = self.take_batch(usize::from(first), usize::from(count));
         if batch.is_empty() {
             return;
         }
-        let life = self.lives.get();
+        let start = self.starts.get();
         self.note(|| format!("commit {:?}", batch.iter().map(|look| look.path.to_string()).collect::<Vec<_>>()));
         self.scripts.borrow_mut().push(meanwhile.iter().cloned().collect());
-        let looks_again_and_leases = self.commit_batch(batch, life);
+        let looks_again_and_leases = self.commit_batch(batch, start);
         self.scripts.borrow_mut().pop();
         let Some((looks_again, leases)) = looks_again_and_leases else { return };
         for look in looks_again {
@@ -366,15 +366,15 @@ impl World {
         }
     }
 
-    /// Looks to be committed together. With a treacherous kernel any look may have waited for too long, so that it goes
-    /// without those that it is tied to.
+    /// Takes looks that are committed together. With an unreliable kernel, any look may have reached the limit of its wait,
+    /// so it is committed without the looks that it is tied to.
     fn take_batch(&self, first: usize, count: usize) -> Vec<Examined> {
         let in_flight = &mut self.process.borrow_mut().in_flight;
         if in_flight.is_empty() {
             return Vec::new();
         }
         let first = first % in_flight.len();
-        if self.kernel_is == Kernel::Treacherous || self.has_waited_for_long.take() {
+        if self.kernel_kind == Kernel::Unreliable || self.is_wait_limit_reached.take() {
             let end = (first + count).min(in_flight.len());
             return in_flight.drain(first..end).collect();
         }
@@ -382,19 +382,19 @@ impl World {
         let tied = tied.filter_map(|(at, look)| Some((at, look.ties().filter(|ties| !ties.left_in.is_empty())?)));
         let tied: BTreeMap<usize, &Ties> = tied.collect();
         let complete = Ties::complete(&tied);
-        let goes_on: BTreeSet<usize> = (0..in_flight.len())
+        let is_due: BTreeSet<usize> = (0..in_flight.len())
             .filter(|at| complete.contains(at) || (!tied.contains_key(at) && (first..first + count).contains(at)))
             .collect();
         let mut at = 0;
         let is_taken = |_: &mut Examined| {
             at += 1;
-            goes_on.contains(&(at - 1))
+            is_due.contains(&(at - 1))
         };
         in_flight.extract_if(.., is_taken).collect()
     }
 
-    /// Nothing where the process was killed in the middle.
-    fn commit_batch(&self, batch: Vec<Examined>, life: u32) -> Option<(Vec<FsEvent>, Leases)> {
+    /// `None` if the process was killed during the commit.
+    fn commit_batch(&self, batch: Vec<Examined>, start: u32) -> Option<(Vec<FsEvent>, Leases)> {
         let mut outcomes = Vec::new();
         let mut leases = Vec::new();
         for Examined { path, outcome, look_under, tokens, displaced, .. } in batch {
@@ -410,12 +410,12 @@ impl World {
             leases.push((path, tokens));
         }
         let catch_up = || {
-            self.hear_all();
+            self.deliver_all();
             true
         };
         let (observations, mut looks_again) = self.examiner().confirm(outcomes, false, catch_up);
         let (observations, instead): (Vec<Observation>, Vec<FsEvent>) = observations.into_iter().unzip();
-        (self.lives.get() == life).then_some(())?;
+        (self.starts.get() == start).then_some(())?;
         if observations.is_empty() {
             return Some((looks_again, leases));
         }
@@ -429,9 +429,9 @@ impl World {
             self.process.borrow_mut().failed.remove(&observation.path);
         }
         let overtaken = self.examiner().overtaken(&observations, &committed.changes);
-        (self.lives.get() == life).then_some(())?;
+        (self.starts.get() == start).then_some(())?;
         let origin = observations[0].origin;
-        // What a look took a file for without reading it did not hold, so it is read.
+        // They are read this time: the conclusion from their stats alone was wrong.
         let again = instead.into_iter().filter(|look| committed.again.contains(&look.path));
         looks_again.extend(again.map(FsEvent::written));
         looks_again.extend(overtaken.into_iter().map(|path| FsEvent::new(path, Cause::Found, origin)));
@@ -443,7 +443,7 @@ impl World {
         Some((looks_again, leases))
     }
 
-    /// Something may happen before each call to the disk.
+    /// Runs the steps that are due before this call to the disk.
     fn interrupt(&self) {
         loop {
             let step = {
@@ -459,7 +459,7 @@ impl World {
                 }
             };
             let Some(step) = step else { return };
-            // What happens meanwhile is not itself interrupted by the same script.
+            // The steps of a script are not interrupted by the same script.
             self.scripts.borrow_mut().push(Script::new());
             self.take(&step);
             self.scripts.borrow_mut().pop();
@@ -468,33 +468,33 @@ impl World {
 
     // The end of a history.
 
-    /// The kernel's queue is lost.
-    pub(crate) fn hints_stop(&self) {
-        self.kernel.borrow_mut().clear();
+    /// Loses all queued events.
+    pub(crate) fn drop_events(&self) {
+        self.events.borrow_mut().clear();
         self.disk.borrow_mut().write_back();
     }
 
-    pub(crate) fn hear_all(&self) {
-        while !self.kernel.borrow().is_empty() {
-            self.hear(0, Fate::Heard);
+    pub(crate) fn deliver_all(&self) {
+        while !self.events.borrow().is_empty() {
+            self.deliver(0, Delivery::Once);
         }
     }
 
-    /// Walks everything, now, whatever else is still under way.
-    pub(crate) fn look_at_the_root(&self) {
+    /// Walks everything now, whatever else is pending.
+    pub(crate) fn walk_root(&self) {
         self.process.borrow().engine.with(file_watcher::engine::Engine::unmark_all);
         self.mark_root();
         self.walk_marked(0, &[]);
     }
 
-    /// Lets everything that is under way come to its end.
+    /// Completes everything that is pending.
     pub(crate) fn settle(&self) {
         for turn in 1..200_u32 {
-            // Looks are repeated while others wait for each other, and then these have waited for long enough.
+            // After several turns, tied looks have waited for each other up to the limit.
             if turn.is_multiple_of(10) {
-                self.has_waited_for_long.set(true);
+                self.is_wait_limit_reached.set(true);
             }
-            self.hear_all();
+            self.deliver_all();
             while !self.ready().is_empty() && self.process.borrow().in_flight.len() < 5 {
                 self.look(0, &[]);
             }
@@ -508,7 +508,7 @@ impl World {
                 self.finish_rounds();
                 self.take_in();
                 if self.process.borrow().in_flight.len() == before && self.ready().is_empty() {
-                    self.has_waited_for_long.set(true);
+                    self.is_wait_limit_reached.set(true);
                 }
             }
             let process = self.process.borrow();
@@ -523,11 +523,11 @@ impl World {
             }
         }
         let process = self.process.borrow();
-        self.fault(format!("it never comes to an end: {:?}, {:?}", process.waiting, process.engine));
+        self.fail(format!("it never settles: {:?}, {:?}", process.waiting, process.engine));
     }
 }
 
-impl LookedAt for &World {
+impl DiskAccess for &World {
     type File = usize;
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
@@ -557,7 +557,7 @@ impl LookedAt for &World {
 }
 
 impl Contents<usize> for &World {
-    /// Reads in two halves, between which anything may happen.
+    /// Reads in two halves. Other steps may happen between them.
     fn read(&self, file: &usize, _path: &LibraryPath, _known: Option<&Track>) -> io::Result<Track> {
         self.interrupt();
         let first_half = self.disk.borrow().content(*file);
@@ -569,7 +569,7 @@ impl Contents<usize> for &World {
     }
 }
 
-fn in_short(outcome: &Outcome) -> String {
+fn summary(outcome: &Outcome) -> String {
     match outcome {
         Outcome::New(Observation { seen: Seen::File { stat, content, candidates }, .. }, _)
         | Outcome::Observed(Observation { seen: Seen::File { stat, content, candidates }, .. }, _)

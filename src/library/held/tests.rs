@@ -10,23 +10,23 @@ fn paths(count: u64) -> Vec<LibraryPath> {
     (0..count).map(|number| LibraryPath::from(format!("{}/{number}.mp3", number % 3).as_str())).collect()
 }
 
-/// A walk that missed these on mounts that are there, and sorts them as `Scanner::sort` does.
+/// A walk that missed these files on mounts that are present, sorted as by `Scanner::sort_missing`.
 fn missed(here: Vec<LibraryPath>, indexed: u64, approval: Option<&Approval>) -> Missed {
     let sure = here.iter().cloned().collect();
     let mut vanished = Vanished::default();
     for path in here {
         if approval.is_some_and(|approval| approval.covers_here(&path)) {
-            vanished.approved_in_all += 1;
+            vanished.approved_total += 1;
             vanished.approved.push(path);
         } else {
-            vanished.here_in_all += 1;
+            vanished.here_total += 1;
             vanished.here.push(path);
         }
     }
     Missed { vanished, sure, root_is_empty: false, indexed }
 }
 
-/// The same of a mount that is gone.
+/// A walk that missed this many files on a mount that is gone.
 fn away(files: u64, indexed: u64) -> Missed {
     let mut missed = Missed { indexed, ..Missed::default() };
     for path in paths(files) {
@@ -35,7 +35,8 @@ fn away(files: u64, indexed: u64) -> Missed {
     missed
 }
 
-/// Walks with the approval that there is, and returns how many deletes pass, with those that were approved.
+/// Judges a walk with the pending approval. Returns the number of deletes that are not held and of those that are
+/// approved.
 fn walk(held: &Held, here: Vec<LibraryPath>, indexed: u64) -> (usize, usize) {
     let approval = held.take_approval();
     let missed = missed(here, indexed, approval.as_ref());
@@ -64,24 +65,24 @@ fn more_than_the_share_and_more_than_ten_are_held_until_they_are_approved_or_bac
 }
 
 #[test]
-fn an_approval_is_for_what_is_held_and_for_the_next_walk_alone() {
+fn an_approval_covers_what_is_held_and_the_next_walk_only() {
     let held = held();
     assert!(held.approve(&root()).is_none(), "nothing is held");
     assert_eq!(walk(&held, paths(100), 100), (0, 0));
     assert!(held.approve(&"3".into()).is_none(), "nothing is held there");
     assert!(held.approve(&root()).is_some());
-    // They are back.
+    // The files are back.
     assert_eq!(walk(&held, Vec::new(), 100), (0, 0));
     assert_eq!(walk(&held, paths(100), 100), (0, 0));
     assert_eq!(held.count(), 100);
 }
 
 #[test]
-fn what_was_not_held_when_a_person_approved_is_not_released() {
+fn what_was_not_held_at_the_approval_is_not_released() {
     let held = held();
     walk(&held, paths(60), 100);
     held.approve(&root()).unwrap();
-    // A disk goes away before the walk, and other directories are missing too.
+    // Before the walk, a disk is unmounted and other directories go missing.
     let approval = held.take_approval().unwrap();
     let more = (0..5).map(|number| LibraryPath::from(format!("other/{number}.mp3").as_str()));
     let mut missed = missed(paths(60).into_iter().chain(more).collect(), 100, Some(&approval));
@@ -92,21 +93,21 @@ fn what_was_not_held_when_a_person_approved_is_not_released() {
 }
 
 #[test]
-fn approving_of_some_does_not_release_the_rest() {
+fn approving_some_does_not_release_the_rest() {
     let held = held();
     assert_eq!(walk(&held, paths(15), 20), (0, 0));
     let release = held.approve(&"0".into()).unwrap();
     assert_eq!(walk(&held, paths(15), 20), (0, 5));
     assert_eq!(release.outcome(), Some(super::super::Released { found: 5, published: 0, still_held: 0 }));
-    // Ten of fifteen would pass by themselves.
+    // Ten of fifteen would not be held without the earlier approval.
     let rest: Vec<LibraryPath> = paths(15).into_iter().filter(|path| !path.is_at_or_under(&"0".into())).collect();
     assert_eq!(walk(&held, rest.clone(), 15), (0, 0));
-    // Until enough of them are back.
+    // They are released once enough of them are back.
     assert_eq!(walk(&held, rest[..5].to_vec(), 15), (5, 0));
 }
 
 #[test]
-fn an_empty_root_and_a_mount_that_is_gone_hold_the_smallest_library() {
+fn an_empty_root_and_a_missing_mount_hold_even_a_single_delete() {
     let held = held();
     let verdict = held.judge(Missed { root_is_empty: true, ..missed(paths(1), 1, None) }, None, |_| None);
     assert!(verdict.gone.is_empty());
@@ -117,9 +118,9 @@ fn an_empty_root_and_a_mount_that_is_gone_hold_the_smallest_library() {
 }
 
 #[test]
-fn files_of_a_mount_that_is_gone_do_not_count_for_the_brake() {
+fn files_of_a_missing_mount_do_not_count_towards_the_limit() {
     let held = held();
-    // Of a hundred files eighty are away, and eleven of the others are missing.
+    // Of a hundred files, eighty are on a mount that is gone, and eleven of the others are missing.
     let mut walked = missed(paths(11), 100, None);
     walked.vanished.away = away(80, 0).vanished.away;
     assert!(held.judge(walked, None, |_| None).gone.is_empty());
@@ -130,7 +131,7 @@ fn files_of_a_mount_that_is_gone_do_not_count_for_the_brake() {
 }
 
 #[test]
-fn what_one_walk_could_not_remember_of_an_approval_follows_with_the_next() {
+fn approved_deletes_beyond_the_bound_of_one_walk_follow_with_the_next() {
     let held = held();
     walk(&held, paths(250), 300);
     let release = held.approve(&root()).unwrap();
@@ -142,7 +143,7 @@ fn what_one_walk_could_not_remember_of_an_approval_follows_with_the_next() {
     assert!(held.is_approved());
     assert_eq!(walk(&held, paths(150), 200), (0, 150));
     assert_eq!((held.count(), release.outcome().unwrap().found), (0, 250));
-    // And not a file more.
+    // More than was left over is not released.
     assert_eq!(walk(&held, paths(90), 100), (0, 0));
     held.approve(&root()).unwrap();
     let approval = held.take_approval();
@@ -162,40 +163,40 @@ async fn a_release_is_done_when_every_look_is_committed_and_counts_what_was_publ
     let mut verdict = held.judge(missed, approval, |_| None);
     let last = verdict.approved.pop();
     for (path, _) in &verdict.approved {
-        held.deleted(path);
-        held.deleted(path);
+        held.note_deleted(path);
+        held.note_deleted(path);
     }
-    held.deleted(&"elsewhere.mp3".into());
+    held.note_deleted(&"elsewhere.mp3".into());
     drop(verdict);
-    assert!(tokio::time::timeout(Duration::from_millis(10), release.is_done()).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_millis(10), release.wait()).await.is_err());
     drop(last);
-    release.is_done().await;
+    release.wait().await;
     assert_eq!(release.outcome(), Some(super::super::Released { found: 20, published: 19, still_held: 0 }));
 }
 
 #[tokio::test]
-async fn a_release_without_a_walk_is_over_and_says_so() {
+async fn a_release_without_a_walk_ends_without_an_outcome() {
     let held = held();
     walk(&held, paths(20), 20);
     let release = held.approve(&root()).unwrap();
     drop(held.take_approval());
-    release.is_done().await;
+    release.wait().await;
     assert_eq!(release.outcome(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_held_is_looked_at_ever_more_rarely_until_it_changes() {
+async fn walks_for_held_deletes_become_rarer_until_something_changes() {
     let held = Held::new(50, Duration::from_mins(10));
     let inbox = Inbox::new();
     let rechecks = {
         let (held, inbox) = (held.clone(), inbox.clone());
         tokio::spawn(async move { held.recheck(&inbox).await })
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut waits = Vec::new();
     let mut files = 20;
     walk(&held, paths(files), 20);
-    let mut last = begun;
+    let mut last = started;
     while waits.len() < 9 {
         let round = inbox.next_round().await;
         assert!(round.is_of_everything());
@@ -216,7 +217,7 @@ async fn what_is_held_is_looked_at_ever_more_rarely_until_it_changes() {
 }
 
 #[test]
-fn places_are_listed_up_to_a_bound_and_keep_their_begin() {
+fn places_are_listed_up_to_a_bound_and_keep_their_first_time() {
     let held = held();
     let many: Vec<LibraryPath> =
         (0..150).map(|number| LibraryPath::from(format!("{number:03}/x.mp3").as_str())).collect();
@@ -226,12 +227,16 @@ fn places_are_listed_up_to_a_bound_and_keep_their_begin() {
     held.state().since.values_mut().for_each(|since| *since = 5);
     walk(&held, many, 150);
     assert!(held.list().iter().all(|held| held.since == 5));
-    assert_eq!(held.list_under(&"007/a".into()).len(), 2, "the place above it, and the places beyond the bound");
+    assert_eq!(
+        held.list_under(&"007/a".into()).len(),
+        2,
+        "the place above it and the sum of the places beyond the bound"
+    );
 }
 
 proptest! {
     #[test]
-    fn every_missed_file_is_held_or_passes_and_none_does_both(
+    fn every_missing_file_is_either_held_or_released(
         here in prop::collection::btree_set("[abc]/[a-z]{1,2}", 0..40),
         away_files in 0_u64..30,
         others in 0_u64..60,
@@ -253,7 +258,7 @@ proptest! {
         prop_assert_eq!(held.count(), away_files + count - passed);
         prop_assert!(passed == 0 || !root_is_empty);
 
-        // What is approved of is released, and nothing else is because of it.
+        // An approval releases what it covers and nothing else.
         let Some(under) = approved.map(|under| LibraryPath::from(under.as_str())) else { return Ok(()) };
         let held_before = held.count();
         let release = held.approve(&under);

@@ -1,4 +1,4 @@
-//! What must hold of what consumers are told, and of the index.
+//! The laws of the published messages and of the index.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::World;
 use crate::operation::ContentId;
 
 impl World {
-    /// What a consumer has who trusts nothing: every message must fit what came before.
+    /// The state of a strict consumer. Every message must fit the messages before it.
     pub(crate) fn replay(&self) -> BTreeMap<LibraryPath, ContentId> {
         let mut known: BTreeMap<LibraryPath, ContentId> = BTreeMap::new();
         let content_of = |row: &Row| row.track.fingerprint.sha256[0];
@@ -26,23 +26,23 @@ impl World {
                 }
             };
             if !fits {
-                self.fault(format!("a message does not fit what came before: {}", words(&change)));
+                self.fail(format!("a message does not fit what came before: {}", describe(&change)));
             }
             if let Change::Created(row) | Change::Modified(row) = &change
-                && !self.held.borrow().contains(&(row.path.clone(), content_of(row)))
+                && !self.ever_held.borrow().contains(&(row.path.clone(), content_of(row)))
             {
-                self.fault(format!("{} never held {}", row.path, content_of(row)));
+                self.fail(format!("{} never had {}", row.path, content_of(row)));
             }
         }
         known
     }
 
-    /// All messages, in order and in short.
-    pub(crate) fn told(&self) -> Vec<String> {
-        self.memory.outbox().iter().map(|event| words(&event.change)).collect()
+    /// All messages, in order, each as a short text.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        self.memory.outbox().iter().map(|event| describe(&event.change)).collect()
     }
 
-    /// Consumers know exactly what is on disk, but for what nobody can see now.
+    /// Consumers know exactly what is on disk, except for files that cannot be read now.
     pub(crate) fn check_consumers(&self) {
         let known = self.replay();
         let disk = self.disk.borrow();
@@ -51,18 +51,18 @@ impl World {
         let index = &self.memory;
         for (path, (_, content)) in &library {
             if known.get(path) != Some(content) {
-                self.fault(format!("{path} holds {content}, consumers know {:?}", known.get(path)));
+                self.fail(format!("{path} has {content}, consumers know {:?}", known.get(path)));
             }
         }
         for path in known.keys().filter(|path| !library.contains_key(*path)) {
             let row = index.row(path).unwrap();
             if !row.is_some_and(|row| disk.is_out_of_sight(path, &row.stat)) {
-                self.fault(format!("{path} is not there, and consumers know of it"));
+                self.fail(format!("{path} does not exist, but consumers know it"));
             }
         }
     }
 
-    /// The index has exactly what is on disk, and so a further walk finds nothing to look at.
+    /// The index has exactly what is on disk, so another walk finds nothing to look at.
     pub(crate) fn check_index(&self) {
         let disk = self.disk.borrow();
         let mut library = disk.library(&self.extensions);
@@ -76,7 +76,7 @@ impl World {
             .map(|row| (row.path, (row.stat, row.track.fingerprint.sha256[0])))
             .collect();
         if indexed != library {
-            self.fault(format!("the index has {indexed:?}, the disk {library:?}"));
+            self.fail(format!("the index has {indexed:?}, the disk {library:?}"));
         }
         let walked = self.walk_now(&LibraryPath::root());
         for difference in Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false) {
@@ -88,13 +88,13 @@ impl World {
                 _ => false,
             };
             if !is_fine {
-                self.fault(format!("a further walk finds {difference:?}"));
+                self.fail(format!("another walk finds {difference:?}"));
             }
         }
     }
 }
 
-fn words(change: &Change) -> String {
+fn describe(change: &Change) -> String {
     let word = change.event_type();
     match change {
         Change::Created(row) | Change::Modified(row) => {

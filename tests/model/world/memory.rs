@@ -1,4 +1,4 @@
-//! The store, in memory: what outlives a crash.
+//! The store in memory. It survives crashes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use file_watcher::store::Committed;
 #[derive(Default)]
 pub(crate) struct Memory {
     rows: RefCell<Rows>,
-    /// All that consumers were ever told, in order.
+    /// All published messages, in order.
     outbox: RefCell<Vec<FileEvent>>,
 }
 

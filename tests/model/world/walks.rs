@@ -6,16 +6,15 @@ use file_watcher::engine::{Round, tie_together};
 use file_watcher::library::{Difference, Reconcile, Walked};
 use file_watcher::model::{Cause, FsEvent, Index, LibraryPath};
 
-use super::{Kernel, RoundInHand, Step, World};
+use super::{Kernel, PendingRound, Step, World};
 
-/// Waits that are longer than this are over only when nothing else happens, if the kernel is faithful: people and looks
-/// are faster than that.
+/// With a reliable kernel, longer waits than this end only when nothing else happens.
 const LONG_WAIT: Duration = Duration::from_millis(50);
 
 impl World {
-    /// Lets time pass until a walk may begin; none where that would take too long.
+    /// Lets time pass until a walk may begin. `None` if that takes too long or no walk is marked.
     fn next_round(&self, which: u8) -> Option<Round> {
-        if self.kernel_is == Kernel::Treacherous && which.is_multiple_of(4) {
+        if self.kernel_kind == Kernel::Unreliable && which.is_multiple_of(4) {
             self.pass(Duration::from_millis(400));
         }
         loop {
@@ -29,7 +28,7 @@ impl World {
                 return round;
             }
             let wait = deadline?.saturating_duration_since(now);
-            if self.kernel_is == Kernel::Faithful && wait > LONG_WAIT && !self.is_quiet() {
+            if self.kernel_kind == Kernel::Reliable && wait > LONG_WAIT && !self.is_quiet() {
                 return None;
             }
             self.pass(wait);
@@ -38,23 +37,23 @@ impl World {
 
     fn is_quiet(&self) -> bool {
         let process = self.process.borrow();
-        self.kernel.borrow().is_empty() && process.waiting.is_empty() && !process.engine.with(|it| it.has_hints())
+        self.events.borrow().is_empty() && process.waiting.is_empty() && !process.engine.with(|it| it.has_hints())
     }
 
     pub(super) fn walk_marked(&self, which: u8, meanwhile: &[(u8, Step)]) {
         let Some(round) = self.next_round(which) else { return };
         self.note(|| format!("walk {:?}", round.subtrees));
-        // From now on they are watched.
+        // The new directories are watched from now on.
         self.new_directories.borrow_mut().clear();
-        let life = self.lives.get();
+        let start = self.starts.get();
         self.scripts.borrow_mut().push(meanwhile.iter().cloned().collect());
-        let mut in_hand = RoundInHand { round: round.clone(), gone: Vec::new(), second_wave: Vec::new() };
+        let mut pending = PendingRound { round: round.clone(), gone: Vec::new(), second_wave: Vec::new() };
         let mut replaced = Vec::new();
         let index = &self.memory;
         for subtree in &round.subtrees {
             let walk = Walk { world: self, start: subtree, last: None };
             for difference in Reconcile::new(walk, &index, subtree.clone(), false) {
-                if self.lives.get() != life {
+                if self.starts.get() != start {
                     break;
                 }
                 match difference.unwrap() {
@@ -66,33 +65,33 @@ impl World {
                         self.push(hint);
                     }
                     Difference::Replaced(found) => replaced.push(found),
-                    Difference::Gone(path, _) => in_hand.gone.push(path),
+                    Difference::Gone(path, _) => pending.gone.push(path),
                 }
             }
         }
         self.scripts.borrow_mut().pop();
-        if self.lives.get() != life {
+        if self.starts.get() != start {
             return;
         }
         let process = &mut *self.process.borrow_mut();
         process.engine.with(|engine| {
             for (path, ties) in tie_together(replaced) {
                 let hint = FsEvent::new(path, Cause::Found, round.origin).tied(ties);
-                in_hand.second_wave.push(engine.found_replaced(round.id, hint));
+                pending.second_wave.push(engine.found_replaced(round.id, hint));
             }
             engine.walk_ended(round.id);
         });
-        process.rounds.push(in_hand);
+        process.rounds.push(pending);
     }
 
-    /// Goes on with every round whose looks are done.
+    /// Continues every round whose looks are done.
     pub(super) fn finish_rounds(&self) {
         let now = self.now().instant;
         let index = &self.memory;
         self.take_in();
         let process = &mut *self.process.borrow_mut();
-        process.rounds.retain_mut(|in_hand| {
-            let RoundInHand { round, gone, second_wave } = in_hand;
+        process.rounds.retain_mut(|pending| {
+            let PendingRound { round, gone, second_wave } = pending;
             let id = round.id;
             process.engine.with(|engine| {
                 if second_wave.is_empty() || engine.is_first_wave_done(id) {
@@ -123,7 +122,7 @@ impl World {
         });
     }
 
-    /// What an interrupted walk sees of a subtree, and what the rules exclude of it.
+    /// What a walk of a subtree finds in the current state, without what the rules exclude.
     pub(super) fn walk_now(&self, start: &LibraryPath) -> Vec<Walked> {
         let mut walked = self.disk.borrow().walk(start, &self.extensions);
         walked.retain(|walked| match walked {
@@ -137,7 +136,7 @@ impl World {
         self.process.borrow().engine.with(|engine| engine.mark(LibraryPath::root(), Duration::ZERO, now));
     }
 
-    /// The first mark of a process: nobody knows what happened before.
+    /// The first mark of a process, as it does not know about earlier changes.
     pub(super) fn mark_root_at_start(&self) {
         let now = self.now().instant;
         self.process.borrow().engine.with(|engine| {
@@ -147,7 +146,7 @@ impl World {
     }
 }
 
-/// A walk that sees each directory entry as it is when it reaches it.
+/// A walk that sees each entry in its state at that moment.
 struct Walk<'a> {
     world: &'a World,
     start: &'a LibraryPath,

@@ -1,57 +1,56 @@
-//! The watcher: hands the kernel's events to the engine, as far as they arrive.
+//! The watcher: passes the delivered events to the engine.
 
 use file_watcher::disk::Entry;
 use file_watcher::engine::{Found, KernelEvent, KernelEventKind};
 use file_watcher::model::LibraryPath;
 
-use super::{Fate, Kernel, World};
-use crate::operation::Told;
+use super::{Delivery, Kernel, World};
+use crate::operation::Event;
 
 impl World {
-    pub(super) fn hear(&self, which: u8, fate: Fate) {
-        let (which, fate) = match self.kernel_is {
-            Kernel::Treacherous => (usize::from(which), fate),
-            Kernel::Faithful | Kernel::Silent => (0, Fate::Heard),
+    pub(super) fn deliver(&self, which: u8, delivery: Delivery) {
+        let (which, delivery) = match self.kernel_kind {
+            Kernel::Unreliable => (usize::from(which), delivery),
+            Kernel::Reliable | Kernel::Silent => (0, Delivery::Once),
         };
         let event = {
-            let mut kernel = self.kernel.borrow_mut();
-            let which = if kernel.is_empty() { return } else { which % kernel.len() };
-            kernel.remove(which)
+            let mut events = self.events.borrow_mut();
+            let which = if events.is_empty() { return } else { which % events.len() };
+            events.remove(which)
         };
         let Some(event) = event else { return };
-        self.note(|| format!("{fate:?}: {event:?}"));
-        match fate {
-            Fate::Lost => {
-                // A write that changed no time and without an event is found when its pages are written back, and
-                // not before.
+        self.note(|| format!("{delivery:?}: {event:?}"));
+        match delivery {
+            Delivery::Lost => {
+                // A write that changed no time and whose event was lost is found only after its pages were written back.
                 self.disk.borrow_mut().write_back();
-                // An overflow is reported in the place of the lost event. What happens in a new directory before it is
-                // watched has no event at all.
+                // An overflow is reported instead of the lost event. A change in a new directory before it is watched
+                // has no event at all.
                 if !event.path().is_some_and(|path| self.is_in_new_directory(path)) {
                     self.mark_root();
                 }
             }
-            Fate::Heard => self.translate(event),
-            Fate::HeardTwice => {
+            Delivery::Once => self.translate(event),
+            Delivery::Duplicated => {
                 self.translate(event.clone());
                 self.translate(event);
             }
         }
     }
 
-    fn translate(&self, event: Told) {
+    fn translate(&self, event: Event) {
         let (path, kind, cookie) = match event {
-            Told::Created(path) => (path, KernelEventKind::Created, None),
-            Told::Closed(path) => (path, KernelEventKind::ClosedAfterWriting, None),
-            Told::Attributes(path) | Told::DirectoryAttributes(path) => {
+            Event::Created(path) => (path, KernelEventKind::Created, None),
+            Event::Closed(path) => (path, KernelEventKind::ClosedAfterWriting, None),
+            Event::Attributes(path) | Event::DirectoryAttributes(path) => {
                 (path, KernelEventKind::AttributesChanged, None)
             }
-            Told::Removed(path) => (path, KernelEventKind::Removed, None),
-            Told::DirectoryMade(path) => (path, KernelEventKind::DirectoryCreated, None),
-            Told::DirectoryRemoved(path) => (path, KernelEventKind::DirectoryRemoved, None),
-            Told::Went(path, number) => (path, KernelEventKind::MovedFrom, Some(number)),
-            Told::Came(path, number) => (path, KernelEventKind::MovedTo, Some(number)),
-            Told::Unmounted => return self.mark_root(),
+            Event::Removed(path) => (path, KernelEventKind::Removed, None),
+            Event::DirectoryCreated(path) => (path, KernelEventKind::DirectoryCreated, None),
+            Event::DirectoryRemoved(path) => (path, KernelEventKind::DirectoryRemoved, None),
+            Event::MovedFrom(path, number) => (path, KernelEventKind::MovedFrom, Some(number)),
+            Event::MovedTo(path, number) => (path, KernelEventKind::MovedTo, Some(number)),
+            Event::Unmounted => return self.mark_root(),
         };
         let is_excluded = self.is_excluded(&path);
         let has_audio_name = self.extensions.matches(&path);
