@@ -33,7 +33,7 @@
 //! | 1 | [`engine`] | every decision about what to look at, walk and trust | IO, clocks, locks |
 //! | 1 | [`message`] | a file event as the bytes that consumers read | decide anything |
 //! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | IO |
-//! | 1 | [`disk`] | the library root: stat, list and open beneath it | follow a link out of it that is not in its table |
+//! | 1 | [`disk`] | the library root: stat, list and open under it | follow a link out of it that is not in its table |
 //! | 2 | [`library`] | the disk as a stream of hints: watch, walk, reconcile | say what happened |
 //! | 2 | [`content`] | one path as an observation: settle, hash, read the tags | write anything |
 //! | 2 | [`store`] | SQLite: the index and the outbox in one transaction | talk to a broker |
