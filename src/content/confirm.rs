@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
     use crate::content::Examined;
-    use crate::content::examine::OTHERS_WAIT_FOR;
+    use crate::content::examine::WALKS_WAIT_FOR;
     use crate::content::testing::{HERE, OneFile, renamed};
     use crate::model::Token;
     use crate::model::{Cause, Origin};
@@ -223,7 +223,7 @@ mod tests {
         assert!(observations.is_empty() && looks.len() == 1 && Arc::strong_count(&waits) > 1);
         // But not forever, if the file changes all the time.
         let mut last = looks.remove(0);
-        last.retry.attempt = OTHERS_WAIT_FOR;
+        last.retry.attempt = WALKS_WAIT_FOR;
         let Outcome::Observed(_, instead) = examiner.examine(last).outcome else { panic!("nothing was found") };
         assert!(instead.guards.walks.is_empty() && Arc::strong_count(&waits) == 1);
     }

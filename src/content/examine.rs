@@ -18,10 +18,9 @@ use crate::model::{
 /// for one file on a filesystem whose inode numbers are not stable.
 const LOOKS_AT_PASSING_INODES: u32 = 2;
 
-/// For how many looks at a file that does not settle others wait: walks before they publish deletes, because a
-/// deleted path may be the old name of the file, and looks at the paths that its group left. A file that is written
-/// without end must not delay deletes without end.
-pub(super) const OTHERS_WAIT_FOR: u32 = 3;
+/// For how many looks at a file that does not settle walks wait before they publish deletes, because a deleted path may
+/// be the old name of the file. A file that is written without end must not delay deletes without end.
+pub(super) const WALKS_WAIT_FOR: u32 = 3;
 
 /// Reads the content of open files. Tests use a model instead.
 pub trait Contents<F> {
@@ -107,10 +106,12 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         }
     }
 
-    /// Limits who waits for the next look, and ties it to the looks that may find the displaced file.
+    /// Limits which walks wait for the next look, and ties it to the looks that may find the displaced file.
     fn tie(&self, next: &mut FsEvent, displaced: Option<FileStat>) {
-        if next.retry.attempt > OTHERS_WAIT_FOR {
-            next.guards.let_others_go_on();
+        if next.retry.attempt > WALKS_WAIT_FOR {
+            // The look stays a member of its groups: their own limits say how long others wait for it.
+            next.guards.walks.clear();
+            next.guards.ties.waves.clear();
         }
         if displaced.is_some() {
             let mut groups =
@@ -282,8 +283,18 @@ fn look_instead(look: FsEvent) -> FsEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::testing::{HERE, examiner, old, renamed};
-    use crate::model::MountId;
+    use crate::content::testing::{HERE, examiner, is_read, look, old, renamed};
+    use crate::model::{MountId, RenameGroup, Ties};
+
+    #[test]
+    fn a_look_stays_a_member_of_its_groups_however_often_it_was_repeated() {
+        let group = RenameGroup::new(Duration::from_hours(1));
+        let ties = Ties { member_of: vec![group.join()], ..Ties::default() };
+        let mut hint = FsEvent::new(HERE.into(), Cause::Renamed, Origin::Watch).tied(ties);
+        hint.retry.attempt = 2 * WALKS_WAIT_FOR;
+        let outcome = look(old(9), None, hint);
+        assert!(is_read(&outcome) && group.members() == 1, "{outcome:?}");
+    }
 
     #[test]
     fn a_file_missing_from_a_subtree_without_notification_is_left_to_the_next_scan() {

@@ -155,13 +155,6 @@ impl Guards {
         self.walks.append(&mut other.walks);
         self.holds.append(&mut other.holds);
     }
-
-    /// Neither walks nor tied looks wait for this look any longer.
-    pub fn let_others_go_on(&mut self) {
-        self.walks.clear();
-        self.ties.waves.clear();
-        self.ties.member_of.clear();
-    }
 }
 
 /// Why a path may have changed. It decides how long the path must be quiet before a look can be trusted.
