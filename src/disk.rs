@@ -66,7 +66,22 @@ pub enum Entry {
         nearest_mount: MountId,
     },
     /// The path is excluded, whatever is there: by its extension, a pattern, or a link that is not followed.
-    Excluded,
+    Excluded {
+        /// The mount of the nearest directory that exists, if nothing has this name. An ignore file on a mount that is
+        /// gone might include the path.
+        nearest_mount: Option<MountId>,
+    },
+}
+
+impl Entry {
+    /// The mount of the nearest directory that exists, if nothing has this name.
+    pub fn nearest_mount(self) -> Option<MountId> {
+        match self {
+            Self::Missing { nearest_mount } => Some(nearest_mount),
+            Self::Excluded { nearest_mount } => nearest_mount,
+            Self::File(_) | Self::Directory | Self::Other => None,
+        }
+    }
 }
 
 /// Access to the files of a library. Tests use a model instead of the disk.
@@ -375,8 +390,8 @@ mod tests {
         symlink(&outside, root.path().join("link")).unwrap();
         symlink(outside.join("x.mp3"), root.path().join("link.mp3")).unwrap();
         rustix::fs::mknodat(CWD, root.path().join("pipe.mp3"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        assert_eq!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Excluded);
-        assert_eq!(root.entry(&"link.mp3".into()).unwrap(), Entry::Excluded);
+        assert!(matches!(root.entry(&"link/x.mp3".into()).unwrap(), Entry::Excluded { .. }));
+        assert!(matches!(root.entry(&"link.mp3".into()).unwrap(), Entry::Excluded { .. }));
         assert_eq!(root.entry(&"pipe.mp3".into()).unwrap(), Entry::Other);
         for path in ["link/x.mp3", "link.mp3", "pipe.mp3"] {
             assert!(root.open(&path.into()).unwrap().is_none(), "{path}");

@@ -81,7 +81,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             Entry::File(stat) => {
                 self.look_at_file(look, stat, row).unwrap_or_else(|error| Outcome::Failed(error).into())
             }
-            Entry::Directory | Entry::Other | Entry::Missing { .. } | Entry::Excluded => {
+            Entry::Directory | Entry::Other | Entry::Missing { .. } | Entry::Excluded { .. } => {
                 self.look_at_gone(look, entry, row).into()
             }
         };
@@ -99,7 +99,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             Entry::Directory => Ok(true),
             // A walk compares the whole subtree anyway. An event may be the only sign that a directory became a file.
             Entry::File(_) if look.origin != Origin::Watch => Ok(false),
-            Entry::File(_) | Entry::Other | Entry::Missing { .. } | Entry::Excluded => {
+            Entry::File(_) | Entry::Other | Entry::Missing { .. } | Entry::Excluded { .. } => {
                 let under = self.index.rows_after(&look.path, Some(&look.path), 1).map_err(io::Error::other)?;
                 Ok(!under.is_empty())
             }
@@ -228,7 +228,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Outcome::Held;
         }
         // An excluded path is deleted even if its file has another name now, so that name need not be found first.
-        let is_excluded = entry == Entry::Excluded;
+        let is_excluded = matches!(entry, Entry::Excluded { .. });
         if look.cause != Cause::Gone && !is_excluded && self.engine.trust(|trust| trust.is_unwatched(&look.path)) {
             return Outcome::LeftToWalk;
         }
@@ -334,7 +334,7 @@ mod tests {
             type File = ();
 
             fn entry(&self, _: &LibraryPath) -> io::Result<Entry> {
-                Ok(Entry::Excluded)
+                Ok(Entry::Excluded { nearest_mount: None })
             }
 
             fn open(&self, _: &LibraryPath) -> io::Result<Option<((), FileStat)>> {

@@ -135,7 +135,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
 /// Whether the file of a row may be missing only because its filesystem is not mounted.
 pub(super) fn is_hidden(row: &Row, entry: Entry) -> bool {
-    matches!(entry, Entry::Missing { nearest_mount } if row.stat.mount != nearest_mount)
+    entry.nearest_mount().is_some_and(|nearest_mount| row.stat.mount != nearest_mount)
 }
 
 /// The rows that `keep` accepts, or its first error.

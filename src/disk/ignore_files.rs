@@ -117,7 +117,7 @@ impl Root {
     /// Whether `path`, as the path of a file, is excluded: by its extension, a pattern, or a symbolic link that is not
     /// followed.
     pub fn is_left_out(&self, path: &LibraryPath) -> bool {
-        matches!(self.entry(path), Ok(Entry::Excluded))
+        matches!(self.entry(path), Ok(Entry::Excluded { .. }))
     }
 
     /// Whether the cache alone shows that `path` is excluded, be it a file, a directory or nothing.
@@ -152,7 +152,11 @@ impl Root {
             // A failed access has an error of its own.
             Err(error) => return found.and(Err(error)),
         };
-        if is_excluded { Ok(Entry::Excluded) } else { found }
+        if !is_excluded {
+            return found;
+        }
+        let nearest_mount = found.ok().and_then(Entry::nearest_mount);
+        Ok(Entry::Excluded { nearest_mount })
     }
 
     /// The rules for a directory and everything in it. Its ignore file is read from `opened`, the open directory, which
@@ -313,13 +317,13 @@ mod tests {
         let (exclude, _) = Patterns::of_text(b"/gone\n");
         let root = root.with_rules(rules.excluding(exclude, Patterns::default(), true));
         for path in ["a/b/x.mp3", "a/b/missing.mp3", "gone/x.flac", "a/@eaDir/x.flac", "a/._x.flac"] {
-            assert_eq!(root.entry(&path.into()).unwrap(), Entry::Excluded, "{path}");
+            assert!(matches!(root.entry(&path.into()).unwrap(), Entry::Excluded { .. }), "{path}");
         }
         assert!(matches!(root.entry(&"a/b/x.flac".into()).unwrap(), Entry::Missing { .. }));
         assert_eq!(root.entry(&"a/b".into()).unwrap(), Entry::Directory);
         // Even if it cannot be found out what is there.
         fs::rename(folder.path(), folder.path().with_extension("away")).unwrap();
-        assert_eq!(root.entry(&"a/b/x.mp3".into()).unwrap(), Entry::Excluded);
+        assert!(matches!(root.entry(&"a/b/x.mp3".into()).unwrap(), Entry::Excluded { .. }));
         root.entry(&"a/b/x.flac".into()).expect_err("the root is gone");
         fs::rename(folder.path().with_extension("away"), folder.path()).unwrap();
     }

@@ -121,7 +121,7 @@ impl Root {
     pub(super) fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
         match self.lead(path)? {
             Some(Lead::To(real)) => return self.entry_outside(&real),
-            Some(Lead::PassedOver) => return Ok(Entry::Excluded),
+            Some(Lead::PassedOver) => return Ok(Entry::Excluded { nearest_mount: None }),
             None => {}
         }
         let entry = self.real_entry(path.into())?;
@@ -129,14 +129,14 @@ impl Root {
             return Ok(entry);
         }
         if !self.follows_links() {
-            return Ok(if lead_to(&self.path, path) { Entry::Excluded } else { entry });
+            return Ok(if lead_to(&self.path, path) { Entry::Excluded { nearest_mount: None } } else { entry });
         }
         if let Some(real) = self.behind_link(path)? {
             let found = self.real_entry((&real).into())?;
             return Ok(if matches!(found, Entry::File(_) | Entry::Directory) { found } else { entry });
         }
         match &self.links_out {
-            None if lead_out(&self.path, path) => Ok(Entry::Excluded),
+            None if lead_out(&self.path, path) => Ok(Entry::Excluded { nearest_mount: None }),
             Some(_) if lead_to(&self.path, path) => Err(io::Error::other(LinkUnknown)),
             _ => Ok(entry),
         }

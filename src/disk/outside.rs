@@ -355,7 +355,7 @@ impl Root {
             // It was mounted since. It is not watched yet, and another link may lead there too.
             Entry::File(_) | Entry::Directory => outside.is_broken,
             Entry::Other | Entry::Missing { .. } => outside.has_link(),
-            Entry::Excluded => false,
+            Entry::Excluded { .. } => false,
         };
         if is_unknown { Err(io::Error::other(LinkUnknown)) } else { Ok(entry) }
     }

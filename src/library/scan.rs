@@ -182,13 +182,17 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
                         return false;
                     }
                 }
-                Ok(Difference::Gone(path, _)) if self.root.is_left_out(&path) => {
-                    report.left_out_total += 1;
-                    push_bounded(&mut report.left_out, path);
-                }
                 Ok(Difference::Gone(path, mount)) => {
-                    let is_away = whole_library && self.is_mount_gone(&path, mount, &mut nearest);
-                    self.sort_missing(path, is_away.then_some(mount), report);
+                    let is_left_out = self.root.is_left_out(&path);
+                    // The ignore files of a mount that is gone cannot be read: they may include the path again.
+                    let may_be_away = whole_library || is_left_out;
+                    let is_away = may_be_away && self.is_mount_gone(&path, mount, &mut nearest);
+                    if is_left_out && !is_away {
+                        report.left_out_total += 1;
+                        push_bounded(&mut report.left_out, path);
+                    } else {
+                        self.sort_missing(path, is_away.then_some(mount), report);
+                    }
                 }
                 Ok(Difference::Unreadable(path, error)) => report.unreadable.push((path, error.to_string())),
                 Err(error) => {
@@ -211,7 +215,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             return *nearest_mount != mount && !self.root.is_elsewhere(mount, path);
         }
         // If the path exists again or cannot be examined, the look decides.
-        let Ok(Entry::Missing { nearest_mount }) = self.root.entry(path) else { return false };
+        let Ok(Some(nearest_mount)) = self.root.entry(path).map(Entry::nearest_mount) else { return false };
         *nearest = Some((parent, nearest_mount));
         nearest_mount != mount && !self.root.is_elsewhere(mount, path)
     }

@@ -55,7 +55,7 @@ impl<'a> Walk<'a> {
         match self.root.entry(&start) {
             Ok(Entry::Directory) => self.enter(start),
             Ok(Entry::File(found)) => Some(Walked::File(start, found)),
-            Ok(Entry::Other | Entry::Missing { .. } | Entry::Excluded) => None,
+            Ok(Entry::Other | Entry::Missing { .. } | Entry::Excluded { .. }) => None,
             Err(error) => Some(Walked::Unreadable(start, error)),
         }
     }

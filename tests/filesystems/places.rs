@@ -211,3 +211,33 @@ fn another_disk_at_the_place_of_one_takes_none_of_its_files_away() {
     assert_eq!(library.published_since(mark), ["modified usb/both.mp3"]);
     one.detach();
 }
+
+/// The rules for a disk may be on the disk.
+#[test]
+fn files_that_only_an_ignore_file_of_their_disk_includes_are_held_while_the_disk_is_away() {
+    let media: [Box<dyn Medium>; 2] = [Box::new(Disk::ext4()), Box::new(Bind::tmpfs())];
+    for mut medium in media {
+        for is_root in [false, true] {
+            let mut library = Library::new();
+            library.set("EXCLUDE", "x.mp3").set("POLL_INTERVAL_SECS", "1");
+            let disk = if is_root { library.root() } else { library.path("disk") };
+            medium.attach(&disk);
+            write(&disk.join("a/.ignore-music"), "!x.mp3");
+            write_old(&disk.join("a/x.mp3"), "included again");
+            write_old(&disk.join("a/y.mp3"), "not excluded");
+            library.scan();
+            assert_eq!(library.files().len(), 2);
+            let mark = library.mark();
+            medium.detach();
+            let summary = library.scan();
+            assert_eq!(summary.figure("held deletes"), "2", "{}", summary.text);
+            library.start();
+            library.stay_silent(Duration::from_secs(1));
+            medium.attach(&disk);
+            library.stay_silent(Duration::from_secs(3));
+            library.stop();
+            assert!(library.published_since(mark).is_empty(), "{:?}", library.published_since(mark));
+            medium.detach();
+        }
+    }
+}

@@ -533,7 +533,8 @@ impl DiskAccess for &World {
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         self.interrupt();
         if self.is_excluded(path) {
-            return Ok(Entry::Excluded);
+            let nearest_mount = self.disk.borrow().entry(path).ok().and_then(Entry::nearest_mount);
+            return Ok(Entry::Excluded { nearest_mount });
         }
         self.disk.borrow().entry(path)
     }
