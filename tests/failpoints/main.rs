@@ -160,8 +160,9 @@ async fn a_relocation_that_is_ended_at_any_step_is_finished_by_the_next_start() 
     for armed in ["relocate::step:1", "relocate::commit:1", "relocate::step:2"] {
         let program = Program::new(Node::shared()).await;
         program.change(0);
-        // What is in the outbox now was never delivered.
+        // What is in the outbox now was never delivered. On a slow machine not every file is indexed yet.
         program.scan_until_aborted(&[], "store::forget:1").await;
+        let indexed: i64 = program.store().query_row("SELECT count(*) FROM files", [], |row| row.get(0)).unwrap();
         let (old, new) = (program.root(), program.place("elsewhere"));
         fs::rename(&old, &new).unwrap();
         let arguments = ["--relocate-from", old.to_str().unwrap(), new.to_str().unwrap()];
@@ -170,7 +171,7 @@ async fn a_relocation_that_is_ended_at_any_step_is_finished_by_the_next_start() 
         assert_eq!(refused.code, Some(2), "{armed}: {}", refused.log);
         let finished = program.scan_with(&arguments).await;
         assert_eq!(finished.code, Some(0), "{armed}: {}", finished.log);
-        assert!(finished.log.contains("hashed        0 B"), "{armed}: {}", finished.log);
+        assert!(finished.log.contains(&format!("\nunchanged     {indexed}\n")), "{armed}: {}", finished.log);
         let oracle = program.delivered_to(Oracle::of_any_root()).await;
         let disk = files_in(&new).into_iter().map(|(path, sha256)| (new.join(path), sha256)).collect();
         assert_eq!(oracle.files, disk, "{armed}");
