@@ -107,7 +107,7 @@ fn a_root_that_is_removed_from_under_us_takes_no_file_with_it() {
     library.wait_for_log(mark, "the library root is gone");
     library.stay_silent(Duration::from_secs(1));
     fs::rename(library.outside("copy"), library.root()).unwrap();
-    library.wait_for_log(mark, "there again");
+    library.wait_for_log(mark, "the library root is back or was replaced");
     library.wait_until_settled();
     library.write("0/new.mp3", "new");
     library.wait_until_converged();
@@ -143,7 +143,7 @@ fn a_root_that_is_made_again_at_once_is_watched() {
         let mark = library.mark();
         fs::remove_dir_all(library.root()).unwrap();
         library.write("a/y.mp3", format!("y {round}"));
-        library.wait_for_log(mark, "there again");
+        library.wait_for_log(mark, "the library root is back or was replaced");
         library.wait_until_settled();
         library.write("a/z.mp3", format!("z {round}"));
         library.wait_until_converged();
@@ -219,7 +219,7 @@ fn a_root_whose_mount_is_missing_at_the_start_says_nothing_until_it_is_there() {
     library.start();
     library.wait_for_log(mark, HELD);
     let root = Mounted::bind(&disk.0, &library.root());
-    library.wait_for_log(mark, "there again");
+    library.wait_for_log(mark, "the library root is back or was replaced");
     library.wait_until_settled();
     assert_eq!(library.published_since(mark), Vec::<String>::new());
 
