@@ -1,8 +1,7 @@
-//! The chain with a library, a store and a sink that are made up, on a clock that jumps.
+//! The whole pipeline with a fake library, store and sink, on a paused clock.
 //!
-//! What the combinators promise one by one, each shows in its own file under `src/stream`. Here it is
-//! what `src/pipeline.rs` makes of them: which hints come to a look and a commit, and which messages to
-//! the sink.
+//! Each combinator is tested in its own file under `src/stream`. These tests are about `src/pipeline.rs`, which
+//! combines them: which hints lead to a look and a commit, and which messages reach the sink.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -22,13 +21,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-/// Some are audio, and some are nobody's business.
+/// Some are audio, and some must be ignored.
 const PATHS: [&str; 8] = ["a.mp3", "a/b.FLAC", "a/b.mp3.part", "c.ogg", "cover.jpg", "d.wma", "mp3", "e/f/g.Opus"];
 
-/// How long a batch may wait for company, by `src/pipeline.rs`.
+/// How long `src/pipeline.rs` waits for a batch to fill, in milliseconds.
 const LINGER: u64 = 20;
 
-/// Longer than any of these chains takes, and no time at all on such a clock.
+/// Longer than any of these pipelines takes. On a paused clock it costs no time.
 const LIMIT: Duration = Duration::from_hours(1_000);
 
 fn is_audio(path: &LibraryPath) -> bool {
@@ -46,34 +45,34 @@ fn chain(max_concurrent_files: usize, batch_size: usize, files_per_second: Optio
     }
 }
 
-/// What has been seen of hints, looks and commits, and the laws that hold at each step.
+/// The hints, looks and commits so far.
 #[derive(Default)]
 struct Seen {
-    /// From the begin of a look until the end of its commit.
-    in_hand: HashSet<LibraryPath>,
+    /// Paths between the start of a look and the end of its commit.
+    in_progress: HashSet<LibraryPath>,
     looking: usize,
     looks: usize,
     batches: usize,
-    /// The newest hint that the last commit of a path knew.
+    /// For each path, the newest hint that its last commit covers.
     committed: HashMap<LibraryPath, u32>,
-    let_go: usize,
+    dropped: usize,
 }
 
-/// Shared by the made-up library and whoever looks on.
+/// Shared by the fake library and the test.
 #[derive(Clone, Default)]
 struct World(Arc<Mutex<Seen>>);
 
-/// Rides on a hint, and must not be let go of before a commit of a look that knew of the hint.
-struct Rider {
+/// A token of a hint. It must not be dropped before the commit of a look that covers the hint.
+struct Guard {
     path: LibraryPath,
     number: u32,
     world: World,
 }
 
-impl Drop for Rider {
+impl Drop for Guard {
     fn drop(&mut self) {
         let mut seen = self.world.seen();
-        seen.let_go += 1;
+        seen.dropped += 1;
         let is_committed = seen.committed.get(&self.path).is_some_and(|&newest| newest >= self.number);
         drop(seen);
         assert!(is_committed || thread::panicking(), "hint {} for {} was lost", self.number, self.path);
@@ -85,17 +84,17 @@ impl World {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A hint that knows its number: a merged one is left with the highest.
+    /// A hint with a number. Merged hints keep the highest one.
     fn hint(&self, number: u32, path: &str, quiet: Cause) -> FsEvent {
         let mut hint = FsEvent::new(path.into(), quiet, Origin::Watch);
         hint.retry.attempt = number;
         if is_audio(&hint.path) {
-            hint.guards.walks.push(Token::new(Rider { path: hint.path.clone(), number, world: self.clone() }));
+            hint.guards.walks.push(Token::new(Guard { path: hint.path.clone(), number, world: self.clone() }));
         }
         hint
     }
 
-    /// A look that takes `takes` by the number of its hint.
+    /// A look that takes the time that `takes` has for its hint, in milliseconds.
     fn examine(
         &self,
         look: Leased<FsEvent>,
@@ -105,10 +104,10 @@ impl World {
         let Leased { item, lease } = look;
         let mut seen = self.seen();
         assert!(is_audio(&item.path), "{} is no audio file", item.path);
-        assert!(seen.in_hand.insert(item.path.clone()), "two looks at {}", item.path);
+        assert!(seen.in_progress.insert(item.path.clone()), "two looks at {}", item.path);
         assert!(
-            seen.in_hand.len() <= chain.max_concurrent_files + chain.batch_size,
-            "more in hand than is looked at and committed"
+            seen.in_progress.len() <= chain.max_concurrent_files + chain.batch_size,
+            "more in progress than is looked at and committed"
         );
         let older = seen.committed.get(&item.path);
         assert!(older.is_none_or(|&older| older < item.retry.attempt), "an old hint after a newer one");
@@ -122,7 +121,7 @@ impl World {
             sleep(milliseconds(takes)).await;
             world.seen().looking -= 1;
             let FsEvent { path, guards: Guards { walks, .. }, retry, .. } = item;
-            // Where the made-up look keeps which hint it knows.
+            // The fake look returns the number of its hint in the outcome.
             let mut again = FsEvent::new(path.clone(), Cause::Found, Origin::Watch);
             again.retry = retry;
             let outcome = Outcome::Again(again);
@@ -130,15 +129,15 @@ impl World {
         }
     }
 
-    /// A commit that takes so long.
+    /// A commit that takes this many milliseconds.
     async fn commit(&self, batch: Vec<Leased<Examined>>, chain: &Chain, takes: u64) {
         assert!((1..=chain.batch_size).contains(&batch.len()), "a batch of {}", batch.len());
         self.seen().batches += 1;
         sleep(milliseconds(takes)).await;
         for Leased { item, lease } in batch {
-            let Outcome::Again(look) = item.outcome else { unreachable!("made up above") };
+            let Outcome::Again(look) = item.outcome else { unreachable!("the fake look returns nothing else") };
             let mut seen = self.seen();
-            assert!(seen.in_hand.remove(&item.path));
+            assert!(seen.in_progress.remove(&item.path));
             seen.committed.insert(item.path, look.retry.attempt);
             drop(seen);
             drop((item.tokens, lease));
@@ -157,7 +156,7 @@ fn hinted() -> impl Strategy<Value = Vec<Hinted>> {
         2 => Just(Cause::Renamed),
         2 => Just(Cause::Gone),
         1 => Just(Cause::Again(milliseconds(70))),
-        // Only the end of the input makes an end of this.
+        // Only the end of the input ends this wait.
         1 => Just(Cause::Again(Duration::from_hours(20))),
     ];
     let gap = prop_oneof![2 => Just(0_u64), 2 => 0_u64..30, 1 => 0_u64..400];
@@ -204,9 +203,9 @@ proptest! {
 
         let seen = world.seen();
         prop_assert_eq!(&seen.committed, &last);
-        prop_assert_eq!(seen.let_go, audio, "what rides on a hint is let go of in the end");
-        prop_assert!(seen.in_hand.is_empty() && chain.leases.held() == 0);
-        // The end flushes: what is left takes its looks and commits, and waits for no quiet.
+        prop_assert_eq!(seen.dropped, audio, "every token of a hint is dropped in the end");
+        prop_assert!(seen.in_progress.is_empty() && chain.leases.held() == 0);
+        // The end of the input flushes: the remaining paths are looked at and committed without settling first.
         let work: u64 = looks.iter().sum::<u64>() + seen.batches as u64 * (commits + LINGER);
         let limited = files_per_second.map_or(0, |rate| seen.looks as u64 * (1_000 / u64::from(rate.get()) + 2));
         prop_assert!(took <= milliseconds(work + limited), "{took:?} after the end, for {work} + {limited} ms of work");
@@ -232,7 +231,7 @@ proptest! {
         });
         let looks = looks.into_inner();
         prop_assert_eq!(looks.len(), gaps.len());
-        // A tenth of a second's worth may come at once.
+        // The burst is a tenth of a second's worth.
         let in_a_second = (rate + rate.div_ceil(10)) as usize;
         for window in looks.windows(in_a_second + 1) {
             prop_assert!(window[in_a_second] - window[0] >= Duration::from_secs(1));
@@ -241,7 +240,7 @@ proptest! {
 }
 
 #[test]
-fn a_commit_that_is_stuck_holds_what_is_in_it_and_little_more_and_loses_nothing() {
+fn a_commit_that_is_stuck_keeps_few_leases_and_loses_nothing() {
     paused(async {
         let world = World::default();
         let chain = chain(3, 2, None);
@@ -287,12 +286,12 @@ fn a_commit_that_is_stuck_holds_what_is_in_it_and_little_more_and_loses_nothing(
             let newest = seen.committed[&LibraryPath::from(format!("{path}.mp3").as_str())];
             assert_eq!(newest as usize, 1000 + number);
         }
-        assert_eq!((seen.let_go, chain.leases.held()), (262, 0));
+        assert_eq!((seen.dropped, chain.leases.held()), (262, 0));
     });
 }
 
 #[test]
-fn a_look_that_takes_for_ever_stops_no_other_path() {
+fn a_look_that_never_ends_blocks_no_other_path() {
     paused(async {
         let chain = chain(2, 100, None);
         let committed = RefCell::new(HashSet::new());
@@ -333,14 +332,14 @@ fn outgoing(sequence: u64) -> Outgoing {
     Outgoing { sequence, event_type, correlation_id: sequence.to_string(), timestamp: 0, body: Vec::new() }
 }
 
-/// Takes batches as the sinks do: what fails is tried again inside, from where it failed.
+/// Delivers batches as the sinks do: it retries internally from the message that failed.
 #[derive(Default)]
 struct Taker {
-    /// How many messages each attempt gets through with before it fails; then every one succeeds.
+    /// How many messages each attempt sends before it fails. After these, every attempt succeeds.
     failures: Vec<usize>,
-    /// Every message as often as it was sent.
+    /// Every message, as often as it was sent.
     sent: Vec<u64>,
-    /// Batches that were taken to the end.
+    /// Batches that were delivered completely.
     delivered: Vec<Vec<u64>>,
 }
 
@@ -351,7 +350,7 @@ impl Taker {
             let gone = gets_through.min(rest.len());
             self.sent.extend(rest[..gone].iter().map(|message| message.sequence));
             sleep(milliseconds(gets_through as u64 * 10)).await;
-            // Of the last one nobody knows whether it arrived.
+            // It is not known whether the last one arrived, so it is sent again.
             rest = &rest[gone.saturating_sub(1)..];
             if gone < gets_through {
                 break;
@@ -398,7 +397,7 @@ proptest! {
                 prop_assert!(delivered.len() <= before && before < delivered.len() + 2 * batch_size);
             }
         }
-        // Who drops what was seen before sees each message once and in order.
+        // A consumer that drops redeliveries gets each message once and in order.
         let mut seen = 0;
         for sequence in taker.sent {
             prop_assert!(sequence <= seen + 1);
@@ -426,7 +425,7 @@ fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Runs `test` on a clock that stands still while there is work and jumps to the next timer when there is none.
+/// Runs `test` on a paused clock, which jumps to the next timer when there is no work.
 fn paused<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
 }

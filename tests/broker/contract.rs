@@ -1,4 +1,4 @@
-//! What consumers rely on.
+//! The parts of the message contract that the sink must keep.
 
 use std::time::Instant;
 

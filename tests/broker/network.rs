@@ -1,4 +1,4 @@
-//! What networks do.
+//! Faults of the network.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use lapin::types::FieldTable;
 use tokio::time;
 
 use crate::support::consumer::{Consumer, KEYS, declare, first_seen};
-use crate::support::proxy::{Proxy, Weather};
+use crate::support::proxy::{Network, Proxy};
 use crate::support::rabbit::Node;
 use crate::support::{created, eventually};
 use crate::{LIMIT, QUIET, settings, sink};
@@ -45,16 +45,16 @@ async fn a_half_open_connection_is_left() {
     let status = sink.status();
     sink.deliver(&created(1..=100)).await.unwrap();
 
-    proxy.set(Weather::Silent);
+    proxy.set(Network::Silent);
     let batch = created(101..=200);
     let delivery = tokio::spawn(async move {
         sink.deliver(&batch).await.unwrap();
         sink
     });
     eventually("the silence is noticed", LIMIT, || !status.is_connected()).await;
-    proxy.set(Weather::Down);
+    proxy.set(Network::Down);
     time::sleep(Duration::from_millis(300)).await;
-    proxy.set(Weather::Fine);
+    proxy.set(Network::Up);
     time::timeout(LIMIT, delivery).await.expect("delivered").unwrap();
     let received = Consumer::of_queue(&url, "everything").await.expect_different(200, LIMIT, QUIET).await;
     assert_eq!(first_seen(&received), (1..=200).collect::<Vec<_>>());
@@ -71,7 +71,7 @@ async fn a_network_slower_than_the_patience_for_a_confirm_is_no_failure() {
     let mut sink = Amqp::new(settings);
     sink.deliver(&created(1..=1)).await.unwrap();
     // A batch takes some three seconds, a message thirty milliseconds.
-    proxy.set(Weather::Slow(30_000));
+    proxy.set(Network::Slow(30_000));
     sink.deliver(&created(2..=101)).await.unwrap();
     assert_eq!(first_seen(&consumer.expect(101, LIMIT).await), (1..=101).collect::<Vec<_>>());
     assert_eq!((sink.status().connections(), sink.status().redelivered()), (1, 0));

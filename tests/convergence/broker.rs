@@ -26,7 +26,7 @@ use crate::program::Target;
 use crate::random::Random;
 use crate::replay::Replay;
 use crate::support::consumer::{declare, declare_on};
-use crate::support::proxy::{Proxy, Weather};
+use crate::support::proxy::{Network, Proxy};
 use crate::support::rabbit::Node;
 
 const QUEUE: &str = "cataloging.file.events";
@@ -179,11 +179,11 @@ impl World for Line<'_> {
         match *operation {
             Operation::CutConnection { after_bytes: None } => proxy.cut(),
             Operation::CutConnection { after_bytes: Some(bytes) } => proxy.cut_after(bytes),
-            Operation::BadWeather { kind, milliseconds } => {
-                proxy.set([Weather::Silent, Weather::Down, Weather::Slow(20_000)][kind % 3]);
+            Operation::BadNetwork { kind, milliseconds } => {
+                proxy.set([Network::Silent, Network::Down, Network::Slow(20_000)][kind % 3]);
                 self.broker.runtime.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-                    proxy.set(Weather::Fine);
+                    proxy.set(Network::Up);
                 });
             }
             _ => {}
@@ -193,7 +193,7 @@ impl World for Line<'_> {
     fn calm(&mut self) {
         self.make_peace();
         let proxy = &self.there.as_ref().unwrap().proxy;
-        proxy.set(Weather::Fine);
+        proxy.set(Network::Up);
         proxy.cut_after(u64::MAX);
     }
 

@@ -12,7 +12,7 @@ use crate::names::NAMES_PERCENT;
 use crate::operation::{Operation, is_about_names, operations};
 use crate::root::{Kind, Root};
 
-/// Agreement that takes longer is worth a word.
+/// Agreement that takes longer is reported.
 const SLOW: Duration = Duration::from_secs(8);
 
 /// What to run, as the environment says. `CHAOS_PROGRAM` runs another build of the program, and
@@ -85,7 +85,7 @@ impl Campaign {
                             }
                             Err(failure) => {
                                 println!("seed {seed} ({:?}) fails: {}", self.root_of(seed), failure.what);
-                                self.tell(seed, &failure);
+                                self.report(seed, &failure);
                                 lock(&failures).push((seed, failure));
                             }
                         }
@@ -112,7 +112,7 @@ impl Campaign {
             for number in &kept {
                 println!("{number}: {:?}", all[*number]);
             }
-            self.tell(*seed, &failure);
+            self.report(*seed, &failure);
             println!("{:?}\n{}", self.root_of(*seed), failure.story);
             panic!(
                 "seed {seed}: {}\nagain: CHAOS_SEED={seed} CHAOS_OPS={} CHAOS_KEEP={} cargo test --test convergence",
@@ -205,7 +205,7 @@ impl Campaign {
         found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, seed: u64, failure: &Failure) {
+    fn report(&self, seed: u64, failure: &Failure) {
         if let Some(folder) = &self.stories {
             let _ = std::fs::create_dir_all(folder);
             let _ = std::fs::write(folder.join(format!("{seed}.txt")), format!("{}\n{}", failure.what, failure.story));

@@ -362,7 +362,7 @@ impl History {
                     self.frozen_until = Some(Instant::now() + Duration::from_millis(5));
                 }
             }
-            Operation::CutConnection { .. } | Operation::BadWeather { .. } => world.disturb(operation),
+            Operation::CutConnection { .. } | Operation::BadNetwork { .. } => world.disturb(operation),
             Operation::Remount { kill } => self.remount(kill)?,
             Operation::Away { operations, milliseconds } => {
                 self.take_away(operations)?;

@@ -108,7 +108,7 @@ pub(crate) fn are_about_names(operations: &[Operation]) -> bool {
                 | Operation::Down { .. }
                 | Operation::Freeze { .. }
                 | Operation::CutConnection { .. }
-                | Operation::BadWeather { .. }
+                | Operation::BadNetwork { .. }
                 | Operation::Remount { .. }
                 | Operation::Away { .. }
         )
@@ -149,6 +149,6 @@ pub(crate) fn operation(random: &mut Random, with_broker: bool) -> Operation {
             let after_bytes = number.is_multiple_of(2).then_some(number as u64 * 40);
             return Operation::CutConnection { after_bytes };
         }
-        _ => return Operation::BadWeather { kind: number, milliseconds: milliseconds * 10 },
+        _ => return Operation::BadNetwork { kind: number, milliseconds: milliseconds * 10 },
     })
 }

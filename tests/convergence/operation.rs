@@ -192,7 +192,7 @@ pub(crate) enum Operation {
         after_bytes: Option<u64>,
     },
     /// Makes the network to the broker silent, slow or refusing for a while.
-    BadWeather {
+    BadNetwork {
         kind: usize,
         milliseconds: u64,
     },
@@ -307,7 +307,7 @@ fn operation(random: &mut Random, with_broker: bool) -> Operation {
         97..=98 => Op::Freeze { milliseconds },
         99 => Op::Overflow { one, other },
         100..=101 => Op::CutConnection { after_bytes: number.is_multiple_of(2).then_some(number as u64 * 40) },
-        _ => Op::BadWeather { kind: number, milliseconds: milliseconds * 10 },
+        _ => Op::BadNetwork { kind: number, milliseconds: milliseconds * 10 },
     }
 }
 

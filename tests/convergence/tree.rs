@@ -30,7 +30,7 @@ const CHUNK: usize = 256 * 1024;
 const QUIET: Duration = crate::program::DEBOUNCE.saturating_sub(TICK);
 
 /// How late the program may read the event of a close or a rename, on a busy machine and after a flood.
-const LATE: Duration = Duration::from_secs(3);
+const EVENT_DELAY: Duration = Duration::from_secs(3);
 
 /// How much earlier than by its settings the program may call a file finished: file times advance with the kernel's tick.
 const TICK: Duration = Duration::from_millis(15);
@@ -43,7 +43,7 @@ pub(crate) const OUTSIDE: &str = "outside";
 const NOWHERE: &str = "nowhere";
 
 /// How long after a name went a message may still say that it was gone for a moment.
-const PUBLISHED_LATE: Duration = Duration::from_secs(5);
+const PUBLISHED_EVENT_DELAY: Duration = Duration::from_secs(5);
 
 /// An inode, whatever the filesystem calls it.
 type FileId = u64;
@@ -151,7 +151,7 @@ impl Tree {
     pub(crate) fn take_away(&mut self, place: &Path) -> BTreeSet<PathBuf> {
         self.away = Some(place.to_path_buf());
         let is_there = |path: &&PathBuf| {
-            path.starts_with(place) && self.went.get(*path).is_none_or(|went| went.elapsed() > PUBLISHED_LATE)
+            path.starts_with(place) && self.went.get(*path).is_none_or(|went| went.elapsed() > PUBLISHED_EVENT_DELAY)
         };
         self.names.keys().filter(is_there).filter_map(|path| self.audio(path)).map(Path::to_path_buf).collect()
     }
@@ -266,7 +266,7 @@ impl Tree {
         if cut {
             self.files.insert(id, Known::new(Vec::new()));
         }
-        let hurried = self.touched.get(&id).is_some_and(|touched| touched.elapsed() < LATE);
+        let hurried = self.touched.get(&id).is_some_and(|touched| touched.elapsed() < EVENT_DELAY);
         self.note(format!("begin {path:?}, cut {cut}, {} parts every {pause:?}", parts.len()));
         let (name, parts) = (path.to_path_buf(), parts.into());
         self.slow.push(SlowWrite { id, file, parts, offset: 0, pause, last, excused: false, name, hurried });

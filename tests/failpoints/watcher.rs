@@ -28,8 +28,8 @@ fn a_watcher_whose_thread_ends_is_started_again_and_nothing_is_missed() {
     );
 
     let mark = library.mark();
-    library.write("19/y.mp3", "heard of");
-    library.write("moved/y.mp3", "heard of, too");
+    library.write("19/y.mp3", "reported");
+    library.write("moved/y.mp3", "reported, too");
     library.wait_until_settled();
     let published = library.messages_since(mark);
     assert_eq!(published.len(), 2);

@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::mirror::{Faults, Mirror, Oddity};
 use crate::scenarios::{Place, Stage, write_old};
 use crate::support::disk::write;
+use crate::support::mirror::{Faults, Mirror, Oddity};
 
 /// How long it may take to start and to stop beside a filesystem that does not answer.
 const PROMPT: Duration = Duration::from_secs(20);

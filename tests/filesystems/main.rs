@@ -25,7 +25,6 @@ mod faults;
 mod lacking;
 mod links;
 mod matrix;
-mod mirror;
 mod names;
 mod places;
 mod scenarios;

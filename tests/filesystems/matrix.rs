@@ -2,9 +2,9 @@
 
 use std::thread;
 
-use crate::mirror::{Mirror, Oddity};
 use crate::scenarios::{Traits, all};
 use crate::support::medium::{Bind, Disk, Mergerfs, Overlay, Squashfs};
+use crate::support::mirror::{Mirror, Oddity};
 
 const DISK: Traits = Traits { inodes_last: true, has_birth_times: true };
 const FUSE: Traits = Traits { inodes_last: true, has_birth_times: false };

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use crate::mirror::{Mirror, Oddity};
 use crate::scenarios::{Place, Stage, Traits, all, write_old};
 use crate::support::disk::write;
 use crate::support::library::Mark;
 use crate::support::medium::{Disk, Medium, output};
+use crate::support::mirror::{Mirror, Oddity};
 
 fn stage(oddity: Oddity, files: &[&str]) -> Stage {
     let mirror = Mirror::new(oddity);

@@ -4,13 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use crate::support::disk::run;
-use crate::support::library::{Library, Mark};
+use crate::support::library::{HELD, Library, Mark};
 
 /// More than are let pass however large a share they are.
 const FILES: usize = 20;
 const GONE: usize = 15;
-
-const HELD: &str = "deletes are held";
 
 fn full() -> Library {
     let library = Library::new();

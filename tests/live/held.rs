@@ -8,9 +8,7 @@ use serde_json::Value;
 
 use crate::roots::Mounted;
 use crate::support::disk::write;
-use crate::support::library::Library;
-
-const HELD: &str = "deletes are held";
+use crate::support::library::{HELD, Library};
 
 fn fill(at: &Path, files: usize) {
     for number in 0..files {
@@ -48,6 +46,18 @@ fn on_two_disks() -> (Library, Mounted, Mounted) {
     (library, outer, inner)
 }
 
+/// A watched library with two files of its own and a disk with three; the disk, and its mount at `usb`.
+fn watched_with_disk() -> (Library, Mounted, Mounted) {
+    let mut library = Library::new();
+    fill(&library.root(), 2);
+    let disk = Mounted::tmpfs(&library.outside("disk"));
+    fill(&disk.0, 3);
+    let below = Mounted::bind(&disk.0, &library.path("usb"));
+    library.start();
+    library.wait_until_settled();
+    (library, disk, below)
+}
+
 #[test]
 fn of_two_disks_the_one_that_is_gone_is_held_and_approved_by_itself() {
     let (mut library, outer, inner) = on_two_disks();
@@ -79,13 +89,7 @@ fn of_two_disks_the_one_that_is_gone_is_held_and_approved_by_itself() {
 #[test]
 fn a_disk_that_is_taken_out_live_is_held_within_seconds_and_comes_back_without_a_message() {
     for options in [[].as_slice(), &["--lazy"]] {
-        let mut library = Library::new();
-        fill(&library.root(), 2);
-        let disk = Mounted::tmpfs(&library.outside("disk"));
-        fill(&disk.0, 3);
-        let below = Mounted::bind(&disk.0, &library.path("usb"));
-        library.start();
-        library.wait_until_settled();
+        let (library, disk, below) = watched_with_disk();
         let mark = library.mark();
         below.unmount_with(options);
         library.wait_for_log(mark, HELD);
@@ -142,13 +146,7 @@ fn a_small_library_whose_root_is_empty_or_covered_is_held() {
 
 #[test]
 fn what_is_back_when_a_person_approves_is_not_deleted() {
-    let mut library = Library::new();
-    fill(&library.root(), 2);
-    let disk = Mounted::tmpfs(&library.outside("disk"));
-    fill(&disk.0, 3);
-    let below = Mounted::bind(&disk.0, &library.path("usb"));
-    library.start();
-    library.wait_until_settled();
+    let (library, disk, below) = watched_with_disk();
     let mark = library.mark();
     below.unmount();
     library.wait_for_log(mark, HELD);

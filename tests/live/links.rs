@@ -12,7 +12,7 @@ fn following(which: &str) -> Library {
     library
 }
 
-/// Every way that leads out, nowhere, or round and round.
+/// Links that lead out of the library, to nothing, and in circles.
 fn lead_astray(library: &Library) {
     write(&library.outside("tree/x.mp3"), "outside");
     for (target, link) in [

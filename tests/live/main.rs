@@ -1,7 +1,6 @@
-//! The real binary against real folders: every condition that people's libraries meet.
+//! The real binary on real directories, under the conditions that libraries of users meet.
 //!
-//! Some of these need to be root, for mounts, other users and limits of their own; who is not root
-//! sees those fail with words that say so.
+//! Some tests need root, for mounts, other users and limits. Without root they fail and say so.
 
 mod brake;
 mod files;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::disk::{require_root, run, write};
-use crate::support::library::Library;
+use crate::support::library::{HELD, Library};
 
 /// Enough files that the brake may hold their deletion.
 const FILES: usize = 15;
@@ -77,7 +77,7 @@ fn a_root_that_is_deleted_says_nothing_and_one_that_is_made_again_is_followed() 
 
     // An empty directory in its place proves nothing.
     fs::create_dir(library.root()).unwrap();
-    library.wait_for_log(mark, "deletes are held");
+    library.wait_for_log(mark, HELD);
     library.stay_silent(Duration::from_millis(1500));
     assert_eq!(library.files().len(), FILES);
 
@@ -107,7 +107,7 @@ fn a_root_that_is_removed_from_under_us_takes_no_file_with_it() {
     library.wait_for_log(mark, "the library root is gone");
     library.stay_silent(Duration::from_secs(1));
     fs::rename(library.outside("copy"), library.root()).unwrap();
-    library.wait_for_log(mark, "there again");
+    library.wait_for_log(mark, "the library root is back or was replaced");
     library.wait_until_settled();
     library.write("0/new.mp3", "new");
     library.wait_until_converged();
@@ -127,7 +127,7 @@ fn what_was_deleted_in_a_root_that_is_no_longer_the_root_was_not_deleted_in_the_
     fs::rename(library.root(), library.outside("aside")).unwrap();
     fs::remove_dir_all(library.outside("aside")).unwrap();
     fs::rename(library.outside("another"), library.root()).unwrap();
-    library.wait_for_log(mark, "deletes are held");
+    library.wait_for_log(mark, HELD);
     library.stay_silent(Duration::from_millis(3500));
     assert_eq!(library.files().len(), FILES);
 }
@@ -143,7 +143,7 @@ fn a_root_that_is_made_again_at_once_is_watched() {
         let mark = library.mark();
         fs::remove_dir_all(library.root()).unwrap();
         library.write("a/y.mp3", format!("y {round}"));
-        library.wait_for_log(mark, "there again");
+        library.wait_for_log(mark, "the library root is back or was replaced");
         library.wait_until_settled();
         library.write("a/z.mp3", format!("z {round}"));
         library.wait_until_converged();
@@ -166,7 +166,7 @@ fn a_root_that_is_renamed_and_replaced_is_followed_where_its_name_is() {
     let published = library.published_sorted_since(mark);
     assert_eq!(published, ["deleted 1/1.mp3", "modified 0/0.mp3"]);
 
-    // The old one is nobody's business any more, the new one is.
+    // Only the new one is watched now.
     let mark = library.mark();
     write(&library.outside("old/2/2.mp3"), "of the old");
     fs::remove_dir_all(library.outside("old/0")).unwrap();
@@ -188,7 +188,7 @@ fn a_root_that_is_unmounted_and_mounted_again_has_lost_nothing() {
     let mark = library.mark();
 
     root.unmount();
-    library.wait_for_log(mark, "deletes are held");
+    library.wait_for_log(mark, HELD);
     library.stay_silent(Duration::from_secs(1));
 
     // What happened to it elsewhere is found when it is back.
@@ -217,9 +217,9 @@ fn a_root_whose_mount_is_missing_at_the_start_says_nothing_until_it_is_there() {
     let summary = library.scan();
     assert_eq!(summary.figure("held deletes"), FILES.to_string());
     library.start();
-    library.wait_for_log(mark, "deletes are held");
+    library.wait_for_log(mark, HELD);
     let root = Mounted::bind(&disk.0, &library.root());
-    library.wait_for_log(mark, "there again");
+    library.wait_for_log(mark, "the library root is back or was replaced");
     library.wait_until_settled();
     assert_eq!(library.published_since(mark), Vec::<String>::new());
 

@@ -168,7 +168,7 @@ fn after_a_rebuild_consumers_agree_with_the_disk_again() {
     let mut library = published(400);
     damage_a_page(&library);
     let damaged = bytes(&library);
-    // Of nothing that happens now the index will say what it was before.
+    // Changes from now on are not in the index that the rebuild replaces.
     for number in 0..40 {
         fs::remove_file(library.path(name(number))).unwrap();
         library.write(name(number + 40), format!("other content {number}"));

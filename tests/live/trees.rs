@@ -73,7 +73,7 @@ fn a_tree_that_is_moved_in_and_out_comes_and_goes_whole() {
     library.wait_until_settled();
     assert_eq!(library.published_since(mark).len(), 60);
 
-    // What happens in it out there is nobody's business; what it brings back is.
+    // Changes in it outside of the library are not published; what it brings back is.
     let mark = library.mark();
     fs::write(library.outside("tree/0/0/0/x.mp3"), "changed outside").unwrap();
     thread::sleep(SETTLE);

@@ -16,7 +16,7 @@ fn queue_length() -> u64 {
     fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap()
 }
 
-/// Makes so many events, of files that are nobody's business.
+/// Makes so many events, about files that the program ignores.
 fn flood(library: &Library, events: u64) {
     // Equal events in a row are one, so two files take turns.
     let files = ["1.txt", "2.txt"].map(|name| {

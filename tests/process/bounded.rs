@@ -8,7 +8,7 @@ use crate::LIMIT;
 use crate::known::Known;
 use crate::program::Program;
 use crate::support::process::{Recorded, tail};
-use crate::support::proxy::Weather;
+use crate::support::proxy::Network;
 
 /// The promise holds for 100,000 files, which takes too long for a test: `BOUNDED_FILES=100000` tests it.
 const FILES: usize = 12_000;
@@ -38,7 +38,7 @@ async fn memory_does_not_grow_with_the_library_while_the_broker_is_away_for_the_
     let files = std::env::var("BOUNDED_FILES").map_or(FILES, |files| files.parse().unwrap());
     let mut program = Program::new().await;
     program.set("LOG_LEVEL", "info");
-    program.proxy.set(Weather::Down);
+    program.proxy.set(Network::Down);
     // The paths are so long that keeping them or their messages in memory would show.
     let deep = ["d".repeat(250), "e".repeat(250), "f".repeat(250)].join("/");
     for number in 0..files {
@@ -51,7 +51,7 @@ async fn memory_does_not_grow_with_the_library_while_the_broker_is_away_for_the_
     for tenth in 1..=10 {
         peaks.push(peak_memory_when(&program, &watching, |waiting| waiting >= files * tenth / 10).await);
     }
-    program.proxy.set(Weather::Fine);
+    program.proxy.set(Network::Up);
     watching.wait_for_log("connected to RabbitMQ").await;
     peaks.push(peak_memory_when(&program, &watching, |waiting| waiting == 0).await);
     let last = peaks[10];

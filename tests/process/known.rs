@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::program::Program;
 use crate::support::consumer::Received;
 use crate::support::oracle::{Again, Oracle};
+use crate::{LIMIT, QUIET};
 
 /// An oracle that also expects replays, and keeps which paths they published.
 pub(crate) struct Known {
@@ -18,6 +19,21 @@ impl Known {
     /// Of a program that has published nothing yet.
     pub(crate) fn of(program: &Program) -> Self {
         Self { oracle: program.oracle().expecting(Again::Replays), replayed: Vec::new() }
+    }
+
+    /// Reads the queue of a program, which must give this many different messages and then its files.
+    pub(crate) async fn read_all(program: &Program, messages: usize) -> Self {
+        let mut known = Self::of(program);
+        known.take_all(&program.consumer().await.expect_different(messages, LIMIT, QUIET).await);
+        assert_eq!(known.files, program.files());
+        known
+    }
+
+    /// Takes messages by the rules of the contract.
+    pub(crate) fn take_all(&mut self, received: &[Received]) {
+        for message in received {
+            self.take(message);
+        }
     }
 
     /// Takes a message by the rules of the contract. Returns whether it was new.

@@ -1,8 +1,7 @@
-//! The whole program as a process, with a real RabbitMQ: how it ends, how it publishes again, and what it
-//! makes of a broker that stays away.
+//! The whole program as a process with a real RabbitMQ: how it ends, how it replays, and what it does while the
+//! broker is away.
 //!
-//! Between the program and the node stands a proxy, so that the broker can be away, silent or slow for one
-//! program and there for all others.
+//! A proxy between the program and the node makes the broker unreachable, silent or slow for one program only.
 
 mod bounded;
 mod known;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::known::Known;
 use crate::program::Program;
 use crate::support::process::tail;
-use crate::support::proxy::Weather;
+use crate::support::proxy::Network;
 use crate::{LIMIT, QUIET, support};
 
 const FILES: usize = 3_000;
@@ -18,19 +18,11 @@ const BATCH: usize = 100;
 const FULL: &str = "the outbox is full";
 const ROOM: &str = "the outbox has room";
 
-async fn everything_is_delivered(program: &Program, messages: usize) {
-    let mut known = Known::of(program);
-    for message in program.consumer().await.expect_different(messages, LIMIT, QUIET).await {
-        known.take(&message);
-    }
-    assert_eq!(known.files, program.files());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_with_a_full_outbox_looks_at_nothing_and_goes_on_when_the_broker_comes() {
     let mut program = Program::new().await;
     program.set("OUTBOX_MAX_EVENTS", &MOST.to_string()).fill(FILES);
-    program.proxy.set(Weather::Down);
+    program.proxy.set(Network::Down);
     let mut watching = program.start(&["watch"]);
     watching.wait_for_log(FULL).await;
     // Changes come while the program looks at nothing: to files that are published, and to files that are not yet.
@@ -47,7 +39,7 @@ async fn a_service_with_a_full_outbox_looks_at_nothing_and_goes_on_when_the_brok
     assert!((MOST..MOST + BATCH).contains(&waiting), "{waiting} messages wait");
     assert_eq!(watching.log().matches(FULL).count(), 1);
 
-    program.proxy.set(Weather::Fine);
+    program.proxy.set(Network::Up);
     let disk = program.files();
     let mut consumer = program.consumer().await;
     let mut known = Known::of(&program);
@@ -68,15 +60,15 @@ async fn a_scan_with_a_full_outbox_waits_for_the_broker_and_ends_well() {
     for most in ["500", "1"] {
         let mut program = Program::new().await;
         program.set("OUTBOX_MAX_EVENTS", most).fill(FILES / 2);
-        program.proxy.set(Weather::Down);
+        program.proxy.set(Network::Down);
         let mut scanning = program.start(&["scan"]);
         scanning.wait_for_log(FULL).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(scanning.is_running() && program.waiting() < MOST + BATCH);
-        program.proxy.set(Weather::Fine);
+        program.proxy.set(Network::Up);
         let ended = scanning.ended().await;
         assert_eq!(ended.code, Some(0), "{}", tail(&ended.log));
-        everything_is_delivered(&program, FILES / 2).await;
+        Known::read_all(&program, FILES / 2).await;
     }
 }
 
@@ -84,7 +76,7 @@ async fn a_scan_with_a_full_outbox_waits_for_the_broker_and_ends_well() {
 async fn a_service_that_is_killed_with_a_full_outbox_publishes_everything_after_its_next_start() {
     let mut program = Program::new().await;
     program.set("OUTBOX_MAX_EVENTS", &MOST.to_string()).fill(FILES / 2);
-    program.proxy.set(Weather::Down);
+    program.proxy.set(Network::Down);
     let mut watching = program.start(&["watch"]);
     watching.wait_for_log(FULL).await;
     watching.kill().await;
@@ -92,7 +84,7 @@ async fn a_service_that_is_killed_with_a_full_outbox_publishes_everything_after_
     let mut watching = program.start(&["watch"]);
     watching.wait_for_log(FULL).await;
     support::eventually("it is full", LIMIT, || program.waiting() >= MOST).await;
-    program.proxy.set(Weather::Fine);
-    everything_is_delivered(&program, FILES / 2).await;
+    program.proxy.set(Network::Up);
+    Known::read_all(&program, FILES / 2).await;
     watching.stop().await;
 }

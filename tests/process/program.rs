@@ -22,7 +22,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// An empty library, a vhost of its own on the shared node, and fine weather.
+    /// An empty library, a vhost of its own on the shared node, and a network that is up.
     pub(crate) async fn new() -> Self {
         Self::on(Node::shared()).await
     }

@@ -10,7 +10,7 @@ use crate::program::Program;
 use crate::support::consumer::Consumer;
 use crate::support::eventually;
 use crate::support::process::{Recorded, tail};
-use crate::support::proxy::Weather;
+use crate::support::proxy::Network;
 use crate::{LIMIT, QUIET};
 
 /// Ten chunks of a replay, and more messages than a replay adds to the outbox at once.
@@ -23,9 +23,7 @@ async fn known_library() -> (Program, Consumer, Known) {
     program.scan().await;
     let mut consumer = program.consumer().await;
     let mut known = Known::of(&program);
-    for message in consumer.expect(FILES, LIMIT).await {
-        known.take(&message);
-    }
+    known.take_all(&consumer.expect(FILES, LIMIT).await);
     assert_eq!(known.files, program.files());
     (program, consumer, known)
 }
@@ -51,7 +49,7 @@ fn each_path_once(known: &Known) {
 
 /// Starts the service with a broker that answers, until every path was published again once.
 async fn the_next_service_finishes_it(program: &Program, consumer: &mut Consumer, known: &mut Known) {
-    program.proxy.set(Weather::Fine);
+    program.proxy.set(Network::Up);
     let watching = program.watch().await;
     until_all_is_replayed(consumer, known).await;
     each_path_once(known);
@@ -62,7 +60,7 @@ async fn the_next_service_finishes_it(program: &Program, consumer: &mut Consumer
 async fn a_replay_by_the_service_goes_on_where_it_was_after_every_kind_of_end() {
     let (mut program, mut consumer, mut known) = known_library().await;
     program.set("SHUTDOWN_GRACE_SECS", "1");
-    program.proxy.set(Weather::Down);
+    program.proxy.set(Network::Down);
     let watching = program.watch().await;
     let asked = program.run(&["replay"]).await;
     assert_eq!(asked.code, Some(0), "{}", asked.log);
@@ -71,20 +69,18 @@ async fn a_replay_by_the_service_goes_on_where_it_was_after_every_kind_of_end() 
     watching.kill().await;
 
     // Killed once more while messages are on their way.
-    program.proxy.set(Weather::Slow(100_000));
+    program.proxy.set(Network::Slow(100_000));
     let watching = program.start(&["watch"]);
-    for message in consumer.expect(150, LIMIT).await {
-        known.take(&message);
-    }
+    known.take_all(&consumer.expect(150, LIMIT).await);
     watching.kill().await;
 
     // Then it ends by SIGTERM, though the broker does not answer.
-    program.proxy.set(Weather::Silent);
+    program.proxy.set(Network::Silent);
     let watching = program.watch().await;
     watching.stop().await;
     assert!(program.count("replays") == 1 && known.replayed.len() < FILES);
 
-    program.proxy.set(Weather::Fine);
+    program.proxy.set(Network::Up);
     let watching = program.watch().await;
     until_all_is_replayed(&mut consumer, &mut known).await;
     each_path_once(&known);
@@ -98,11 +94,9 @@ async fn a_replay_by_the_service_goes_on_where_it_was_after_every_kind_of_end() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_without_a_service_is_gone_on_with_by_the_next_service() {
     let (program, mut consumer, mut known) = known_library().await;
-    program.proxy.set(Weather::Slow(100_000));
+    program.proxy.set(Network::Slow(100_000));
     let replaying = program.start(&["replay"]);
-    for message in consumer.expect(150, LIMIT).await {
-        known.take(&message);
-    }
+    known.take_all(&consumer.expect(150, LIMIT).await);
     replaying.kill().await;
     assert_eq!(program.count("replays"), 1);
     the_next_service_finishes_it(&program, &mut consumer, &mut known).await;
@@ -111,7 +105,7 @@ async fn a_replay_without_a_service_is_gone_on_with_by_the_next_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_is_asked_for_again_begins_anew_and_is_not_done_twice() {
     let (program, mut consumer, mut known) = known_library().await;
-    program.proxy.set(Weather::Down);
+    program.proxy.set(Network::Down);
     let replaying = program.start(&["replay"]);
     until_the_replay_waits(&program).await;
     replaying.kill().await;
@@ -119,12 +113,10 @@ async fn a_replay_that_is_asked_for_again_begins_anew_and_is_not_done_twice() {
     assert!(first < FILES);
 
     // A consumer that asks again may have lost the messages of the first replay.
-    program.proxy.set(Weather::Fine);
+    program.proxy.set(Network::Up);
     let replayed = program.run(&["replay"]).await;
     assert_eq!(replayed.code, Some(0), "{}", tail(&replayed.log));
-    for message in consumer.expect_different(first + FILES, LIMIT, QUIET).await {
-        known.take(&message);
-    }
+    known.take_all(&consumer.expect_different(first + FILES, LIMIT, QUIET).await);
     assert_eq!(known.replayed.len(), first + FILES);
     known.replayed.drain(..first);
     each_path_once(&known);
@@ -135,12 +127,10 @@ async fn a_replay_that_is_asked_for_again_begins_anew_and_is_not_done_twice() {
 async fn a_replay_is_no_reason_to_end_late() {
     let (program, mut consumer, mut known) = known_library().await;
     // The messages that may wait take about two seconds, all messages more than four.
-    program.proxy.set(Weather::Slow(400_000));
+    program.proxy.set(Network::Slow(400_000));
     let watching = program.watch().await;
     program.run(&["replay"]).await;
-    for message in consumer.expect(50, LIMIT).await {
-        known.take(&message);
-    }
+    known.take_all(&consumer.expect(50, LIMIT).await);
     let ended = watching.stop().await;
     assert!(!ended.log.contains("the grace time is over"), "{}", tail(&ended.log));
     assert_eq!((program.waiting(), program.count("replays")), (0, 1));
@@ -155,7 +145,7 @@ async fn a_replay_without_a_service_that_is_interrupted_ends_with_one() {
     let (mut program, mut consumer, mut known) = known_library().await;
     for (signals, grace) in [(1, "1"), (2, "3600")] {
         program.set("SHUTDOWN_GRACE_SECS", grace);
-        program.proxy.set(Weather::Down);
+        program.proxy.set(Network::Down);
         let mut replaying = program.start(&["replay"]);
         until_the_replay_waits(&program).await;
         replaying.signal(Signal::INT);
@@ -183,7 +173,7 @@ async fn live_changes_pass_between_the_chunks_of_a_replay() {
     for most in ["1000000", "300"] {
         let (mut program, mut consumer, mut known) = known_library().await;
         program.set("OUTBOX_MAX_EVENTS", most);
-        program.proxy.set(Weather::Down);
+        program.proxy.set(Network::Down);
         let mut watching = program.watch().await;
         program.run(&["replay"]).await;
         let enough = if most == "300" { 50 } else { 1_000 };
@@ -193,7 +183,7 @@ async fn live_changes_pass_between_the_chunks_of_a_replay() {
         let ahead = program.waiting();
         assert!(ahead < FILES - 500, "{ahead} messages wait, and the replay must not have published all yet");
 
-        program.proxy.set(Weather::Fine);
+        program.proxy.set(Network::Up);
         until_all_is_replayed(&mut consumer, &mut known).await;
         assert_eq!(known.files, program.files());
         assert_eq!(known.sequence(), 2 * FILES as u64 + 1);
@@ -204,7 +194,7 @@ async fn live_changes_pass_between_the_chunks_of_a_replay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_change_is_overtaken_by_its_older_replay() {
     let (program, mut consumer, mut known) = known_library().await;
-    program.proxy.set(Weather::Slow(300_000));
+    program.proxy.set(Network::Slow(300_000));
     let watching = program.watch().await;
     program.run(&["replay"]).await;
     let library = &program;
@@ -221,11 +211,9 @@ async fn no_change_is_overtaken_by_its_older_replay() {
             library.write(name(99), format!("for round {round} only"));
         }
         round += 1;
-        for message in consumer.expect(100, LIMIT).await {
-            known.take(&message);
-        }
+        known.take_all(&consumer.expect(100, LIMIT).await);
     }
-    program.proxy.set(Weather::Fine);
+    program.proxy.set(Network::Up);
     let disk = library.files();
     // `Known` checks that each replayed message has the content that was published last.
     while known.files != disk || program.count("replays") > 0 {
@@ -249,9 +237,7 @@ async fn a_prefix_is_a_path_and_not_the_begin_of_one() {
     let mut known = Known::of(&program);
     let take = async |known: &mut Known, consumer: &mut Consumer, messages: usize| {
         known.replayed.clear();
-        for message in consumer.expect_different(messages, LIMIT, QUIET).await {
-            known.take(&message);
-        }
+        known.take_all(&consumer.expect_different(messages, LIMIT, QUIET).await);
     };
     take(&mut known, &mut consumer, inside.len() + outside.len()).await;
 

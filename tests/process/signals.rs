@@ -5,12 +5,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
+use crate::LIMIT;
 use crate::known::Known;
 use crate::program::Program;
 use crate::support::eventually;
 use crate::support::process::tail;
-use crate::support::proxy::Weather;
-use crate::{LIMIT, QUIET};
+use crate::support::proxy::Network;
 
 /// Enough for several batches.
 const FILES: usize = 450;
@@ -20,13 +20,7 @@ const SLACK: Duration = Duration::from_secs(4);
 
 /// Reads the queue until it stays empty. It must have given all files, each with one message.
 async fn everything_is_delivered(program: &Program) {
-    let mut consumer = program.consumer().await;
-    let mut known = Known::of(program);
-    for message in consumer.expect_different(FILES, LIMIT, QUIET).await {
-        known.take(&message);
-    }
-    assert_eq!(known.files, program.files());
-    assert_eq!(known.sequence(), FILES as u64);
+    assert_eq!(Known::read_all(program, FILES).await.sequence(), FILES as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +29,7 @@ async fn what_is_in_flight_is_delivered_within_the_grace_and_the_end_is_zero() {
         let program = Program::new().await;
         program.fill(FILES);
         // About two seconds for all of them.
-        program.proxy.set(Weather::Slow(200_000));
+        program.proxy.set(Network::Slow(200_000));
         let mut watching = program.watch().await;
         assert!(program.waiting() > 0, "nothing is in flight");
         watching.signal(signal);
@@ -50,10 +44,10 @@ async fn what_is_in_flight_is_delivered_within_the_grace_and_the_end_is_zero() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_the_grace_ends_it_with_zero_and_the_next_start_delivers_what_it_left() {
-    for (signal, weather) in [(Signal::TERM, Weather::Down), (Signal::INT, Weather::Silent)] {
+    for (signal, network) in [(Signal::TERM, Network::Down), (Signal::INT, Network::Silent)] {
         let mut program = Program::new().await;
         program.set("SHUTDOWN_GRACE_SECS", "1").fill(FILES);
-        program.proxy.set(weather);
+        program.proxy.set(network);
         let watching = program.watch().await;
         watching.signal(signal);
         let ended = watching.ended().await;
@@ -62,7 +56,7 @@ async fn the_end_of_the_grace_ends_it_with_zero_and_the_next_start_delivers_what
         assert!(ended.took > Duration::from_millis(900) && ended.took < Duration::from_secs(1) + SLACK, "{ended:?}");
         assert_eq!((program.waiting(), program.count("files")), (FILES, FILES));
 
-        program.proxy.set(Weather::Fine);
+        program.proxy.set(Network::Up);
         let watching = program.watch().await;
         everything_is_delivered(&program).await;
         watching.stop().await;
@@ -72,16 +66,16 @@ async fn the_end_of_the_grace_ends_it_with_zero_and_the_next_start_delivers_what
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
     let cases = [
-        (Signal::TERM, Signal::TERM, Weather::Down),
-        (Signal::INT, Signal::INT, Weather::Silent),
-        (Signal::TERM, Signal::INT, Weather::Slow(20_000)),
+        (Signal::TERM, Signal::TERM, Network::Down),
+        (Signal::INT, Signal::INT, Network::Silent),
+        (Signal::TERM, Signal::INT, Network::Slow(20_000)),
     ];
-    for (first, second, weather) in cases {
+    for (first, second, network) in cases {
         let mut program = Program::new().await;
         program.set("SHUTDOWN_GRACE_SECS", "3600");
         let mut watching = program.watch().await;
         watching.wait_for_log("connected to RabbitMQ").await;
-        program.proxy.set(weather);
+        program.proxy.set(network);
         program.fill(FILES);
         eventually("everything is indexed", LIMIT, || program.count("files") == FILES).await;
         watching.signal(first);
@@ -94,7 +88,7 @@ async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
         assert!(ended.took < SLACK, "{ended:?}");
         assert!(program.waiting() > 0);
 
-        program.proxy.set(Weather::Fine);
+        program.proxy.set(Network::Up);
         let watching = program.watch().await;
         everything_is_delivered(&program).await;
         watching.stop().await;
@@ -107,7 +101,7 @@ async fn a_scan_that_is_interrupted_ends_with_one_and_the_next_goes_on_where_it_
     for (signals, grace) in [(1, "1"), (2, "3600")] {
         let mut program = Program::new().await;
         program.set("SHUTDOWN_GRACE_SECS", grace).fill(FILES);
-        program.proxy.set(Weather::Down);
+        program.proxy.set(Network::Down);
         let mut scanning = program.start(&["scan"]);
         scanning.wait_for_log("everything is indexed; delivering").await;
         scanning.signal(Signal::INT);
@@ -121,7 +115,7 @@ async fn a_scan_that_is_interrupted_ends_with_one_and_the_next_goes_on_where_it_
         assert!(ended.took < Duration::from_secs(1) + SLACK, "{ended:?}");
         assert!(ended.log.contains("interrupted"), "{}", tail(&ended.log));
 
-        program.proxy.set(Weather::Fine);
+        program.proxy.set(Network::Up);
         let scanned = program.run(&["scan"]).await;
         assert_eq!(scanned.code, Some(0), "{}", tail(&scanned.log));
         assert!(scanned.log.contains("hashed        0 B"), "{}", tail(&scanned.log));

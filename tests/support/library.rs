@@ -23,6 +23,9 @@ use super::process::{LIMIT, Launcher, Monitor, NOBODY, Process, Stream};
 /// How long a file must be unchanged if the program did not see it closed: short, so that tests are.
 pub(crate) const SETTLE: Duration = Duration::from_millis(400);
 
+/// What the program logs when it begins to hold deletes. The line that ends this has the same words without the colon.
+pub(crate) const HELD: &str = "deletes are held: ";
+
 /// What the program logs at the end of each walk of everything.
 const WALKED: &str = "everything was walked";
 

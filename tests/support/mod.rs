@@ -7,6 +7,7 @@ pub(crate) mod consumer;
 pub(crate) mod disk;
 pub(crate) mod library;
 pub(crate) mod medium;
+pub(crate) mod mirror;
 pub(crate) mod oracle;
 pub(crate) mod process;
 pub(crate) mod program;

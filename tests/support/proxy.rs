@@ -1,4 +1,4 @@
-//! A TCP proxy that does to a connection what networks do.
+//! A TCP proxy that makes a network slow, silent or unreachable, and cuts connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time;
 
-/// What the network does.
+/// The state of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weather {
+pub(crate) enum Network {
     /// Everything passes.
-    Fine,
-    /// Connections stay, new ones are even made, and not a byte passes: half-open.
+    Up,
+    /// Connections are half-open: they stay, new ones are accepted, and no byte passes.
     Silent,
     /// Connections are refused or end at once.
     Down,
@@ -26,7 +26,7 @@ pub(crate) enum Weather {
 /// Stands between a client and a port on 127.0.0.1, until dropped.
 pub(crate) struct Proxy {
     port: u16,
-    weather: watch::Sender<Weather>,
+    network: watch::Sender<Network>,
     cut: watch::Sender<u64>,
     budget: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
@@ -37,12 +37,12 @@ impl Proxy {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let weather = watch::Sender::new(Weather::Fine);
+        let network = watch::Sender::new(Network::Up);
         let cut = watch::Sender::new(0);
         let budget = Arc::new(AtomicU64::new(u64::MAX));
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, port, weather.clone(), cut.clone(), Arc::clone(&budget)));
-        Self { port: own, weather, cut, budget, _tasks: tasks }
+        tasks.spawn(accept(listener, port, network.clone(), cut.clone(), Arc::clone(&budget)));
+        Self { port: own, network, cut, budget, _tasks: tasks }
     }
 
     /// The port to connect to.
@@ -50,9 +50,9 @@ impl Proxy {
         self.port
     }
 
-    /// Changes the weather, for connections that are there, too.
-    pub(crate) fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    /// Sets the state of the network, also for open connections.
+    pub(crate) fn set(&self, network: Network) {
+        self.network.send_replace(network);
     }
 
     /// Ends all connections now.
@@ -60,7 +60,7 @@ impl Proxy {
         self.cut.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Ends a connection after this many more bytes from clients, wherever in a frame that is; once.
+    /// Ends one connection after this many more bytes from clients, also in the middle of a frame.
     pub(crate) fn cut_after(&self, bytes: u64) {
         self.budget.store(bytes, Ordering::SeqCst);
     }
@@ -69,29 +69,29 @@ impl Proxy {
 async fn accept(
     listener: TcpListener,
     port: u16,
-    weather: watch::Sender<Weather>,
+    network: watch::Sender<Network>,
     cut: watch::Sender<u64>,
     budget: Arc<AtomicU64>,
 ) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        if *weather.borrow() == Weather::Down {
+        if *network.borrow() == Network::Down {
             continue;
         }
-        let (weather, mut cut, budget) = (weather.subscribe(), cut.subscribe(), Arc::clone(&budget));
+        let (network, mut cut, budget) = (network.subscribe(), cut.subscribe(), Arc::clone(&budget));
         connections.spawn(async move {
             let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-            // Else each batch waits 40 ms for its last segment, whatever the weather.
+            // Otherwise each batch waits 40 ms for its last segment.
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
-            let mut down = weather.clone();
+            let mut down = network.clone();
             tokio::select! {
-                () = pass(from_client, to_server, weather.clone(), Some(budget)) => {}
-                () = pass(from_server, to_client, weather, None) => {}
+                () = pass(from_client, to_server, network.clone(), Some(budget)) => {}
+                () = pass(from_server, to_client, network, None) => {}
                 _ = cut.changed() => {}
-                _ = down.wait_for(|weather| *weather == Weather::Down) => {}
+                _ = down.wait_for(|network| *network == Network::Down) => {}
             }
         });
     }
@@ -100,21 +100,21 @@ async fn accept(
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut weather: watch::Receiver<Weather>,
+    mut network: watch::Receiver<Network>,
     budget: Option<Arc<AtomicU64>>,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        if weather.wait_for(|weather| *weather != Weather::Silent).await.is_err() {
+        if network.wait_for(|network| *network != Network::Silent).await.is_err() {
             return;
         }
-        let size = match *weather.borrow() {
-            Weather::Slow(rate) => (rate as usize / 20).clamp(1, buffer.len()),
+        let size = match *network.borrow() {
+            Network::Slow(rate) => (rate as usize / 20).clamp(1, buffer.len()),
             _ => buffer.len(),
         };
         let Ok(read @ 1..) = from.read(&mut buffer[..size]).await else { return };
-        // Bytes that were read before the silence began are lost in it, or late: late is what TCP does.
-        if weather.wait_for(|weather| *weather != Weather::Silent).await.is_err() {
+        // Bytes that were read before the silence began are delayed, as TCP does.
+        if network.wait_for(|network| *network != Network::Silent).await.is_err() {
             return;
         }
         let pass = match &budget {
@@ -137,7 +137,7 @@ async fn pass(
                 }
             }
         }
-        let slow = matches!(*weather.borrow(), Weather::Slow(_));
+        let slow = matches!(*network.borrow(), Network::Slow(_));
         if slow {
             time::sleep(Duration::from_millis(50)).await;
         }

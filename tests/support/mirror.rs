@@ -16,8 +16,8 @@ use fuser::{
 };
 use tempfile::TempDir;
 
-use crate::support::disk::require_root;
-use crate::support::medium::{Medium, MountPoint};
+use super::disk::require_root;
+use super::medium::{Medium, MountPoint};
 
 /// What is odd about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
