@@ -141,6 +141,21 @@ impl Earlier {
 }
 
 impl KernelEvent {
+    /// Whether a directory may have come to this path, changed there or left it. A name that went away may have been
+    /// that of a directory, unless it is that of an audio file.
+    #[must_use]
+    pub fn may_concern_directory(&self) -> bool {
+        match self.kind {
+            KernelEventKind::DirectoryCreated | KernelEventKind::DirectoryRemoved => true,
+            KernelEventKind::MovedFrom => !self.is_audio(),
+            KernelEventKind::Removed => self.follows_links && !self.is_audio(),
+            KernelEventKind::Created | KernelEventKind::AttributesChanged | KernelEventKind::MovedTo => {
+                self.found == Found::Directory
+            }
+            KernelEventKind::ClosedAfterWriting => false,
+        }
+    }
+
     fn is_audio(&self) -> bool {
         self.has_audio_name || self.aliases.iter().any(|alias| alias.is_exact && alias.has_audio_name)
     }

@@ -107,11 +107,11 @@ impl Translator {
             self.excluded(&event);
             return;
         }
-        let is_directory = kind == KernelEventKind::DirectoryCreated || event.found == Found::Directory;
-        if is_directory || !has_audio_name {
+        if event.may_concern_directory() {
             // Another directory may have this path now.
             root.forget_ignore_files(&event.path);
         }
+        let is_directory = kind == KernelEventKind::DirectoryCreated || event.found == Found::Directory;
         let is_new =
             matches!(kind, KernelEventKind::DirectoryCreated | KernelEventKind::Created | KernelEventKind::MovedTo);
         if is_directory && is_new {
@@ -346,6 +346,31 @@ mod tests {
             let hints = inbox.take_all();
             assert!(hints.iter().all(|hint| hint.evidence.renamed_from.is_none()), "{hints:?}");
             assert!(inbox.trust(|trust| trust.is_in_doubt(&"c.mp3".into())), "{first}");
+        }
+    }
+
+    #[test]
+    fn the_ignore_files_of_a_directory_that_may_be_another_one_are_forgotten_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        let translator = translator(folder.path());
+        let root = Arc::clone(&translator.handler.root);
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        for (kind, is_forgotten) in [
+            (closed, false),
+            (EventKind::Create(CreateKind::File), true),
+            (EventKind::Create(CreateKind::Folder), true),
+            (EventKind::Modify(ModifyKind::Name(RenameMode::From)), true),
+            (EventKind::Remove(RemoveKind::File), false),
+            (EventKind::Remove(RemoveKind::Folder), true),
+        ] {
+            let is_left_out = || root.is_left_out(&"a/x.mp3".into());
+            std::fs::write(folder.path().join("a/.ignore-music"), "*.mp3").unwrap();
+            root.forget_ignore_files(&"a".into());
+            assert!(is_left_out());
+            std::fs::write(folder.path().join("a/.ignore-music"), "").unwrap();
+            translator.translate(&Event::new(kind).add_path(folder.path().join("a")).set_tracker(1));
+            assert_eq!(is_left_out(), !is_forgotten, "{kind:?}");
         }
     }
 

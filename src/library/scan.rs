@@ -401,10 +401,10 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             let deletions = tokio::task::spawn_blocking(move || scanner.deletions(report, whole_library)).await;
             deletions.unwrap_or_default()
         };
+        // A file that was renamed since the walk is looked at under its new name first.
+        let ties = inbox.engine().with(|engine| engine.ties_of_missed(round.id));
         for look in gone {
-            // A file that was renamed since the walk is looked at under its new name first.
-            let ties = inbox.engine().with(|engine| engine.ties_of_missed(round.id));
-            inbox.push(FsEvent { origin: round.origin, ..look }.tied(ties));
+            inbox.push(FsEvent { origin: round.origin, ..look }.tied(ties.clone()));
         }
         if whole_library {
             self.tally.full_walks.fetch_add(1, Ordering::Relaxed);

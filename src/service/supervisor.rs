@@ -154,8 +154,12 @@ impl WatchSupervisor {
                 conditions.clear(ConditionKind::PartlyWatched);
                 conditions.clear(ConditionKind::NotWatched);
             }
-            Coverage::Partial => conditions.clear(ConditionKind::NotWatched),
-            Coverage::None | Coverage::Polled => conditions.clear(ConditionKind::PartlyWatched),
+            Coverage::Partial => conditions.supersede(ConditionKind::NotWatched),
+            Coverage::None => conditions.supersede(ConditionKind::PartlyWatched),
+            Coverage::Polled => {
+                conditions.supersede(ConditionKind::PartlyWatched);
+                conditions.supersede(ConditionKind::NotWatched);
+            }
         }
     }
 

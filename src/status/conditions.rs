@@ -155,6 +155,11 @@ impl Conditions {
         }
     }
 
+    /// Removes the condition of this kind without logging its end, because another condition has taken its place.
+    pub fn supersede(&self, kind: ConditionKind) {
+        self.register().clear(kind);
+    }
+
     /// Logs the conditions that have not been logged for an hour. Call this regularly.
     pub fn remind(&self) {
         let now = Instant::now();
