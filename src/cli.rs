@@ -89,8 +89,8 @@ impl From<SettingsError> for Failure {
 /// Runs the command that `arguments` (the program's name first) and the environment select.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    if let [_, verb, point] = arguments.as_slice()
-        && verb == crate::disk::ASK_MOUNT
+    if let [_, word, point] = arguments.as_slice()
+        && word == crate::disk::ASK_MOUNT
     {
         // The process that started this one must not block on the mount itself.
         crate::disk::ask_mount(point.as_ref());

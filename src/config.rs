@@ -5,13 +5,13 @@
 
 mod arguments;
 mod broker;
+mod command;
 mod environment;
 mod exclusions;
 mod parked;
 mod places;
 mod raw_value;
 mod usage;
-mod verb;
 
 use std::ffi::OsString;
 use std::io;
@@ -236,7 +236,7 @@ impl Settings {
 
         let declared = arguments::command();
         let matches = declared.clone().try_get_matches_from(arguments).map_err(|error| usage::exit_of(&error))?;
-        let Arguments { verb, flags } =
+        let Arguments { command, flags } =
             Arguments::from_arg_matches(&matches).map_err(|error| usage::exit_of(&error))?;
         let sources = Sources { declared: &declared, matches: &matches, environment };
 
@@ -250,7 +250,7 @@ impl Settings {
             };
         }
 
-        let verb::ParsedVerb { verb, library, old_library } = verb::parse(verb);
+        let command::ParsedCommand { command, library, old_library } = command::parse(command);
         let relocate_from = old_library.or_else(|| given!(relocate_from?));
         let mut warnings = Vec::new();
         let dir = library.unwrap_or_else(|| {
@@ -263,7 +263,7 @@ impl Settings {
             &mut warnings,
         );
         let root = places::library(&dir, environment)?;
-        let command = verb::command(verb, &root)?;
+        let command = command::of(command, &root)?;
         if flags.rebuild_index && !matches!(command, Command::Scan | Command::Watch) {
             let problem = "works only with scan and watch, which read the library again; use it with one of them";
             return Err(

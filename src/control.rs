@@ -1,7 +1,7 @@
 //! The control socket: commands use it to reach the running service.
 //!
-//! A Unix socket in STATE_DIR that only its owner can open. A client sends a verb, a line feed and the arguments of the
-//! verb, and closes its side. The service answers `ok`, `no` (invalid usage) or `error`, a space and a text of one or
+//! A Unix socket in STATE_DIR that only its owner can open. A client sends the name of a request, a line feed and
+//! its arguments, and closes its side. The service answers `ok`, `no` (invalid usage) or `error`, a space and a text of one or
 //! more lines, and closes its side.
 
 use std::convert::Infallible;

@@ -127,7 +127,7 @@ pub trait Disk {
     }
 
     /// Records that a file on this mount was seen with several inode numbers.
-    fn inodes_do_not_last(&self, _mount: MountId) {}
+    fn note_unstable_inodes(&self, _mount: MountId) {}
 }
 
 /// The root directory of the library.
@@ -297,8 +297,8 @@ impl Disk for Root {
         }
     }
 
-    fn inodes_do_not_last(&self, mount: MountId) {
-        Self::inodes_do_not_last(self, mount);
+    fn note_unstable_inodes(&self, mount: MountId) {
+        Self::note_unstable_inodes(self, mount);
     }
 }
 
@@ -333,8 +333,8 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
         (**self).is_elsewhere(mount, path)
     }
 
-    fn inodes_do_not_last(&self, mount: MountId) {
-        (**self).inodes_do_not_last(mount);
+    fn note_unstable_inodes(&self, mount: MountId) {
+        (**self).note_unstable_inodes(mount);
     }
 }
 

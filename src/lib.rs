@@ -22,15 +22,15 @@
 //! | held delete | a delete that waits for proof, or for the approval of an operator |
 //! | condition | a state that an operator should know ([`status::Condition`]) |
 //!
-//! The map, floor by floor. A module uses lower floors only, and modules of one floor are
-//! strangers to each other; `tests/house.rs` holds both rules.
+//! The map, floor by floor. A module uses lower floors only, and modules of one floor
+//! do not use each other; `tests/house.rs` holds both rules.
 //!
 //! | floor | module | what it is | what it never does |
 //! |---|---|---|---|
 //! | 0 | [`model`] | the nouns: hints, observations, rows, file events | IO |
 //! | 0 | [`failpoint`] | where a test may end the process or the watcher | anything else |
 //! | 1 | [`classify`] | rows and observations in, file events and row updates out | IO, clocks |
-//! | 1 | [`engine`] | every decision about what to look at, walk and trust | IO, clocks, locks |
+//! | 1 | [`engine`] | every decision about what to look at, walk, hold and trust | IO, clocks, locks |
 //! | 1 | [`message`] | a file event as the bytes that consumers read | decide anything |
 //! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | IO |
 //! | 1 | [`disk`] | the library root: stat, list and open under it | follow a link out of it that is not in its table |

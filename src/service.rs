@@ -1,6 +1,7 @@
 //! The service: the parts assembled from the settings. They run once (`scan`) or until stopped (`watch`).
 
 mod commit;
+mod conditions;
 mod delivery;
 mod held;
 mod parked;
@@ -10,15 +11,14 @@ mod scan;
 mod supervisor;
 mod watch;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::BackoffBuilder;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
@@ -29,9 +29,8 @@ use crate::config::{Command, Relocation, Settings, SinkKind};
 use crate::content::{Examiner, Reader, SettlePolicy};
 use crate::control::ControlError;
 use crate::disk::Root;
-use crate::library::{Held, Inbox, LeftOut, Scanner, Tally, Unreadable, Watcher};
+use crate::library::{ExcludedDirectories, Inbox, Scanner, Tally, Watcher};
 use crate::message::Encoder;
-use crate::model::{LibraryPath, Token};
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
 use crate::status::{Conditions, Counters, Progress};
@@ -48,9 +47,6 @@ pub use watch::watch;
 /// How long a file must have been empty before it is published. A download may create its file long before the first
 /// byte arrives.
 const EMPTY_FILE_WAIT: Duration = Duration::from_mins(1);
-
-/// The longest wait before an unreadable path is retried if the library is not walked at an interval.
-const LONGEST_UNREADABLE_RETRY: Duration = Duration::from_hours(1);
 
 /// The errors of the service.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +98,7 @@ pub struct Service {
     /// The watcher, while one is running.
     watcher: Arc<Mutex<Option<Watcher>>>,
     /// Directories that the rules exclude. Their watches are removed.
-    left_out: LeftOut,
+    excluded: ExcludedDirectories,
     chain: Chain,
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
@@ -112,16 +108,10 @@ pub struct Service {
     relocated: Option<Relocated>,
     /// Locked by an approval until its outcome is known.
     approving: tokio::sync::Mutex<()>,
-    /// Whether a look found that the mount of its file is gone, after the last walk of everything.
-    is_mount_missed: AtomicBool,
     /// The threads that look at files: enough to keep the processors and the disk busy, without contention. Other files in
     /// flight wait for a thread.
     readers: ThreadPool,
     replay_begun: Notify,
-    /// Paths whose look failed. They are in doubt until a look succeeds.
-    failures: Mutex<HashMap<LibraryPath, Token>>,
-    /// When the full outbox was last logged.
-    outbox_full_logged: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Service {
@@ -154,6 +144,7 @@ impl Service {
         root.own_mount_at_start()
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
         let inbox = Inbox::new();
+        inbox.engine().with(|engine| engine.set_mass_delete_percent(settings.mass_delete_percent));
         let examiner = Examiner {
             disk: Arc::clone(&root),
             contents: Reader::new(settings.max_bytes_per_second),
@@ -167,15 +158,13 @@ impl Service {
             engine: inbox.engine().clone(),
             verified_bytes: Arc::default(),
         };
-        let left_out = LeftOut::default();
+        let excluded = ExcludedDirectories::default();
         let scanner = Scanner {
-            left_out: left_out.clone(),
+            excluded: excluded.clone(),
             root: Arc::clone(&root),
             index: store.index().clone(),
             ignore_ctime: settings.ignore_ctime,
-            held: Held::new(settings.mass_delete_percent, settings.rescan_interval.unwrap_or(LONGEST_HELD_RECHECK)),
-            engine: inbox.engine().clone(),
-            unreadable: Unreadable::new(settings.rescan_interval.unwrap_or(LONGEST_UNREADABLE_RETRY)),
+            inbox: inbox.clone(),
             tally: Arc::new(Tally::default()),
         };
         let chain = Chain {
@@ -192,7 +181,7 @@ impl Service {
             store,
             inbox,
             watcher: Arc::default(),
-            left_out,
+            excluded,
             chain,
             examiner: Arc::new(examiner),
             scanner,
@@ -200,11 +189,8 @@ impl Service {
             conditions: Conditions::default(),
             relocated,
             approving: tokio::sync::Mutex::default(),
-            is_mount_missed: AtomicBool::new(false),
             readers: readers()?,
             replay_begun: Notify::new(),
-            failures: Mutex::default(),
-            outbox_full_logged: Mutex::default(),
         })
     }
 
@@ -336,9 +322,6 @@ const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 
 /// How often the progress of work is logged after that.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The longest wait between walks while deletes are held, if the library is not walked at an interval.
-const LONGEST_HELD_RECHECK: Duration = Duration::from_hours(1);
 
 /// The longest wait before an operation on the store is retried.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(30);

@@ -125,7 +125,17 @@ impl World {
             let mut again = FsEvent::new(path.clone(), Cause::Found, Origin::Watch);
             again.retry = retry;
             let outcome = Outcome::Again(again);
-            Leased { item: Examined { path, outcome, look_under: false, tokens: walks, displaced: None }, lease }
+            Leased {
+                item: Examined {
+                    path,
+                    outcome,
+                    look_under: false,
+                    tokens: walks,
+                    left_in_doubt: false,
+                    displaced: None,
+                },
+                lease,
+            }
         }
     }
 
@@ -322,7 +332,14 @@ fn unchanged(look: Leased<FsEvent>) -> Leased<Examined> {
     let Leased { item, lease } = look;
     let outcome = Outcome::Unchanged;
     Leased {
-        item: Examined { path: item.path, outcome, look_under: false, tokens: item.guards.walks, displaced: None },
+        item: Examined {
+            path: item.path,
+            outcome,
+            look_under: false,
+            tokens: item.guards.walks,
+            left_in_doubt: false,
+            displaced: None,
+        },
         lease,
     }
 }

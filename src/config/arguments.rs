@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser};
+
+use super::command::CommandArguments;
 
 /// Publishes the changes of a music library to RabbitMQ.
 ///
@@ -26,87 +28,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    pub(super) verb: Option<Verb>,
+    pub(super) command: Option<CommandArguments>,
     #[command(flatten)]
     pub(super) flags: Flags,
-}
-
-#[derive(Subcommand)]
-pub(super) enum Verb {
-    /// Scan the library once, deliver the changes since the last run, and exit
-    Scan {
-        /// The library. Default: DATA_DIR
-        dir: Option<OsString>,
-    },
-    /// Scan, then publish changes as they happen until SIGTERM or SIGINT. The default command
-    Watch {
-        /// The library. Default: DATA_DIR
-        dir: Option<OsString>,
-    },
-    /// List the held deletes, by reason and place
-    ///
-    /// A delete that a scan finds is held if the file may still exist: its filesystem is not mounted, the library is
-    /// empty, or more files are missing than MASS_DELETE_PERCENT allows. A running service answers from its last scan.
-    /// Without one, the library is scanned and nothing is published.
-    Held {
-        /// The library. Default: DATA_DIR
-        dir: Option<OsString>,
-        /// Print JSON instead of text.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Publish the held deletes
-    ///
-    /// This includes deletes on a filesystem that is not mounted. It lists the held deletes, waits until they are
-    /// published (for at most a minute if a service is running), and prints the result.
-    Approve {
-        /// The library. Default: DATA_DIR
-        dir: Option<OsString>,
-        /// Only files at or under this path of the library.
-        #[arg(long, value_name = "PREFIX")]
-        path: Option<OsString>,
-    },
-    /// Publish every file as moved from OLD to NEW, after the library was moved. Reads no file
-    ///
-    /// No service may be running on its STATE_DIR. After an interruption, run it again to continue. Until it is
-    /// finished, other commands refuse the state. RELOCATE_FROM does the same at the next start.
-    Relocate {
-        /// The old path of the library, as it was given then
-        old: OsString,
-        /// The new path of the library
-        new: OsString,
-    },
-    /// Publish all indexed files again, as created, for a consumer that lost its data
-    Replay {
-        /// The library. Default: DATA_DIR
-        dir: Option<OsString>,
-        /// Only files at or under this path of the library.
-        #[arg(long, value_name = "PREFIX")]
-        path: Option<OsString>,
-    },
-    /// List, retry or delete the messages that cannot be delivered
-    ///
-    /// If no message is parked, it says so and exits with 0.
-    Parked(ParkedFlags),
-}
-
-/// The flags of `parked`.
-#[derive(Args)]
-pub(super) struct ParkedFlags {
-    /// The library. Default: DATA_DIR
-    pub(super) dir: Option<OsString>,
-    /// List them as JSON, one message per line.
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Deliver these messages again, or all of them.
-    ///
-    /// Each keeps its sequence and its correlation_id. It is published before messages that still wait, and so after
-    /// later ones that were delivered in the meantime.
-    #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
-    pub(super) retry: Option<Vec<OsString>>,
-    /// Delete these messages, or all of them, and list them. Consumers never get them.
-    #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
-    pub(super) drop: Option<Vec<OsString>>,
 }
 
 /// The raw values of the flags. `Settings::read` parses them, so that flags, variables and defaults pass the same checks
@@ -155,11 +79,11 @@ pub(super) struct Flags {
     )]
     pub(super) audio_extensions: OsString,
 
-    /// Files to leave out: patterns in the syntax of .gitignore, relative to the library.
+    /// Files to exclude: patterns in the syntax of .gitignore, relative to the library.
     ///
     /// Separate patterns by commas or newlines, or give the flag several times. Write \, for a comma in a name, and \#
     /// or \! for a # or ! at its beginning. A pattern with a leading ! includes files again that an earlier pattern,
-    /// EXCLUDE_FILE or the defaults leave out. Indexed files that are left out now are published as deleted. A file
+    /// EXCLUDE_FILE or the defaults exclude. Indexed files that are excluded now are published as deleted. A file
     /// .ignore-music with the same syntax applies to its directory and overrides all of these.
     #[arg(long, global = true, env = "EXCLUDE", value_name = "PATTERNS")]
     pub(super) exclude: Vec<OsString>,
@@ -168,7 +92,7 @@ pub(super) struct Flags {
     #[arg(long, global = true, env = "EXCLUDE_FILE", value_name = "FILE")]
     pub(super) exclude_file: Option<OsString>,
 
-    /// Whether to leave out the internal files of systems, network storage and sync tools.
+    /// Whether to exclude the internal files of systems, network storage and sync tools.
     ///
     /// Examples are ._*, @eaDir, #recycle, .Trash-*, .snapshots, .stversions and lost+found. The README has the list.
     #[arg(

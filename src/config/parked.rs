@@ -3,15 +3,15 @@
 use std::ffi::OsString;
 
 use super::SettingsError;
-use super::arguments::{ParkedFlags, Verb};
+use super::command::{CommandArguments, ParkedFlags};
 use super::raw_value::without_secrets;
 use crate::model::ParkedRequest;
 
 /// Separates the library from the flags.
-pub(super) fn library_of(mut flags: ParkedFlags) -> (Verb, Option<OsString>) {
+pub(super) fn library_of(mut flags: ParkedFlags) -> (CommandArguments, Option<OsString>) {
     let dir = flags.dir.take();
     let dir = dir.or_else(|| directory_after(flags.retry.as_mut().or(flags.drop.as_mut())));
-    (Verb::Parked(flags), dir)
+    (CommandArguments::Parked(flags), dir)
 }
 
 /// Removes the library from the end of a list of sequence numbers: `clap` takes it for one of them.

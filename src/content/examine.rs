@@ -16,7 +16,7 @@ use crate::model::{
 
 /// After this many looks, a file that had another inode number at each of them and always the same times is taken
 /// for one file on a filesystem whose inode numbers are not stable.
-const LOOKS_AT_PASSING_INODES: u32 = 2;
+const LOOKS_AT_UNSTABLE_INODES: u32 = 2;
 
 /// For how many looks at a file that does not settle walks wait before they publish deletes, because a deleted path may
 /// be the old name of the file. A file that is written without end must not delay deletes without end.
@@ -77,6 +77,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             Err(error) => return Examined { tokens, ..Examined::failed(path, error) },
         };
         let row = row.as_ref();
+        let left_in_doubt = !look.guards.holds.is_empty() && !matches!(entry, Entry::File(_));
         let Looked { mut outcome, claims } = match entry {
             Entry::File(stat) => {
                 self.look_at_file(look, stat, row).unwrap_or_else(|error| Outcome::Failed(error).into())
@@ -90,7 +91,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         if let Some(next) = outcome.look_mut() {
             self.tie(next, displaced);
         }
-        Examined { path, outcome, look_under, tokens, displaced }
+        Examined { path, outcome, look_under, tokens, left_in_doubt, displaced }
     }
 
     /// Whether there is, or was, something under the path that has to be walked.
@@ -122,8 +123,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
     /// Looks at a path with a regular file.
     fn look_at_file(&self, look: FsEvent, stat: FileStat, row: Option<&Row>) -> io::Result<Looked> {
-        if !look.evidence.written
-            && row.is_some_and(|row| row.stat.is_unchanged(&stat, self.settle_policy.ignore_ctime))
+        if !look.evidence.written && row.is_some_and(|row| row.stat.is_unchanged(&stat, self.ignores_ctime_for(&look)))
         {
             return Ok(Outcome::Unchanged.into());
         }
@@ -140,6 +140,12 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             // The claims live until the failure is handled.
             Err(error) => Ok(Looked { outcome: Outcome::Failed(error), claims }),
         }
+    }
+
+    /// Whether a difference in ctime alone is ignored. If a renamed file was written before, and its modification time
+    /// restored, only the ctime shows that.
+    pub(super) fn ignores_ctime_for(&self, look: &FsEvent) -> bool {
+        self.settle_policy.ignore_ctime && !look.evidence.doubtful
     }
 
     /// The file is not settled: look again after the wait.
@@ -252,8 +258,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let Some((file, opened)) = self.disk.open(path)? else { return Ok(None) };
         if opened != *stat {
             // Once, another file may have replaced it. A file that is saved again and again has other times.
-            if look.retry.attempt >= LOOKS_AT_PASSING_INODES && (FileStat { inode: stat.inode, ..opened }) == *stat {
-                self.disk.inodes_do_not_last(stat.mount);
+            if look.retry.attempt >= LOOKS_AT_UNSTABLE_INODES && (FileStat { inode: stat.inode, ..opened }) == *stat {
+                self.disk.note_unstable_inodes(stat.mount);
             }
             return Ok(None);
         }
@@ -299,7 +305,7 @@ mod tests {
     #[test]
     fn a_file_missing_from_a_subtree_without_notification_is_left_to_the_next_scan() {
         let examiner = examiner(old(9), Some(("b/gone.mp3", old(9))));
-        let look = |quiet| examiner.examine(FsEvent::new("b/gone.mp3".into(), quiet, Origin::Scan)).outcome;
+        let look = |cause| examiner.examine(FsEvent::new("b/gone.mp3".into(), cause, Origin::Scan)).outcome;
         assert!(matches!(look(Cause::Found), Outcome::Again(_)));
         let _polled = examiner.engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root()));
         assert!(matches!(look(Cause::Found), Outcome::LeftToWalk));
@@ -317,9 +323,9 @@ mod tests {
     #[test]
     fn no_look_reports_a_delete_before_the_delete_has_waited() {
         let (examiner, _) = renamed();
-        for quiet in [Cause::Found, Cause::Renamed, Cause::Closed] {
-            let hint = FsEvent::new("b/old.mp3".into(), quiet, Origin::Watch);
-            let Outcome::Again(waiting) = examiner.examine(hint).outcome else { panic!("{quiet:?} did not wait") };
+        for cause in [Cause::Found, Cause::Renamed, Cause::Closed] {
+            let hint = FsEvent::new("b/old.mp3".into(), cause, Origin::Watch);
+            let Outcome::Again(waiting) = examiner.examine(hint).outcome else { panic!("{cause:?} did not wait") };
             assert_eq!(waiting.cause, Cause::Gone);
             let Outcome::Observed(gone, _) = examiner.examine(waiting).outcome else { panic!("it waits forever") };
             assert_eq!(gone.seen, Seen::Missing);
@@ -328,9 +334,9 @@ mod tests {
 
     #[test]
     fn an_excluded_row_is_deleted_even_in_a_subtree_without_notification() {
-        struct LeftOut;
+        struct ExcludedDirectories;
 
-        impl Disk for LeftOut {
+        impl Disk for ExcludedDirectories {
             type File = ();
 
             fn entry(&self, _: &LibraryPath) -> io::Result<Entry> {
@@ -353,9 +359,9 @@ mod tests {
         // On a filesystem that is not mounted.
         let examiner = examiner(old(9), Some((HERE, FileStat { mount: MountId(7), ..old(9) })));
         let Examiner { contents, index, settle_policy, engine, verified_bytes, .. } = examiner;
-        let examiner = Examiner { disk: LeftOut, contents, index, settle_policy, engine, verified_bytes };
+        let examiner = Examiner { disk: ExcludedDirectories, contents, index, settle_policy, engine, verified_bytes };
         let _polled = examiner.engine.trust(|trust| trust.leave_unwatched(&LibraryPath::root()));
-        let look = |path: &str, quiet| examiner.examine(FsEvent::new(path.into(), quiet, Origin::Scan)).outcome;
+        let look = |path: &str, cause| examiner.examine(FsEvent::new(path.into(), cause, Origin::Scan)).outcome;
         let Outcome::Again(again) = look(HERE, Cause::Found) else { panic!("it did not wait as a delete does") };
         let gone = examiner.examine(again).outcome;
         assert!(matches!(gone, Outcome::Observed(Observation { seen: Seen::Missing, .. }, _)));

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::{FileStat, FsEvent, LibraryPath, Observation, Row, Seen, Ties, Token};
+use crate::model::{Content, FileStat, FsEvent, LibraryPath, Observation, Row, Seen, Ties, Token};
 use crate::stream::Tied;
 
 /// One look at a path and its result.
@@ -16,6 +16,9 @@ pub struct Examined {
     pub look_under: bool,
     /// Released when the outcome is committed.
     pub tokens: Vec<Token>,
+    /// Whether the path is in doubt and has no file. An event that is still pending may say where the file went. It must
+    /// be handled before the tokens are released, so that the doubt goes with the file.
+    pub left_in_doubt: bool,
     /// The file of the path's row, if another file or none is at the path now. A look that is tied to this one may
     /// find that file.
     pub displaced: Option<FileStat>,
@@ -24,7 +27,8 @@ pub struct Examined {
 impl Examined {
     /// A look that failed.
     pub fn failed(path: LibraryPath, error: io::Error) -> Self {
-        Self { path, outcome: Outcome::Failed(error), look_under: false, tokens: Vec::new(), displaced: None }
+        let outcome = Outcome::Failed(error);
+        Self { path, outcome, look_under: false, tokens: Vec::new(), left_in_doubt: false, displaced: None }
     }
 }
 
@@ -50,7 +54,13 @@ impl Tied for Examined {
     fn in_place_of(mut self, mut older: Self) -> Self {
         self.tokens.append(&mut older.tokens);
         self.look_under |= older.look_under;
+        self.left_in_doubt |= older.left_in_doubt;
+        if older.outcome.has_read_what_is_guessed_by(&self.outcome) {
+            std::mem::swap(&mut self.outcome, &mut older.outcome);
+        }
         if let (Some(look), Some(older)) = (self.outcome.look_mut(), older.outcome.look_mut()) {
+            look.evidence.written |= older.evidence.written;
+            look.evidence.doubtful |= older.evidence.doubtful;
             look.guards.append(std::mem::take(&mut older.guards));
         }
         self
@@ -108,6 +118,18 @@ impl Outcome {
         }
     }
 
+    /// Whether this outcome has read the file of which the `newer` one only says that it was moved.
+    fn has_read_what_is_guessed_by(&self, newer: &Self) -> bool {
+        let (Some(read), Some(guessed)) = (self.observation(), newer.observation()) else { return false };
+        match (&read.seen, &guessed.seen) {
+            (
+                Seen::File { stat: read, content: Content::Read(_), .. },
+                Seen::File { stat: guessed, content: Content::MovedFrom(_), .. },
+            ) => read == guessed,
+            _ => false,
+        }
+    }
+
     /// The outcome in one or a few words, as logs show it.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -136,4 +158,31 @@ pub(super) fn found_by(observation: &Observation) -> Option<FileStat> {
 pub(super) fn displaced_by(observation: &Observation, row: &Row) -> Option<FileStat> {
     let is_there = found_by(observation).is_some_and(|found| row.stat.same_file(&found));
     (!is_there).then_some(row.stat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::testing::{HERE, old, track};
+    use crate::model::{Cause, Origin};
+
+    #[test]
+    fn a_later_look_that_only_guesses_does_not_replace_one_that_has_read_the_same_file() {
+        let looked = |stat, content| {
+            let path: LibraryPath = HERE.into();
+            let hint = FsEvent::new(path.clone(), Cause::Found, Origin::Watch);
+            let seen = Seen::File { stat, content, candidates: Vec::new() };
+            let outcome = Outcome::Observed(Observation { path: path.clone(), origin: Origin::Watch, seen }, hint);
+            Examined { outcome, ..Examined::failed(path, io::Error::other("")) }
+        };
+        let is_read = |looked: Examined| match looked.outcome.observation().map(|it| &it.seen) {
+            Some(Seen::File { content, .. }) => matches!(content, Content::Read(_)),
+            _ => panic!("no file"),
+        };
+        let moved = || Content::MovedFrom("b/old.mp3".into());
+        let read = || Content::Read(track());
+        assert!(is_read(looked(old(9), moved()).in_place_of(looked(old(9), read()))));
+        assert!(is_read(looked(old(9), read()).in_place_of(looked(old(9), moved()))));
+        assert!(!is_read(looked(old(8), moved()).in_place_of(looked(old(9), read()))), "it is another file by now");
+    }
 }

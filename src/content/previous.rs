@@ -83,7 +83,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         {
             return Ok(None);
         }
-        if source.stat.is_unchanged(stat, self.settle_policy.ignore_ctime) {
+        if source.stat.is_unchanged(stat, self.ignores_ctime_for(look)) {
             return Ok(Some(UnreadMove::Unchanged));
         }
         Ok(self.is_only_renamed(look, source)?.then_some(UnreadMove::Renamed))
@@ -162,6 +162,18 @@ mod tests {
         // A write by its other name gives no event for this one.
         let two_names = OneFile { has_one_name: false, ..examiner.disk };
         assert!(is_read(&Examiner { disk: two_names, ..examiner }.examine(hint).outcome));
+    }
+
+    #[test]
+    fn a_rename_of_a_written_file_is_not_accepted_because_its_ctime_is_ignored() {
+        let (mut examiner, hint) = renamed();
+        examiner.settle_policy.ignore_ctime = true;
+        let is_read_as = |hint: &FsEvent| is_read(&examiner.examine(hint.clone()).outcome);
+        let hint = unpaired(hint);
+        assert!(!is_read_as(&hint), "as the setting says");
+        let mut doubtful = hint;
+        doubtful.evidence.doubtful = true;
+        assert!(is_read_as(&doubtful));
     }
 
     #[test]

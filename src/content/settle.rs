@@ -178,8 +178,8 @@ mod tests {
     fn a_file_that_changed_its_size_but_not_its_times_must_stay_the_same_to_be_settled() {
         let committed = old(9);
         let cut = FileStat { size: 0, ..committed };
-        for quiet in [Cause::Found, Cause::Closed, Cause::Renamed] {
-            let first = look(cut, Some(committed), FsEvent::new("a.mp3".into(), quiet, Origin::Watch));
+        for cause in [Cause::Found, Cause::Closed, Cause::Renamed] {
+            let first = look(cut, Some(committed), FsEvent::new("a.mp3".into(), cause, Origin::Watch));
             let Outcome::Again(again) = first else { panic!("{first:?}") };
             let last_seen = again.retry.last_seen.map(|last_seen| last_seen.stat);
             assert_eq!((again.cause, last_seen), (Cause::Again(SETTLE), Some(cut)));
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn an_empty_file_must_stay_empty_to_be_settled_however_old_it_is() {
         let empty = old(0);
-        for quiet in [Cause::Found, Cause::Closed, Cause::Renamed] {
-            let hint = FsEvent::new(HERE.into(), quiet, Origin::Watch);
-            let Outcome::Again(again) = look(empty, None, hint.clone()) else { panic!("{quiet:?} did not wait") };
+        for cause in [Cause::Found, Cause::Closed, Cause::Renamed] {
+            let hint = FsEvent::new(HERE.into(), cause, Origin::Watch);
+            let Outcome::Again(again) = look(empty, None, hint.clone()) else { panic!("{cause:?} did not wait") };
             assert_eq!(again.cause, Cause::Again(SETTLE));
             let again = seen_longer(again, SETTLE);
             assert!(is_read(&look(empty, None, again)));
@@ -220,12 +220,12 @@ mod tests {
             (with_an_old_time, None),
             (with_a_time_to_come, None),
         ] {
-            for quiet in [Cause::Found, Cause::Created, Cause::Closed, Cause::Renamed] {
+            for cause in [Cause::Found, Cause::Created, Cause::Closed, Cause::Renamed] {
                 let walks = vec![Token::new(())];
                 let group = RenameGroup::new(Duration::from_hours(1));
                 let (member_of, waves) = (vec![group.join()], vec![Token::new(())]);
                 let ties = Ties { member_of, waves, ..Ties::default() };
-                let mut hint = FsEvent::new(HERE.into(), quiet, Origin::Watch).tied(ties);
+                let mut hint = FsEvent::new(HERE.into(), cause, Origin::Watch).tied(ties);
                 hint.guards.walks = walks;
                 let Outcome::Again(again) = look(found, row, hint) else { panic!("{found:?} did not wait") };
                 let Cause::Again(wait) = again.cause else { panic!("{:?}", again.cause) };
@@ -250,9 +250,9 @@ mod tests {
     #[test]
     fn a_close_or_a_rename_says_nothing_about_later_writes() {
         let a_second_ago = FileStat { mtime_ns: age(Duration::from_secs(1)), ..old(9) };
-        for quiet in [Cause::Closed, Cause::Renamed] {
+        for cause in [Cause::Closed, Cause::Renamed] {
             let complete = |ago| {
-                let mut hint = FsEvent::new("a.mp3".into(), quiet, Origin::Watch);
+                let mut hint = FsEvent::new("a.mp3".into(), cause, Origin::Watch);
                 hint.evidence.complete_at = Some(SystemTime::now() - ago);
                 hint
             };

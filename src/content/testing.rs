@@ -1,6 +1,5 @@
-//! A disk with one file and an index with one row, for the tests of looks.
+//! A disk with one file, and an index with one row at most, for the tests of looks.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +8,7 @@ use super::{Contents, Examiner, Outcome, SettlePolicy};
 use crate::disk::{Disk, Entry, RootReplaced};
 use crate::engine::SharedEngine;
 use crate::model::{
-    Cause, Content, FileStat, Fingerprint, FsEvent, Index, LibraryPath, Metadata, MountId, Origin, Row, Seen, Track,
+    Cause, Content, FileStat, Fingerprint, FsEvent, LibraryPath, MemoryIndex, Metadata, MountId, Origin, Seen, Track,
 };
 
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
@@ -56,38 +55,6 @@ impl Contents<()> for SomeContent {
     }
 }
 
-pub(super) struct OneRow(Option<Row>);
-
-impl Index for OneRow {
-    type Error = Infallible;
-
-    fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Infallible> {
-        Ok(self.0.clone().filter(|row| row.path == *path))
-    }
-
-    fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
-        Ok(self.0.iter().cloned().collect())
-    }
-
-    fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
-        Ok(Vec::new())
-    }
-
-    fn rows_after(
-        &self,
-        under: &LibraryPath,
-        after: Option<&LibraryPath>,
-        _: usize,
-    ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
-        let is_next = |row: &&Row| row.path.is_at_or_under(under) && after.is_none_or(|after| row.path > *after);
-        Ok(self.0.iter().filter(is_next).map(|row| (row.path.clone(), row.stat)).collect())
-    }
-
-    fn len(&self) -> Result<u64, Infallible> {
-        Ok(1)
-    }
-}
-
 pub(super) fn track() -> Track {
     Track { fingerprint: Fingerprint { sha256: [1; 32], xxh128: 1 }, metadata: Metadata::default() }
 }
@@ -101,11 +68,11 @@ pub(super) fn old(size: u64) -> FileStat {
     FileStat { inode: 7, size, mtime_ns: an_hour_ago, ctime_ns: an_hour_ago, ..FileStat::default() }
 }
 
-pub(super) fn examiner(found: FileStat, row: Option<(&str, FileStat)>) -> Examiner<OneFile, SomeContent, OneRow> {
+pub(super) fn examiner(found: FileStat, row: Option<(&str, FileStat)>) -> Examiner<OneFile, SomeContent, MemoryIndex> {
     Examiner {
         disk: OneFile { stat: found, has_one_name: true, is_root_replaced: false },
         contents: SomeContent,
-        index: OneRow(row.map(|(path, stat)| Row { path: path.into(), stat, track: track(), first_published: 0 })),
+        index: MemoryIndex::of_files(row.map(|(path, stat)| (path.into(), stat))),
         settle_policy: SettlePolicy {
             debounce: Duration::from_millis(50),
             settle: SETTLE,
@@ -128,7 +95,7 @@ pub(super) fn unpaired(mut hint: FsEvent) -> FsEvent {
 }
 
 /// An examiner that finds a file under another name than the index has, and the hint for its rename.
-pub(super) fn renamed() -> (Examiner<OneFile, SomeContent, OneRow>, FsEvent) {
+pub(super) fn renamed() -> (Examiner<OneFile, SomeContent, MemoryIndex>, FsEvent) {
     let committed = old(9);
     let renamed = FileStat { ctime_ns: committed.ctime_ns + 1, ..committed };
     let mut hint = FsEvent::new(HERE.into(), Cause::Renamed, Origin::Watch);

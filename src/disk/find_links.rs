@@ -104,15 +104,15 @@ impl<'a> Search<'a> {
         ignore_file: Option<&Arc<IgnoreFile>>,
     ) -> FoundLink {
         let directory = link.parent().unwrap_or_else(LibraryPath::root);
-        let is_left_out = |is_directory: bool| {
+        let is_excluded = |is_directory: bool| {
             (!is_directory && !self.root.rules.extensions().matches(link))
-                || self.root.rules.leave_out(ignore_file.map(AsRef::as_ref), &directory, link.name(), is_directory)
+                || self.root.rules.excludes(ignore_file.map(AsRef::as_ref), &directory, link.name(), is_directory)
         };
         let found = absolute.canonicalize().and_then(|target| Ok((target.metadata()?, target)));
         let (metadata, target) = match found {
             Ok(found) => found,
             Err(error) if is_absence(&error) => {
-                let target = nearest_target(absolute).filter(|_| !(is_left_out(true) && is_left_out(false)));
+                let target = nearest_target(absolute).filter(|_| !(is_excluded(true) && is_excluded(false)));
                 let state = target.map_or(LinkState::PassedOver, |target| LinkState::Broken(Arc::from(target)));
                 return FoundLink::Decided(state);
             }
@@ -126,7 +126,7 @@ impl<'a> Search<'a> {
         if !is_outside && inside.as_ref().is_some_and(|inside| !link.is_at_or_under(inside)) {
             return FoundLink::LeadsInside;
         }
-        if is_left_out(is_directory) {
+        if is_excluded(is_directory) {
             return FoundLink::Decided(LinkState::Excluded);
         }
         if inside.is_some() || self.library.starts_with(&target) {
@@ -247,7 +247,7 @@ impl Root {
             _ => None,
         };
         found.ignore_file = self.with_file(directory, text, above.cloned(), known.as_ref());
-        found.directories.retain(|name| !self.rules.leave_out(found.ignore_file.as_deref(), directory, name, true));
+        found.directories.retain(|name| !self.rules.excludes(found.ignore_file.as_deref(), directory, name, true));
         Ok(Some(found))
     }
 }

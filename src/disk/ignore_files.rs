@@ -116,22 +116,22 @@ impl Root {
 
     /// Whether `path`, as the path of a file, is excluded: by its extension, a pattern, or a symbolic link that is not
     /// followed.
-    pub fn is_left_out(&self, path: &LibraryPath) -> bool {
+    pub fn is_excluded(&self, path: &LibraryPath) -> bool {
         matches!(self.entry(path), Ok(Entry::Excluded { .. }))
     }
 
     /// Whether the cache alone shows that `path` is excluded, be it a file, a directory or nothing.
-    pub fn is_known_to_be_left_out(&self, path: &LibraryPath) -> bool {
+    pub fn is_known_to_be_excluded(&self, path: &LibraryPath) -> bool {
         let cache = self.ignore_files.read();
         let mut child = path.clone();
         while let Some(parent) = child.parent() {
             match cache.directories.get(&parent) {
                 Some(DirectoryRules::Excluded) => return true,
                 Some(DirectoryRules::Included(file)) => {
-                    let is_left_out =
-                        |is_directory| self.rules.leave_out(file.as_deref(), &parent, child.name(), is_directory);
+                    let is_excluded =
+                        |is_directory| self.rules.excludes(file.as_deref(), &parent, child.name(), is_directory);
                     let is_audio = || self.rules.extensions().matches(path);
-                    return is_left_out(true) && (child != *path || !is_audio() || is_left_out(false));
+                    return is_excluded(true) && (child != *path || !is_audio() || is_excluded(false));
                 }
                 None => child = parent,
             }
@@ -147,7 +147,7 @@ impl Root {
             Ok(DirectoryRules::Excluded) => true,
             Ok(DirectoryRules::Included(file)) => {
                 (!is_directory && !self.rules.extensions().matches(path))
-                    || self.rules.leave_out(file.as_deref(), &parent, path.name(), is_directory)
+                    || self.rules.excludes(file.as_deref(), &parent, path.name(), is_directory)
             }
             // A failed access has an error of its own.
             Err(error) => return found.and(Err(error)),
@@ -210,7 +210,7 @@ impl Root {
         let Some(parent) = directory.parent() else { return Ok(DirectoryRules::Included(None)) };
         Ok(match self.rules_of(&parent)? {
             DirectoryRules::Included(file)
-                if !self.rules.leave_out(file.as_deref(), &parent, directory.name(), true) =>
+                if !self.rules.excludes(file.as_deref(), &parent, directory.name(), true) =>
             {
                 DirectoryRules::Included(file)
             }
@@ -293,21 +293,21 @@ mod tests {
     #[test]
     fn a_changed_ignore_file_applies_after_it_was_forgotten_or_its_directory_listed() {
         let (_folder, root) = library();
-        let is_left_out = || root.is_left_out(&"a/b/x.mp3".into());
-        assert!(!is_left_out());
+        let is_excluded = || root.is_excluded(&"a/b/x.mp3".into());
+        assert!(!is_excluded());
         ignore(&root, "a", "*.mp3");
-        assert!(!is_left_out(), "it was not read again");
+        assert!(!is_excluded(), "it was not read again");
         root.forget_ignore_files(&"a".into());
-        assert!(is_left_out());
+        assert!(is_excluded());
         ignore(&root, "a", "# nothing");
         root.list(&"a".into()).unwrap();
-        assert!(!is_left_out());
+        assert!(!is_excluded());
         ignore(&root, "a/b", "x.*");
         root.list(&"a/b".into()).unwrap();
-        assert!(is_left_out());
+        assert!(is_excluded());
         fs::remove_file(root.path().join("a/b/.ignore-music")).unwrap();
         root.list(&"a/b".into()).unwrap();
-        assert!(!is_left_out());
+        assert!(!is_excluded());
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
     fn the_cache_of_directories_is_bounded() {
         let (_folder, root) = library();
         for number in 0..MOST_DIRECTORIES + 10 {
-            assert!(!root.is_left_out(&format!("a/{number}/x.mp3").as_str().into()));
+            assert!(!root.is_excluded(&format!("a/{number}/x.mp3").as_str().into()));
         }
         let cache = root.ignore_files.read().directories.len();
         assert!((1..=MOST_DIRECTORIES).contains(&cache), "{cache}");

@@ -31,7 +31,7 @@ pub enum ListedKind {
     /// A directory.
     Directory,
     /// A directory that is excluded.
-    LeftOut,
+    Excluded,
     /// A regular file with the extension of an audio file.
     File(FileStat),
     /// Something whose stat could not be read.
@@ -114,25 +114,25 @@ impl Root {
         let ignore_file = has_ignore_file.then_some(opened.as_fd());
         let DirectoryRules::Included(ignore_file) = self.rules_now(directory, ignore_file)? else {
             let directories = found.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
-            return Ok(Some(directories.map(|(name, _)| Listed { name, kind: ListedKind::LeftOut }).collect()));
+            return Ok(Some(directories.map(|(name, _)| Listed { name, kind: ListedKind::Excluded }).collect()));
         };
-        let is_left_out =
-            |name: &[u8], is_directory| self.rules.leave_out(ignore_file.as_deref(), directory, name, is_directory);
+        let is_excluded =
+            |name: &[u8], is_directory| self.rules.excludes(ignore_file.as_deref(), directory, name, is_directory);
         let mut last_mount = None;
         let mut listed = Vec::with_capacity(found.len());
         for (name, file_type) in found {
             let kind = match file_type {
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if is_left_out(&name, false) => None,
+                FileType::RegularFile if is_excluded(&name, false) => None,
                 FileType::Symlink => self.linked_kind(&directory.join(&name)),
                 _ => self.listed_kind(opened.as_fd(), &name, follow.then_some(directory), &mut last_mount),
             };
             let kind = match kind {
                 // Its rules were applied before its stat was read.
                 kind if file_type == FileType::RegularFile => kind,
-                Some(ListedKind::Directory) if is_left_out(&name, true) => Some(ListedKind::LeftOut),
+                Some(ListedKind::Directory) if is_excluded(&name, true) => Some(ListedKind::Excluded),
                 Some(ListedKind::Directory) => kind,
-                kind => kind.filter(|_| !is_left_out(&name, false)),
+                kind => kind.filter(|_| !is_excluded(&name, false)),
             };
             listed.extend(kind.map(|kind| Listed { name, kind }));
         }

@@ -83,7 +83,7 @@ pub struct KnownMount {
     /// The birth time of that directory in nanoseconds since the epoch, if the filesystem keeps it.
     pub root_born_ns: Option<i64>,
     /// Whether inode numbers were seen to change on this mount.
-    pub has_passing_inodes: bool,
+    pub has_unstable_inodes: bool,
 }
 
 impl KnownMount {
@@ -114,7 +114,7 @@ impl KnownMount {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Present {
     pub(super) id: MountId,
-    passing_inodes: bool,
+    unstable_inodes: bool,
     pub(super) may_normalise: bool,
 }
 
@@ -124,9 +124,9 @@ impl Present {
         FileStat {
             mount: self.id,
             // Two stats of one file may have two numbers.
-            inode: if self.passing_inodes { 0 } else { raw.inode },
-            inode_kind: if self.passing_inodes { InodeKind::Unstable } else { InodeKind::Stable },
-            born_ns: raw.born_ns.filter(|_| !self.passing_inodes),
+            inode: if self.unstable_inodes { 0 } else { raw.inode },
+            inode_kind: if self.unstable_inodes { InodeKind::Unstable } else { InodeKind::Stable },
+            born_ns: raw.born_ns.filter(|_| !self.unstable_inodes),
             size: raw.size,
             mtime_ns: raw.mtime_ns,
             ctime_ns: raw.ctime_ns,
@@ -194,16 +194,16 @@ impl Mounts {
     }
 
     /// Records that the inode numbers of this mount are not stable. Returns whether this was unknown.
-    pub fn note_passing_inodes(&self, id: MountId) -> bool {
+    pub fn note_unstable_inodes(&self, id: MountId) -> bool {
         let mut state = self.write();
-        if self.inode_trust != InodeTrust::Auto || state.present.values().any(|it| it.id == id && it.passing_inodes) {
+        if self.inode_trust != InodeTrust::Auto || state.present.values().any(|it| it.id == id && it.unstable_inodes) {
             return false;
         }
         if let Some(known) = state.known.iter_mut().find(|known| known.id == id) {
-            known.has_passing_inodes = true;
+            known.has_unstable_inodes = true;
         }
         for present in state.present.values_mut().filter(|present| present.id == id) {
-            present.passing_inodes = true;
+            present.unstable_inodes = true;
         }
         state.version += 1;
         true
@@ -279,7 +279,7 @@ impl Mounts {
             filesystem: fsid.or_else(|| MountEntry::uuid(entry)),
             root_inode: raw.inode,
             root_born_ns: raw.born_ns,
-            has_passing_inodes: false,
+            has_unstable_inodes: false,
         })
     }
 
@@ -305,15 +305,15 @@ impl Mounts {
             state.known.len() - 1
         });
         let known = &mut state.known[place];
-        let now = KnownMount { id: known.id, has_passing_inodes: known.has_passing_inodes, ..found };
+        let now = KnownMount { id: known.id, has_unstable_inodes: known.has_unstable_inodes, ..found };
         let is_changed = *known != now;
         *known = now;
         let present = Present {
             id: known.id,
-            passing_inodes: match self.inode_trust {
+            unstable_inodes: match self.inode_trust {
                 InodeTrust::Ignored => true,
                 InodeTrust::Trusted => false,
-                InodeTrust::Auto => known.has_passing_inodes || PASSING_INODES.contains(&known.kind.as_str()),
+                InodeTrust::Auto => known.has_unstable_inodes || PASSING_INODES.contains(&known.kind.as_str()),
             },
             may_normalise: NORMALISING.contains(&known.kind.as_str()) || known.kind.starts_with("fuse."),
         };
@@ -392,8 +392,8 @@ impl Root {
     }
 
     /// Records that the inode numbers of a mount are not stable, and logs that once.
-    pub fn inodes_do_not_last(&self, mount: MountId) {
-        if self.mounts.note_passing_inodes(mount)
+    pub fn note_unstable_inodes(&self, mount: MountId) {
+        if self.mounts.note_unstable_inodes(mount)
             && let Some(known) = self.mounts.get(mount)
         {
             tracing::warn!(

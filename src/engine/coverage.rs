@@ -8,7 +8,8 @@ use crate::model::{LibraryPath, Ties, Token};
 /// How soon everything is walked after trouble: soon, and not at once for each of many.
 const AFTER_TROUBLE: Duration = Duration::from_millis(500);
 
-/// The longest wait before directories that are not watched are tried again. The wait doubles up to this.
+/// The longest wait before something that failed is tried again, such as watching a directory. The wait doubles up to
+/// this.
 const LONGEST_RETRY: Duration = Duration::from_hours(1);
 
 /// How much of the library the watcher covers. What it does not cover is found by walking.
@@ -64,7 +65,8 @@ pub struct Changes {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     coverage: Coverage,
-    intervals: Intervals,
+    /// `None` for a single scan.
+    intervals: Option<Intervals>,
     /// A restart of the watcher would cover more.
     wants_restart: bool,
     is_root_gone: bool,
@@ -79,10 +81,21 @@ pub(super) struct Watch {
 }
 
 impl Engine {
-    /// Sets how often everything is to be walked.
-    pub fn set_intervals(&mut self, intervals: Intervals) {
-        self.watch.intervals = intervals;
+    /// The library is to be followed: it is watched, everything is walked at these intervals, and what failed is tried
+    /// again. Without this call the engine serves a single scan.
+    pub fn follow(&mut self, intervals: Intervals) {
+        self.watch.intervals = Some(intervals);
         self.watch.retry = intervals.poll;
+    }
+
+    /// Whether the library is followed.
+    pub(super) fn is_following(&self) -> bool {
+        self.watch.intervals.is_some()
+    }
+
+    /// The longest wait before something that failed is tried again, if that is done at all.
+    pub(super) fn longest_retry(&self) -> Option<Duration> {
+        self.watch.intervals.map(|intervals| intervals.rescan.unwrap_or(LONGEST_RETRY))
     }
 
     /// How much of the library is watched.
@@ -144,8 +157,9 @@ impl Engine {
     /// Whether the watcher is to be started again.
     pub fn is_restart_due(&mut self, changes: Changes, now: Instant) -> bool {
         let Watch { coverage, intervals, wants_restart, restarted, retry, .. } = &mut self.watch;
+        let poll = intervals.unwrap_or_default().poll;
         if *coverage == Coverage::Full {
-            *retry = intervals.poll;
+            *retry = poll;
         }
         let is_partly = matches!(coverage, Coverage::Partial | Coverage::None);
         let is_retry = is_partly && has_passed(*restarted, *retry, now);
@@ -154,7 +168,7 @@ impl Engine {
         let is_due = is_retry || *wants_restart || is_mounted_anew || changes.servers;
         if is_due {
             // A watcher that could not be started costs nothing to try. Watching most of a library again does.
-            *retry = if *coverage == Coverage::Partial { (*retry * 2).min(LONGEST_RETRY) } else { intervals.poll };
+            *retry = if *coverage == Coverage::Partial { (*retry * 2).min(LONGEST_RETRY) } else { poll };
         }
         is_due
     }
@@ -169,7 +183,7 @@ impl Engine {
             (true, known) => known,
             (false, _) => None,
         };
-        let Intervals { poll, rescan } = self.watch.intervals;
+        let Intervals { poll, rescan } = self.watch.intervals.unwrap_or_default();
         let interval = if has_all_events { rescan } else { Some(poll) };
         let is_due = interval.is_some_and(|interval| has_passed(self.watch.walked, interval, now));
         if is_due {
@@ -203,7 +217,7 @@ mod tests {
 
     fn watching(rescan: Option<Duration>, now: Instant) -> Engine {
         let mut engine = Engine::default();
-        engine.set_intervals(Intervals { poll: POLL, rescan });
+        engine.follow(Intervals { poll: POLL, rescan });
         engine.watch_starts();
         engine.watch_started(Coverage::Full, Ties::default(), now);
         engine.take_marked();

@@ -301,7 +301,7 @@ impl Engine {
         let renamed_from = from.filter(is_trusted).map(|from| from.path);
         let is_certain = renamed_from.is_some();
         let mut hint = event.hint(Cause::Renamed).tied(ties);
-        hint.evidence = Evidence { complete_at: Some(now.wall), renamed_from, written: false };
+        hint.evidence = Evidence { complete_at: Some(now.wall), renamed_from, doubtful: !is_certain, written: false };
         // The doubt goes with the file: it may get a third name before it is looked at.
         let hint = if is_certain { hint } else { self.doubting(hint) };
         self.push_for_all(event, hint, now);

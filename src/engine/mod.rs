@@ -1,4 +1,4 @@
-//! The engine: every decision about what to look at, what to walk and what to trust.
+//! The engine: every decision about what to look at, what to walk, which deletes to hold and what to trust.
 //!
 //! It is a state machine without IO, clock, lock or task. Events of the kernel, findings of walks, results of looks and
 //! commits go in, each with the time; hints to look at and subtrees to walk come out. Around it are the drivers: the
@@ -6,6 +6,8 @@
 //!
 //! | file | what it decides |
 //! |---|---|
+//! | `approval` | which held deletes an operator released, and what came of them |
+//! | `brake` | which deletes are held |
 //! | `coverage` | how much of the library is watched, and when to watch or walk it again |
 //! | `kernel` | what follows from an event of the kernel |
 //! | `pending` | which hints and subtrees wait, and that they are bounded |
@@ -14,7 +16,10 @@
 //! | `rounds` | when a walk may begin, and when the looks that it asked for are done |
 //! | `missed` | which files that walks did not find may be published as deleted |
 //! | `replaced` | which paths with another file than before changed names with each other |
+//! | `unreadable` | which paths could not be read, and when to try again |
 
+mod approval;
+mod brake;
 mod coverage;
 mod kernel;
 mod missed;
@@ -24,11 +29,14 @@ mod replaced;
 mod rounds;
 mod shared;
 mod trust;
+mod unreadable;
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::{Cause, FsEvent, LibraryPath, Origin, Ties};
 
+pub use approval::{Approval, Released};
+pub use brake::{FullWalk, Missing, Verdict};
 pub use coverage::{Changes, Coverage, Intervals, WatchTrouble};
 pub use kernel::{Alias, Found, KernelEvent, KernelEventKind};
 pub use pending::Subtree;
@@ -37,12 +45,18 @@ pub use replaced::{Replaced, tie_together};
 pub use rounds::{Round, RoundId};
 pub use shared::{Hints, SharedEngine};
 pub use trust::Trust;
+pub use unreadable::UnreadableSince;
 
+use brake::Brake;
 use coverage::Watch;
 use kernel::Earlier;
 use missed::MissedOnce;
 use pending::{Mark, Pending};
 use rounds::Rounds;
+use unreadable::Unreadable;
+
+/// The wait before a walk of everything is repeated that could not be finished, or missed too many files to remember.
+const REPEAT_WAIT: Duration = Duration::from_mins(1);
 
 /// A point in time, by both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +78,9 @@ pub struct Engine {
     earlier: Earlier,
     rounds: Rounds,
     missed: MissedOnce,
+    brake: Brake,
+    unreadable: Unreadable,
     watch: Watch,
-    overflows: u64,
 }
 
 impl Engine {
@@ -81,9 +96,9 @@ impl Engine {
 
     /// This hint, and with it the doubt whether its path is as it was.
     #[must_use]
-    pub fn doubting(&mut self, mut hint: FsEvent) -> FsEvent {
-        hint.guards.holds.push(self.trust.doubt(&hint.path));
-        hint
+    pub fn doubting(&mut self, hint: FsEvent) -> FsEvent {
+        let doubt = self.trust.doubt(&hint.path);
+        hint.holding(doubt)
     }
 
     /// Adds a hint. One that waits for the same path is merged into it.
@@ -92,7 +107,6 @@ impl Engine {
             // The mark comes first: with the hints their doubts go.
             self.mark_root_for_everything(now);
             self.pending.drop_hints();
-            self.overflows += 1;
         }
     }
 
@@ -111,12 +125,6 @@ impl Engine {
     #[must_use]
     pub fn hints(&self) -> usize {
         self.pending.hints()
-    }
-
-    /// How often too many hints waited and gave way to a walk of everything.
-    #[must_use]
-    pub fn overflows(&self) -> u64 {
-        self.overflows
     }
 
     /// Asks for a walk of everything at or under `subtree`, not before `wait` has passed. Returns whether it was not
@@ -158,12 +166,16 @@ impl Engine {
     /// When [`Engine::tick`] or [`Engine::begin_round`] has something to do, if nothing else happens until then.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.pending.next_due(), self.renames.next_deadline()].into_iter().flatten().min()
+        let deadlines = [self.pending.next_due(), self.renames.next_deadline(), self.brake.next_recheck()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Time passes.
     pub fn tick(&mut self, now: Instant) {
         self.renames.tick(now);
+        if self.brake.is_recheck_due(now) {
+            self.mark(LibraryPath::root(), Duration::ZERO, now);
+        }
     }
 
     /// A path lost its file by a commit, so the file's other names are to be looked at.
@@ -197,8 +209,8 @@ mod tests {
     use super::pending::{MOST_HINTS, MOST_SUBTREES};
     use super::*;
 
-    fn hint(path: &str, quiet: Cause) -> FsEvent {
-        FsEvent::new(path.into(), quiet, Origin::Watch)
+    fn hint(path: &str, cause: Cause) -> FsEvent {
+        FsEvent::new(path.into(), cause, Origin::Watch)
     }
 
     fn walked(engine: &mut Engine, now: Instant) -> Vec<LibraryPath> {
@@ -218,7 +230,7 @@ mod tests {
             let hint = engine.doubting(hint(&index.to_string(), Cause::Closed));
             engine.push(hint, now);
         }
-        assert_eq!((engine.hints(), engine.overflows()), (0, 1));
+        assert_eq!(engine.hints(), 0);
         // With the hints, their own doubts went. That of the root makes up for them.
         assert!(engine.trust().is_under_doubt(&"0".into()) && !engine.trust().is_in_doubt(&"0".into()));
         assert_eq!(walked(&mut engine, now), [LibraryPath::root()]);

@@ -5,9 +5,9 @@
 //! moved is found at its new path before its old one is given to another file or published as deleted, however
 //! far apart the two are.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Engine, Subtree};
+use super::{Engine, REPEAT_WAIT, Subtree};
 use crate::model::{FsEvent, LibraryPath, Origin, RenameGroup, Ties, Token};
 
 /// A number that no other round of the engine has.
@@ -21,16 +21,10 @@ pub struct Round {
     pub id: RoundId,
     /// Where to walk. None of the subtrees lies in another one.
     pub subtrees: Vec<LibraryPath>,
-    /// Who asked for its looks: [`Origin::Scan`] if it walks the whole library.
-    pub origin: Origin,
-}
-
-impl Round {
     /// Whether it walks the whole library.
-    #[must_use]
-    pub fn is_of_everything(&self) -> bool {
-        self.origin == Origin::Scan
-    }
+    pub is_of_everything: bool,
+    /// What its looks say of their origin.
+    pub origin: Origin,
 }
 
 /// The rounds that have not ended, in the order of their begin.
@@ -40,6 +34,10 @@ pub(super) struct Rounds {
     /// The next walk of everything, which waits until the one that is going on has found everything.
     next_of_everything: Option<Vec<Subtree>>,
     last_id: u64,
+    /// The last number before the scan began.
+    before_scan: u64,
+    /// Why the walk of a single scan could not be finished.
+    failure: Option<String>,
 }
 
 /// What the walk or the last wave of a round has come to.
@@ -54,7 +52,7 @@ enum Progress {
 #[derive(Debug)]
 struct GoingOn {
     id: RoundId,
-    origin: Origin,
+    is_of_everything: bool,
     progress: Progress,
     /// What is under them stays in doubt until the round ends.
     _subtrees: Vec<Subtree>,
@@ -76,20 +74,20 @@ impl Engine {
     pub fn begin_round(&mut self, now: Instant) -> Option<Round> {
         let is_everything = |subtrees: &[Subtree]| subtrees.iter().any(|subtree| subtree.path.is_root());
         let due = self.pending.take_due(now);
-        let is_busy = self.rounds.going_on.iter().any(GoingOn::is_walk_of_everything);
+        let is_busy = self.rounds.going_on.iter().any(GoingOn::is_walking_everything);
         if is_everything(&due) {
             match &mut self.rounds.next_of_everything {
                 Some(waiting) => waiting.extend(due),
                 waiting @ None => *waiting = Some(due),
             }
         } else if !due.is_empty() {
-            return Some(self.begin(due, Origin::Watch));
+            return Some(self.begin(due, false));
         }
         if is_busy {
             return None;
         }
         let subtrees = self.rounds.next_of_everything.take()?;
-        Some(self.begin(subtrees, Origin::Scan))
+        Some(self.begin(subtrees, true))
     }
 
     /// A walk found a path to look at. Returns the hint with what ties it to the round.
@@ -159,7 +157,44 @@ impl Engine {
         !self.rounds.going_on.is_empty() || self.rounds.next_of_everything.is_some()
     }
 
-    fn begin(&mut self, mut subtrees: Vec<Subtree>, origin: Origin) -> Round {
+    /// The index could not be read completely by a walk, so it finds no missing files. The walk is repeated later, except
+    /// in a single scan.
+    pub fn walk_failed(&mut self, error: &str, now: Instant) {
+        if self.is_following() {
+            self.mark(LibraryPath::root(), REPEAT_WAIT, now);
+        } else {
+            self.rounds.failure = Some(error.to_owned());
+        }
+    }
+
+    /// Asks for a walk of everything, and forgets what an earlier scan came to.
+    pub fn begin_scan(&mut self, now: Instant) {
+        self.rounds.failure = None;
+        self.rounds.before_scan = self.rounds.last_id;
+        self.mark(LibraryPath::root(), Duration::ZERO, now);
+    }
+
+    /// Whether nothing is left to do for a scan but the looks under way. It ends after `most_rounds`, even if more is
+    /// marked.
+    #[must_use]
+    pub fn is_scan_done(&self, most_rounds: u64) -> bool {
+        let is_at_limit = self.rounds.last_id - self.rounds.before_scan >= most_rounds;
+        self.is_settled() || (is_at_limit && !self.has_hints() && self.rounds.going_on.is_empty())
+    }
+
+    /// Why a walk of the single scan failed, if one did.
+    #[must_use]
+    pub fn scan_failure(&self) -> Option<&str> {
+        self.rounds.failure.as_deref()
+    }
+
+    /// Whether nothing waits and no round is going on. Looks may still be under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.has_hints() && !self.has_rounds() && self.pending.next_due().is_none()
+    }
+
+    fn begin(&mut self, mut subtrees: Vec<Subtree>, is_of_everything: bool) -> Round {
         self.rounds.last_id += 1;
         let id = RoundId(self.rounds.last_id);
         let group = self.renames.begin_walk();
@@ -169,14 +204,14 @@ impl Engine {
         }
         ties.left_in.push(group.clone());
         let earlier =
-            self.rounds.going_on.iter().filter(|round| round.origin == Origin::Watch).map(|round| round.id).collect();
+            self.rounds.going_on.iter().filter(|round| !round.is_of_everything).map(|round| round.id).collect();
         let mut paths: Vec<LibraryPath> = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
-        if origin == Origin::Scan {
+        if is_of_everything {
             paths = vec![LibraryPath::root()];
         }
         self.rounds.going_on.push(GoingOn {
             id,
-            origin,
+            is_of_everything,
             progress: Progress::Finding,
             _subtrees: subtrees,
             looks: Token::new(()),
@@ -185,7 +220,10 @@ impl Engine {
             ties,
             earlier,
         });
-        Round { id, subtrees: paths, origin }
+        // A single scan walks again what changed during its first walk.
+        let is_scan = is_of_everything || !self.is_following();
+        let origin = if is_scan { Origin::Scan } else { Origin::Watch };
+        Round { id, subtrees: paths, is_of_everything, origin }
     }
 
     fn tied_to_round(&mut self, id: RoundId, hint: FsEvent) -> FsEvent {
@@ -212,8 +250,8 @@ impl Rounds {
 
 impl GoingOn {
     /// Whether it still walks everything, or finds what it found: another such walk has to wait.
-    fn is_walk_of_everything(&self) -> bool {
-        self.origin == Origin::Scan && self.progress == Progress::Finding
+    fn is_walking_everything(&self) -> bool {
+        self.is_of_everything && self.progress == Progress::Finding
     }
 
     fn is_looked_at(&self) -> bool {
@@ -223,9 +261,8 @@ impl GoingOn {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::engine::Intervals;
     use crate::model::Cause;
 
     fn hint(path: &str) -> FsEvent {
@@ -244,8 +281,8 @@ mod tests {
     fn the_waves_come_one_after_the_other_and_doubt_ends_with_the_round() {
         let now = Instant::now();
         let mut engine = engine(&["a"], now);
-        let Round { id, subtrees, origin } = engine.begin_round(now).unwrap();
-        assert_eq!((subtrees, origin), (vec!["a".into()], Origin::Watch));
+        let Round { id, subtrees, is_of_everything, .. } = engine.begin_round(now).unwrap();
+        assert_eq!((subtrees, is_of_everything), (vec!["a".into()], false));
         let first = engine.found(id, hint("a/new"));
         let second = engine.found_replaced(id, hint("a/other"));
         engine.walk_ended(id);
@@ -263,11 +300,53 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_walk_is_repeated_later_or_ends_a_single_scan() {
+        let now = Instant::now();
+        let mut scan = Engine::default();
+        scan.walk_failed("disk full", now);
+        assert!(scan.is_settled() && scan.scan_failure() == Some("disk full"));
+        let mut watch = Engine::default();
+        watch.follow(Intervals::default());
+        watch.walk_failed("disk full", now);
+        assert_eq!((watch.scan_failure(), watch.next_deadline()), (None, Some(now + REPEAT_WAIT)));
+    }
+
+    #[test]
+    fn a_scan_ends_when_nothing_is_left_or_at_its_limit() {
+        let now = Instant::now();
+        let mut engine = Engine::default();
+        engine.begin_scan(now);
+        for rounds in 1..=3 {
+            assert!(!engine.is_scan_done(3));
+            let round = engine.begin_round(now).unwrap();
+            assert!(!engine.is_scan_done(rounds), "the round is going on");
+            engine.mark("a".into(), Duration::ZERO, now);
+            engine.round_ended(round.id);
+        }
+        assert!(engine.is_scan_done(3) && !engine.is_scan_done(4));
+        let last = engine.begin_round(now).unwrap();
+        engine.round_ended(last.id);
+        assert!(engine.is_scan_done(100));
+    }
+
+    #[test]
+    fn subtrees_that_a_single_scan_walks_again_belong_to_the_scan() {
+        let now = Instant::now();
+        for (is_following, origin) in [(false, Origin::Scan), (true, Origin::Watch)] {
+            let mut engine = engine(&["a"], now);
+            if is_following {
+                engine.follow(Intervals::default());
+            }
+            assert_eq!(engine.begin_round(now).unwrap().origin, origin);
+        }
+    }
+
+    #[test]
     fn there_is_one_walk_of_everything_at_a_time_and_the_next_one_is_asked_for_once() {
         let now = Instant::now();
         let mut engine = engine(&[""], now);
         let first = engine.begin_round(now).unwrap();
-        assert!(first.is_of_everything());
+        assert!(first.is_of_everything);
         for _ in 0..3 {
             engine.mark(LibraryPath::root(), Duration::ZERO, now);
             assert_eq!(engine.begin_round(now), None);
@@ -276,7 +355,7 @@ mod tests {
         assert_eq!(engine.begin_round(now).unwrap().subtrees, ["a".into()], "a new album does not wait");
         engine.found_all(first.id);
         let second = engine.begin_round(now).unwrap();
-        assert!(second.is_of_everything() && second.id != first.id);
+        assert!(second.is_of_everything && second.id != first.id);
         engine.found_all(second.id);
         assert_eq!(engine.begin_round(now), None);
     }

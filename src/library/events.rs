@@ -11,7 +11,7 @@ use std::sync::Arc;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
 use notify::{ErrorKind, Event, EventKind};
 
-use super::{Inbox, LeftOut};
+use super::{ExcludedDirectories, Inbox};
 use crate::disk::{LinkedPath, Root};
 use crate::engine::{Alias, Found, KernelEvent, KernelEventKind, WatchTrouble};
 use crate::failpoint::failpoint;
@@ -28,7 +28,7 @@ pub struct Handler {
     /// Mounts that do not answer. They are not accessed.
     pub avoided: Vec<LibraryPath>,
     /// Directories that the rules exclude.
-    pub left_out: LeftOut,
+    pub excluded: ExcludedDirectories,
     /// Called when events were lost or something cannot be watched.
     pub trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
 }
@@ -60,11 +60,11 @@ impl Translator {
 
     fn fail(&self, error: &notify::Error) {
         let Handler { root, inbox, .. } = &self.handler;
-        let is_left_out =
-            |path: &PathBuf| self.place_of(path).is_some_and(|LinkedPath { path, .. }| root.is_left_out(&path));
+        let is_excluded =
+            |path: &PathBuf| self.place_of(path).is_some_and(|LinkedPath { path, .. }| root.is_excluded(&path));
         match &error.kind {
             // Changes there are not published. This may read the disk, but errors are rare.
-            ErrorKind::Io(_) if !error.paths.is_empty() && error.paths.iter().all(is_left_out) => {}
+            ErrorKind::Io(_) if !error.paths.is_empty() && error.paths.iter().all(is_excluded) => {}
             ErrorKind::MaxFilesWatch => self.trouble(WatchTrouble::OutOfWatches),
             ErrorKind::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 let places = error.paths.iter().filter_map(|path| self.place_of(path));
@@ -90,7 +90,7 @@ impl Translator {
         let Handler { root, inbox, generation, .. } = &self.handler;
         // A new link is found by a walk of everything, which first resolves its target.
         let is_excluded =
-            self.is_left_out(&here) || (root.follows_links_out() && !is_target && self.is_new_link(&here, path, kind));
+            self.is_excluded(&here) || (root.follows_links_out() && !is_target && self.is_new_link(&here, path, kind));
         let has_audio_name = root.rules().extensions().matches(&here);
         let needs_found = if is_excluded { kind == KernelEventKind::MovedTo } else { kind.needs_found(has_audio_name) };
         let event = KernelEvent {
@@ -155,6 +155,7 @@ impl Translator {
         let root = &self.handler.root;
         let is_new = match kind {
             KernelEventKind::Created | KernelEventKind::MovedTo => {
+                // `found` stats the path again if it is no link. That is rare: only with links that lead out of the library.
                 path.symlink_metadata().is_ok_and(|found| found.is_symlink())
             }
             KernelEventKind::Removed | KernelEventKind::DirectoryRemoved | KernelEventKind::MovedFrom => false,
@@ -177,9 +178,9 @@ impl Translator {
     }
 
     /// Whether the rules exclude a path, and no links lead to it or to anything under it.
-    fn is_left_out(&self, path: &LibraryPath) -> bool {
+    fn is_excluded(&self, path: &LibraryPath) -> bool {
         let root = &self.handler.root;
-        root.is_known_to_be_left_out(path)
+        root.is_known_to_be_excluded(path)
             && (!root.follows_links()
                 || (root.other_paths(path).is_empty() && root.links_to_targets_under(path).is_empty()))
     }
@@ -188,16 +189,16 @@ impl Translator {
     fn excluded(&self, event: &KernelEvent) {
         self.handler.inbox.with(|engine, _| engine.excluded_event(event));
         if event.kind == KernelEventKind::DirectoryCreated || event.found == Found::Directory {
-            self.handler.left_out.note_created(event.path.clone());
+            self.handler.excluded.note_created(event.path.clone());
         }
         tracing::trace!(path = %event.path, "excluded by the rules");
     }
 
     /// Handles a change of the ignore file of a directory.
     fn ignore_file_changed(&self, ignore_file: &LibraryPath, kind: KernelEventKind) {
-        let Handler { root, inbox, left_out, .. } = &self.handler;
+        let Handler { root, inbox, excluded, .. } = &self.handler;
         let Some(directory) = ignore_file.parent() else { return };
-        if left_out.has_unwatched_under(&directory) {
+        if excluded.has_unwatched_under(&directory) {
             // An unwatched directory may not be excluded any more.
             self.trouble(WatchTrouble::MoreToWatch);
         }
@@ -239,7 +240,7 @@ mod tests {
             inbox: Inbox::new(),
             avoided: Vec::new(),
             trouble: Arc::new(|trouble| panic!("{trouble:?}")),
-            left_out: LeftOut::default(),
+            excluded: ExcludedDirectories::default(),
         };
         Translator::new(handler)
     }
@@ -316,13 +317,13 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let is_left_out = || root.is_left_out(&"a/x.mp3".into());
-            let before = is_left_out();
+            let is_excluded = || root.is_excluded(&"a/x.mp3".into());
+            let before = is_excluded();
             let pattern = if number % 2 == 0 { "*.mp3" } else { "*.flac" };
             std::fs::write(folder.path().join("a/.ignore-music"), pattern).unwrap();
-            assert_eq!(is_left_out(), before);
+            assert_eq!(is_excluded(), before);
             translator.translate(&Event::new(kind).add_path(folder.path().join("a/.ignore-music")));
-            assert_eq!(is_left_out(), !before, "{kind:?}");
+            assert_eq!(is_excluded(), !before, "{kind:?}");
             let marked: Vec<_> = inbox.take_subtrees().iter().map(ToString::to_string).collect();
             assert!(marked.contains(&"a".to_owned()), "{kind:?}: {marked:?}");
         }
@@ -364,13 +365,13 @@ mod tests {
             (EventKind::Remove(RemoveKind::File), false),
             (EventKind::Remove(RemoveKind::Folder), true),
         ] {
-            let is_left_out = || root.is_left_out(&"a/x.mp3".into());
+            let is_excluded = || root.is_excluded(&"a/x.mp3".into());
             std::fs::write(folder.path().join("a/.ignore-music"), "*.mp3").unwrap();
             root.forget_ignore_files(&"a".into());
-            assert!(is_left_out());
+            assert!(is_excluded());
             std::fs::write(folder.path().join("a/.ignore-music"), "").unwrap();
             translator.translate(&Event::new(kind).add_path(folder.path().join("a")).set_tracker(1));
-            assert_eq!(is_left_out(), !is_forgotten, "{kind:?}");
+            assert_eq!(is_excluded(), !is_forgotten, "{kind:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::engine::{Engine, Hints, Now, Round, SharedEngine, Trust};
+use crate::engine::{Engine, Hints, Now, Round, RoundId, SharedEngine, Trust};
 use crate::model::{FsEvent, LibraryPath, Ties};
 
 /// The longest time that a wait for the end of looks sleeps. Only commits wake it: a hint that is dropped elsewhere
@@ -107,6 +107,12 @@ impl Inbox {
         self.looks_ended.notify_waiters();
     }
 
+    /// A round ended, or was given up.
+    pub fn round_ended(&self, id: RoundId) {
+        self.engine.with(|engine| engine.round_ended(id));
+        self.looks_ended();
+    }
+
     /// Waits until `holds` is true of the engine. It is checked again whenever looks have ended.
     pub async fn wait_until(&self, holds: impl Fn(&mut Engine) -> bool) {
         loop {
@@ -124,7 +130,7 @@ fn now() -> Now {
 }
 
 /// Waits until `due`, or forever if there is no such time.
-pub(super) async fn sleep_until(due: Option<Instant>) {
+async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,

@@ -4,31 +4,22 @@
 //! at which the disk and the index differ. Both may be late or repeat a hint.
 
 mod events;
+mod excluded;
 mod filesystem;
-mod held;
 mod inbox;
-mod left_out;
-
 mod recheck;
 mod reconcile;
-mod release;
 mod scan;
-#[cfg(test)]
-mod testing;
-mod unreadable;
 mod unstable_inodes;
 mod walk;
 mod watch;
 
 pub use events::Handler;
+pub use excluded::ExcludedDirectories;
 pub use filesystem::{silent_filesystem, silent_mounts};
-pub use held::{Held, Vanished};
 pub use inbox::Inbox;
-pub use left_out::LeftOut;
 pub use recheck::{Recheck, RecheckThread};
 pub use reconcile::{Difference, Reconcile};
-pub use release::{Release, Released};
-pub use scan::{Barrier, Deletions, Scanner, Tally, WalkReport};
-pub use unreadable::{Retry, Unreadable, UnreadableSince};
+pub use scan::{Barrier, NoWatcher, Scanner, Tally, WalkReport};
 pub use walk::{Walk, Walked};
 pub use watch::{WatchError, Watcher};

@@ -189,7 +189,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::library::testing::Rows;
+    use crate::model::MemoryIndex;
 
     proptest! {
         #[test]
@@ -221,7 +221,7 @@ mod tests {
         let inbox = Inbox::new();
         let recheck = Recheck {
             root,
-            index: Rows([("same.mp3".into(), stat)].into()),
+            index: MemoryIndex::of_files([("same.mp3".into(), stat)]),
             ignore_ctime: false,
             inbox: inbox.clone(),
         };
@@ -249,7 +249,7 @@ mod tests {
         let inbox = Inbox::new();
         let recheck = Recheck {
             root: Arc::new(Root::open(folder.path()).unwrap()),
-            index: Rows([("b.mp3".into(), crate::model::FileStat::default())].into()),
+            index: MemoryIndex::of_files([("b.mp3".into(), crate::model::FileStat::default())]),
             ignore_ctime: false,
             inbox: inbox.clone(),
         };

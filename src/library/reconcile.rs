@@ -218,39 +218,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Row;
-
-    /// An index that can only be read in order.
-    #[derive(Clone)]
-    struct Rows(BTreeMap<LibraryPath, FileStat>);
-
-    impl Index for Rows {
-        type Error = Infallible;
-
-        fn row(&self, _: &LibraryPath) -> Result<Option<Row>, Infallible> {
-            unreachable!("a merge join reads in order")
-        }
-        fn rows_by_inode(&self, _: MountId, _: u64, _: usize) -> Result<Vec<Row>, Infallible> {
-            unreachable!("a merge join reads in order")
-        }
-        fn rows_by_sha256(&self, _: &[u8; 32], _: usize) -> Result<Vec<Row>, Infallible> {
-            unreachable!("a merge join reads in order")
-        }
-        fn rows_after(
-            &self,
-            under: &LibraryPath,
-            after: Option<&LibraryPath>,
-            limit: usize,
-        ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
-            let wanted = |(path, _): &(&LibraryPath, &FileStat)| {
-                path.is_at_or_under(under) && after.is_none_or(|after| *path > after)
-            };
-            Ok(self.0.iter().filter(wanted).take(limit).map(|(path, stat)| (path.clone(), *stat)).collect())
-        }
-        fn len(&self) -> Result<u64, Infallible> {
-            Ok(self.0.len() as u64)
-        }
-    }
+    use crate::model::MemoryIndex;
 
     fn stat(version: u64) -> FileStat {
         FileStat { inode: version, size: 1, mtime_ns: 1, ctime_ns: 1, ..FileStat::default() }
@@ -306,7 +274,7 @@ mod tests {
                 Walked::File(path, _) => path.clone(),
                 Walked::Unreadable(path, _) => path.join(b""),
             });
-            let index = Rows(rows.clone());
+            let index = MemoryIndex::of_files(rows.clone());
             let mut found: Vec<String> = Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false)
                 .filter_map(|difference| match difference.unwrap() {
                     Difference::Same(..) => Some("same".to_owned()),
@@ -329,7 +297,7 @@ mod tests {
             let files: Vec<Walked> = files.iter().map(|(path, stat)| Walked::File(path.clone(), *stat)).collect();
             files.into_iter()
         };
-        let index = Rows(files);
+        let index = MemoryIndex::of_files(files);
         let all_are_same = |compared: Reconcile<_, Infallible>| {
             assert_eq!(compared.map(|it| assert!(matches!(it.unwrap(), Difference::Same(..)))).count(), PAGE * 2 + 7);
         };

@@ -1,36 +1,29 @@
 //! Walks the marked subtrees and emits a hint for each difference from the index.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::held::{Missed, Place, Vanished, Verdict};
-use super::release::Approval;
 use super::unstable_inodes::UnstableInodes;
-use super::{Difference, Held, Inbox, LeftOut, Reconcile, Retry, Unreadable, Walk};
+use super::{Difference, ExcludedDirectories, Inbox, Reconcile, Walk};
 use crate::disk::{Disk as _, Entry, Root};
-use crate::engine::{Replaced, Round, SharedEngine, tie_together};
+use crate::engine::{Engine, FullWalk, Missing, Replaced, Round, Verdict, tie_together};
 use crate::model::{Cause, FsEvent, Index, LibraryPath, MountId, Origin, Row};
 
 /// Capacity of the channel between the walking thread and the chain. It evens out their speeds.
 const HINT_BUFFER: usize = 512;
 
-/// The most missing paths that one walk remembers. The rest is left to the next walk.
-const MAX_MISSING: usize = 100_000;
+/// The most excluded rows that one walk remembers. The rest is left to the next walk.
+const MAX_EXCLUDED: usize = 100_000;
 
 /// The most replaced paths that one walk remembers. Further ones are looked at in the first wave.
 const MAX_REPLACED: usize = 100_000;
 
 /// The most walks that run at once. A new album must not wait for the walk of everything.
 const MAX_CONCURRENT_WALKS: usize = 4;
-
-/// The wait before a walk of everything is repeated that could not be finished or missed too many files to remember.
-const REPEAT_WAIT: Duration = Duration::from_mins(1);
 
 /// The context of walks.
 #[derive(Clone, Debug)]
@@ -42,26 +35,20 @@ pub struct Scanner<I> {
     /// Whether a difference in ctime alone is ignored.
     pub ignore_ctime: bool,
     /// The directories that the rules exclude. Walks add to it.
-    pub left_out: LeftOut,
-    /// The register of held deletes.
-    pub held: Held,
-    /// Decides which missing files may be published as deleted.
-    pub engine: SharedEngine,
-    /// The register of unreadable paths.
-    pub unreadable: Unreadable,
+    pub excluded: ExcludedDirectories,
+    /// The engine, which decides what follows from the findings of a walk.
+    pub inbox: Inbox,
     /// Counters of the walks.
     pub tally: Arc<Tally>,
 }
 
-/// Counters that rise during walks.
+/// Counters of the walks since the last walk of everything began.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Audio files that walks found.
     pub seen: AtomicU64,
     /// Those of them that equal their row.
     pub unchanged: AtomicU64,
-    /// Completed walks of everything.
-    pub full_walks: AtomicU64,
 }
 
 /// What a walk found, apart from its hints.
@@ -70,13 +57,11 @@ pub struct WalkReport {
     /// Paths with another file than in the index, in order, up to a bound.
     pub replaced: Vec<Replaced>,
     /// Indexed paths that the rules exclude now, in order, up to a bound.
-    pub left_out: Vec<LibraryPath>,
+    pub excluded: Vec<LibraryPath>,
     /// Their number, including those beyond the bound.
-    pub left_out_total: u64,
+    pub excluded_total: u64,
     /// Indexed paths at which there was no file.
-    pub vanished: Vanished,
-    /// The approval that an operator gave before this walk.
-    approval: Option<Approval>,
+    pub missing: Missing,
     /// Paths that could not be read, and why.
     pub unreadable: Vec<(LibraryPath, String)>,
     /// Why the index could not be read completely. Then no missing file is published as deleted.
@@ -85,36 +70,12 @@ pub struct WalkReport {
     pub generation: u64,
 }
 
-/// What follows from the files that a walk missed.
-#[derive(Debug, Default)]
-pub struct Deletions {
-    /// Hints for the paths that may be published as deleted.
-    pub gone: Vec<FsEvent>,
-    /// The wait before everything is walked again for the rest, if there is a rest.
-    pub walk_again: Option<Duration>,
-}
-
 impl WalkReport {
     /// Takes the hints of the second wave: the replaced paths. Those that exchanged their files are tied together.
     pub fn replaced_hints(&mut self, origin: Origin) -> Vec<FsEvent> {
         let generation = self.generation;
         let hint = |(path, ties)| found(path, origin, generation).tied(ties);
         tie_together(std::mem::take(&mut self.replaced)).into_iter().map(hint).collect()
-    }
-
-    /// Adds the report of a later walk.
-    pub fn append(&mut self, mut later: Self) {
-        self.replaced.append(&mut later.replaced);
-        // A later walk of a subtree may have missed the same files as the walk of everything.
-        let known: HashSet<&LibraryPath> = self.vanished.here.iter().chain(&self.vanished.approved).collect();
-        later.vanished.here.retain(|path| !known.contains(path));
-        self.vanished.here_total += later.vanished.here.len() as u64;
-        self.vanished.here.append(&mut later.vanished.here);
-        self.approval = self.approval.take().or(later.approval);
-        self.left_out.append(&mut later.left_out);
-        self.left_out_total += later.left_out_total;
-        self.unreadable.append(&mut later.unreadable);
-        self.failure = self.failure.take().or(later.failure);
     }
 }
 
@@ -134,7 +95,9 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             if subtrees.iter().any(LibraryPath::is_root) {
                 scanner.root.ask_servers();
                 scanner.root.identify_mounts();
-                report.approval = scanner.held.take_approval();
+                report.missing = scanner.inbox.engine().with(Engine::begin_full_walk);
+                scanner.tally.seen.store(0, Ordering::Relaxed);
+                scanner.tally.unchanged.store(0, Ordering::Relaxed);
             }
             for subtree in subtrees {
                 if !scanner.walk_one(subtree, origin, &hints, &mut report) {
@@ -155,7 +118,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         report: &mut WalkReport,
     ) -> bool {
         let mut inodes = UnstableInodes::default();
-        let walk = Walk::new(&self.root, subtree.clone()).recording(&self.left_out);
+        let walk = Walk::new(&self.root, subtree.clone()).recording(&self.excluded);
         let whole_library = subtree.is_root();
         let mut nearest = None;
         for difference in Reconcile::reading_ahead(walk, self.index.clone(), subtree, self.ignore_ctime) {
@@ -174,7 +137,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
                 Ok(Difference::Replaced(replaced)) => {
                     self.tally.seen.fetch_add(1, Ordering::Relaxed);
                     if inodes.note(&replaced.was, &replaced.now) {
-                        self.root.inodes_do_not_last(replaced.now.mount);
+                        self.root.note_unstable_inodes(replaced.now.mount);
                     }
                     if report.replaced.len() < MAX_REPLACED {
                         report.replaced.push(replaced);
@@ -183,15 +146,19 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
                     }
                 }
                 Ok(Difference::Gone(path, mount)) => {
-                    let is_left_out = self.root.is_left_out(&path);
+                    let is_excluded = self.root.is_excluded(&path);
                     // The ignore files of a mount that is gone cannot be read: they may include the path again.
-                    let may_be_away = whole_library || is_left_out;
-                    let is_away = may_be_away && self.is_mount_gone(&path, mount, &mut nearest);
-                    if is_left_out && !is_away {
-                        report.left_out_total += 1;
-                        push_bounded(&mut report.left_out, path);
+                    let may_be_away = whole_library || is_excluded;
+                    if may_be_away && self.is_mount_gone(&path, mount, &mut nearest) {
+                        let known = self.root.mounts().get(mount);
+                        report.missing.add_away(path, mount, known.as_ref().map(|known| &known.place));
+                    } else if is_excluded {
+                        report.excluded_total += 1;
+                        if report.excluded.len() < MAX_EXCLUDED {
+                            report.excluded.push(path);
+                        }
                     } else {
-                        self.sort_missing(path, is_away.then_some(mount), report);
+                        report.missing.add_here(path);
                     }
                 }
                 Ok(Difference::Unreadable(path, error)) => report.unreadable.push((path, error.to_string())),
@@ -201,7 +168,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
                 }
             }
         }
-        inodes.mounts().for_each(|mount| self.root.inodes_do_not_last(mount));
+        inodes.mounts().for_each(|mount| self.root.note_unstable_inodes(mount));
         true
     }
 
@@ -220,106 +187,62 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         nearest_mount != mount && !self.root.is_elsewhere(mount, path)
     }
 
-    /// Adds a missing path to the report. `away` is its mount if that is gone.
-    fn sort_missing(&self, path: LibraryPath, away: Option<MountId>, report: &mut WalkReport) {
-        let WalkReport { vanished, approval, .. } = report;
-        let place = away.map(|mount| Place::of_mount(&path, mount, self.root.mounts().get(mount).as_ref()));
-        if let Some(approval) = approval {
-            let is_approved = match &place {
-                Some(place) => approval.covers_away(&path, place),
-                None => approval.covers_here(&path),
-            };
-            if is_approved {
-                vanished.approved_total += 1;
-                vanished.approved_away += u64::from(place.is_some());
-                push_bounded(&mut vanished.approved, path);
-                return;
-            }
-            let (here, away) = &mut vanished.under_approval;
-            *(if place.is_some() { away } else { here }) += u64::from(approval.includes(&path));
-        }
-        if let Some(place) = place {
-            vanished.away.add(place, 1);
-        } else {
-            vanished.here_total += 1;
-            push_bounded(&mut vanished.here, path);
-        }
-    }
-
     /// Removes from `report` the missing paths whose row satisfies `is_elsewhere`: their file is at another path now.
     pub fn remove_found_elsewhere(&self, report: &mut WalkReport, is_elsewhere: impl Fn(&Row) -> bool) {
-        let vanished = &mut report.vanished;
-        let before = vanished.here.len();
-        vanished.here.retain(|path| !matches!(self.index.row(path), Ok(Some(row)) if is_elsewhere(&row)));
-        vanished.here_total -= (before - vanished.here.len()) as u64;
+        report.missing.retain(|path| !matches!(self.index.row(path), Ok(Some(row)) if is_elsewhere(&row)));
     }
 
     /// The hints for the missing paths of `report` that may be published as deleted and still have a row.
-    pub fn deletions(&self, report: WalkReport, whole_library: bool) -> Deletions {
-        let WalkReport { mut vanished, approval, generation, mut left_out, left_out_total, .. } = report;
+    pub fn deletions(&self, report: WalkReport, is_of_everything: bool) -> Vec<FsEvent> {
+        let WalkReport { mut missing, generation, mut excluded, excluded_total, .. } = report;
         let still_indexed = |path: &LibraryPath| self.index.row(path).is_ok_and(|row| row.is_some());
         let look = |path| found(path, Origin::Scan, generation).because(Cause::Gone).indexed();
         // These deletes are never held, because an operator changed the rules.
-        let is_more_left_out = left_out_total > left_out.len() as u64;
-        left_out.retain(still_indexed);
-        let left_out = left_out.into_iter().map(look);
-        if !whole_library {
-            vanished.here.retain(still_indexed);
-            let gone = self.engine.with(|engine| engine.missed_by_subtree_walk(vanished.here)).into_iter().map(look);
-            let walk_again = is_more_left_out.then_some(Duration::ZERO);
-            return Deletions { gone: left_out.chain(gone).collect(), walk_again };
+        let is_more_excluded = excluded_total > excluded.len() as u64;
+        excluded.retain(still_indexed);
+        let excluded = excluded.into_iter().map(look);
+        missing.retain(still_indexed);
+        if !is_of_everything {
+            let gone =
+                self.inbox.with(|engine, now| engine.missed_by_subtree_walk(missing, is_more_excluded, now.instant));
+            return excluded.chain(gone.into_iter().map(look)).collect();
         }
-        let beyond_the_bound = vanished.here_total - vanished.here.len() as u64;
-        let found = vanished.approved.len();
-        vanished.here.retain(still_indexed);
-        vanished.approved.retain(still_indexed);
-        vanished.here_total = vanished.here.len() as u64 + beyond_the_bound;
-        vanished.approved_total -= (found - vanished.approved.len()) as u64;
-        vanished.approved_away = vanished.approved_away.min(vanished.approved_total);
-        let missed = vanished.here.iter().chain(&vanished.approved).cloned().collect();
-        let missed = Missed {
-            sure: self.engine.with(|engine| engine.missed_by_full_walk(missed, generation)).into_iter().collect(),
+        let walk = FullWalk {
+            is_more_excluded,
+            generation,
             // A root that cannot be listed counts as empty.
-            root_is_empty: !vanished.here.is_empty() && self.root.is_bare().unwrap_or(true),
-            indexed: self.index.len().unwrap_or(0).saturating_sub(left_out_total),
-            vanished,
+            is_root_empty: !missing.here().is_empty() && self.root.is_bare().unwrap_or(true),
+            indexed: self.index.len().unwrap_or(0).saturating_sub(excluded_total),
+            missing,
         };
         let mounts = self.root.mounts();
-        let Verdict { gone, approved, left_over } = self.held.judge(missed, approval, |mount| mounts.get(mount));
+        let describe = |mount| mounts.get(mount).map(|known| (known.kind, known.source));
+        let Verdict { gone, approved } = self.inbox.with(|engine, now| engine.missed_by_full_walk(walk, describe, now));
         let approved = approved.into_iter().map(|(path, token)| {
-            let mut look = look(path);
+            let mut look = look(path).holding(token);
             look.guards.approved = true;
-            look.guards.holds.push(token);
             look
         });
-        let walk_again = match left_over {
-            _ if is_more_left_out => Some(Duration::ZERO),
-            0 => None,
-            _ if beyond_the_bound > 0 => Some(REPEAT_WAIT),
-            _ => Some(Duration::ZERO),
-        };
-        Deletions { gone: left_out.chain(gone.into_iter().map(look)).chain(approved).collect(), walk_again }
+        excluded.chain(gone.into_iter().map(look)).chain(approved).collect()
     }
 
-    /// Walks every subtree that is marked in `inbox`, forever. The hints for missing files are pushed to `inbox` at the end
-    /// of each round.
-    pub fn rounds(self, inbox: Inbox, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
-        let rounds = {
-            let inbox = inbox.clone();
-            futures::stream::unfold(inbox, |inbox| async move { Some((inbox.next_round().await, inbox)) })
-        };
+    /// Walks every subtree that the engine asks for, forever. The hints for missing files are pushed to the engine at the
+    /// end of each round.
+    pub fn rounds(self, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
+        let rounds =
+            futures::stream::unfold(self.inbox.clone(), |inbox| async move { Some((inbox.next_round().await, inbox)) });
         rounds.flat_map_unordered(MAX_CONCURRENT_WALKS, move |round| {
-            Box::pin(self.clone().round(round, inbox.clone(), Arc::clone(&watcher)))
+            Box::pin(self.clone().round(round, Arc::clone(&watcher)))
         })
     }
 
-    fn round(self, round: Round, inbox: Inbox, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
+    fn round(self, round: Round, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
         async_stream::stream! {
-            let (id, whole_library) = (round.id, round.is_of_everything());
+            let id = round.id;
             // New directories are watched from here on, so changes that the walk does not find cause events.
             let root = Arc::clone(&self.root);
             let prepare = move || {
-                if whole_library {
+                if round.is_of_everything {
                     root.find_links();
                 }
                 watcher.wait();
@@ -327,52 +250,48 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             let _ = tokio::task::spawn_blocking(prepare).await;
             let (hints, report) = self.walk(round.subtrees.clone(), round.origin);
             for await hint in hints {
-                yield inbox.engine().with(|engine| engine.found(id, hint));
+                yield self.inbox.engine().with(|engine| engine.found(id, hint));
             }
             let Ok(mut report) = report.await else {
-                inbox.engine().with(|engine| engine.round_ended(id));
+                self.inbox.round_ended(id);
                 return;
             };
             let replaced = report.replaced_hints(round.origin);
-            let replaced: Vec<FsEvent> = inbox.engine().with(|engine| {
+            let replaced: Vec<FsEvent> = self.inbox.engine().with(|engine| {
                 let replaced = replaced.into_iter().map(|hint| engine.found_replaced(id, hint)).collect();
                 engine.walk_ended(id);
                 replaced
             });
             if !replaced.is_empty() {
-                inbox.wait_until(|engine| engine.is_first_wave_done(id)).await;
+                self.inbox.wait_until(|engine| engine.is_first_wave_done(id)).await;
             }
             for hint in replaced {
                 yield hint;
             }
-            inbox.engine().with(|engine| engine.found_all(id));
-            inbox.looks_ended();
+            self.inbox.engine().with(|engine| engine.found_all(id));
+            self.inbox.looks_ended();
             tokio::spawn(async move {
-                self.note_unreadable(&round.subtrees, &report, &inbox);
-                self.finish(report, &round, &inbox).await;
-                inbox.engine().with(|engine| engine.round_ended(id));
-                inbox.looks_ended();
+                self.note_unreadable(&round.subtrees, &report);
+                self.finish(report, &round).await;
+                self.inbox.round_ended(id);
             });
         }
     }
 
-    /// Logs each path once that cannot be read, or can be read again, and marks the former for another walk.
-    fn note_unreadable(&self, walked: &[LibraryPath], report: &WalkReport, inbox: &Inbox) {
+    /// Logs each path once that cannot be read, or can be read again.
+    fn note_unreadable(&self, walked: &[LibraryPath], report: &WalkReport) {
         for (path, error) in &report.unreadable {
-            let Retry { is_new, wait } = self.unreadable.note_failure(path, error);
-            let shown = path.to_absolute(self.root.path());
+            let is_new = self.inbox.with(|engine, now| engine.walk_failed_at(path, error, now));
+            let path = path.to_absolute(self.root.path());
             if is_new {
-                tracing::warn!(path = %shown.display(), %error, "cannot be read; its files stay in the index");
+                tracing::warn!(path = %path.display(), %error, "cannot be read; its files stay in the index");
             } else {
-                tracing::debug!(path = %shown.display(), %error, "still cannot be read");
-            }
-            if !path.is_root() {
-                inbox.mark(path.clone(), wait);
+                tracing::debug!(path = %path.display(), %error, "still cannot be read");
             }
         }
         if report.failure.is_none() {
             let unreadable: Vec<&LibraryPath> = report.unreadable.iter().map(|(path, _)| path).collect();
-            for path in self.unreadable.note_walked(walked, &unreadable) {
+            for path in self.inbox.engine().with(|engine| engine.readable_again(walked, &unreadable)) {
                 let path = path.to_absolute(self.root.path());
                 tracing::info!(path = %path.display(), "can be read again, or is gone");
             }
@@ -380,10 +299,11 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
     }
 
     /// Waits until everything that this and earlier rounds found was looked at, then pushes the hints for missing files.
-    async fn finish(&self, report: WalkReport, round: &Round, inbox: &Inbox) {
+    async fn finish(&self, report: WalkReport, round: &Round) {
+        let inbox = &self.inbox;
         if let Some(error) = &report.failure {
-            tracing::error!(%error, "the index could not be read; the walk is repeated");
-            inbox.mark(LibraryPath::root(), REPEAT_WAIT);
+            tracing::error!(%error, "the walk could not be finished, because the index could not be read");
+            inbox.with(|engine, now| engine.walk_failed(error, now.instant));
             return;
         }
         inbox.wait_until(|engine| engine.is_looked_at(round.id)).await;
@@ -391,34 +311,20 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             // The missing files may be in the old root. The new root is being walked.
             return;
         }
-        let whole_library = round.is_of_everything();
-        let Deletions { gone, walk_again } = if report.unreadable.iter().any(|(path, _)| path.is_root()) {
-            // Nothing was walked, so the held deletes stay as they are.
-            self.held.note_unreadable_root();
-            Deletions::default()
-        } else {
-            let scanner = self.clone();
-            let deletions = tokio::task::spawn_blocking(move || scanner.deletions(report, whole_library)).await;
-            deletions.unwrap_or_default()
-        };
+        if report.unreadable.iter().any(|(path, _)| path.is_root()) {
+            inbox.with(|engine, now| engine.root_was_unreadable(now.instant));
+            return;
+        }
+        let (scanner, is_of_everything) = (self.clone(), round.is_of_everything);
+        let deletions = tokio::task::spawn_blocking(move || scanner.deletions(report, is_of_everything)).await;
         // A file that was renamed since the walk is looked at under its new name first.
         let ties = inbox.engine().with(|engine| engine.ties_of_missed(round.id));
-        for look in gone {
+        for look in deletions.unwrap_or_default() {
             inbox.push(FsEvent { origin: round.origin, ..look }.tied(ties.clone()));
         }
-        if whole_library {
-            self.tally.full_walks.fetch_add(1, Ordering::Relaxed);
+        if is_of_everything {
             tracing::debug!("everything was walked");
         }
-        if let Some(wait) = walk_again {
-            inbox.mark(LibraryPath::root(), wait);
-        }
-    }
-}
-
-fn push_bounded(paths: &mut Vec<LibraryPath>, path: LibraryPath) {
-    if paths.len() < MAX_MISSING {
-        paths.push(path);
     }
 }
 
@@ -432,47 +338,56 @@ pub trait Barrier: Send + Sync {
     fn wait(&self);
 }
 
+/// The barrier of a single scan: nothing is watched.
+#[derive(Debug)]
+pub struct NoWatcher;
+
+impl Barrier for NoWatcher {
+    fn wait(&self) {}
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::library::testing::Rows;
-    use crate::model::{FileStat, Guards};
+    use crate::model::{FileStat, Guards, MemoryIndex};
 
-    struct NoWatcher;
-
-    impl Barrier for NoWatcher {
-        fn wait(&self) {}
+    fn scanner(folder: &std::path::Path, index: MemoryIndex) -> Scanner<MemoryIndex> {
+        Scanner {
+            excluded: ExcludedDirectories::default(),
+            root: Arc::new(Root::open(folder).unwrap()),
+            index,
+            ignore_ctime: false,
+            inbox: Inbox::new(),
+            tally: Arc::default(),
+        }
     }
 
     #[tokio::test]
     async fn excluded_rows_are_neither_held_nor_walked_twice() {
         let names = ["flac", "txt"].into_iter().flat_map(|kind| (10..22).map(move |at| format!("{at}.{kind}")));
         let stat = FileStat { inode: 1, size: 1, ..FileStat::default() };
-        let rows = Rows(names.map(|name| (LibraryPath::from(name.as_str()), stat)).collect());
+        let rows = MemoryIndex::of_files(names.map(|name| (LibraryPath::from(name.as_str()), stat)));
 
         let folder = tempfile::tempdir().unwrap();
-        let engine = SharedEngine::new();
-        let scanner = Scanner {
-            left_out: LeftOut::default(),
-            root: Arc::new(Root::open(folder.path()).unwrap()),
-            index: rows,
-            ignore_ctime: false,
-            held: Held::new(50, Duration::from_hours(1)),
-            engine: engine.clone(),
-            unreadable: Unreadable::new(Duration::ZERO),
-            tally: Arc::default(),
-        };
-        let _polled = engine.with(|engine| engine.trust().leave_unwatched(&LibraryPath::root()));
+        let scanner = scanner(folder.path(), rows);
+        let _polled = scanner.inbox.trust(|trust| trust.leave_unwatched(&LibraryPath::root()));
+        scanner.inbox.engine().with(|engine| engine.set_mass_delete_percent(50));
         for whole_library in [false, true] {
             let (hints, report) = scanner.walk(vec![LibraryPath::root()], Origin::Scan);
             assert_eq!(hints.count().await, 0);
             let report = report.await.unwrap();
-            assert_eq!((report.vanished.here.len(), report.left_out.len()), (12, 12));
-            let left_out = report.left_out.clone();
-            let gone: Vec<_> = scanner.deletions(report, whole_library).gone.into_iter().map(|it| it.path).collect();
-            assert_eq!(gone, left_out);
+            assert_eq!((report.missing.here().len(), report.excluded.len()), (12, 12));
+            let excluded = report.excluded.clone();
+            let gone: Vec<_> = scanner.deletions(report, whole_library).into_iter().map(|it| it.path).collect();
+            assert_eq!(gone, excluded);
         }
-        assert_eq!(scanner.held.count(), 12, "all twelve rows that are not excluded are missing");
+        assert_eq!(
+            scanner.inbox.engine().with(|engine| engine.held_count()),
+            12,
+            "all twelve rows that are not excluded are missing"
+        );
     }
 
     #[tokio::test]
@@ -480,19 +395,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("a")).unwrap();
         std::fs::write(folder.path().join("a/x.mp3"), b"").unwrap();
-        let inbox = Inbox::new();
-        let scanner = Scanner {
-            left_out: LeftOut::default(),
-            root: Arc::new(Root::open(folder.path()).unwrap()),
-            index: Rows::default(),
-            ignore_ctime: false,
-            held: Held::new(50, Duration::from_hours(1)),
-            engine: inbox.engine().clone(),
-            unreadable: Unreadable::new(Duration::ZERO),
-            tally: Arc::default(),
-        };
+        let scanner = scanner(folder.path(), MemoryIndex::default());
+        let inbox = scanner.inbox.clone();
         inbox.mark("a".into(), Duration::ZERO);
-        let mut rounds = std::pin::pin!(scanner.rounds(inbox.clone(), Arc::new(NoWatcher)));
+        let mut rounds = std::pin::pin!(scanner.rounds(Arc::new(NoWatcher)));
         let found = rounds.next().await.unwrap();
         let is_in_doubt = |path: &LibraryPath| inbox.trust(|trust| trust.is_in_doubt(path));
         assert!(is_in_doubt(&found.path) && is_in_doubt(&"a".into()));

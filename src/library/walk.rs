@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use super::LeftOut;
+use super::ExcludedDirectories;
 use crate::disk::{Disk, Entry, Listed, ListedKind, Root};
 use crate::model::{FileStat, LibraryPath};
 
@@ -37,18 +37,18 @@ pub struct Walk<'a> {
     root: &'a Arc<Root>,
     start: Option<LibraryPath>,
     levels: Vec<(LibraryPath, IntoIter<Listed>)>,
-    left_out: Option<&'a LeftOut>,
+    excluded: Option<&'a ExcludedDirectories>,
 }
 
 impl<'a> Walk<'a> {
     /// A walk of everything at or under `start`. That may be a file, a directory, or a path that does not exist.
     pub fn new(root: &'a Arc<Root>, start: LibraryPath) -> Self {
-        Self { root, start: Some(start), levels: Vec::new(), left_out: None }
+        Self { root, start: Some(start), levels: Vec::new(), excluded: None }
     }
 
     /// Records the directories that the rules exclude in this register.
-    pub fn recording(self, left_out: &'a LeftOut) -> Self {
-        Self { left_out: Some(left_out), ..self }
+    pub fn recording(self, excluded: &'a ExcludedDirectories) -> Self {
+        Self { excluded: Some(excluded), ..self }
     }
 
     fn begin(&mut self, start: LibraryPath) -> Option<Walked> {
@@ -90,9 +90,9 @@ impl Iterator for Walk<'_> {
             match entry.kind {
                 ListedKind::File(stat) => return Some(Walked::File(path, stat)),
                 ListedKind::Unreadable(error) => return Some(Walked::Unreadable(path, error.into())),
-                ListedKind::LeftOut => {
-                    if let Some(left_out) = self.left_out {
-                        left_out.note_found(path);
+                ListedKind::Excluded => {
+                    if let Some(excluded) = self.excluded {
+                        excluded.note_found(path);
                     }
                 }
                 ListedKind::Directory => {
@@ -244,14 +244,14 @@ mod tests {
                 Walk::new(&walked_root, LibraryPath::root()).map(|found| found.path().clone()).collect();
             prop_assert_eq!(&walked, &expected.iter().cloned().collect::<Vec<_>>());
             for file in files.iter().map(|file| LibraryPath::from(file.as_str())) {
-                let is_left_out = !expected.contains(&file);
-                prop_assert_eq!(root().is_left_out(&file), is_left_out, "{}", &file);
-                prop_assert_eq!(walked_root.is_left_out(&file), is_left_out, "{}", &file);
+                let is_excluded = !expected.contains(&file);
+                prop_assert_eq!(root().is_excluded(&file), is_excluded, "{}", &file);
+                prop_assert_eq!(walked_root.is_excluded(&file), is_excluded, "{}", &file);
                 // Unless a directory of this name would not be excluded.
-                prop_assert!(is_left_out || !walked_root.is_known_to_be_left_out(&file), "{}", &file);
-                prop_assert!(!root().is_known_to_be_left_out(&file));
+                prop_assert!(is_excluded || !walked_root.is_known_to_be_excluded(&file), "{}", &file);
+                prop_assert!(!root().is_known_to_be_excluded(&file));
                 let of_parent = Walk::new(&walked_root, file.parent().unwrap()).any(|found| *found.path() == file);
-                prop_assert_eq!(of_parent, !is_left_out);
+                prop_assert_eq!(of_parent, !is_excluded);
             }
         }
     }

@@ -31,7 +31,7 @@ struct WatchedLinks {
 
 /// The watcher could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot watch the library: {0}")]
+#[error("the library cannot be watched")]
 pub struct WatchError(#[from] notify::Error);
 
 impl Watcher {

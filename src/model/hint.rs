@@ -33,6 +33,9 @@ pub struct Evidence {
     /// The file was closed after writing: it is read even if its times did not change, as after writes through a memory
     /// map.
     pub written: bool,
+    /// The file was renamed, and it may have been written before that. Then an equal size and modification time prove
+    /// nothing.
+    pub doubtful: bool,
     /// When the event came that completed the file: its close after writing, or its rename.
     pub complete_at: Option<SystemTime>,
     /// The old path, as paired by inotify.
@@ -102,6 +105,13 @@ impl FsEvent {
         self
     }
 
+    /// This hint, which keeps `token` alive until it is done.
+    #[must_use]
+    pub fn holding(mut self, token: Token) -> Self {
+        self.guards.holds.push(token);
+        self
+    }
+
     /// This hint, for a path with a row in the index.
     #[must_use]
     pub fn indexed(mut self) -> Self {
@@ -138,6 +148,7 @@ impl FsEvent {
             }
         };
         self.evidence.written |= older.evidence.written;
+        self.evidence.doubtful |= older.evidence.doubtful;
         self.evidence.complete_at = self.evidence.complete_at.or(older.evidence.complete_at);
         self.retry.last_seen = self.retry.last_seen.or(older.retry.last_seen);
         self.retry.attempt = self.retry.attempt.max(older.retry.attempt);
@@ -266,15 +277,15 @@ impl fmt::Debug for WeakToken {
 mod tests {
     use super::*;
 
-    fn hint(quiet: Cause) -> FsEvent {
-        FsEvent::new("a.mp3".into(), quiet, Origin::Watch)
+    fn hint(cause: Cause) -> FsEvent {
+        FsEvent::new("a.mp3".into(), cause, Origin::Watch)
     }
 
     #[test]
     fn a_look_that_asks_for_another_one_puts_off_nothing_that_waits_already() {
         let again = |seconds| Cause::Again(Duration::from_secs(seconds));
-        for quiet in [Cause::Found, Cause::Renamed, Cause::Closed, Cause::Created, Cause::Touched, Cause::Gone] {
-            assert_eq!(hint(again(60)).merged_over(hint(quiet)).cause, quiet);
+        for cause in [Cause::Found, Cause::Renamed, Cause::Closed, Cause::Created, Cause::Touched, Cause::Gone] {
+            assert_eq!(hint(again(60)).merged_over(hint(cause)).cause, cause);
         }
         assert_eq!(hint(again(60)).merged_over(hint(again(2))).cause, again(2));
         assert_eq!(hint(again(2)).merged_over(hint(again(60))).cause, again(2));

@@ -5,6 +5,7 @@ mod event;
 mod extensions;
 mod held;
 mod hint;
+mod memory_index;
 mod path;
 mod rules;
 mod settings;
@@ -16,6 +17,8 @@ pub use event::{Change, EventType, FileEvent, Outgoing, ParkedRequest, Refused, 
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use held::{HeldDeletes, HeldReason};
 pub use hint::{Cause, Evidence, FsEvent, Guards, Origin, RetryState, Sighting, Token, WeakToken};
+#[doc(hidden)]
+pub use memory_index::MemoryIndex;
 pub use path::LibraryPath;
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
@@ -24,7 +27,7 @@ pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Ob
 
 /// Read access to the index: by path, by inode and by content.
 ///
-/// The store implements it. Tests use a map.
+/// The store implements it. Tests use [`MemoryIndex`].
 ///
 /// # Errors
 ///

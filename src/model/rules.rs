@@ -141,7 +141,7 @@ impl Rules {
     /// Whether a pattern excludes the entry `name` of `directory`, which itself is not excluded.
     ///
     /// `ignore_file` is the nearest one in `directory` or above it. Extensions are not checked here.
-    pub fn leave_out(
+    pub fn excludes(
         &self,
         ignore_file: Option<&IgnoreFile>,
         directory: &LibraryPath,
@@ -171,7 +171,7 @@ impl Rules {
         let whole = || {
             if directory.is_root() { Cow::Borrowed(name) } else { Cow::Owned(directory.join(name).as_bytes().to_vec()) }
         };
-        self.defaults && defaults::leave_out(name, whole, is_directory)
+        self.defaults && defaults::excludes(name, whole, is_directory)
     }
 }
 
@@ -185,15 +185,15 @@ mod tests {
         patterns
     }
 
-    fn leaves_out(rules: &Rules, path: &str, is_directory: bool) -> bool {
+    fn excludes(rules: &Rules, path: &str, is_directory: bool) -> bool {
         let path = LibraryPath::from(path);
-        rules.leave_out(None, &path.parent().unwrap(), path.name(), is_directory)
+        rules.excludes(None, &path.parent().unwrap(), path.name(), is_directory)
     }
 
     #[test]
     fn the_first_list_with_a_match_decides_and_in_a_list_the_last_match() {
         let rules = Rules::default().excluding(patterns("!/a/*.mp3\n/a/x.mp3"), patterns("*.mp3\n!@eaDir/"), true);
-        for (path, is_directory, is_left_out) in [
+        for (path, is_directory, is_excluded) in [
             ("a/x.mp3", false, true),
             ("a/y.mp3", false, false),
             ("b/y.mp3", false, true),
@@ -201,9 +201,9 @@ mod tests {
             ("b/\u{23}recycle", true, true),
             ("b/y.flac", false, false),
         ] {
-            assert_eq!(leaves_out(&rules, path, is_directory), is_left_out, "{path}");
+            assert_eq!(excludes(&rules, path, is_directory), is_excluded, "{path}");
         }
-        assert!(!leaves_out(
+        assert!(!excludes(
             &Rules::default().excluding(Patterns::default(), Patterns::default(), false),
             "._a.mp3",
             false
@@ -225,8 +225,8 @@ mod tests {
             above: Some(above),
         };
         let rules = Rules::default().excluding(patterns("*.mp3"), Patterns::default(), true);
-        let leaves_out = |name: &str| rules.leave_out(Some(&file), &"a/b".into(), name.as_bytes(), false);
-        assert_eq!(["x.mp3", "y.mp3", "z.mp3", "z.flac", "z.ogg"].map(leaves_out), [false, false, true, true, false]);
+        let excludes = |name: &str| rules.excludes(Some(&file), &"a/b".into(), name.as_bytes(), false);
+        assert_eq!(["x.mp3", "y.mp3", "z.mp3", "z.flac", "z.ogg"].map(excludes), [false, false, true, true, false]);
     }
 
     #[test]
@@ -254,10 +254,10 @@ mod tests {
             "Recycled",
             "Snapshots",
         ] {
-            assert!(!leaves_out(&rules, path, true), "{path}");
+            assert!(!excludes(&rules, path, true), "{path}");
         }
         for name in ["a/.5.mp3", "a/...mp3", "a/_.mp3", "lost+found.mp3", "@eaDir.mp3", "#recycle.mp3"] {
-            assert!(!leaves_out(&rules, name, false), "{name}");
+            assert!(!excludes(&rules, name, false), "{name}");
         }
         let kept_by_systems = [
             "a/@eaDir",
@@ -270,12 +270,12 @@ mod tests {
             "a/.@__thumb",
         ];
         for directory in kept_by_systems {
-            assert!(leaves_out(&rules, directory, true), "{directory}");
+            assert!(excludes(&rules, directory, true), "{directory}");
         }
         for file in
             ["a/._a.mp3", ".trashed-1700000000-a.mp3", ".file-watcher-x.mp3", ".nfs00000000012345670000001a.mp3"]
         {
-            assert!(leaves_out(&rules, file, false), "{file}");
+            assert!(excludes(&rules, file, false), "{file}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -12,20 +12,12 @@ use super::{MAX_RETRY_WAIT, Service, retry_waits};
 use crate::content::{Examined, Outcome};
 use crate::library::Watcher;
 use crate::model::{Cause, Change, FileStat, FsEvent, LibraryPath, Observation, Origin};
+use crate::status::{Condition, ConditionKind};
 use crate::store::Committed;
 use crate::stream::Leased;
 
 /// How long a look at a file on a network filesystem may take before its server is checked.
 const SERVER_CHECK_WAIT: Duration = Duration::from_secs(3);
-
-/// The most paths whose failure is remembered and therefore logged only once.
-const MAX_FAILURES: usize = 10_000;
-
-/// The wait before everything is walked after a look found that a mount is gone.
-const MOUNT_GONE_WAIT: Duration = Duration::from_millis(500);
-
-/// How often a full outbox is logged.
-const OUTBOX_FULL_INTERVAL: Duration = Duration::from_mins(1);
 
 impl Service {
     /// Looks at one path on a thread that may block. A panic becomes a failure of that path.
@@ -77,6 +69,7 @@ impl Service {
     /// leases at the end. If `is_ending`, whatever needs further looks is left to the next start.
     pub(super) async fn commit(&self, batch: Vec<Leased<Examined>>, is_ending: bool) {
         let mut leases = Vec::with_capacity(batch.len());
+        let left_in_doubt = batch.iter().any(|look| look.item.left_in_doubt);
         let mut outcomes = Vec::with_capacity(batch.len());
         for Leased { item, lease } in batch {
             leases.push((lease, item.tokens));
@@ -89,16 +82,12 @@ impl Service {
                     self.chain.pace.unchanged(&item.path);
                 }
                 Outcome::Failed(error) => self.failed(&item.path, error),
-                Outcome::Held => {
-                    self.is_mount_missed.store(true, Ordering::Relaxed);
-                    // Only a walk of everything updates the register of held deletes.
-                    self.inbox.mark(LibraryPath::root(), MOUNT_GONE_WAIT);
-                }
+                Outcome::Held => self.inbox.with(|engine, now| engine.look_was_held(now.instant)),
                 _ => {}
             }
             outcomes.push((item.outcome, item.displaced));
         }
-        let (observations, mut looks_again) = self.confirm(outcomes, is_ending).await;
+        let (observations, mut looks_again) = self.confirm(outcomes, is_ending, left_in_doubt).await;
         if let Some(origin) = observations.first().map(|(observation, _)| observation.origin) {
             let (observations, instead): (Vec<Observation>, Vec<FsEvent>) = observations.into_iter().unzip();
             let observations: Arc<[Observation]> = observations.into();
@@ -129,11 +118,12 @@ impl Service {
     }
 
     /// Divides these outcomes into observations that may be committed and hints for paths to look at again. Each observation
-    /// comes with the hint that replaces it if the commit rejects it.
+    /// comes with the hint that replaces it if the commit rejects it. `left_in_doubt` as in [`Examined::left_in_doubt`].
     async fn confirm(
         &self,
         outcomes: Vec<(Outcome, Option<FileStat>)>,
         is_ending: bool,
+        left_in_doubt: bool,
     ) -> (Vec<(Observation, FsEvent)>, Vec<FsEvent>) {
         let (examiner, watcher) = (Arc::clone(&self.examiner), Arc::clone(&self.watcher));
         let catch_up = move || {
@@ -147,8 +137,13 @@ impl Service {
             _ => None,
         };
         let (paths, origins): (Vec<LibraryPath>, Vec<Origin>) = outcomes.iter().filter_map(observed).unzip();
-        let confirmed =
-            self.unless_server_is_silent(&paths, move || examiner.confirm(outcomes, is_ending, catch_up)).await;
+        let confirm = move || {
+            if left_in_doubt {
+                catch_up();
+            }
+            examiner.confirm(outcomes, is_ending, catch_up)
+        };
+        let confirmed = self.unless_server_is_silent(&paths, confirm).await;
         confirmed.unwrap_or_else(|| {
             let looks = paths.into_iter().zip(origins);
             (Vec::new(), looks.map(|(path, origin)| FsEvent::new(path, Cause::Found, origin)).collect())
@@ -184,11 +179,16 @@ impl Service {
         let mut waits = retry_waits();
         loop {
             match self.or_wait_if_corrupt(self.store.commit(Arc::clone(observations))).await {
-                Ok(committed) => return committed,
+                Ok(committed) => {
+                    self.conditions.clear(ConditionKind::StoreFails);
+                    return committed;
+                }
                 Err(error) => {
+                    let error = crate::model::with_causes(&error);
                     let wait = waits.next().unwrap_or(MAX_RETRY_WAIT);
+                    self.conditions.set(&Condition::StoreFails { error: error.clone() });
                     tracing::error!(
-                        error = crate::model::with_causes(&error),
+                        error,
                         retry_in_s = wait.as_secs_f64(),
                         "the index cannot be written; intake waits"
                     );
@@ -198,32 +198,14 @@ impl Service {
         }
     }
 
-    /// Waits while the outbox is full. Hints for the same path are merged meanwhile, and nothing is lost. With a slow broker
-    /// the outbox is full most of the time, so that is logged rarely.
+    /// Waits while the outbox is full. Hints for the same path are merged meanwhile, and nothing is lost.
     async fn wait_for_room(&self) {
-        let outbox_max_events = self.settings.outbox_max_events;
-        if self.store.outbox_length() < outbox_max_events {
-            return;
-        }
-        let started = Instant::now();
-        let last_logged = || self.outbox_full_logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut room = std::pin::pin!(self.store.room(self.resume_threshold()));
-        let mut is_logged = false;
-        loop {
-            let wait = last_logged().map_or(Duration::ZERO, |last| OUTBOX_FULL_INTERVAL.saturating_sub(last.elapsed()));
-            tokio::select! {
-                biased;
-                _ = &mut room => break,
-                () = tokio::time::sleep(wait) => {
-                    let lasted_s = started.elapsed().as_secs();
-                    tracing::warn!(outbox_max_events, lasted_s, "the outbox is full; intake waits for the broker");
-                    *last_logged() = Some(Instant::now());
-                    is_logged = true;
-                }
-            }
-        }
-        if is_logged {
-            tracing::info!("the outbox has room; intake continues");
+        let max_events = self.settings.outbox_max_events;
+        if self.store.outbox_length() >= max_events {
+            self.conditions.set(&Condition::OutboxFull { max_events });
+            // If the store has stopped, the commit fails.
+            let _ = self.store.room(self.resume_threshold()).await;
+            self.conditions.clear(ConditionKind::OutboxFull);
         }
     }
 
@@ -238,9 +220,6 @@ impl Service {
             let event_type = event.change.event_type();
             self.counters.events.count(event_type);
             changed.insert(event.change.path());
-            if let Change::Deleted(path) = &event.change {
-                self.scanner.held.note_deleted(path);
-            }
             if matches!(event.change, Change::Created(_) | Change::Modified(_)) {
                 self.chain.pace.published(event.change.path());
             }
@@ -250,22 +229,21 @@ impl Service {
             self.counters.unchanged.fetch_add(1, Ordering::Relaxed);
             self.chain.pace.unchanged(&observation.path);
         }
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if !failures.is_empty() {
+        self.inbox.engine().with(|engine| {
             for observation in observations {
-                failures.remove(&observation.path);
+                engine.looked_at(&observation.path);
             }
-        }
+            for event in &committed.changes {
+                if let Change::Deleted(path) = &event.change {
+                    engine.deleted(path);
+                }
+            }
+        });
     }
 
     pub(super) fn failed(&self, path: &LibraryPath, error: &std::io::Error) {
         self.counters.failed.fetch_add(1, Ordering::Relaxed);
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = !failures.contains_key(path);
-        // If there are too many to remember, everything is in doubt.
-        let remembered = if failures.len() < MAX_FAILURES { path.clone() } else { LibraryPath::root() };
-        failures.entry(remembered).or_insert_with_key(|path| self.inbox.trust(|trust| trust.doubt(path)));
-        drop(failures);
+        let is_new = self.inbox.engine().with(|engine| engine.look_failed(path));
         let path = path.to_absolute(self.root.path());
         if is_new {
             tracing::warn!(path = %path.display(), %error, "cannot be read; the next walk retries it");

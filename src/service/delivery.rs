@@ -2,14 +2,13 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::{MAX_RETRY_WAIT, Service, ServiceError, retry_waits};
 use crate::message;
 use crate::model::{Outgoing, Refused, with_causes};
-use crate::sink::{Deliver, DeliveryStatus, Sink};
+use crate::sink::{Deliver, Sink};
 use crate::store::StoreError;
 
 impl Service {
@@ -19,7 +18,6 @@ impl Service {
     /// process ends before that, they are delivered again.
     pub(super) async fn deliver(&self, sink: &mut Sink) -> Result<(), ServiceError> {
         let pending = &PendingRemoval::default();
-        let follow_parked = self.follow_parked(sink.status());
         let delivering = futures::sink::unfold(sink, |sink: &mut Sink, batch: Vec<Outgoing>| async move {
             let sequences: Vec<u64> = batch.iter().map(|message| message.sequence).collect();
             let (fitting, too_large) = split(batch);
@@ -38,24 +36,6 @@ impl Service {
         tokio::select! {
             done = crate::pipeline::deliver(outbox, self.settings.batch_size, delivering) => done,
             never = self.remove_pending(pending) => match never {},
-            never = follow_parked => match never {},
-        }
-    }
-
-    /// Keeps the number of parked messages in the status, and logs at the start if there are any.
-    async fn follow_parked(&self, status: Option<Arc<DeliveryStatus>>) -> Infallible {
-        let mut parked = self.store.parked_length();
-        let messages = *parked.borrow_and_update();
-        if messages > 0 {
-            tracing::warn!(messages, "messages are parked; `file-watcher parked` lists, retries and drops them");
-        }
-        loop {
-            if let Some(status) = &status {
-                status.set_parked(*parked.borrow_and_update());
-            }
-            if parked.changed().await.is_err() {
-                return std::future::pending().await;
-            }
         }
     }
 

@@ -1,7 +1,6 @@
-//! Lists and releases held deletes, and reports them as a condition.
+//! Lists and releases held deletes.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError, scan};
 use crate::disk::{Disk as _, Entry};
-use crate::library::Released;
-use crate::model::{HeldReason, LibraryPath, MountId, Origin};
+use crate::engine::Released;
+use crate::model::{LibraryPath, MountId, Origin};
 use crate::sink::Sink;
-use crate::status::{Condition, ConditionKind, HeldList};
+use crate::status::HeldList;
 
 /// How long an approval waits for the full scan that carries it out. In a large library that takes longer.
 const APPROVAL_WAIT: Duration = Duration::from_mins(1);
 
 /// How long a list waits for the first full scan. Before that it is not known which deletes are held.
 const FIRST_WALK_WAIT: Duration = Duration::from_secs(20);
-
-/// How often to check whether conditions are due to be logged again.
-const REMIND: Duration = Duration::from_mins(1);
-
-/// The number of places that a condition names.
-const PLACES_NAMED: usize = 5;
 
 /// The number of new files whose inodes are kept, to tell moved files from deleted ones.
 const MOST_APPEARED: usize = 1_000_000;
@@ -55,13 +48,15 @@ pub async fn approve(
     say: impl Fn(&str),
 ) -> Result<(), ServiceError> {
     service.find_held().await?;
-    let Some(release) = service.scanner.held.approve(&under) else {
+    let engine = service.inbox.engine();
+    if !engine.with(|engine| engine.approve(&under)) {
         say(&nothing_held(&service.place_text(&under)));
         return Ok(());
-    };
+    }
     say(&service.held_under(&under).to_string());
     scan(service, sink, shutdown).await?;
-    say(&outcome_text(release.outcome(), true, &service.place_text(&under)));
+    let outcome = engine.with(|engine| engine.approval_outcome());
+    say(&outcome_text(outcome, true, &service.place_text(&under)));
     Ok(())
 }
 
@@ -69,10 +64,8 @@ impl Service {
     /// The held deletes at or under a path, as the last full scan of a running service found them; `None` before the
     /// first one.
     pub(super) async fn list_held(&self, under: &LibraryPath) -> Option<HeldList> {
-        let mut walks = self.scanner.held.walks();
-        // The register has the sender, so the channel is open.
-        let walked = walks.wait_for(|walks| *walks > 0);
-        tokio::time::timeout(FIRST_WALK_WAIT, walked).await.ok()?.ok()?;
+        let walked = self.inbox.wait_until(|engine| engine.full_walks() > 0);
+        tokio::time::timeout(FIRST_WALK_WAIT, walked).await.ok()?;
         Some(self.held_under(under))
     }
 
@@ -80,14 +73,19 @@ impl Service {
     pub(super) async fn approve(&self, under: LibraryPath) -> String {
         let _one_at_a_time = self.approving.lock().await;
         let place = self.place_text(&under);
-        let Some(release) = self.scanner.held.approve(&under) else { return nothing_held(&place) };
+        let engine = self.inbox.engine();
+        if !engine.with(|engine| engine.approve(&under)) {
+            return nothing_held(&place);
+        }
         self.inbox.mark(LibraryPath::root(), Duration::ZERO);
-        let is_done = tokio::time::timeout(APPROVAL_WAIT, release.wait()).await.is_ok();
-        outcome_text(release.outcome(), is_done, &place)
+        let over = self.inbox.wait_until(|engine| engine.is_approval_over());
+        let is_done = tokio::time::timeout(APPROVAL_WAIT, over).await.is_ok();
+        outcome_text(engine.with(|engine| engine.approval_outcome()), is_done, &place)
     }
 
     fn held_under(&self, under: &LibraryPath) -> HeldList {
-        HeldList::new(&self.scanner.held.list_under(under), self.root.path())
+        let held = self.inbox.engine().with(|engine| engine.held_deletes_under(under));
+        HeldList::new(&held, self.root.path())
     }
 
     /// ` at or under` the path; empty for the whole library.
@@ -96,45 +94,6 @@ impl Service {
             String::new()
         } else {
             format!(" at or under {}", under.to_absolute(self.root.path()).display())
-        }
-    }
-
-    /// Keeps the conditions about held deletes up to date, and logs conditions that last.
-    pub(super) async fn keep_conditions(&self) -> Infallible {
-        let mut walks = self.scanner.held.walks();
-        loop {
-            walks.mark_unchanged();
-            self.note_held();
-            tokio::select! {
-                _ = walks.changed() => {}
-                () = tokio::time::sleep(REMIND) => {}
-            }
-            self.conditions.remind();
-        }
-    }
-
-    /// Updates the conditions about held deletes.
-    pub(super) fn note_held(&self) {
-        let held = self.scanner.held.list();
-        for reason in HeldReason::ALL {
-            let of_reason: Vec<_> = held.iter().filter(|held| held.reason == reason).cloned().collect();
-            let HeldList { held, total } = HeldList::new(&of_reason, self.root.path());
-            if total == 0 {
-                self.conditions.clear(ConditionKind::DeletesHeld(reason));
-                continue;
-            }
-            let mut places = String::new();
-            for line in held.iter().take(PLACES_NAMED) {
-                let separator = if places.is_empty() { "" } else { ", " };
-                let _ = write!(places, "{separator}{}", line.place.as_deref().unwrap_or(HeldList::ELSEWHERE));
-                if let (Some(kind), Some(source)) = (&line.mount_type, &line.mount_source) {
-                    let _ = write!(places, " ({kind}, {source})");
-                }
-            }
-            if held.len() > PLACES_NAMED {
-                places.push_str(", ...");
-            }
-            self.conditions.set(&Condition::DeletesHeld { reason, count: total, places });
         }
     }
 

@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{Service, ServiceError};
-use crate::library::WalkReport;
-use crate::model::{Cause, FsEvent, LibraryPath, Origin};
+use crate::engine::Engine;
+use crate::library::NoWatcher;
+use crate::model::{Cause, FsEvent, Token};
 use crate::sink::{BrokerState, DeliveryStatus, Sink};
 use crate::status::Summary;
 
-/// The most walks of one round, if the library changes during them.
-const MAX_WALKS: usize = 10;
-
-/// The most rounds of one scan. Another round is made if a mount went away, or if a walk could not remember all approved
-/// or excluded deletes.
-const MAX_ROUNDS: usize = 100;
+/// The most rounds of one scan. Another round is made if the library changes during the scan, if a mount went away, or
+/// if a walk could not remember all approved or excluded deletes.
+const MAX_ROUNDS: u64 = 100;
 
 /// The most looks at a file that keeps changing. After that it is left to the next scan.
 const MAX_ATTEMPTS: u32 = 8;
@@ -51,6 +49,7 @@ pub(super) async fn run_and_deliver(
     sink: &mut Sink,
     shutdown: &CancellationToken,
 ) -> Result<(), ServiceError> {
+    let status = sink.status();
     let delivered = async {
         work.await?;
         service.store.drained().await?;
@@ -62,9 +61,10 @@ pub(super) async fn run_and_deliver(
     };
     tokio::select! {
         done = delivered => done,
-        refused = refused(sink.status()) => Err(refused),
+        refused = refused(status.clone()) => Err(refused),
         failed = service.deliver(sink) => failed,
         never = service.log_progress() => match never {},
+        never = service.keep_conditions(status) => match never {},
         () = stopped => Err(ServiceError::Interrupted),
     }?;
     if shutdown.is_cancelled() { Err(ServiceError::Interrupted) } else { Ok(()) }
@@ -82,75 +82,20 @@ async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
 }
 
 impl Service {
+    /// Walks everything, and whatever changes meanwhile, until every change is committed.
     async fn index_once(&self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
-        for _ in 0..MAX_ROUNDS {
-            self.is_mount_missed.store(false, Ordering::Relaxed);
-            self.scanner.tally.seen.store(0, Ordering::Relaxed);
-            self.scanner.tally.unchanged.store(0, Ordering::Relaxed);
-            let is_more_left_out = self.index_everything(shutdown).await?;
-            let is_mount_missed = self.is_mount_missed.load(Ordering::Relaxed);
-            if shutdown.is_cancelled() || !(is_mount_missed || is_more_left_out || self.scanner.held.is_approved()) {
-                break;
-            }
-        }
-        self.note_held();
-        Ok(())
-    }
-
-    /// Walks everything and publishes new and changed files, then deletes. Returns whether the rules exclude more rows than
-    /// one walk remembers.
-    async fn index_everything(&self, shutdown: &CancellationToken) -> Result<bool, ServiceError> {
-        let root = Arc::clone(&self.root);
-        let _ = tokio::task::spawn_blocking(move || root.find_links()).await;
-        let mut found = WalkReport::default();
-        let mut subtrees = vec![LibraryPath::root()];
-        // One walk, unless the library changes during it. Then the changed subtrees are walked again.
-        for walk in 0..MAX_WALKS {
-            if subtrees.is_empty() || shutdown.is_cancelled() {
-                break;
-            }
-            let (hints, report) = self.scanner.walk(subtrees, Origin::Scan);
-            self.index(hints, shutdown).await;
-            self.finish_looks(shutdown).await;
-            let Ok(mut report) = report.await else { return Ok(false) };
-            self.index(futures::stream::iter(report.replaced_hints(Origin::Scan)), shutdown).await;
-            self.finish_looks(shutdown).await;
-            if walk == 0 {
-                found = report;
-            } else {
-                found.append(report);
-            }
-            subtrees = self.inbox.take_subtrees();
-        }
-        if let Some(failure) = found.failure {
-            return Err(ServiceError::Walk(failure));
-        }
-        for (path, error) in &found.unreadable {
-            self.failed(path, &std::io::Error::other(error.clone()));
-        }
-        if shutdown.is_cancelled() || found.unreadable.iter().any(|(path, _)| path.is_root()) {
-            return Ok(false);
-        }
-        let is_more_left_out = found.left_out_total > found.left_out.len() as u64;
-        let scanner = self.scanner.clone();
-        let deletions = tokio::task::spawn_blocking(move || scanner.deletions(found, true)).await;
-        let looks = deletions.unwrap_or_default().gone.into_iter().map(|look| look.because(Cause::Found));
-        self.index(futures::stream::iter(looks), shutdown).await;
-        self.finish_looks(shutdown).await;
-        Ok(is_more_left_out)
-    }
-
-    /// Repeats the looks at files that were found changing, until they are finished or were tried often enough.
-    async fn finish_looks(&self, shutdown: &CancellationToken) {
-        loop {
-            let waiting = self.take_unfinished();
-            let Some(wait) = waiting.iter().map(wait_of).max() else { break };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = shutdown.cancelled() => break,
-            }
-            self.index(futures::stream::iter(waiting), shutdown).await;
-        }
+        let in_flight = Token::new(());
+        self.inbox.with(|engine, now| engine.begin_scan(now.instant));
+        let rounds = self.scanner.clone().rounds(Arc::new(NoWatcher));
+        let hints = futures::stream::select(self.inbox.hints(), rounds)
+            .filter(|hint| std::future::ready(!self.is_given_up(hint)))
+            // Kept until the look is committed, and everything that follows from it waits in the engine.
+            .map(|hint| hint.holding(in_flight.clone()));
+        let is_done = |engine: &mut Engine| in_flight.is_last() && engine.is_scan_done(MAX_ROUNDS);
+        Box::pin(self.index(hints.take_until(self.inbox.wait_until(is_done)), shutdown)).await;
+        self.note_engine();
+        let failure = self.inbox.engine().with(|engine| engine.scan_failure().map(ToOwned::to_owned));
+        failure.map_or(Ok(()), |failure| Err(ServiceError::Walk(failure)))
     }
 
     /// Runs the chain until the hints end or `shutdown` comes, and commits everything in flight.
@@ -160,18 +105,17 @@ impl Service {
         crate::pipeline::index(hints, &self.chain, |look| self.examine(look), commit).await;
     }
 
-    /// Takes the hints for files that were found changing and are looked at again.
-    fn take_unfinished(&self) -> Vec<FsEvent> {
-        let (waiting, given_up): (Vec<FsEvent>, Vec<FsEvent>) = self
-            .inbox
-            .take_all()
-            .into_iter()
-            .filter(|look| !self.is_left_to_next_scan(look))
-            .partition(|look| look.retry.attempt <= MAX_ATTEMPTS);
-        for look in given_up {
-            self.failed(&look.path, &std::io::Error::other("it keeps changing"));
+    /// Whether a hint is not followed by this scan any more.
+    fn is_given_up(&self, hint: &FsEvent) -> bool {
+        let keeps_changing = hint.retry.attempt > MAX_ATTEMPTS;
+        if keeps_changing {
+            self.failed(&hint.path, &std::io::Error::other("it keeps changing"));
         }
-        waiting
+        let is_given_up = keeps_changing || self.is_left_to_next_scan(hint);
+        if is_given_up {
+            self.inbox.looks_ended();
+        }
+        is_given_up
     }
 
     /// Whether a file is left to the next scan: it has been empty for less than a minute and may be a starting download.
@@ -189,25 +133,20 @@ impl Service {
         let events = self.counters.events.now();
         let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
         let unchanged_on_walk = self.scanner.tally.unchanged.load(Ordering::Relaxed);
+        let (held, unreadable) =
+            self.inbox.engine().with(|engine| (engine.held_count(), engine.unreadable_count() as u64));
         let verified = self.examiner.verified_bytes.load(Ordering::Relaxed);
         Summary {
             seen,
             unchanged: unchanged_on_walk + self.counters.unchanged.load(Ordering::Relaxed),
             events,
-            failed: self.counters.failed.load(Ordering::Relaxed),
+            failed: self.counters.failed.load(Ordering::Relaxed) + unreadable,
             left: self.counters.left.load(Ordering::Relaxed),
             links_passed_over: self.root.links_passed_over(),
-            held: self.scanner.held.count(),
+            held,
             bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
             verified,
             took: started.elapsed(),
         }
-    }
-}
-
-fn wait_of(look: &FsEvent) -> Duration {
-    match look.cause {
-        Cause::Again(wait) => wait,
-        _ => Duration::ZERO,
     }
 }

@@ -10,7 +10,7 @@ use super::Service;
 use crate::disk::{Disk as _, Identity, MountEntry};
 use crate::engine::{Changes, Coverage, Engine, Intervals, Now, WatchTrouble};
 use crate::library::{Barrier, Handler, Watcher, silent_filesystem, silent_mounts};
-use crate::model::{LibraryPath, WatchMode};
+use crate::model::{LibraryPath, WatchMode, with_causes};
 use crate::status::{Condition, ConditionKind};
 
 /// How often the root and the watcher are checked. When one of them fails, there is no event.
@@ -52,7 +52,7 @@ impl WatchSupervisor {
     pub(super) fn new(service: &Arc<Service>) -> Self {
         let settings = &service.settings;
         let intervals = Intervals { poll: settings.poll_interval, rescan: settings.rescan_interval };
-        service.inbox.engine().with(|engine| engine.set_intervals(intervals));
+        service.inbox.engine().with(|engine| engine.follow(intervals));
         Self { service: Arc::clone(service) }
     }
 
@@ -129,7 +129,7 @@ impl WatchSupervisor {
         let service = &self.service;
         // The old watcher is dropped first: both at once would need twice the watches.
         *lock(&service.watcher) = None;
-        service.left_out.clear();
+        service.excluded.clear();
         service.inbox.engine().with(Engine::watch_starts);
         if self.must_be_polled() {
             return Coverage::Polled;
@@ -141,7 +141,7 @@ impl WatchSupervisor {
                 Coverage::Full
             }
             Err(error) => {
-                service.conditions.set(&Condition::NotWatched { reason: error.to_string(), poll_s: self.poll_s() });
+                service.conditions.set(&Condition::NotWatched { reason: with_causes(&error), poll_s: self.poll_s() });
                 Coverage::None
             }
         }
@@ -187,12 +187,12 @@ impl WatchSupervisor {
             generation: service.root.generation(),
             inbox: service.inbox.clone(),
             avoided: service.root.silent_places(),
-            left_out: service.left_out.clone(),
+            excluded: service.excluded.clone(),
             trouble: Arc::new(move |trouble| {
                 let is_new = service.inbox.with(|engine, now: Now| engine.watch_trouble(&trouble, now.instant));
                 let reason = match trouble {
                     WatchTrouble::Overflow => {
-                        tracing::warn!("the kernel lost events; the watcher is restarted and everything is walked");
+                        service.conditions.set(&Condition::EventsLost);
                         return;
                     }
                     WatchTrouble::RootGone | WatchTrouble::MoreToWatch => return,
@@ -213,7 +213,7 @@ impl WatchSupervisor {
 
     /// Removes the watches of some of the directories that the rules exclude.
     async fn unwatch_excluded(&self) {
-        let directories = self.service.left_out.take(MAX_UNWATCHED_PER_CHECK);
+        let directories = self.service.excluded.take(MAX_UNWATCHED_PER_CHECK);
         if directories.is_empty() {
             return;
         }

@@ -29,8 +29,9 @@ pub async fn watch(
     tracing::info!(root = %service.root.path().display(), "watching");
 
     let _recheck = service.start_recheck();
-    let scan = service.scanner.clone().rounds(service.inbox.clone(), Arc::clone(&supervisor) as Arc<dyn Barrier>);
+    let scan = service.scanner.clone().rounds(Arc::clone(&supervisor) as Arc<dyn Barrier>);
     let hints = futures::stream::select(service.inbox.hints(), scan);
+    let status = sink.status();
     let work = async {
         service.index(hints, &shutdown).await;
         // The input has ended and everything in flight is committed. Deliver what can be delivered.
@@ -50,8 +51,7 @@ pub async fn watch(
         failed = service.deliver(sink) => failed,
         never = service.log_progress() => match never {},
         never = supervisor.supervise() => match never {},
-        never = service.keep_conditions() => match never {},
-        never = service.scanner.held.recheck(&service.inbox) => match never {},
+        never = service.keep_conditions(status) => match never {},
         never = control.serve(|request| service.answer(request)) => match never {},
         never = service.replay_for_good(&shutdown) => match never {},
         () = stopped => Ok(()),

@@ -66,7 +66,6 @@ pub struct DeliveryStatus {
     rejected: AtomicU64,
     redelivered: AtomicU64,
     refused: AtomicU64,
-    parked: AtomicU64,
 }
 
 impl Default for DeliveryStatus {
@@ -82,7 +81,6 @@ impl Default for DeliveryStatus {
             rejected: AtomicU64::new(0),
             redelivered: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            parked: AtomicU64::new(0),
         }
     }
 }
@@ -145,16 +143,6 @@ impl DeliveryStatus {
     /// The number of messages that were given up because the broker refused them for their size or format.
     pub fn refused_messages(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
-    }
-
-    /// The number of parked messages. The operator must retry or drop them.
-    pub fn parked(&self) -> u64 {
-        self.parked.load(Ordering::Relaxed)
-    }
-
-    /// Sets the number of parked messages. The store knows it, not the sink.
-    pub fn set_parked(&self, messages: u64) {
-        self.parked.store(messages, Ordering::Relaxed);
     }
 
     pub(super) fn connected(&self) {

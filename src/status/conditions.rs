@@ -22,19 +22,19 @@ pub enum Condition {
     },
     /// The library root cannot be found.
     RootGone {
-        /// Why.
+        /// The cause, in words.
         error: String,
     },
     /// Some directories are not watched.
     PartlyWatched {
-        /// Why.
+        /// The cause, in words.
         reason: String,
         /// How often everything is walked meanwhile, in seconds.
         poll_s: u64,
     },
     /// Nothing is watched.
     NotWatched {
-        /// Why.
+        /// The cause, in words.
         reason: String,
         /// How often everything is walked meanwhile, in seconds.
         poll_s: u64,
@@ -45,6 +45,48 @@ pub enum Condition {
         filesystems: String,
         /// How often everything is walked, in seconds.
         poll_s: u64,
+    },
+    /// The kernel dropped events. It lasts until everything was walked.
+    EventsLost,
+    /// Some paths cannot be read.
+    Unreadable {
+        /// The number of paths, directories included.
+        paths: usize,
+    },
+    /// The outbox has as many messages as it may have.
+    OutboxFull {
+        /// The limit.
+        max_events: u64,
+    },
+    /// The store cannot be written, for example because its disk is full.
+    StoreFails {
+        /// The cause, in words.
+        error: String,
+    },
+    /// There is no connection to the broker.
+    BrokerAway {
+        /// The error of the last attempt.
+        error: String,
+    },
+    /// The broker refuses the connection until the operator changes something.
+    BrokerRefuses {
+        /// What to change.
+        reason: String,
+    },
+    /// The broker takes no messages until it has memory or disk space again.
+    BrokerBlocked {
+        /// The text of the broker.
+        reason: String,
+    },
+    /// Messages wait although there is a connection.
+    DeliveryStalled {
+        /// What they wait for.
+        waiting_for: String,
+    },
+    /// Messages are parked because the broker refused them.
+    MessagesParked {
+        /// Their number.
+        messages: u64,
     },
 }
 
@@ -61,6 +103,53 @@ pub enum ConditionKind {
     NotWatched,
     /// [`Condition::Polled`].
     Polled,
+    /// [`Condition::EventsLost`].
+    EventsLost,
+    /// [`Condition::Unreadable`].
+    Unreadable,
+    /// [`Condition::OutboxFull`].
+    OutboxFull,
+    /// [`Condition::StoreFails`].
+    StoreFails,
+    /// [`Condition::BrokerAway`].
+    BrokerAway,
+    /// [`Condition::BrokerRefuses`].
+    BrokerRefuses,
+    /// [`Condition::BrokerBlocked`].
+    BrokerBlocked,
+    /// [`Condition::DeliveryStalled`].
+    DeliveryStalled,
+    /// [`Condition::MessagesParked`].
+    MessagesParked,
+}
+
+impl ConditionKind {
+    /// Whether the begin and the end of such conditions are logged by the part of the program that finds them, because
+    /// it logs more: each path, each attempt.
+    fn is_logged_where_found(self) -> bool {
+        match self {
+            Self::Unreadable
+            | Self::StoreFails
+            | Self::BrokerAway
+            | Self::BrokerRefuses
+            | Self::BrokerBlocked
+            | Self::DeliveryStalled => true,
+            Self::DeletesHeld(_)
+            | Self::RootGone
+            | Self::PartlyWatched
+            | Self::NotWatched
+            | Self::Polled
+            | Self::EventsLost
+            | Self::OutboxFull
+            | Self::MessagesParked => false,
+        }
+    }
+
+    /// The shortest time between two log lines about the begin of such conditions. With a slow broker the outbox is full
+    /// again and again.
+    fn quiet_time(self) -> Duration {
+        if self == Self::OutboxFull { Duration::from_mins(1) } else { Duration::ZERO }
+    }
 }
 
 impl Condition {
@@ -72,6 +161,15 @@ impl Condition {
             Self::PartlyWatched { .. } => ConditionKind::PartlyWatched,
             Self::NotWatched { .. } => ConditionKind::NotWatched,
             Self::Polled { .. } => ConditionKind::Polled,
+            Self::EventsLost => ConditionKind::EventsLost,
+            Self::Unreadable { .. } => ConditionKind::Unreadable,
+            Self::OutboxFull { .. } => ConditionKind::OutboxFull,
+            Self::StoreFails { .. } => ConditionKind::StoreFails,
+            Self::BrokerAway { .. } => ConditionKind::BrokerAway,
+            Self::BrokerRefuses { .. } => ConditionKind::BrokerRefuses,
+            Self::BrokerBlocked { .. } => ConditionKind::BrokerBlocked,
+            Self::DeliveryStalled { .. } => ConditionKind::DeliveryStalled,
+            Self::MessagesParked { .. } => ConditionKind::MessagesParked,
         }
     }
 
@@ -89,6 +187,17 @@ impl Condition {
             }
             Self::NotWatched { .. } => "changes are found only by walking, until watching works".to_owned(),
             Self::Polled { .. } => "some filesystems cause no events; everything is walked at an interval".to_owned(),
+            Self::EventsLost => "the kernel lost events; the watcher is restarted and everything is walked".to_owned(),
+            Self::Unreadable { .. } => "some paths cannot be read; their files stay in the index".to_owned(),
+            Self::OutboxFull { .. } => "the outbox is full; intake waits for the broker".to_owned(),
+            Self::StoreFails { .. } => "the index cannot be written; intake waits".to_owned(),
+            Self::BrokerAway { .. } => "there is no connection to RabbitMQ; messages wait".to_owned(),
+            Self::BrokerRefuses { reason } => format!("RabbitMQ refuses the connection; messages wait: {reason}"),
+            Self::BrokerBlocked { .. } => "RabbitMQ is blocked and takes no messages; they wait".to_owned(),
+            Self::DeliveryStalled { waiting_for } => format!("messages wait for {waiting_for}"),
+            Self::MessagesParked { .. } => {
+                "messages are parked; `file-watcher parked` lists, retries and drops them".to_owned()
+            }
         }
     }
 
@@ -105,6 +214,17 @@ impl Condition {
             Self::Polled { filesystems, poll_s } => {
                 tracing::info!(filesystems, every_s = poll_s, lasted_s, "{}", self.description());
             }
+            Self::Unreadable { paths } => tracing::warn!(paths, lasted_s, "{}", self.description()),
+            Self::OutboxFull { max_events } => {
+                tracing::warn!(outbox_max_events = max_events, lasted_s, "{}", self.description());
+            }
+            Self::StoreFails { error } | Self::BrokerAway { error } => {
+                tracing::error!(error, lasted_s, "{}", self.description());
+            }
+            Self::BrokerBlocked { reason } => tracing::warn!(reason, lasted_s, "{}", self.description()),
+            Self::BrokerRefuses { .. } => tracing::error!(lasted_s, "{}", self.description()),
+            Self::EventsLost | Self::DeliveryStalled { .. } => tracing::warn!(lasted_s, "{}", self.description()),
+            Self::MessagesParked { messages } => tracing::warn!(messages, lasted_s, "{}", self.description()),
         }
     }
 
@@ -119,6 +239,16 @@ impl Condition {
                 tracing::info!(lasted_s, "everything is watched again");
             }
             Self::Polled { .. } => tracing::info!(lasted_s, "every filesystem causes events"),
+            Self::EventsLost => tracing::info!(lasted_s, "everything was walked after the lost events"),
+            Self::OutboxFull { .. } => tracing::info!(lasted_s, "the outbox has room; intake continues"),
+            Self::MessagesParked { .. } => tracing::info!(lasted_s, "no messages are parked any more"),
+            Self::StoreFails { .. } => tracing::info!(lasted_s, "the index can be written again"),
+            // The end is logged where it is found.
+            Self::Unreadable { .. }
+            | Self::BrokerAway { .. }
+            | Self::BrokerRefuses { .. }
+            | Self::BrokerBlocked { .. }
+            | Self::DeliveryStalled { .. } => {}
         }
     }
 }
@@ -141,16 +271,24 @@ impl Conditions {
     pub fn set(&self, condition: &Condition) {
         let now = Instant::now();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let is_new = self.register().set(condition.clone(), now, i64::try_from(since).unwrap_or(i64::MAX));
-        if is_new {
+        let since = i64::try_from(since).unwrap_or(i64::MAX);
+        if self.register().set(condition.clone(), now, since) == Begin::Logged {
             condition.log(Duration::ZERO);
+        }
+    }
+
+    /// Sets the condition of this kind, or ends it if there is none.
+    pub fn set_or_clear(&self, kind: ConditionKind, condition: Option<Condition>) {
+        match condition {
+            Some(condition) => self.set(&condition),
+            None => self.clear(kind),
         }
     }
 
     /// Ends the condition of this kind, if it is in effect.
     pub fn clear(&self, kind: ConditionKind) {
         let ended = self.register().clear(kind);
-        if let Some(entry) = ended {
+        if let Some(entry) = ended.filter(|entry| entry.is_logged) {
             entry.active.condition.log_end(entry.begun.elapsed());
         }
     }
@@ -171,7 +309,7 @@ impl Conditions {
 
     /// All conditions in effect, in the order in which they began.
     pub fn list(&self) -> Vec<Active> {
-        self.register().0.iter().map(|entry| entry.active.clone()).collect()
+        self.register().entries.iter().map(|entry| entry.active.clone()).collect()
     }
 
     fn register(&self) -> MutexGuard<'_, Register> {
@@ -181,36 +319,64 @@ impl Conditions {
 
 /// The register without lock and clocks.
 #[derive(Debug, Default)]
-struct Register(Vec<Entry>);
+struct Register {
+    entries: Vec<Entry>,
+    /// When the begin of a condition with a quiet time was last logged.
+    begins: Vec<(ConditionKind, Instant)>,
+}
 
 #[derive(Debug)]
 struct Entry {
     active: Active,
     begun: Instant,
+    /// When it was last logged, or would have been.
     logged: Instant,
+    /// Whether its begin was logged, so its end is logged too.
+    is_logged: bool,
+}
+
+/// What [`Register::set`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// The condition is new, and is to be logged.
+    Logged,
+    /// The condition is new, and is not logged.
+    Quiet,
+    /// The condition was in effect.
+    Known,
 }
 
 impl Register {
-    /// Adds or replaces a condition; returns whether it is new.
-    fn set(&mut self, condition: Condition, now: Instant, since: i64) -> bool {
-        if let Some(entry) = self.0.iter_mut().find(|entry| entry.active.condition.kind() == condition.kind()) {
+    /// Adds or replaces a condition.
+    fn set(&mut self, condition: Condition, now: Instant, since: i64) -> Begin {
+        let kind = condition.kind();
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.active.condition.kind() == kind) {
             entry.active.condition = condition;
-            return false;
+            return Begin::Known;
         }
-        self.0.push(Entry { active: Active { condition, since }, begun: now, logged: now });
-        true
+        let is_logged = !kind.is_logged_where_found() && !self.was_logged_lately(kind, now);
+        if is_logged && kind.quiet_time() > Duration::ZERO {
+            self.begins.retain(|(known, _)| *known != kind);
+            self.begins.push((kind, now));
+        }
+        self.entries.push(Entry { active: Active { condition, since }, begun: now, logged: now, is_logged });
+        if is_logged { Begin::Logged } else { Begin::Quiet }
+    }
+
+    fn was_logged_lately(&self, kind: ConditionKind, now: Instant) -> bool {
+        self.begins.iter().any(|(known, begun)| *known == kind && now.duration_since(*begun) < kind.quiet_time())
     }
 
     fn clear(&mut self, kind: ConditionKind) -> Option<Entry> {
-        let place = self.0.iter().position(|entry| entry.active.condition.kind() == kind)?;
-        Some(self.0.remove(place))
+        let place = self.entries.iter().position(|entry| entry.active.condition.kind() == kind)?;
+        Some(self.entries.remove(place))
     }
 
     /// The conditions that are due to be logged again, with their durations. They are marked as logged.
     fn due(&mut self, now: Instant) -> Vec<(Condition, Duration)> {
         let is_due = |entry: &&mut Entry| now.duration_since(entry.logged) >= LOGGED_AGAIN;
-        let due = self.0.iter_mut().filter(is_due).map(|entry| {
-            entry.logged = now;
+        let due = self.entries.iter_mut().filter(is_due).map(|entry| {
+            (entry.logged, entry.is_logged) = (now, true);
             (entry.active.condition.clone(), now.duration_since(entry.begun))
         });
         due.collect()
@@ -229,15 +395,40 @@ mod tests {
     fn a_condition_begins_once_keeps_its_start_time_and_ends_once() {
         let mut register = Register::default();
         let begun = Instant::now();
-        assert!(register.set(held(HeldReason::MountGone, 2), begun, 100));
-        assert!(!register.set(held(HeldReason::MountGone, 3), begun, 200));
-        assert!(register.set(held(HeldReason::TooMany, 20), begun, 300));
-        let listed: Vec<_> = register.0.iter().map(|entry| entry.active.clone()).collect();
+        assert_eq!(register.set(held(HeldReason::MountGone, 2), begun, 100), Begin::Logged);
+        assert_eq!(register.set(held(HeldReason::MountGone, 3), begun, 200), Begin::Known);
+        assert_eq!(register.set(held(HeldReason::TooMany, 20), begun, 300), Begin::Logged);
+        let listed: Vec<_> = register.entries.iter().map(|entry| entry.active.clone()).collect();
         let first = Active { condition: held(HeldReason::MountGone, 3), since: 100 };
         assert_eq!(listed, [first, Active { condition: held(HeldReason::TooMany, 20), since: 300 }]);
         let kind = ConditionKind::DeletesHeld(HeldReason::MountGone);
         assert!(register.clear(kind).is_some() && register.clear(kind).is_none());
-        assert!(register.set(held(HeldReason::MountGone, 1), begun, 400));
+        assert_eq!(register.set(held(HeldReason::MountGone, 1), begun, 400), Begin::Logged);
+    }
+
+    #[test]
+    fn an_outbox_that_is_full_again_and_again_is_logged_once_a_minute() {
+        let mut register = Register::default();
+        let begun = Instant::now();
+        let full = Condition::OutboxFull { max_events: 1 };
+        let logged: Vec<u64> = (0..150)
+            .filter(|second| {
+                let is_logged = register.set(full.clone(), begun + Duration::from_secs(*second), 0) == Begin::Logged;
+                assert_eq!(register.clear(ConditionKind::OutboxFull).unwrap().is_logged, is_logged);
+                is_logged
+            })
+            .collect();
+        assert_eq!(logged, [0, 60, 120]);
+    }
+
+    #[test]
+    fn what_is_logged_where_it_is_found_is_only_logged_again() {
+        let mut register = Register::default();
+        let begun = Instant::now();
+        let unreadable = Condition::Unreadable { paths: 1 };
+        assert_eq!(register.set(unreadable.clone(), begun, 0), Begin::Quiet);
+        let hour = Duration::from_hours(1);
+        assert_eq!(register.due(begun + hour), [(unreadable, hour)]);
     }
 
     #[test]

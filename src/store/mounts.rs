@@ -48,7 +48,7 @@ impl KeptMounts {
 
 pub(super) fn read(connection: &Connection) -> Result<Vec<KnownMount>, rusqlite::Error> {
     let mut statement = connection.prepare(
-        "SELECT id, place, kind, source, filesystem, root_inode, root_born_ns, has_passing_inodes
+        "SELECT id, place, kind, source, filesystem, root_inode, root_born_ns, has_unstable_inodes
          FROM mounts ORDER BY id",
     )?;
     let mounts = statement.query_map([], |row| {
@@ -60,7 +60,7 @@ pub(super) fn read(connection: &Connection) -> Result<Vec<KnownMount>, rusqlite:
             filesystem: row.get(4)?,
             root_inode: row.get::<_, i64>(5)?.cast_unsigned(),
             root_born_ns: row.get(6)?,
-            has_passing_inodes: row.get(7)?,
+            has_unstable_inodes: row.get(7)?,
         })
     })?;
     mounts.collect()
@@ -70,7 +70,7 @@ pub(super) fn put(connection: &Connection, mount: &KnownMount) -> Result<(), Sto
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO mounts
-                 (id, place, kind, source, filesystem, root_inode, root_born_ns, has_passing_inodes)
+                 (id, place, kind, source, filesystem, root_inode, root_born_ns, has_unstable_inodes)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
@@ -81,7 +81,7 @@ pub(super) fn put(connection: &Connection, mount: &KnownMount) -> Result<(), Sto
             mount.filesystem,
             mount.root_inode.cast_signed(),
             mount.root_born_ns,
-            mount.has_passing_inodes,
+            mount.has_unstable_inodes,
         ])?;
     Ok(())
 }

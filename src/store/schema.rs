@@ -58,7 +58,7 @@ const MIGRATIONS: [&str; 4] = [
         filesystem TEXT,
         root_inode INTEGER NOT NULL,
         root_born_ns INTEGER,
-        has_passing_inodes INTEGER NOT NULL
+        has_unstable_inodes INTEGER NOT NULL
     );
     ALTER TABLE files RENAME TO old_files;
     CREATE TABLE files (

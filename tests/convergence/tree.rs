@@ -563,7 +563,7 @@ impl Tree {
                 ignore_file = Some(Arc::new(IgnoreFile { directory, text, patterns, above: ignore_file }));
             }
             let is_directory = directory.join(name) != whole;
-            if self.rules.leave_out(ignore_file.as_deref(), &directory, name, is_directory) {
+            if self.rules.excludes(ignore_file.as_deref(), &directory, name, is_directory) {
                 return None;
             }
             directory = directory.join(name);

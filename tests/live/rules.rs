@@ -256,7 +256,7 @@ fn wait_until_watched(library: &Library, directories: usize) {
 }
 
 #[test]
-fn what_is_left_out_is_not_watched_until_it_is_published() {
+fn what_is_excluded_is_not_watched_until_it_is_published() {
     let mut library = Library::new();
     for path in ["a/1.mp3", "a/@eaDir/1.mp3", ".snapshots/1/2/1.mp3", "b/c/2.mp3"] {
         library.write(path, path);

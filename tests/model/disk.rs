@@ -603,10 +603,19 @@ impl Disk {
             .collect()
     }
 
+    /// Whether there is nothing but the mount point of the other filesystem.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.names.is_empty() && self.directories.iter().all(|directory| *directory == MOUNT.into())
+    }
+
     /// Whether the file that was at `path` with this stat may exist and be unreadable or unmounted now.
     pub(crate) fn is_out_of_sight(&self, path: &LibraryPath, stat: &FileStat) -> bool {
-        self.is_sealed(path)
-            || matches!(self.entry(path), Ok(Entry::Missing { nearest_mount }) if nearest_mount != stat.mount)
+        self.is_sealed(path) || self.is_mount_gone(path, stat)
+    }
+
+    /// Whether the filesystem of the file that was at `path` with this stat is not mounted.
+    pub(crate) fn is_mount_gone(&self, path: &LibraryPath, stat: &FileStat) -> bool {
+        matches!(self.entry(path), Ok(Entry::Missing { nearest_mount }) if nearest_mount != stat.mount)
     }
 
     /// Makes all directories readable and mounts the filesystem.

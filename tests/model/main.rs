@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
 use disk::Disk;
-use operation::{FILES, Mtime, Op, any_op, op_with_events, permutation};
+use operation::{FILES, Mtime, Op, any_op, op_with_events, op_with_own_event, permutation};
 use world::{Delivery, Kernel, Step, World};
 
 /// The number of histories, unless `PROPTEST_CASES` is set.
@@ -60,6 +60,7 @@ fn steps(op: BoxedStrategy<Op>, lost: u32, crashes: bool) -> impl Strategy<Value
         4 => (any::<u8>(), 1..4_u8, any_meanwhile(simple(true, false, crashes)))
             .prop_map(|(first, count, meanwhile)| Step::Commit(first, count, meanwhile)),
         1 => Just(Step::MarkRoot),
+        1 => Just(Step::Approve),
         2 => Just(Step::Rest),
     ];
     let group = prop_oneof![30 => step.prop_map(|step| vec![step]), 1 => permutation_in_steps(delivery)];
@@ -88,7 +89,7 @@ fn verdict(world: &World) -> TestCaseResult {
 
 /// Any history, with lost, repeated and reordered events and crashes. Then the root is walked once.
 fn one_walk_of_the_root_brings_consumers_in_step(history: &[Step], keeps_births: bool) -> TestCaseResult {
-    let world = World::new(Kernel::Unreliable, keeps_births);
+    let world = World::new(Kernel::Unreliable, keeps_births, false);
     for step in history {
         world.take(step);
     }
@@ -96,18 +97,20 @@ fn one_walk_of_the_root_brings_consumers_in_step(history: &[Step], keeps_births:
     world.walk_root();
     world.settle();
     world.check_consumers();
+    world.check_mounts_are_held();
     // Hidden files become visible again.
     world.happen(Disk::restore_access);
     world.walk_root();
     world.settle();
     world.check_consumers();
     world.check_index();
+    world.check_held();
     verdict(&world)
 }
 
-/// No event is lost or reordered. Then consumers are in step without a walk of the root.
-fn hints_alone_bring_consumers_in_step(history: &[Step], keeps_births: bool) -> TestCaseResult {
-    let world = World::new(Kernel::Reliable, keeps_births);
+/// No event is lost or reordered. Then consumers are in step without a walk of the root, and without help of the ctime.
+fn hints_alone_bring_consumers_in_step(history: &[Step], keeps_births: bool, ignore_ctime: bool) -> TestCaseResult {
+    let world = World::new(Kernel::Reliable, keeps_births, ignore_ctime);
     for step in history {
         world.take(step);
     }
@@ -149,7 +152,7 @@ fn renamings() -> impl Strategy<Value = Vec<Renaming>> {
 
 /// Only renames: only moves are published, whether events are delivered or a walk finds them.
 fn renames_keep_identity(history: &[Renaming], live: bool, keeps_births: bool) -> TestCaseResult {
-    let world = World::new(Kernel::Reliable, keeps_births);
+    let world = World::new(Kernel::Reliable, keeps_births, false);
     for (content, place) in (1..).zip([0, 1, 2, 4, 5, 8]) {
         world.take(&Step::Do(Op::Create(place, content, Mtime::Now)));
     }
@@ -211,7 +214,7 @@ fn one_rename_among_walks() -> impl Strategy<Value = Vec<Step>> {
 
 /// If only walks find changes, a renamed file is not published as deleted, whatever else was in flight.
 fn a_rename_without_events_keeps_identity(history: &[Step], keeps_births: bool) -> TestCaseResult {
-    let world = World::new(Kernel::Silent, keeps_births);
+    let world = World::new(Kernel::Silent, keeps_births, false);
     for (content, place) in (1..).zip([0, 1, 2, 4, 5, 8]) {
         world.take(&Step::Do(Op::Create(place, content, Mtime::Now)));
     }
@@ -248,7 +251,15 @@ proptest! {
         history in steps(op_with_events().boxed(), 0, false),
         keeps_births: bool,
     ) {
-        hints_alone_bring_consumers_in_step(&history, keeps_births)?;
+        hints_alone_bring_consumers_in_step(&history, keeps_births, false)?;
+    }
+
+    #[test]
+    fn no_walk_has_to_repair_what_a_rename_was_trusted_with(
+        history in steps(op_with_own_event().boxed(), 0, false),
+        keeps_births: bool,
+    ) {
+        hints_alone_bring_consumers_in_step(&history, keeps_births, true)?;
     }
 
     #[test]
@@ -326,5 +337,5 @@ fn a_rename_is_hashed_if_the_look_that_found_an_earlier_rewrite_was_discarded() 
         deliver(2),
         vec![Step::Look(0, Vec::new()), Step::Do(Op::Rename(0, NEW_NAME)), Step::Commit(0, 1, Vec::new())],
     ]);
-    hints_alone_bring_consumers_in_step(&history, false).unwrap();
+    hints_alone_bring_consumers_in_step(&history, false, false).unwrap();
 }

@@ -157,6 +157,18 @@ pub(crate) fn op_with_events() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Operations on files only, so that every write has an event for a path of the file. Most of them write or rename.
+pub(crate) fn op_with_own_event() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (file(), content(), mtime()).prop_map(|(at, content, mtime)| Op::Create(at, content, mtime)),
+        6 => (existing(), content(), mtime()).prop_map(|(at, content, mtime)| Op::Rewrite(at, content, false, mtime)),
+        1 => (existing(), content()).prop_map(|(at, content)| Op::Replace(at, content)),
+        1 => existing().prop_map(Op::Touch),
+        1 => existing().prop_map(Op::Remove),
+        9 => (existing(), file()).prop_map(|(from, to)| Op::Rename(from, to)),
+    ]
+}
+
 /// Permutes the names of a few files of one directory, in steps. If the first file keeps its temporary name, the names
 /// only shift.
 pub(crate) fn permutation() -> impl Strategy<Value = Vec<Op>> {

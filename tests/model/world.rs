@@ -16,10 +16,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use file_watcher::content::{Contents, Examined, Examiner, Outcome, SettlePolicy};
 use file_watcher::disk::{Disk as DiskAccess, Entry};
-use file_watcher::engine::{Now, Round, SharedEngine};
+use file_watcher::engine::{Missing, Now, Round, SharedEngine};
 use file_watcher::model::{
-    Cause, Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Seen, Ties, Token,
-    Track,
+    Cause, Change, Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Seen, Ties,
+    Token, Track,
 };
 use file_watcher::stream::Tied;
 
@@ -47,6 +47,8 @@ pub(crate) enum Step {
     Finish,
     /// A walk of everything is requested.
     MarkRoot,
+    /// The held deletes are approved.
+    Approve,
     /// Everything pending is completed.
     Rest,
     /// The process is killed and restarted. From then on, the rules exclude the directory with this index of [`EXCLUDED`],
@@ -76,8 +78,10 @@ pub(crate) enum Kernel {
 /// A round whose looks are not done.
 struct PendingRound {
     round: Round,
-    /// Rows for which the walk found no file.
-    gone: Vec<LibraryPath>,
+    /// Rows for which the walk found no file, without those that the rules exclude.
+    missing: Missing,
+    /// Those that the rules exclude.
+    excluded: Vec<LibraryPath>,
     /// Hints for replaced paths. They wait for the looks of the first wave.
     second_wave: Vec<FsEvent>,
 }
@@ -96,6 +100,8 @@ type Script = VecDeque<(u8, Step)>;
 
 pub(crate) struct World {
     kernel_kind: Kernel,
+    /// Whether walks ignore a difference in ctime alone. Then no walk repairs a wrong guess about a renamed file.
+    ignore_ctime: bool,
     pub(crate) disk: RefCell<Disk>,
     events: RefCell<VecDeque<Event>>,
     /// Directories that were not walked since they were created. Changes before they were watched have no events.
@@ -131,7 +137,6 @@ struct Process {
     leases: BTreeSet<LibraryPath>,
     in_flight: Vec<Examined>,
     rounds: Vec<PendingRound>,
-    failed: BTreeMap<LibraryPath, Token>,
 }
 
 /// The directories that a restart may exclude. Any other index excludes nothing.
@@ -147,9 +152,10 @@ impl Process {
 }
 
 impl World {
-    pub(crate) fn new(kernel_kind: Kernel, keeps_births: bool) -> Self {
+    pub(crate) fn new(kernel_kind: Kernel, keeps_births: bool, ignore_ctime: bool) -> Self {
         let world = Self {
             kernel_kind,
+            ignore_ctime,
             disk: RefCell::new(Disk::new(keeps_births)),
             events: RefCell::default(),
             new_directories: RefCell::default(),
@@ -192,6 +198,7 @@ impl World {
             Step::Walk(which, meanwhile) => self.walk_marked(*which, meanwhile),
             Step::Finish => self.finish_rounds(),
             Step::MarkRoot => self.mark_root(),
+            Step::Approve => self.approve(),
             Step::Rest => self.settle(),
             Step::Crash(excluded) => self.crash(*excluded),
         }
@@ -333,7 +340,7 @@ impl World {
             debounce: Duration::ZERO,
             settle: Duration::ZERO,
             empty: Duration::ZERO,
-            ignore_ctime: false,
+            ignore_ctime: self.ignore_ctime,
         };
         Examiner {
             disk: self,
@@ -397,15 +404,19 @@ impl World {
     fn commit_batch(&self, batch: Vec<Examined>, start: u32) -> Option<(Vec<FsEvent>, Leases)> {
         let mut outcomes = Vec::new();
         let mut leases = Vec::new();
+        let left_in_doubt = batch.iter().any(|look| look.left_in_doubt);
         for Examined { path, outcome, look_under, tokens, displaced, .. } in batch {
             let now = self.now().instant;
-            let Process { failed, engine, .. } = &mut *self.process.borrow_mut();
-            if look_under {
-                engine.with(|engine| engine.mark(path.clone(), Duration::ZERO, now));
-            }
-            if matches!(outcome, Outcome::Failed(_)) {
-                failed.entry(path.clone()).or_insert_with_key(|path| engine.trust(|trust| trust.doubt(path)));
-            }
+            self.process.borrow().engine.with(|engine| {
+                if look_under {
+                    engine.mark(path.clone(), Duration::ZERO, now);
+                }
+                match &outcome {
+                    Outcome::Failed(_) => drop(engine.look_failed(&path)),
+                    Outcome::Held => engine.look_was_held(now),
+                    _ => {}
+                }
+            });
             outcomes.push((outcome, displaced));
             leases.push((path, tokens));
         }
@@ -413,6 +424,9 @@ impl World {
             self.deliver_all();
             true
         };
+        if left_in_doubt {
+            catch_up();
+        }
         let (observations, mut looks_again) = self.examiner().confirm(outcomes, false, catch_up);
         let (observations, instead): (Vec<Observation>, Vec<FsEvent>) = observations.into_iter().unzip();
         (self.starts.get() == start).then_some(())?;
@@ -425,9 +439,16 @@ impl World {
                 committed.changes.iter().map(|event| (event.change.event_type(), event.change.path())).collect();
             format!("committed {changes:?}, again {:?}, other names {:?}", committed.again, committed.other_names)
         });
-        for observation in &observations {
-            self.process.borrow_mut().failed.remove(&observation.path);
-        }
+        self.process.borrow().engine.with(|engine| {
+            for observation in &observations {
+                engine.looked_at(&observation.path);
+            }
+            for event in &committed.changes {
+                if let Change::Deleted(path) = &event.change {
+                    engine.deleted(path);
+                }
+            }
+        });
         let overtaken = self.examiner().overtaken(&observations, &committed.changes);
         (self.starts.get() == start).then_some(())?;
         let origin = observations[0].origin;

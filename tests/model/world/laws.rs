@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use file_watcher::library::{Difference, Reconcile};
-use file_watcher::model::{Change, FileEvent, FileStat, Index, LibraryPath, Row};
+use file_watcher::model::{Change, FileEvent, FileStat, HeldReason, Index, LibraryPath, Row};
 
 use super::World;
 use crate::operation::ContentId;
@@ -48,16 +48,55 @@ impl World {
         let disk = self.disk.borrow();
         let mut library = disk.library(&self.extensions);
         library.retain(|path, _| !self.is_excluded(path));
-        let index = &self.memory;
         for (path, (_, content)) in &library {
             if known.get(path) != Some(content) {
                 self.fail(format!("{path} has {content}, consumers know {:?}", known.get(path)));
             }
         }
         for path in known.keys().filter(|path| !library.contains_key(*path)) {
-            let row = index.row(path).unwrap();
-            if !row.is_some_and(|row| disk.is_out_of_sight(path, &row.stat)) {
+            if !self.is_out_of_sight(path) && !self.is_held(path) {
                 self.fail(format!("{path} does not exist, but consumers know it"));
+            }
+        }
+    }
+
+    /// Whether the filesystem of the row at `path` is not mounted.
+    pub(super) fn is_mount_gone(&self, path: &LibraryPath) -> bool {
+        let row = (&self.memory).row(path).unwrap();
+        row.is_some_and(|row| self.disk.borrow().is_mount_gone(path, &row.stat))
+    }
+
+    /// Whether the file of the row at `path` cannot be reached now.
+    fn is_out_of_sight(&self, path: &LibraryPath) -> bool {
+        let row = (&self.memory).row(path).unwrap();
+        row.is_some_and(|row| self.disk.borrow().is_out_of_sight(path, &row.stat))
+    }
+
+    /// Whether the delete of `path` is held because the library was empty.
+    fn is_held(&self, path: &LibraryPath) -> bool {
+        let held = self.process.borrow().engine.with(|engine| engine.held_deletes_under(path));
+        held.iter().any(|held| held.reason == HeldReason::RootEmpty)
+    }
+
+    /// After a walk of everything, each file whose filesystem is not mounted is listed among the held deletes.
+    pub(crate) fn check_mounts_are_held(&self) {
+        for path in self.memory.rows().into_keys().filter(|path| self.is_mount_gone(path)) {
+            let held = self.process.borrow().engine.with(|engine| engine.held_deletes_under(&path));
+            if !held.iter().any(|held| held.reason == HeldReason::MountGone) {
+                self.fail(format!("{path} is on a filesystem that is not mounted, and it is not held: {held:?}"));
+            }
+        }
+    }
+
+    /// An empty library deletes nothing by itself. Once the operator approves that, nothing is held.
+    pub(crate) fn check_held(&self) {
+        if self.disk.borrow().is_bare() && !self.memory.rows().is_empty() {
+            self.walk_root();
+            self.settle();
+            self.approve();
+            self.settle();
+            if !self.memory.rows().is_empty() {
+                self.fail(format!("approved, but still in the index: {:?}", self.memory.rows().keys()));
             }
         }
     }
@@ -72,7 +111,7 @@ impl World {
             .memory
             .rows()
             .into_values()
-            .filter(|row| !disk.is_out_of_sight(&row.path, &row.stat))
+            .filter(|row| !disk.is_out_of_sight(&row.path, &row.stat) && !self.is_held(&row.path))
             .map(|row| (row.path, (row.stat, row.track.fingerprint.sha256[0])))
             .collect();
         if indexed != library {
@@ -80,11 +119,9 @@ impl World {
         }
         let walked = self.walk_now(&LibraryPath::root());
         for difference in Reconcile::new(walked.into_iter(), &index, LibraryPath::root(), false) {
-            let is_held =
-                |path: &LibraryPath| index.row(path).unwrap().is_some_and(|row| disk.is_out_of_sight(path, &row.stat));
             let is_fine = match &difference {
                 Ok(Difference::Same(..)) => true,
-                Ok(Difference::Gone(path, _)) => is_held(path),
+                Ok(Difference::Gone(path, _)) => self.is_out_of_sight(path) || self.is_held(path),
                 _ => false,
             };
             if !is_fine {

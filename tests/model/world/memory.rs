@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use file_watcher::classify::{self, RowUpdate, Rows};
-use file_watcher::model::{FileEvent, FileStat, Index, LibraryPath, MountId, Observation, Row};
+use file_watcher::model::{FileEvent, FileStat, Index, LibraryPath, MemoryIndex, MountId, Observation, Row};
 use file_watcher::store::Committed;
 
 /// Rows and messages, changed together as `src/store/commit.rs` does.
 #[derive(Default)]
 pub(crate) struct Memory {
-    rows: RefCell<Rows>,
+    index: RefCell<MemoryIndex>,
     /// All published messages, in order.
     outbox: RefCell<Vec<FileEvent>>,
 }
 
 impl Memory {
     pub(super) fn commit(&self, batch: &[Observation]) -> Committed {
-        let rows = &mut *self.rows.borrow_mut();
+        let MemoryIndex(rows) = &mut *self.index.borrow_mut();
         let touched = classify::paths_touched(batch);
         let before: Rows =
             touched.into_iter().filter_map(|path| Some((path.clone(), rows.get(path)?.clone()))).collect();
@@ -49,11 +49,7 @@ impl Memory {
     }
 
     pub(super) fn rows(&self) -> BTreeMap<LibraryPath, Row> {
-        self.rows.borrow().clone()
-    }
-
-    fn some_rows(&self, is_wanted: impl Fn(&Row) -> bool, limit: usize) -> Vec<Row> {
-        self.rows.borrow().values().filter(|row| is_wanted(row)).take(limit).cloned().collect()
+        self.index.borrow().0.clone()
     }
 }
 
@@ -61,15 +57,15 @@ impl Index for &Memory {
     type Error = Infallible;
 
     fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Infallible> {
-        Ok(self.rows.borrow().get(path).cloned())
+        self.index.borrow().row(path)
     }
 
     fn rows_by_inode(&self, mount: MountId, inode: u64, limit: usize) -> Result<Vec<Row>, Infallible> {
-        Ok(self.some_rows(|row| (row.stat.mount, row.stat.inode) == (mount, inode), limit))
+        self.index.borrow().rows_by_inode(mount, inode, limit)
     }
 
     fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Infallible> {
-        Ok(self.some_rows(|row| row.track.fingerprint.sha256 == *sha256, limit))
+        self.index.borrow().rows_by_sha256(sha256, limit)
     }
 
     fn rows_after(
@@ -78,11 +74,10 @@ impl Index for &Memory {
         after: Option<&LibraryPath>,
         limit: usize,
     ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
-        let is_next = |row: &Row| row.path.is_at_or_under(under) && after.is_none_or(|after| row.path > *after);
-        Ok(self.some_rows(is_next, limit).into_iter().map(|row| (row.path, row.stat)).collect())
+        self.index.borrow().rows_after(under, after, limit)
     }
 
     fn len(&self) -> Result<u64, Infallible> {
-        Ok(self.rows.borrow().len() as u64)
+        self.index.borrow().len()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use file_watcher::engine::{Round, tie_together};
+use file_watcher::engine::{Engine, FullWalk, Missing, Round, Verdict, tie_together};
 use file_watcher::library::{Difference, Reconcile, Walked};
 use file_watcher::model::{Cause, FsEvent, Index, LibraryPath};
 
@@ -47,12 +47,15 @@ impl World {
         self.new_directories.borrow_mut().clear();
         let start = self.starts.get();
         self.scripts.borrow_mut().push(meanwhile.iter().cloned().collect());
-        let mut pending = PendingRound { round: round.clone(), gone: Vec::new(), second_wave: Vec::new() };
+        let engine = self.process.borrow().engine.clone();
+        let mut missing =
+            if round.is_of_everything { engine.with(Engine::begin_full_walk) } else { Missing::default() };
+        let mut excluded = Vec::new();
         let mut replaced = Vec::new();
         let index = &self.memory;
         for subtree in &round.subtrees {
             let walk = Walk { world: self, start: subtree, last: None };
-            for difference in Reconcile::new(walk, &index, subtree.clone(), false) {
+            for difference in Reconcile::new(walk, &index, subtree.clone(), self.ignore_ctime) {
                 if self.starts.get() != start {
                     break;
                 }
@@ -65,7 +68,11 @@ impl World {
                         self.push(hint);
                     }
                     Difference::Replaced(found) => replaced.push(found),
-                    Difference::Gone(path, _) => pending.gone.push(path),
+                    Difference::Gone(path, _) if self.is_excluded(&path) => excluded.push(path),
+                    Difference::Gone(path, mount) if self.is_mount_gone(&path) => {
+                        missing.add_away(path, mount, None);
+                    }
+                    Difference::Gone(path, _) => missing.add_here(path),
                 }
             }
         }
@@ -73,48 +80,65 @@ impl World {
         if self.starts.get() != start {
             return;
         }
+        let mut second_wave = Vec::new();
         let process = &mut *self.process.borrow_mut();
         process.engine.with(|engine| {
             for (path, ties) in tie_together(replaced) {
                 let hint = FsEvent::new(path, Cause::Found, round.origin).tied(ties);
-                pending.second_wave.push(engine.found_replaced(round.id, hint));
+                second_wave.push(engine.found_replaced(round.id, hint));
             }
             engine.walk_ended(round.id);
         });
-        process.rounds.push(pending);
+        process.rounds.push(PendingRound { round, missing, excluded, second_wave });
     }
 
     /// Continues every round whose looks are done.
     pub(super) fn finish_rounds(&self) {
-        let now = self.now().instant;
+        let now = self.now();
         let index = &self.memory;
         self.take_in();
         let process = &mut *self.process.borrow_mut();
         process.rounds.retain_mut(|pending| {
-            let PendingRound { round, gone, second_wave } = pending;
+            let PendingRound { round, missing, excluded, second_wave } = pending;
             let id = round.id;
             process.engine.with(|engine| {
                 if second_wave.is_empty() || engine.is_first_wave_done(id) {
-                    second_wave.drain(..).for_each(|hint| engine.push(hint, now));
+                    second_wave.drain(..).for_each(|hint| engine.push(hint, now.instant));
                     engine.found_all(id);
                 }
                 if !engine.is_looked_at(id) {
                     return true;
                 }
-                gone.retain(|path| index.row(path).unwrap().is_some());
-                let (excluded, missed): (Vec<_>, Vec<_>) = gone.drain(..).partition(|path| self.is_excluded(path));
-                let count = missed.len();
-                let missed = if round.is_of_everything() {
-                    engine.missed_by_full_walk(missed, 0)
+                let is_indexed = |path: &LibraryPath| index.row(path).unwrap().is_some();
+                excluded.retain(is_indexed);
+                let mut missing = std::mem::take(missing);
+                missing.retain(is_indexed);
+                let mut looks: Vec<FsEvent> = Vec::new();
+                let look = |path| FsEvent::new(path, Cause::Gone, round.origin).indexed();
+                if round.is_of_everything {
+                    let walk = FullWalk {
+                        is_root_empty: self.disk.borrow().is_bare(),
+                        indexed: self.memory.rows().len() as u64,
+                        missing,
+                        ..FullWalk::default()
+                    };
+                    let is_root_empty = walk.is_root_empty;
+                    let Verdict { gone, approved } = engine.missed_by_full_walk(walk, |_| None, now);
+                    if is_root_empty && !gone.is_empty() {
+                        self.fail(format!("the library is empty, and {gone:?} are to be deleted unasked"));
+                    }
+                    looks.extend(gone.into_iter().map(look));
+                    looks.extend(approved.into_iter().map(|(path, token)| {
+                        let mut look = look(path).holding(token);
+                        look.guards.approved = true;
+                        look
+                    }));
                 } else {
-                    engine.missed_by_subtree_walk(missed)
-                };
-                if round.is_of_everything() && missed.len() < count {
-                    engine.mark(LibraryPath::root(), Duration::ZERO, now);
+                    looks.extend(engine.missed_by_subtree_walk(missing, false, now.instant).into_iter().map(look));
                 }
-                for path in excluded.into_iter().chain(missed) {
+                for look in excluded.drain(..).map(look).chain(looks) {
                     let ties = engine.ties_of_missed(id);
-                    engine.push(FsEvent::new(path, Cause::Gone, round.origin).tied(ties).indexed(), now);
+                    engine.push(look.tied(ties), now.instant);
                 }
                 engine.round_ended(id);
                 false
@@ -134,6 +158,15 @@ impl World {
     pub(super) fn mark_root(&self) {
         let now = self.now().instant;
         self.process.borrow().engine.with(|engine| engine.mark(LibraryPath::root(), Duration::ZERO, now));
+    }
+
+    /// Approves the deletes that are held now.
+    pub(super) fn approve(&self) {
+        let is_approved = self.process.borrow().engine.with(|engine| engine.approve(&LibraryPath::root()));
+        if is_approved {
+            self.note(|| "approved".into());
+            self.mark_root();
+        }
     }
 
     /// The first mark of a process, as it does not know about earlier changes.

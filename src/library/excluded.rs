@@ -14,7 +14,7 @@ const MAX_DIRECTORIES: usize = 100_000;
 
 /// The register of excluded directories. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct LeftOut(Arc<Mutex<State>>);
+pub struct ExcludedDirectories(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -24,7 +24,7 @@ struct State {
     unwatched: BTreeSet<LibraryPath>,
 }
 
-impl LeftOut {
+impl ExcludedDirectories {
     /// Notes that a walk found this excluded directory.
     pub fn note_found(&self, directory: LibraryPath) {
         let mut state = self.state();
@@ -85,33 +85,33 @@ mod tests {
 
     #[test]
     fn each_directory_is_taken_once_until_it_is_created_or_the_register_is_cleared() {
-        let left_out = LeftOut::default();
-        let take = |limit| left_out.take(limit).iter().map(ToString::to_string).collect::<Vec<_>>();
-        left_out.note_found("a".into());
-        left_out.note_found("b".into());
+        let excluded = ExcludedDirectories::default();
+        let take = |limit| excluded.take(limit).iter().map(ToString::to_string).collect::<Vec<_>>();
+        excluded.note_found("a".into());
+        excluded.note_found("b".into());
         assert_eq!(take(1), ["a"]);
-        left_out.note_found("a".into());
+        excluded.note_found("a".into());
         assert_eq!(take(9), ["b"]);
-        left_out.note_created("a".into());
+        excluded.note_created("a".into());
         assert_eq!(take(9), ["a"]);
-        left_out.clear();
+        excluded.clear();
         assert_eq!(take(9), [""; 0]);
-        left_out.note_found("b".into());
+        excluded.note_found("b".into());
         assert_eq!(take(9), ["b"]);
     }
 
     #[test]
     fn unwatched_directories_under_a_directory_are_known() {
-        let left_out = LeftOut::default();
+        let excluded = ExcludedDirectories::default();
         for path in ["a.b/x", "a/x", "b"] {
-            left_out.note_found(path.into());
+            excluded.note_found(path.into());
         }
-        assert!(!left_out.has_unwatched_under(&"a".into()));
-        let _ = left_out.take(9);
+        assert!(!excluded.has_unwatched_under(&"a".into()));
+        let _ = excluded.take(9);
         for (directory, is_there) in
             [("a", true), ("a.b", true), ("b", true), ("c", false), ("a/x/y", false), ("", true)]
         {
-            assert_eq!(left_out.has_unwatched_under(&directory.into()), is_there, "{directory}");
+            assert_eq!(excluded.has_unwatched_under(&directory.into()), is_there, "{directory}");
         }
     }
 }

@@ -1,0 +1,128 @@
+//! The commands of the command line, and the directories that are given with them.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+
+use super::raw_value::RawValue;
+use super::{Command, SettingsError, parked, places};
+
+#[derive(Subcommand)]
+pub(super) enum CommandArguments {
+    /// Scan the library once, deliver the changes since the last run, and exit
+    Scan {
+        /// The library. Default: DATA_DIR
+        dir: Option<OsString>,
+    },
+    /// Scan, then publish changes as they happen until SIGTERM or SIGINT. The default command
+    Watch {
+        /// The library. Default: DATA_DIR
+        dir: Option<OsString>,
+    },
+    /// List the held deletes, by reason and place
+    ///
+    /// A delete that a scan finds is held if the file may still exist: its filesystem is not mounted, the library is
+    /// empty, or more files are missing than MASS_DELETE_PERCENT allows. A running service answers from its last scan.
+    /// Without one, the library is scanned and nothing is published.
+    Held {
+        /// The library. Default: DATA_DIR
+        dir: Option<OsString>,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish the held deletes
+    ///
+    /// This includes deletes on a filesystem that is not mounted. It lists the held deletes, waits until they are
+    /// published (for at most a minute if a service is running), and prints the result.
+    Approve {
+        /// The library. Default: DATA_DIR
+        dir: Option<OsString>,
+        /// Only files at or under this path of the library.
+        #[arg(long, value_name = "PREFIX")]
+        path: Option<OsString>,
+    },
+    /// Publish every file as moved from OLD to NEW, after the library was moved. Reads no file
+    ///
+    /// No service may be running on its STATE_DIR. After an interruption, run it again to continue. Until it is
+    /// finished, other commands refuse the state. RELOCATE_FROM does the same at the next start.
+    Relocate {
+        /// The old path of the library, as it was given then
+        old: OsString,
+        /// The new path of the library
+        new: OsString,
+    },
+    /// Publish all indexed files again, as created, for a consumer that lost its data
+    Replay {
+        /// The library. Default: DATA_DIR
+        dir: Option<OsString>,
+        /// Only files at or under this path of the library.
+        #[arg(long, value_name = "PREFIX")]
+        path: Option<OsString>,
+    },
+    /// List, retry or delete the messages that cannot be delivered
+    ///
+    /// If no message is parked, it says so and exits with 0.
+    Parked(ParkedFlags),
+}
+
+/// The flags of `parked`.
+#[derive(Args)]
+pub(super) struct ParkedFlags {
+    /// The library. Default: DATA_DIR
+    pub(super) dir: Option<OsString>,
+    /// List them as JSON, one message per line.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Deliver these messages again, or all of them.
+    ///
+    /// Each keeps its sequence and its correlation_id. It is published before messages that still wait, and so after
+    /// later ones that were delivered in the meantime.
+    #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
+    pub(super) retry: Option<Vec<OsString>>,
+    /// Delete these messages, or all of them, and list them. Consumers never get them.
+    #[arg(long, value_name = "SEQUENCE", num_args = 0..)]
+    pub(super) drop: Option<Vec<OsString>>,
+}
+
+/// A command without its directories, and the directories.
+pub(super) struct ParsedCommand {
+    pub(super) command: CommandArguments,
+    /// The library, if it was given.
+    pub(super) library: Option<RawValue>,
+    /// The old path of the library, if it was given.
+    pub(super) old_library: Option<RawValue>,
+}
+
+/// Separates the command, `watch` by default, from its directories.
+pub(super) fn parse(command: Option<CommandArguments>) -> ParsedCommand {
+    let given = |label: &str, value| RawValue { label: label.to_owned(), value, is_default: false };
+    let (command, dir) = match command {
+        Some(CommandArguments::Relocate { old, new }) => {
+            let command = CommandArguments::Relocate { old: OsString::new(), new: OsString::new() };
+            return ParsedCommand { command, library: Some(given("NEW", new)), old_library: Some(given("OLD", old)) };
+        }
+        Some(CommandArguments::Scan { dir }) => (CommandArguments::Scan { dir: None }, dir),
+        Some(CommandArguments::Watch { dir }) => (CommandArguments::Watch { dir: None }, dir),
+        Some(CommandArguments::Held { dir, json }) => (CommandArguments::Held { dir: None, json }, dir),
+        Some(CommandArguments::Approve { dir, path }) => (CommandArguments::Approve { dir: None, path }, dir),
+        Some(CommandArguments::Replay { dir, path }) => (CommandArguments::Replay { dir: None, path }, dir),
+        Some(CommandArguments::Parked(flags)) => parked::library_of(flags),
+        None => (CommandArguments::Watch { dir: None }, None),
+    };
+    ParsedCommand { command, library: dir.map(|dir| given("DIR", dir)), old_library: None }
+}
+
+/// The command that these arguments ask for, about the library at `root`.
+pub(super) fn of(command: CommandArguments, root: &Path) -> Result<Command, SettingsError> {
+    Ok(match command {
+        CommandArguments::Scan { .. } => Command::Scan,
+        CommandArguments::Watch { .. } => Command::Watch,
+        CommandArguments::Relocate { .. } => Command::Relocate,
+        CommandArguments::Held { json, .. } => Command::Held { json },
+        CommandArguments::Approve { path, .. } => Command::Approve(places::path_or_root(path, root)?),
+        CommandArguments::Parked(flags) => Command::Parked(parked::request(flags)?),
+        CommandArguments::Replay { path, .. } => Command::Replay(places::path_or_root(path, root)?),
+    })
+}

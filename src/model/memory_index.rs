@@ -1,0 +1,56 @@
+//! An index in memory, for tests.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use super::{FileStat, Fingerprint, Index, LibraryPath, Metadata, MountId, Row, Track};
+
+/// Rows by their paths.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryIndex(pub BTreeMap<LibraryPath, Row>);
+
+impl MemoryIndex {
+    /// An index of files that all have the same content.
+    #[must_use]
+    pub fn of_files(files: impl IntoIterator<Item = (LibraryPath, FileStat)>) -> Self {
+        let track = Track { fingerprint: Fingerprint { sha256: [0; 32], xxh128: 0 }, metadata: Metadata::default() };
+        let row = |(path, stat): (LibraryPath, FileStat)| {
+            (path.clone(), Row { path, stat, track: track.clone(), first_published: 0 })
+        };
+        Self(files.into_iter().map(row).collect())
+    }
+
+    fn select(&self, is_wanted: impl Fn(&Row) -> bool, limit: usize) -> Vec<Row> {
+        self.0.values().filter(|row| is_wanted(row)).take(limit).cloned().collect()
+    }
+}
+
+impl Index for MemoryIndex {
+    type Error = Infallible;
+
+    fn row(&self, path: &LibraryPath) -> Result<Option<Row>, Infallible> {
+        Ok(self.0.get(path).cloned())
+    }
+
+    fn rows_by_inode(&self, mount: MountId, inode: u64, limit: usize) -> Result<Vec<Row>, Infallible> {
+        Ok(self.select(|row| (row.stat.mount, row.stat.inode) == (mount, inode), limit))
+    }
+
+    fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Infallible> {
+        Ok(self.select(|row| row.track.fingerprint.sha256 == *sha256, limit))
+    }
+
+    fn rows_after(
+        &self,
+        under: &LibraryPath,
+        after: Option<&LibraryPath>,
+        limit: usize,
+    ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
+        let is_next = |row: &Row| row.path.is_at_or_under(under) && after.is_none_or(|after| row.path > *after);
+        Ok(self.select(is_next, limit).into_iter().map(|row| (row.path, row.stat)).collect())
+    }
+
+    fn len(&self) -> Result<u64, Infallible> {
+        Ok(self.0.len() as u64)
+    }
+}
