@@ -15,9 +15,12 @@ RUN apt-get update \
     && install --directory /data/music
 COPY --from=build /build/target/release/file-watcher /usr/local/bin/file-watcher
 ENV DATA_DIR=/data/music \
-    STATE_DIR=/var/lib/file-watcher
+    STATE_DIR=/var/lib/file-watcher \
+    HTTP_ADDR=0.0.0.0:8080
+EXPOSE 8080
 VOLUME /var/lib/file-watcher
 WORKDIR /var/lib/file-watcher
 USER 1000:1000
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=35s --start-period=30s CMD ["file-watcher", "healthcheck"]
 ENTRYPOINT ["file-watcher"]

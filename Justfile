@@ -24,6 +24,10 @@ model histories="50000":
 bench *arguments:
     cargo bench {{ arguments }}
 
+# The page in a real browser, against a stand-in for the service; needs Debian's chromium-driver and selenium from PyPI
+page *arguments:
+    python3 tests/page/check.py {{ arguments }}
+
 # Formatting, clippy and the documentation, as CI checks them
 lint:
     cargo fmt --check

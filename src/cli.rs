@@ -11,7 +11,7 @@ use crate::config::{Command, Exit, Relocation, Settings, SettingsError};
 use crate::control::{self, ControlError, Request};
 use crate::model::{LibraryPath, ParkedRequest, with_causes};
 use crate::service::{self, Service, ServiceError};
-use crate::status::HeldList;
+use crate::status::{ConditionReport, HeldList, Report, Severity};
 use crate::store::{StateDir, StateDirError};
 use crate::telemetry;
 
@@ -145,6 +145,10 @@ fn work(settings: Settings) -> Result<ExitCode, Failure> {
         }
         opened => opened?,
     };
+    if matches!(settings.command, Command::Status { .. } | Command::Healthcheck) {
+        say_to_stdout(&format!("no service is running on {}", settings.state_dir.display()));
+        return Ok(ExitCode::FAILURE);
+    }
     let instance_id = match &settings.instance_id {
         Some(given) => given.clone(),
         None => state_dir.instance_id()?,
@@ -202,7 +206,7 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
                 None
             }
             Command::Replay(under) => service::replay(&service, under, &mut sink, shutdown).await?,
-            Command::Parked(_) => None,
+            Command::Parked(_) | Command::Status { .. } | Command::Healthcheck => None,
             Command::Watch => service::watch(Arc::new(service), &state_dir, &mut sink, shutdown).await?,
         };
         Ok(summary)
@@ -221,7 +225,7 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
 
 /// Whether a running service carries out this command.
 fn is_for_service(command: &Command) -> bool {
-    matches!(command, Command::Held { .. } | Command::Approve(_) | Command::Replay(_) | Command::Parked(_))
+    !matches!(command, Command::Scan | Command::Watch | Command::Relocate)
 }
 
 /// Sends a command to the service that runs on `state_dir`, and prints the answer.
@@ -241,9 +245,38 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
         }
         Command::Replay(under) => say(&control::ask(state_dir, &Request::Replay(under.clone()))?),
         Command::Parked(request) => print_answer(command, &control::ask(state_dir, &Request::Parked(request.clone()))?),
+        Command::Status { json: true } => say_to_stdout(&control::ask(state_dir, &Request::Status)?),
+        Command::Status { json: false } => say_to_stdout(&ask_report(state_dir)?.to_string()),
+        Command::Healthcheck => return Ok(check_health(&ask_report(state_dir)?)),
         Command::Scan | Command::Watch | Command::Relocate => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn ask_report(state_dir: &Path) -> Result<Report, Failure> {
+    serde_json::from_str(&control::ask(state_dir, &Request::Status)?).map_err(Failure::run)
+}
+
+/// Prints in one line whether the service is healthy, and why not.
+fn check_health(report: &Report) -> ExitCode {
+    let is_severe = |condition: &&ConditionReport| condition.severity == Severity::Error;
+    let reasons: Vec<String> = report
+        .conditions
+        .iter()
+        .filter(is_severe)
+        .map(|condition| format!("{} ({})", condition.summary, condition.details))
+        .collect();
+    if reasons.is_empty() {
+        say_to_stdout("healthy");
+        return ExitCode::SUCCESS;
+    }
+    say_to_stdout(&format!("unhealthy: {}", reasons.join("; ")));
+    ExitCode::FAILURE
+}
+
+/// Prints the answer to a question. The reader may have closed standard output.
+fn say_to_stdout(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 fn print_held(held: &HeldList, json: bool) {

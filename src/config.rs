@@ -15,6 +15,7 @@ mod usage;
 
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub relocation: Option<Relocation>,
     /// Whether to rebuild the index in `state_dir`.
     pub rebuild_index: bool,
+    /// Where `watch` serves HTTP; `None` for nowhere.
+    pub http_addr: Option<SocketAddr>,
     /// Valid directives for `tracing`'s `EnvFilter`.
     pub log_level: String,
     /// The format of log lines; `None` decides by whether standard error is a terminal.
@@ -129,6 +132,13 @@ pub enum Command {
     Replay(LibraryPath),
     /// List, retry or drop parked messages.
     Parked(ParkedRequest),
+    /// Print the state of the running service.
+    Status {
+        /// JSON instead of text.
+        json: bool,
+    },
+    /// Exit with 0 if the running service is healthy, or else with 1.
+    Healthcheck,
 }
 
 /// The destination of messages.
@@ -323,6 +333,7 @@ impl Settings {
             broker,
             tls,
             reread: given_broker.reread(),
+            http_addr: given!(http_addr).http_address()?,
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
                 "a log format",

@@ -51,6 +51,8 @@ pub enum Request {
     Replay(LibraryPath),
     /// List, retry or drop parked messages.
     Parked(ParkedRequest),
+    /// Report the state of the service, as JSON.
+    Status,
 }
 
 /// Why the control socket failed.
@@ -95,12 +97,13 @@ impl Request {
     fn answered_within(&self) -> Duration {
         match self {
             Self::Approve(_) => APPROVAL_TIMEOUT,
-            Self::Held(_) | Self::Replay(_) | Self::Parked(_) => ANSWER_TIMEOUT,
+            Self::Held(_) | Self::Replay(_) | Self::Parked(_) | Self::Status => ANSWER_TIMEOUT,
         }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
         match self {
+            Self::Status => b"status\n".to_vec(),
             Self::Held(under) => [b"held\n", under.as_bytes()].concat(),
             Self::Approve(under) => [b"approve\n", under.as_bytes()].concat(),
             Self::Replay(under) => [b"replay\n", under.as_bytes()].concat(),
@@ -114,6 +117,7 @@ impl Request {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().position(|&byte| byte == b'\n')?;
         match (&bytes[..end], &bytes[end + 1..]) {
+            (b"status", b"") => Some(Self::Status),
             (b"held", under) => Some(Self::Held(LibraryPath::from_bytes(under))),
             (b"approve", under) => Some(Self::Approve(LibraryPath::from_bytes(under))),
             (b"replay", under) => Some(Self::Replay(LibraryPath::from_bytes(under))),
@@ -286,6 +290,7 @@ mod tests {
             Request::Parked(ParkedRequest::Retry(vec![])),
             Request::Parked(ParkedRequest::Retry(vec![1, u64::MAX])),
             Request::Parked(ParkedRequest::Drop(vec![7])),
+            Request::Status,
         ] {
             assert_eq!(Request::parse(&request.to_bytes()), Some(request));
         }
@@ -318,7 +323,7 @@ mod tests {
                 Request::Replay(under) if under == "a".into() => Err(Refusal::Invalid(format!("not {under}"))),
                 Request::Replay(_) => Err(Refusal::Failed("too bad".to_owned())),
                 Request::Parked(ParkedRequest::List { json: false }) => Ok("two \nlines".to_owned()),
-                Request::Parked(_) => Ok(String::new()),
+                Request::Parked(_) | Request::Status => Ok(String::new()),
             }
         });
         tokio::select! {

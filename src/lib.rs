@@ -31,6 +31,7 @@
 //! | 0 | [`failpoint`] | where a test may end the process or the watcher | anything else |
 //! | 1 | [`classify`] | rows and observations in, file events and row updates out | IO, clocks |
 //! | 1 | [`engine`] | every decision about what to look at, walk, hold and trust | IO, clocks, locks |
+//! | 1 | [`metrics`] | the figures for Prometheus | have a label that depends on a file |
 //! | 1 | [`message`] | a file event as the bytes that consumers read | decide anything |
 //! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | IO |
 //! | 1 | [`disk`] | the library root: stat, list and open under it | follow a link out of it that is not in its table |
@@ -40,7 +41,7 @@
 //! | 2 | [`sink`] | where messages go: RabbitMQ or standard output | forget a message unasked |
 //! | 2 | [`status`] | counters, progress, the summary, the condition register | steer |
 //! | 3 | [`pipeline`] | the chain, on one screen | anything else |
-//! | 4 | [`config`], [`telemetry`], [`control`] | the settings, the logs, the control socket | work |
+//! | 4 | [`config`], [`telemetry`], [`control`], [`http`] | the settings, the logs, the control socket, the HTTP server | work |
 //! | 5 | [`service`] | the parts assembled: one scan, or watching for good | decide |
 //! | 6 | [`cli`] | the thin shell around all of it | work |
 
@@ -81,6 +82,8 @@ pub mod engine;
 pub mod failpoint;
 #[doc(hidden)]
 pub mod message;
+#[doc(hidden)]
+pub mod metrics;
 
 #[doc(hidden)]
 pub mod content;
@@ -100,6 +103,8 @@ pub mod pipeline;
 pub mod config;
 #[doc(hidden)]
 pub mod control;
+#[doc(hidden)]
+pub mod http;
 #[doc(hidden)]
 pub mod telemetry;
 

@@ -4,9 +4,11 @@ mod commit;
 mod conditions;
 mod delivery;
 mod held;
+mod latency;
 mod parked;
 mod relocation;
 mod replay;
+mod reporter;
 mod scan;
 mod supervisor;
 mod watch;
@@ -29,13 +31,17 @@ use crate::config::{Command, Relocation, Settings, SinkKind};
 use crate::content::{Examiner, Reader, SettlePolicy};
 use crate::control::ControlError;
 use crate::disk::Root;
+use crate::http::HttpError;
 use crate::library::{ExcludedDirectories, Inbox, Scanner, Tally, Watcher};
 use crate::message::Encoder;
+use crate::metrics::Metrics;
+use crate::model::Index as _;
 use crate::pipeline::Chain;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
-use crate::status::{Conditions, Counters, Progress};
+use crate::status::{Conditions, Counters, EventLog, History, Progress};
 use crate::store::{Corruption, IndexReader, Rebuilt, Relocated, Store, StoreError};
 use crate::stream::{Leases, Pace, Settle};
+use latency::Latencies;
 
 pub use held::{approve, held};
 pub use parked::parked_at_rest;
@@ -72,6 +78,9 @@ pub enum ServiceError {
     /// The control socket cannot be used.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The HTTP server cannot listen.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The broker refuses the connection, and an operator has to fix the cause.
     #[error("{0}")]
     Refused(String),
@@ -103,7 +112,15 @@ pub struct Service {
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
     counters: Counters,
+    metrics: Metrics,
     conditions: Conditions,
+    instance_id: String,
+    /// Whether the index was created at this start.
+    is_index_new: bool,
+    history: History,
+    event_log: EventLog,
+    /// When the events came whose messages are not confirmed yet.
+    latencies: Mutex<Latencies>,
     /// The result of the requested relocation.
     relocated: Option<Relocated>,
     /// Locked by an approval until its outcome is known.
@@ -143,11 +160,13 @@ impl Service {
         store.keep_mounts(root.mounts())?;
         root.own_mount_at_start()
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
+        let metrics = Metrics::new();
+        let is_index_new = store.index().is_empty().unwrap_or(false);
         let inbox = Inbox::new();
         inbox.engine().with(|engine| engine.set_mass_delete_percent(settings.mass_delete_percent));
         let examiner = Examiner {
             disk: Arc::clone(&root),
-            contents: Reader::new(settings.max_bytes_per_second),
+            contents: Reader::new(settings.max_bytes_per_second, metrics.clone()),
             index: store.index().clone(),
             settle_policy: SettlePolicy {
                 debounce: settings.debounce,
@@ -186,6 +205,12 @@ impl Service {
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
+            metrics,
+            instance_id: instance_id.to_owned(),
+            is_index_new,
+            history: History::default(),
+            event_log: EventLog::default(),
+            latencies: Mutex::default(),
             conditions: Conditions::default(),
             relocated,
             approving: tokio::sync::Mutex::default(),

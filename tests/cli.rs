@@ -113,6 +113,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("EXCLUDE_DEFAULTS", &[b"some"]),
     ("EXCLUDE_FILE", &[b"nowhere", b"library", b"patterns", b"not-utf-8"]),
     ("FOLLOW_SYMLINKS", &[b"outside", b"2"]),
+    ("HTTP_ADDR", &[b"on", b"8080", b":8080", b"localhost:8080", b"127.0.0.1:70000"]),
     ("IGNORE_CTIME", &[b"2"]),
     ("IGNORE_INODE", &[b"2"]),
     ("INSTANCE_ID", &[b"two words", b"0123456789012345678901234567890123456789012345678901234567890123x"]),
@@ -191,7 +192,7 @@ fn every_setting_is_checked_whether_by_variable_or_by_flag() {
 }
 
 #[test]
-fn no_setting_is_excluded_of_the_checks() {
+fn no_setting_is_left_out_of_the_checks() {
     let help = text(&Program::new().run(&["--help"]).stdout);
     let declared: Vec<String> = settings_in_help(&help).into_keys().collect();
     let checked: Vec<&str> = WRONG.iter().map(|(name, _)| *name).collect();

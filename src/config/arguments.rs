@@ -18,7 +18,7 @@ use super::command::CommandArguments;
     max_term_width = 100,
     args_override_self = true,
     disable_help_subcommand = true,
-    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|parked] [DIR]\n       file-watcher [FLAGS] relocate OLD NEW",
+    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|status|healthcheck|parked] [DIR]\n       file-watcher [FLAGS] relocate OLD NEW",
     after_help = "Every setting is a flag and an environment variable. The flag overrides the variable. An empty variable \
                   counts as unset. Variables are also read from a file .env in the working directory; the environment \
                   overrides it.\n\n\
@@ -397,6 +397,20 @@ pub(super) struct Flags {
     /// A PEM file with the private key of the client certificate, not encrypted.
     #[arg(long, global = true, env = "RABBITMQ_KEY_FILE", value_name = "FILE", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_key_file: Option<OsString>,
+
+    /// Where watch serves health, metrics and status by HTTP: an address and a port, or off.
+    ///
+    /// /livez, /readyz, /status (JSON) and /metrics (Prometheus). Anyone who can reach the port can read the names of
+    /// files. There is no password, so give an address that only trusted hosts reach.
+    #[arg(
+        long,
+        global = true,
+        env = "HTTP_ADDR",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080",
+        help_heading = "HTTP"
+    )]
+    pub(super) http_addr: OsString,
 
     /// The log level: error, warn, info, debug or trace.
     ///

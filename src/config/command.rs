@@ -61,6 +61,24 @@ pub(super) enum CommandArguments {
         #[arg(long, value_name = "PREFIX")]
         path: Option<OsString>,
     },
+    /// Print the state of the running service
+    ///
+    /// What is not in order comes first, with what to do about it. /status by HTTP has the same as JSON.
+    Status {
+        /// The library. Default: DATA_DIR
+        dir: Option<OsString>,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Exit with 0 if the running service is healthy, or with 1 and say why
+    ///
+    /// For the health checks of containers. A first scan that is running, and what only needs attention some time, are
+    /// healthy.
+    Healthcheck {
+        /// The library. Default: DATA_DIR
+        dir: Option<OsString>,
+    },
     /// List, retry or delete the messages that cannot be delivered
     ///
     /// If no message is parked, it says so and exits with 0.
@@ -106,6 +124,8 @@ pub(super) fn parse(command: Option<CommandArguments>) -> ParsedCommand {
         Some(CommandArguments::Scan { dir }) => (CommandArguments::Scan { dir: None }, dir),
         Some(CommandArguments::Watch { dir }) => (CommandArguments::Watch { dir: None }, dir),
         Some(CommandArguments::Held { dir, json }) => (CommandArguments::Held { dir: None, json }, dir),
+        Some(CommandArguments::Status { dir, json }) => (CommandArguments::Status { dir: None, json }, dir),
+        Some(CommandArguments::Healthcheck { dir }) => (CommandArguments::Healthcheck { dir: None }, dir),
         Some(CommandArguments::Approve { dir, path }) => (CommandArguments::Approve { dir: None, path }, dir),
         Some(CommandArguments::Replay { dir, path }) => (CommandArguments::Replay { dir: None, path }, dir),
         Some(CommandArguments::Parked(flags)) => parked::library_of(flags),
@@ -121,6 +141,8 @@ pub(super) fn of(command: CommandArguments, root: &Path) -> Result<Command, Sett
         CommandArguments::Watch { .. } => Command::Watch,
         CommandArguments::Relocate { .. } => Command::Relocate,
         CommandArguments::Held { json, .. } => Command::Held { json },
+        CommandArguments::Status { json, .. } => Command::Status { json },
+        CommandArguments::Healthcheck { .. } => Command::Healthcheck,
         CommandArguments::Approve { path, .. } => Command::Approve(places::path_or_root(path, root)?),
         CommandArguments::Parked(flags) => Command::Parked(parked::request(flags)?),
         CommandArguments::Replay { path, .. } => Command::Replay(places::path_or_root(path, root)?),

@@ -1,6 +1,7 @@
 //! One unparsed value, and its parsers.
 
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -100,6 +101,16 @@ impl RawValue {
             (*last, others.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "))
         });
         Err(self.is_not(what, &format!("{others} or {last}")))
+    }
+
+    /// An address and a port to listen on; `None` for `off`.
+    pub(super) fn http_address(&self) -> Result<Option<SocketAddr>, SettingsError> {
+        let text = self.text()?.trim();
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(None);
+        }
+        let right = "one such as 127.0.0.1:8080 or [::1]:8080, 0.0.0.0:8080 for every address of this machine, or off";
+        text.parse().map(Some).map_err(|_| self.is_not("an address with a port", right))
     }
 
     /// A host: a name or an address.

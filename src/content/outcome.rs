@@ -168,6 +168,7 @@ mod tests {
 
     #[test]
     fn a_later_look_that_only_guesses_does_not_replace_one_that_has_read_the_same_file() {
+        let stat = old(9);
         let looked = |stat, content| {
             let path: LibraryPath = HERE.into();
             let hint = FsEvent::new(path.clone(), Cause::Found, Origin::Watch);
@@ -181,8 +182,11 @@ mod tests {
         };
         let moved = || Content::MovedFrom("b/old.mp3".into());
         let read = || Content::Read(track());
-        assert!(is_read(looked(old(9), moved()).in_place_of(looked(old(9), read()))));
-        assert!(is_read(looked(old(9), read()).in_place_of(looked(old(9), moved()))));
-        assert!(!is_read(looked(old(8), moved()).in_place_of(looked(old(9), read()))), "it is another file by now");
+        assert!(is_read(looked(stat, moved()).in_place_of(looked(stat, read()))));
+        assert!(is_read(looked(stat, read()).in_place_of(looked(stat, moved()))));
+        assert!(
+            !is_read(looked(FileStat { size: 8, ..stat }, moved()).in_place_of(looked(stat, read()))),
+            "it is another file by now"
+        );
     }
 }

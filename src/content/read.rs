@@ -7,6 +7,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -15,6 +16,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::examine::Contents;
 use super::{adts, tags};
+use crate::metrics::Metrics;
 use crate::model::{Fingerprint, LibraryPath, Track};
 
 /// Bytes per read. This was measured to be the fastest: it stays in the CPU's cache for the second hash.
@@ -29,6 +31,7 @@ thread_local! {
 pub struct Reader {
     limit: Option<Arc<Limit>>,
     bytes_read: Arc<AtomicU64>,
+    metrics: Metrics,
 }
 
 /// A rate limit, counted in units that fit the rate limiter's 32 bits.
@@ -60,8 +63,8 @@ impl Limit {
 
 impl Reader {
     /// A reader that reads at most `bytes_per_second` over all files together; `None` for no limit.
-    pub fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
-        Self { limit: bytes_per_second.map(|rate| Arc::new(Limit::new(rate))), bytes_read: Arc::default() }
+    pub fn new(bytes_per_second: Option<NonZeroU64>, metrics: Metrics) -> Self {
+        Self { limit: bytes_per_second.map(|rate| Arc::new(Limit::new(rate))), bytes_read: Arc::default(), metrics }
     }
 
     /// How many bytes were hashed so far.
@@ -105,7 +108,7 @@ impl Reader {
         })?;
         let fingerprint = Fingerprint { sha256: sha256.finalize().into(), xxh128: xxh128.digest128() };
         let frames = frames.map(|frames| frames.finish(size));
-        Ok(Hashed { fingerprint, frames, in_buffer: (reads == 1).then_some(in_buffer) })
+        Ok(Hashed { fingerprint, frames, in_buffer: (reads == 1).then_some(in_buffer), size })
     }
 }
 
@@ -115,11 +118,14 @@ struct Hashed {
     frames: Option<adts::Summary>,
     /// The file's length, if the file is so small that the buffer still holds all of it.
     in_buffer: Option<usize>,
+    size: u64,
 }
 
 impl Contents<File> for Reader {
     fn read(&self, file: &File, path: &LibraryPath, known: Option<&Track>) -> io::Result<Track> {
-        let Hashed { fingerprint, frames, in_buffer } = self.hash(file, path)?;
+        let begun = Instant::now();
+        let Hashed { fingerprint, frames, in_buffer, size } = self.hash(file, path)?;
+        let hashed = Instant::now();
         let mut metadata = match (known, in_buffer) {
             (Some(known), _) if known.fingerprint == fingerprint => known.metadata.clone(),
             (_, Some(length)) => BUFFER.with_borrow(|buffer| tags::read(Cursor::new(&buffer[..length]), path, frames)),
@@ -127,6 +133,7 @@ impl Contents<File> for Reader {
         };
         // Known metadata may be from an older version, which kept texts of any length.
         metadata.cut_long_texts();
+        self.metrics.count_read(size, hashed - begun, hashed.elapsed());
         Ok(Track { fingerprint, metadata })
     }
 }
@@ -134,7 +141,6 @@ impl Contents<File> for Reader {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::Instant;
 
     use data_encoding::HEXLOWER;
 
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn reading_is_limited_to_its_rate() {
-        let reader = Reader::new(NonZeroU64::new(CHUNK as u64 * 4));
+        let reader = Reader::new(NonZeroU64::new(CHUNK as u64 * 4), Metrics::new());
         let begin = Instant::now();
         track(&reader, &vec![0; CHUNK * 3]);
         // The first chunk is the burst; the other two take a quarter of a second each.

@@ -5,7 +5,7 @@
 //! file whose delete is held stays in the index. The delete is published only if an operator approves it. If the file
 //! comes back, nothing is published.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::approval::{Approval, Release};
@@ -288,6 +288,43 @@ impl Brake {
         self.recheck.due.take_if(|due| *due <= now).is_some()
     }
 
+    /// Why the missing files whose mount is present are held; `None` if they are not.
+    fn reason_to_hold(&self, missing: &Missing, is_root_empty: bool, indexed: u64) -> Option<HeldReason> {
+        let indexed_here = indexed.saturating_sub(missing.away.total() + missing.approved_away);
+        let missing_here = missing.here_total + missing.approved_total - missing.approved_away;
+        let meanwhile = self.approved_meanwhile;
+        match () {
+            () if missing.here_total == 0 => None,
+            () if is_root_empty => Some(HeldReason::RootEmpty),
+            () if self.is_too_many(missing_here + meanwhile, indexed_here + meanwhile) => Some(HeldReason::TooMany),
+            () => None,
+        }
+    }
+
+    /// Releases the approved deletes, and adds to `counts` those of them that stay held. `reason` is why the others whose
+    /// mount is present are held.
+    fn release(
+        &mut self,
+        missing: &mut Missing,
+        reason: Option<HeldReason>,
+        sure: &HashSet<LibraryPath>,
+        counts: &mut Counts,
+    ) -> Vec<(LibraryPath, Token)> {
+        let (Some(approval), Some(release)) = (missing.approval.take(), &mut self.release) else { return Vec::new() };
+        let (mut approved, total) = (std::mem::take(&mut missing.approved), missing.approved_total);
+        // If there are more than an earlier walk left over, other files are missing too, so none is released.
+        let is_admitted = approval.admits(total - release.count_waiting(&approved));
+        approved.retain(|path| is_admitted && sure.contains(path));
+        let left = total - approved.len() as u64;
+        counts.add(Place::unlisted(HeldReason::TooMany), left);
+        let held_here = if reason.is_some() { missing.under_approval.here } else { 0 };
+        release.begin(&approved, total, missing.under_approval.away + held_here + left);
+        if is_admitted && left > 0 {
+            self.approval.get_or_insert(approval.for_left_over(left));
+        }
+        approved.into_iter().map(|path| (path, release.token())).collect()
+    }
+
     fn is_too_many(&self, missing: u64, indexed: u64) -> bool {
         missing > NEVER_TOO_MANY && missing.saturating_mul(100) > indexed.saturating_mul(u64::from(self.percent))
     }
@@ -379,60 +416,35 @@ impl Engine {
         describe: impl Fn(MountId) -> Option<(String, String)>,
         now: Now,
     ) -> Verdict {
-        let FullWalk { missing, is_more_excluded, generation, is_root_empty, indexed } = walk;
+        let FullWalk { mut missing, is_more_excluded, generation, is_root_empty, indexed } = walk;
         if missing.walk < self.brake.judged {
-            if let Some(approval) = missing.approval {
-                self.brake.approval.get_or_insert(approval);
-                self.mark(LibraryPath::root(), AFTER_APPROVAL, now.instant);
-            }
+            self.put_back(missing.approval, now.instant);
             return Verdict::default();
         }
         self.brake.judged = missing.walk;
         let missed = missing.here.iter().chain(&missing.approved);
         let sure = self.missed.sure_of_full_walk(missed, generation, &self.trust);
-        let Missing { approval, here, here_total, mut approved, .. } = missing;
-        let Missing { approved_total, approved_away, away, under_approval, .. } = missing;
-        let brake = &mut self.brake;
-        let indexed_here = indexed.saturating_sub(away.total() + approved_away);
-        let missing_here = here_total + approved_total - approved_away;
-        let is_too_many =
-            brake.is_too_many(missing_here + brake.approved_meanwhile, indexed_here + brake.approved_meanwhile);
-        let reason = match () {
-            () if here_total == 0 => None,
-            () if is_root_empty => Some(HeldReason::RootEmpty),
-            () => is_too_many.then_some(HeldReason::TooMany),
-        };
-        let mut counts = away;
-        let mut verdict = Verdict::default();
-        if let (Some(approval), Some(release)) = (approval, &mut brake.release) {
-            // If there are more than an earlier walk left over, other files are missing too, so none is released.
-            let is_admitted = approval.admits(approved_total - release.count_waiting(&approved));
-            approved.retain(|path| is_admitted && sure.contains(path));
-            let left = approved_total - approved.len() as u64;
-            counts.add(Place::unlisted(HeldReason::TooMany), left);
-            let held_here = if reason.is_some() { under_approval.here } else { 0 };
-            release.begin(&approved, approved_total, under_approval.away + held_here + left);
-            verdict.approved = approved.into_iter().map(|path| (path, release.token())).collect();
-            if is_admitted && left > 0 {
-                brake.approval.get_or_insert(approval.for_left_over(left));
-            }
-        }
+        let reason = self.brake.reason_to_hold(&missing, is_root_empty, indexed);
+        let mut counts = std::mem::take(&mut missing.away);
+        let mut verdict =
+            Verdict { gone: Vec::new(), approved: self.brake.release(&mut missing, reason, &sure, &mut counts) };
         let mut walk_again = is_more_excluded.then_some(Duration::ZERO);
+        let Missing { here, here_total, approved_total, approved_away, .. } = missing;
+        let beyond_the_bound = here_total - here.len() as u64;
         if let Some(reason) = reason {
             for path in &here {
                 counts.add(Place::in_library(reason, path), 1);
             }
-            counts.add(Place::unlisted(reason), here_total - here.len() as u64);
+            counts.add(Place::unlisted(reason), beyond_the_bound);
         } else {
-            let is_beyond_the_bound = here_total > here.len() as u64;
             verdict.gone = here.into_iter().filter(|path| sure.contains(path)).collect();
             if walk_again.is_none() && here_total > verdict.gone.len() as u64 {
-                walk_again = Some(if is_beyond_the_bound { REPEAT_WAIT } else { Duration::ZERO });
+                walk_again = Some(if beyond_the_bound > 0 { REPEAT_WAIT } else { Duration::ZERO });
             }
         }
-        brake.approved_meanwhile = match reason {
-            Some(HeldReason::TooMany) => brake.approved_meanwhile + approved_total - approved_away,
-            Some(_) => brake.approved_meanwhile,
+        self.brake.approved_meanwhile = match reason {
+            Some(HeldReason::TooMany) => self.brake.approved_meanwhile + approved_total - approved_away,
+            Some(_) => self.brake.approved_meanwhile,
             None => 0,
         };
         let longest_recheck = self.longest_retry();
@@ -445,6 +457,14 @@ impl Engine {
             self.mark(LibraryPath::root(), wait, now.instant);
         }
         verdict
+    }
+
+    /// Leaves an approval to the next walk of everything.
+    fn put_back(&mut self, approval: Option<Approval>, now: Instant) {
+        if let Some(approval) = approval {
+            self.brake.approval.get_or_insert(approval);
+            self.mark(LibraryPath::root(), AFTER_APPROVAL, now);
+        }
     }
 }
 

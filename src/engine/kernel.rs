@@ -160,8 +160,10 @@ impl KernelEvent {
         self.has_audio_name || self.aliases.iter().any(|alias| alias.is_exact && alias.has_audio_name)
     }
 
-    fn hint(&self, cause: Cause) -> FsEvent {
-        FsEvent::new(self.path.clone(), cause, Origin::Watch).about_root(self.generation)
+    fn hint(&self, cause: Cause, now: Now) -> FsEvent {
+        let mut hint = FsEvent::new(self.path.clone(), cause, Origin::Watch).about_root(self.generation);
+        hint.evidence.first_event = Some(now.instant);
+        hint
     }
 }
 
@@ -191,7 +193,7 @@ impl Engine {
             }
             KernelEventKind::MovedFrom => self.name_went(event, is_audio, now),
             KernelEventKind::MovedTo => self.name_came(event, is_audio, now),
-            KernelEventKind::Removed if is_audio => self.push_for_all(event, event.hint(Cause::Gone), now),
+            KernelEventKind::Removed if is_audio => self.push_for_all(event, event.hint(Cause::Gone, now), now),
             // It may have been a link to a directory.
             KernelEventKind::Removed if event.follows_links => {
                 self.directory_went(event, &[], now);
@@ -234,7 +236,7 @@ impl Engine {
     }
 
     fn content_may_have_changed(&mut self, event: &KernelEvent, cause: Cause, now: Now) {
-        let mut hint = event.hint(cause);
+        let mut hint = event.hint(cause, now);
         hint.evidence.written = cause == Cause::Closed;
         hint.evidence.complete_at = hint.evidence.written.then_some(now.wall);
         let hint = self.doubting(hint);
@@ -270,7 +272,7 @@ impl Engine {
         let Left { followed_by, awaits } = self.renames.left(&event.path, now.instant);
         let is_marked = if is_audio {
             let ties = Ties { left_in: awaits, ..Ties::default() };
-            self.push_for_all(event, event.hint(Cause::Gone).tied(ties), now);
+            self.push_for_all(event, event.hint(Cause::Gone, now).tied(ties), now);
             false
         } else {
             // It may have been a directory, which has an event for its own name alone.
@@ -300,8 +302,9 @@ impl Engine {
         let is_trusted = |from: &MovedFrom| from.has_audio_name && !self.trust.is_under_doubt(&from.path);
         let renamed_from = from.filter(is_trusted).map(|from| from.path);
         let is_certain = renamed_from.is_some();
-        let mut hint = event.hint(Cause::Renamed).tied(ties);
-        hint.evidence = Evidence { complete_at: Some(now.wall), renamed_from, doubtful: !is_certain, written: false };
+        let mut hint = event.hint(Cause::Renamed, now).tied(ties);
+        let evidence = Evidence { complete_at: Some(now.wall), renamed_from, doubtful: !is_certain, ..hint.evidence };
+        hint.evidence = evidence;
         // The doubt goes with the file: it may get a third name before it is looked at.
         let hint = if is_certain { hint } else { self.doubting(hint) };
         self.push_for_all(event, hint, now);

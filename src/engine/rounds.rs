@@ -188,6 +188,12 @@ impl Engine {
         self.rounds.failure.as_deref()
     }
 
+    /// Whether a walk of everything is going on, or its looks are.
+    #[must_use]
+    pub fn is_walking_everything(&self) -> bool {
+        self.rounds.going_on.iter().any(|round| round.is_of_everything)
+    }
+
     /// Whether nothing waits and no round is going on. Looks may still be under way.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Paths that could not be read. Each is reported once, and directories are walked again with growing waits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Engine, Now};
@@ -16,8 +16,8 @@ const MAX_PATHS: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Unreadable {
     walked: BTreeMap<LibraryPath, Failure>,
-    /// Files whose last look failed. They are in doubt until a look succeeds.
-    looked_at: HashMap<LibraryPath, Token>,
+    /// Files whose last look failed, and why. They are in doubt until a look succeeds.
+    looked_at: BTreeMap<LibraryPath, (Token, String)>,
 }
 
 #[derive(Debug)]
@@ -93,15 +93,28 @@ impl Engine {
         self.unreadable.walked.len()
     }
 
+    /// How many files could not be read when they were last looked at.
+    #[must_use]
+    pub fn failed_count(&self) -> usize {
+        self.unreadable.looked_at.len()
+    }
+
+    /// The files that could not be read when they were last looked at, in order, and why.
+    #[must_use]
+    pub fn failed_files(&self) -> Vec<(LibraryPath, String)> {
+        self.unreadable.looked_at.iter().map(|(path, (_, error))| (path.clone(), error.clone())).collect()
+    }
+
     /// A look at `path` failed. Returns whether this is the first failure since a look succeeded.
-    pub fn look_failed(&mut self, path: &LibraryPath) -> bool {
+    pub fn look_failed(&mut self, path: &LibraryPath, error: &str) -> bool {
         let failures = &mut self.unreadable.looked_at;
-        if failures.contains_key(path) {
+        if let Some((_, known)) = failures.get_mut(path) {
+            error.clone_into(known);
             return false;
         }
         // If there are too many to remember, everything is in doubt.
         let remembered = if failures.len() < MAX_PATHS { path.clone() } else { LibraryPath::root() };
-        failures.entry(remembered).or_insert_with_key(|path| self.trust.doubt(path));
+        failures.entry(remembered).or_insert_with_key(|path| (self.trust.doubt(path), error.to_owned()));
         true
     }
 
@@ -173,9 +186,10 @@ mod tests {
     fn a_file_is_in_doubt_from_a_failed_look_to_one_that_succeeds() {
         let mut engine = Engine::default();
         let path: LibraryPath = "a.mp3".into();
-        assert!(engine.look_failed(&path) && !engine.look_failed(&path));
+        assert!(engine.look_failed(&path, "EIO") && !engine.look_failed(&path, "EACCES"));
+        assert_eq!(engine.failed_files(), [(path.clone(), "EACCES".to_owned())]);
         assert!(engine.trust().is_in_doubt(&path));
         engine.looked_at(&path);
-        assert!(!engine.trust().is_in_doubt(&path) && engine.look_failed(&path));
+        assert!(!engine.trust().is_in_doubt(&path) && engine.look_failed(&path, "EIO"));
     }
 }

@@ -1,7 +1,8 @@
 //! Walks the marked subtrees and emits a hint for each difference from the index.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
@@ -49,6 +50,58 @@ pub struct Tally {
     pub seen: AtomicU64,
     /// Those of them that equal their row.
     pub unchanged: AtomicU64,
+    finished: Mutex<FinishedScans>,
+}
+
+/// A finished walk of everything, with all looks that it asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct FinishedScan {
+    /// When it finished.
+    pub finished: SystemTime,
+    /// How long it took.
+    pub took: Duration,
+}
+
+#[derive(Debug, Default)]
+struct FinishedScans {
+    count: u64,
+    last: Option<FinishedScan>,
+    /// When the last one finished that could read everything.
+    clean: Option<SystemTime>,
+}
+
+impl Tally {
+    /// The number of finished walks of everything.
+    #[must_use]
+    pub fn scans(&self) -> u64 {
+        self.finished().count
+    }
+
+    /// The last finished walk of everything.
+    #[must_use]
+    pub fn last_scan(&self) -> Option<FinishedScan> {
+        self.finished().last
+    }
+
+    /// When the last walk of everything finished that could read everything.
+    #[must_use]
+    pub fn last_clean_scan(&self) -> Option<SystemTime> {
+        self.finished().clean
+    }
+
+    fn scan_finished(&self, took: Duration, is_clean: bool) {
+        let now = SystemTime::now();
+        let mut finished = self.finished();
+        finished.count += 1;
+        finished.last = Some(FinishedScan { finished: now, took });
+        if is_clean {
+            finished.clean = Some(now);
+        }
+    }
+
+    fn finished(&self) -> MutexGuard<'_, FinishedScans> {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a walk found, apart from its hints.
@@ -238,7 +291,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
 
     fn round(self, round: Round, watcher: Arc<dyn Barrier>) -> impl Stream<Item = FsEvent> {
         async_stream::stream! {
-            let id = round.id;
+            let (id, begun) = (round.id, Instant::now());
             // New directories are watched from here on, so changes that the walk does not find cause events.
             let root = Arc::clone(&self.root);
             let prepare = move || {
@@ -272,7 +325,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             self.inbox.looks_ended();
             tokio::spawn(async move {
                 self.note_unreadable(&round.subtrees, &report);
-                self.finish(report, &round).await;
+                self.finish(report, &round, begun).await;
                 self.inbox.round_ended(id);
             });
         }
@@ -299,7 +352,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
     }
 
     /// Waits until everything that this and earlier rounds found was looked at, then pushes the hints for missing files.
-    async fn finish(&self, report: WalkReport, round: &Round) {
+    async fn finish(&self, report: WalkReport, round: &Round, begun: Instant) {
         let inbox = &self.inbox;
         if let Some(error) = &report.failure {
             tracing::error!(%error, "the walk could not be finished, because the index could not be read");
@@ -316,6 +369,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             return;
         }
         let (scanner, is_of_everything) = (self.clone(), round.is_of_everything);
+        let is_clean = report.unreadable.is_empty();
         let deletions = tokio::task::spawn_blocking(move || scanner.deletions(report, is_of_everything)).await;
         // A file that was renamed since the walk is looked at under its new name first.
         let ties = inbox.engine().with(|engine| engine.ties_of_missed(round.id));
@@ -323,6 +377,7 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
             inbox.push(FsEvent { origin: round.origin, ..look }.tied(ties.clone()));
         }
         if is_of_everything {
+            self.tally.scan_finished(begun.elapsed(), is_clean);
             tracing::debug!("everything was walked");
         }
     }
@@ -348,8 +403,6 @@ impl Barrier for NoWatcher {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::model::{FileStat, Guards, MemoryIndex};
 

@@ -36,6 +36,8 @@ pub struct Evidence {
     /// The file was renamed, and it may have been written before that. Then an equal size and modification time prove
     /// nothing.
     pub doubtful: bool,
+    /// When the first event came that this hint follows from.
+    pub first_event: Option<Instant>,
     /// When the event came that completed the file: its close after writing, or its rename.
     pub complete_at: Option<SystemTime>,
     /// The old path, as paired by inotify.
@@ -149,6 +151,7 @@ impl FsEvent {
         };
         self.evidence.written |= older.evidence.written;
         self.evidence.doubtful |= older.evidence.doubtful;
+        self.evidence.first_event = older.evidence.first_event.or(self.evidence.first_event);
         self.evidence.complete_at = self.evidence.complete_at.or(older.evidence.complete_at);
         self.retry.last_seen = self.retry.last_seen.or(older.retry.last_seen);
         self.retry.attempt = self.retry.attempt.max(older.retry.attempt);
@@ -199,6 +202,9 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// All origins.
+    pub const ALL: [Self; 3] = [Self::Watch, Self::Scan, Self::Replay];
+
     /// The word that messages use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -212,7 +218,7 @@ impl Origin {
     /// The origin of a word of [`Origin::as_str`], or `None` for another word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Watch, Self::Scan, Self::Replay].into_iter().find(|origin| origin.as_str() == word)
+        Self::ALL.into_iter().find(|origin| origin.as_str() == word)
     }
 }
 

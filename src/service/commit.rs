@@ -1,10 +1,10 @@
 //! Runs looks at files, and commits their results.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -12,7 +12,7 @@ use super::{MAX_RETRY_WAIT, Service, retry_waits};
 use crate::content::{Examined, Outcome};
 use crate::library::Watcher;
 use crate::model::{Cause, Change, FileStat, FsEvent, LibraryPath, Observation, Origin};
-use crate::status::{Condition, ConditionKind};
+use crate::status::{Condition, ConditionKind, LoggedEvent};
 use crate::store::Committed;
 use crate::stream::Leased;
 
@@ -90,10 +90,13 @@ impl Service {
         let (observations, mut looks_again) = self.confirm(outcomes, is_ending, left_in_doubt).await;
         if let Some(origin) = observations.first().map(|(observation, _)| observation.origin) {
             let (observations, instead): (Vec<Observation>, Vec<FsEvent>) = observations.into_iter().unzip();
+            let begun = Instant::now();
             let observations: Arc<[Observation]> = observations.into();
             let committed = self.commit_to_store(&observations).await;
+            self.metrics.observe_commit(begun.elapsed());
             self.count(&observations, &committed);
-            let Committed { changes, again, other_names } = committed;
+            self.follow(&instead, &committed);
+            let Committed { changes, again, other_names, .. } = committed;
             let examiner = Arc::clone(&self.examiner);
             let paths: Vec<LibraryPath> = observations.iter().map(|observation| observation.path.clone()).collect();
             let look = move || examiner.overtaken(&observations, &changes);
@@ -214,11 +217,34 @@ impl Service {
         (self.settings.outbox_max_events / 2).max(1)
     }
 
+    /// Logs the new events for people, and begins to time the messages that follow from events of the kernel.
+    fn follow(&self, looks: &[FsEvent], committed: &Committed) {
+        let first = committed.last_sequence - committed.changes.len() as u64 + 1;
+        if !committed.changes.is_empty() && self.settings.http_addr.is_some() {
+            let time = jiff::Timestamp::now();
+            for (sequence, event) in (first..).zip(&committed.changes) {
+                self.event_log.add(LoggedEvent::new(sequence, event, format!("{time:.0}")));
+            }
+        }
+        let first_event = |look: &FsEvent| Some((look.path.clone(), look.evidence.first_event?));
+        let first_events: HashMap<LibraryPath, Instant> = looks.iter().filter_map(first_event).collect();
+        if first_events.is_empty() {
+            return;
+        }
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        for (sequence, event) in (first..).zip(&committed.changes) {
+            if let Some(first_event) = first_events.get(event.change.path()) {
+                latencies.committed(sequence, *first_event);
+            }
+        }
+    }
+
     fn count(&self, observations: &[Observation], committed: &Committed) {
         let mut changed = HashSet::new();
         for event in &committed.changes {
             let event_type = event.change.event_type();
             self.counters.events.count(event_type);
+            self.metrics.count_event(event_type, event.origin);
             changed.insert(event.change.path());
             if matches!(event.change, Change::Created(_) | Change::Modified(_)) {
                 self.chain.pace.published(event.change.path());
@@ -243,7 +269,7 @@ impl Service {
 
     pub(super) fn failed(&self, path: &LibraryPath, error: &std::io::Error) {
         self.counters.failed.fetch_add(1, Ordering::Relaxed);
-        let is_new = self.inbox.engine().with(|engine| engine.look_failed(path));
+        let is_new = self.inbox.engine().with(|engine| engine.look_failed(path, &error.to_string()));
         let path = path.to_absolute(self.root.path());
         if is_new {
             tracing::warn!(path = %path.display(), %error, "cannot be read; the next walk retries it");

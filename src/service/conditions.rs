@@ -45,6 +45,9 @@ impl Service {
         let mut stall = delivery.as_ref().map(|status| status.stall());
         loop {
             let known = self.inbox.engine().with(EngineState::of);
+            if self.scanner.tally.scans() > 0 {
+                self.conditions.clear(ConditionKind::FirstScan);
+            }
             self.note_engine();
             if !known.makes_up_for_lost_events {
                 self.conditions.clear(ConditionKind::EventsLost);

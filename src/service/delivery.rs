@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::PoisonError;
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -21,7 +23,9 @@ impl Service {
         let delivering = futures::sink::unfold(sink, |sink: &mut Sink, batch: Vec<Outgoing>| async move {
             let sequences: Vec<u64> = batch.iter().map(|message| message.sequence).collect();
             let (fitting, too_large) = split(batch);
+            let begun = Instant::now();
             let mut refused = sink.deliver(&fitting).await?;
+            self.confirmed(sequences.last().copied(), begun);
             refused.extend(too_large.iter().map(refused_for_size));
             for message in fitting.iter().chain(&too_large) {
                 log_if_refused(message, &refused);
@@ -36,6 +40,17 @@ impl Service {
         tokio::select! {
             done = crate::pipeline::deliver(outbox, self.settings.batch_size, delivering) => done,
             never = self.remove_pending(pending) => match never {},
+        }
+    }
+
+    /// Records how long a batch and its messages took.
+    fn confirmed(&self, last: Option<u64>, begun: Instant) {
+        let now = Instant::now();
+        self.metrics.observe_confirm(now - begun);
+        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).confirmed(last.unwrap_or(0), now);
+        for took in latencies {
+            self.metrics.observe_latency(took);
+            self.history.add_latency(took);
         }
     }
 

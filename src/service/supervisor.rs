@@ -3,6 +3,7 @@
 //! The engine decides when a restart is due. This module checks the disk and the watcher, and restarts the watcher.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -192,6 +193,7 @@ impl WatchSupervisor {
                 let is_new = service.inbox.with(|engine, now: Now| engine.watch_trouble(&trouble, now.instant));
                 let reason = match trouble {
                     WatchTrouble::Overflow => {
+                        service.counters.overflows.fetch_add(1, Ordering::Relaxed);
                         service.conditions.set(&Condition::EventsLost);
                         return;
                     }

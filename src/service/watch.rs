@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::reporter::Reporter;
 use super::supervisor::WatchSupervisor;
 use super::{Service, ServiceError, parked};
 use crate::control::{Control, Refusal, Request};
+use crate::http::{HttpServer, Source as _};
 use crate::library::{Barrier, Recheck, RecheckThread};
 use crate::model::with_causes;
 use crate::sink::Sink;
-use crate::status::Summary;
+use crate::status::{Condition, Summary};
 use crate::store::StateDir;
 
 /// Follows the library until `shutdown`, then finishes everything in flight within the grace time.
@@ -24,6 +26,14 @@ pub async fn watch(
     shutdown: CancellationToken,
 ) -> Result<Option<Summary>, ServiceError> {
     let control = Control::open(state_dir.path())?;
+    let server = match service.settings.http_addr {
+        Some(address) => Some(HttpServer::listen(address).await?),
+        None => None,
+    };
+    if let Some(address) = server.as_ref().and_then(HttpServer::address) {
+        tracing::info!(%address, "health, metrics and status are served by HTTP");
+    }
+    service.conditions.set(&Condition::FirstScan);
     let supervisor = Arc::new(WatchSupervisor::new(&service));
     supervisor.start().await;
     tracing::info!(root = %service.root.path().display(), "watching");
@@ -32,6 +42,16 @@ pub async fn watch(
     let scan = service.scanner.clone().rounds(Arc::clone(&supervisor) as Arc<dyn Barrier>);
     let hints = futures::stream::select(service.inbox.hints(), scan);
     let status = sink.status();
+    let reporter = Arc::new(Reporter::new(&service, status.clone()));
+    let http = {
+        let reporter = Arc::clone(&reporter);
+        async move {
+            match server {
+                Some(server) => server.serve(reporter).await,
+                None => std::future::pending().await,
+            }
+        }
+    };
     let work = async {
         service.index(hints, &shutdown).await;
         // The input has ended and everything in flight is committed. Deliver what can be delivered.
@@ -52,7 +72,10 @@ pub async fn watch(
         never = service.log_progress() => match never {},
         never = supervisor.supervise() => match never {},
         never = service.keep_conditions(status) => match never {},
-        never = control.serve(|request| service.answer(request)) => match never {},
+        never = control.serve(|request| service.answer(&reporter, request)) => match never {},
+        never = http => match never {},
+        never = reporter.beat() => match never {},
+        never = reporter.sample() => match never {},
         never = service.replay_for_good(&shutdown) => match never {},
         () = stopped => Ok(()),
     }?;
@@ -73,8 +96,13 @@ impl Service {
         started.inspect_err(|error| tracing::warn!(%error, "changes without events are found by full walks only")).ok()
     }
 
-    async fn answer(&self, request: Request) -> Result<String, Refusal> {
+    async fn answer(&self, reporter: &Arc<Reporter>, request: Request) -> Result<String, Refusal> {
         match request {
+            Request::Status => {
+                let reporter = Arc::clone(reporter);
+                let report = tokio::task::spawn_blocking(move || reporter.report()).await;
+                report.map(|report| report.to_json()).map_err(|_| Refusal::Failed("the report failed".to_owned()))
+            }
             Request::Held(under) => match self.list_held(&under).await {
                 Some(held) => Ok(held.to_json()),
                 None => Err(Refusal::Failed("the first walk of the library is not done yet; ask again".to_owned())),

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::Severity;
 use crate::model::HeldReason;
 
 /// How often a lasting condition is logged.
@@ -88,6 +89,8 @@ pub enum Condition {
         /// Their number.
         messages: u64,
     },
+    /// The first scan since the start is not finished.
+    FirstScan,
 }
 
 /// The kind of a condition, without its figures. The register has at most one condition of each kind.
@@ -121,9 +124,80 @@ pub enum ConditionKind {
     DeliveryStalled,
     /// [`Condition::MessagesParked`].
     MessagesParked,
+    /// [`Condition::FirstScan`].
+    FirstScan,
 }
 
 impl ConditionKind {
+    /// All kinds.
+    pub const ALL: [Self; 17] = [
+        Self::DeletesHeld(HeldReason::MountGone),
+        Self::DeletesHeld(HeldReason::RootEmpty),
+        Self::DeletesHeld(HeldReason::TooMany),
+        Self::RootGone,
+        Self::PartlyWatched,
+        Self::NotWatched,
+        Self::Polled,
+        Self::EventsLost,
+        Self::Unreadable,
+        Self::OutboxFull,
+        Self::StoreFails,
+        Self::BrokerAway,
+        Self::BrokerRefuses,
+        Self::BrokerBlocked,
+        Self::DeliveryStalled,
+        Self::MessagesParked,
+        Self::FirstScan,
+    ];
+
+    /// The identifier in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeletesHeld(HeldReason::MountGone) => "deletes_held_mount_gone",
+            Self::DeletesHeld(HeldReason::RootEmpty) => "deletes_held_root_empty",
+            Self::DeletesHeld(HeldReason::TooMany) => "deletes_held_too_many",
+            Self::RootGone => "root_gone",
+            Self::PartlyWatched => "partly_watched",
+            Self::NotWatched => "not_watched",
+            Self::Polled => "polled",
+            Self::EventsLost => "events_lost",
+            Self::Unreadable => "unreadable",
+            Self::OutboxFull => "outbox_full",
+            Self::StoreFails => "store_fails",
+            Self::BrokerAway => "broker_away",
+            Self::BrokerRefuses => "broker_refuses",
+            Self::BrokerBlocked => "broker_blocked",
+            Self::DeliveryStalled => "delivery_stalled",
+            Self::MessagesParked => "messages_parked",
+            Self::FirstScan => "first_scan",
+        }
+    }
+
+    /// How bad such conditions are.
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::RootGone
+            | Self::OutboxFull
+            | Self::StoreFails
+            | Self::BrokerAway
+            | Self::BrokerRefuses
+            | Self::BrokerBlocked
+            | Self::DeliveryStalled => Severity::Error,
+            Self::DeletesHeld(_)
+            | Self::PartlyWatched
+            | Self::NotWatched
+            | Self::EventsLost
+            | Self::Unreadable
+            | Self::MessagesParked => Severity::Warning,
+            Self::Polled | Self::FirstScan => Severity::Info,
+        }
+    }
+
+    /// Whether the service is not ready while such a condition is in effect. Polling is how some libraries are followed.
+    pub fn prevents_readiness(self) -> bool {
+        self != Self::Polled
+    }
+
     /// Whether the begin and the end of such conditions are logged by the part of the program that finds them, because
     /// it logs more: each path, each attempt.
     fn is_logged_where_found(self) -> bool {
@@ -133,7 +207,8 @@ impl ConditionKind {
             | Self::BrokerAway
             | Self::BrokerRefuses
             | Self::BrokerBlocked
-            | Self::DeliveryStalled => true,
+            | Self::DeliveryStalled
+            | Self::FirstScan => true,
             Self::DeletesHeld(_)
             | Self::RootGone
             | Self::PartlyWatched
@@ -170,6 +245,7 @@ impl Condition {
             Self::BrokerBlocked { .. } => ConditionKind::BrokerBlocked,
             Self::DeliveryStalled { .. } => ConditionKind::DeliveryStalled,
             Self::MessagesParked { .. } => ConditionKind::MessagesParked,
+            Self::FirstScan => ConditionKind::FirstScan,
         }
     }
 
@@ -198,6 +274,53 @@ impl Condition {
             Self::MessagesParked { .. } => {
                 "messages are parked; `file-watcher parked` lists, retries and drops them".to_owned()
             }
+            Self::FirstScan => "the first scan is running".to_owned(),
+        }
+    }
+
+    /// The figures and causes, in words; empty if there are none.
+    pub fn details(&self) -> String {
+        let every = |poll_s: &u64| format!("everything is walked every {poll_s} s");
+        match self {
+            Self::DeletesHeld { count, places, .. } => format!("{count} deletes at {places}"),
+            Self::RootGone { error } | Self::StoreFails { error } | Self::BrokerAway { error } => error.clone(),
+            Self::PartlyWatched { reason, poll_s } | Self::NotWatched { reason, poll_s } => {
+                format!("{reason}; {}", every(poll_s))
+            }
+            Self::Polled { filesystems, poll_s } => format!("{filesystems}; {}", every(poll_s)),
+            Self::Unreadable { paths } => format!("{paths} paths"),
+            Self::OutboxFull { max_events } => format!("{max_events} messages"),
+            Self::BrokerRefuses { reason } | Self::BrokerBlocked { reason } => reason.clone(),
+            Self::DeliveryStalled { waiting_for } => waiting_for.clone(),
+            Self::MessagesParked { messages } => format!("{messages} messages"),
+            Self::EventsLost | Self::FirstScan => String::new(),
+        }
+    }
+
+    /// What an operator can do about it.
+    pub fn what_to_do(&self) -> &'static str {
+        match self {
+            Self::DeletesHeld { reason: HeldReason::MountGone | HeldReason::RootEmpty, .. } => {
+                "Mount the filesystem. If the files are gone for good, run `file-watcher approve`."
+            }
+            Self::DeletesHeld { reason: HeldReason::TooMany, .. } => {
+                "Check that the files are gone, then run `file-watcher approve`."
+            }
+            Self::RootGone { .. } => "Mount the library, or correct DATA_DIR.",
+            Self::PartlyWatched { .. } | Self::NotWatched { .. } => {
+                "Raise the limit with `sysctl fs.inotify.max_user_watches=1048576`, or set WATCH_MODE=poll."
+            }
+            Self::Polled { .. } => "Nothing. Changes on such filesystems are found by walking.",
+            Self::EventsLost => "Nothing. A walk of everything finds what was lost.",
+            Self::Unreadable { .. } => "Give the user of the service permission to read them. The log names them.",
+            Self::OutboxFull { .. } => "Restore the connection to RabbitMQ, or raise OUTBOX_MAX_EVENTS.",
+            Self::StoreFails { .. } => "Free space on the disk of STATE_DIR, and make it writable.",
+            Self::BrokerAway { .. } => "Start RabbitMQ, or correct its address.",
+            Self::BrokerRefuses { .. } => "Correct the setting that the message names.",
+            Self::BrokerBlocked { .. } => "Free memory or disk space on the host of RabbitMQ.",
+            Self::DeliveryStalled { .. } => "Bind a queue for the routing key, or make room in the full queue.",
+            Self::MessagesParked { .. } => "Run `file-watcher parked`, and retry or drop the messages.",
+            Self::FirstScan => "Wait until it is done.",
         }
     }
 
@@ -224,6 +347,7 @@ impl Condition {
             Self::BrokerBlocked { reason } => tracing::warn!(reason, lasted_s, "{}", self.description()),
             Self::BrokerRefuses { .. } => tracing::error!(lasted_s, "{}", self.description()),
             Self::EventsLost | Self::DeliveryStalled { .. } => tracing::warn!(lasted_s, "{}", self.description()),
+            Self::FirstScan => tracing::info!(lasted_s, "{}", self.description()),
             Self::MessagesParked { messages } => tracing::warn!(messages, lasted_s, "{}", self.description()),
         }
     }
@@ -248,7 +372,8 @@ impl Condition {
             | Self::BrokerAway { .. }
             | Self::BrokerRefuses { .. }
             | Self::BrokerBlocked { .. }
-            | Self::DeliveryStalled { .. } => {}
+            | Self::DeliveryStalled { .. }
+            | Self::FirstScan => {}
         }
     }
 }

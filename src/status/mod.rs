@@ -1,8 +1,12 @@
 //! Counters, and the conditions that an operator should know.
 
 mod conditions;
+mod event_log;
 mod held_list;
+mod history;
+mod lists;
 mod progress;
+mod report;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +15,16 @@ use std::time::Duration;
 use crate::model::EventType;
 
 pub use conditions::{Active, Condition, ConditionKind, Conditions};
+pub use event_log::{EventLog, EventPage, EventQuery, LoggedEvent};
 pub use held_list::{HeldLine, HeldList};
+pub use history::{History, HistoryReport, STEP};
+pub use lists::{
+    DuplicateFile, DuplicatesLine, DuplicatesReport, FailedLine, FailedReport, LibraryLine, LibraryReport,
+};
 pub use progress::{Progress, human_bytes};
+pub use report::{
+    BrokerReport, ConditionReport, EventsReport, IndexReport, OutboxReport, Report, ScanReport, Severity, WatchReport,
+};
 
 /// Counters that only increase while the service runs.
 #[derive(Debug, Default)]
@@ -23,6 +35,8 @@ pub struct Counters {
     pub unchanged: AtomicU64,
     /// Looks that failed.
     pub failed: AtomicU64,
+    /// How often the kernel lost events.
+    pub overflows: AtomicU64,
     /// Files that a scan left to the next scan.
     pub left: AtomicU64,
 }

@@ -9,7 +9,7 @@ use super::mark::Mark;
 use super::mounts::KeptMounts;
 use super::parked::Retries;
 use super::{StoreError, columns, index};
-use crate::classify::{self, RowUpdate, Rows};
+use crate::classify::{self, Decision, RowUpdate, Rows};
 use crate::failpoint::failpoint;
 use crate::message::{Encoder, Stamp};
 use crate::model::{FileEvent, LibraryPath, Observation, Origin, Outgoing, Row};
@@ -19,6 +19,8 @@ use crate::model::{FileEvent, LibraryPath, Observation, Origin, Outgoing, Row};
 pub struct Committed {
     /// The events that were put into the outbox, in order.
     pub changes: Vec<FileEvent>,
+    /// The sequence number of the last of them. The others have the numbers before it, in order.
+    pub last_sequence: u64,
     /// Paths to look at again.
     pub again: Vec<LibraryPath>,
     /// Other names, by the index, of files that were committed in another state or lost a name. A write through one
@@ -89,7 +91,8 @@ impl Writer {
             kept.committed(version);
         }
         self.enqueued(sequence);
-        Ok(Committed { changes: decision.changes, again: decision.again, other_names })
+        let Decision { changes, again, .. } = decision;
+        Ok(Committed { changes, last_sequence: sequence, again, other_names })
     }
 
     /// See [`super::Store::begin_replay`].

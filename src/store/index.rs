@@ -32,7 +32,10 @@ impl IndexReader {
         Ok(Self { file: Arc::from(file), idle, corruption })
     }
 
-    fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, rusqlite::Error> {
+    pub(super) fn with<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, rusqlite::Error> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = idle.map_or_else(|| schema::open_reader(&self.file), Ok)?;
         let result = read(&connection).inspect_err(|error| self.corruption.note(error));
@@ -42,6 +45,19 @@ impl IndexReader {
 }
 
 impl IndexReader {
+    /// When the oldest message of the outbox was committed, in seconds since the epoch; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn oldest_message(&self) -> Result<Option<u64>, rusqlite::Error> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT timestamp FROM outbox ORDER BY sequence LIMIT 1")?;
+            let timestamp: Option<i64> = statement.query_row([], |row| row.get(0)).optional()?;
+            Ok(timestamp.map(i64::cast_unsigned))
+        })
+    }
+
     /// The mounts of the library.
     pub(super) fn mounts(&self) -> Result<Vec<KnownMount>, rusqlite::Error> {
         self.with(mounts::read)

@@ -412,7 +412,7 @@ impl World {
                     engine.mark(path.clone(), Duration::ZERO, now);
                 }
                 match &outcome {
-                    Outcome::Failed(_) => drop(engine.look_failed(&path)),
+                    Outcome::Failed(error) => drop(engine.look_failed(&path, &error.to_string())),
                     Outcome::Held => engine.look_was_held(now),
                     _ => {}
                 }

@@ -4,6 +4,7 @@
 //! A proxy between the program and the node makes the broker unreachable, silent or slow for one program only.
 
 mod bounded;
+mod health;
 mod known;
 mod outbox;
 mod parked;

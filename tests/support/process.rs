@@ -45,7 +45,8 @@ impl Launcher {
             binary: BINARY.into(),
             linked: None,
             directory: directory.to_path_buf(),
-            variables: BTreeMap::new(),
+            // Many run at once, and only one could have the default port.
+            variables: BTreeMap::from([("HTTP_ADDR".into(), "off".into())]),
             runner: Vec::new(),
             user: None,
         }

@@ -116,11 +116,7 @@ static PATTERNS: LazyLock<Patterns> =
 /// Whether a default pattern excludes the entry `name`, whose whole path is the result of `path`.
 ///
 /// Nearly all names in a library begin like none of the patterns, and for these only the first byte is checked.
-pub(super) fn excludes<'p>(
-    name: &[u8],
-    path: impl FnOnce() -> std::borrow::Cow<'p, [u8]>,
-    is_directory: bool,
-) -> bool {
+pub(super) fn excludes<'p>(name: &[u8], path: impl FnOnce() -> std::borrow::Cow<'p, [u8]>, is_directory: bool) -> bool {
     PREFIXES.may_match(name) && PATTERNS.verdict(&path(), is_directory) == Some(true)
 }
 

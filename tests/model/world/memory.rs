@@ -41,7 +41,8 @@ impl Memory {
         let mut other_names: Vec<LibraryPath> = decision.updates.iter().flat_map(other_names).collect();
         other_names.retain(|name| !decision.updates.iter().any(|update| update.path() == name));
         self.outbox.borrow_mut().extend(decision.changes.iter().cloned());
-        Committed { changes: decision.changes, again: decision.again, other_names }
+        let last_sequence = self.outbox.borrow().len() as u64;
+        Committed { changes: decision.changes, last_sequence, again: decision.again, other_names }
     }
 
     pub(super) fn outbox(&self) -> Vec<FileEvent> {

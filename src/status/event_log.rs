@@ -1,0 +1,184 @@
+//! The latest file events, for people who look at the service.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::model::{Change, EventType, FileEvent};
+
+/// The most events that are kept.
+const MAX_EVENTS: usize = 100_000;
+
+/// The most new events that a listener may be behind. It misses older ones, and loads the list again.
+const MAX_BEHIND: usize = 1_000;
+
+/// One file event.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LoggedEvent {
+    /// The sequence number of its message.
+    pub sequence: u64,
+    /// The type.
+    #[serde(rename = "type", serialize_with = "as_word")]
+    pub event_type: EventType,
+    /// The path in the library.
+    pub path: String,
+    /// The old path of a moved or renamed file.
+    pub old_path: Option<String>,
+    /// When it was committed, in RFC 3339.
+    pub time: String,
+    /// The size of the file in bytes.
+    pub size: Option<u64>,
+    /// The playing time.
+    pub duration_seconds: Option<f64>,
+    /// More about the sound, such as `44.1 kHz`.
+    pub details: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn as_word<S: serde::Serializer>(event_type: &EventType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(event_type.as_str())
+}
+
+impl LoggedEvent {
+    /// What is logged of an event.
+    #[must_use]
+    pub fn new(sequence: u64, event: &FileEvent, time: String) -> Self {
+        let row = match &event.change {
+            Change::Created(row) | Change::Modified(row) | Change::Moved { row, .. } => Some(row),
+            Change::Deleted(_) => None,
+        };
+        let old_path = match &event.change {
+            Change::Moved { from, .. } => Some(from.to_string()),
+            _ => None,
+        };
+        let metadata = row.map(|row| &row.track.metadata);
+        let sample_rate = metadata.and_then(|metadata| metadata.sample_rate);
+        Self {
+            sequence,
+            event_type: event.change.event_type(),
+            path: event.change.path().to_string(),
+            old_path,
+            time,
+            size: row.map(|row| row.stat.size),
+            duration_seconds: metadata.and_then(|metadata| metadata.duration),
+            details: sample_rate.map(|rate| format!("{} kHz", f64::from(rate) / 1000.0)),
+        }
+    }
+}
+
+/// Which events are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct EventQuery {
+    /// Only events before this sequence number.
+    pub before: Option<u64>,
+    /// Only events of this type.
+    pub event_type: Option<EventType>,
+    /// Only events whose path has this text, in any case.
+    pub text: Option<String>,
+    /// The most events.
+    pub limit: usize,
+}
+
+/// Some of the latest events, the newest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<Arc<LoggedEvent>>,
+    /// Whether there are older ones that are wanted.
+    pub has_more: bool,
+}
+
+/// The latest events, in the order of their sequence numbers.
+#[derive(Debug)]
+pub struct EventLog {
+    events: Mutex<VecDeque<Arc<LoggedEvent>>>,
+    live: broadcast::Sender<Arc<LoggedEvent>>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self { events: Mutex::default(), live: broadcast::Sender::new(MAX_BEHIND) }
+    }
+}
+
+impl EventLog {
+    /// Adds the newest event.
+    pub fn add(&self, event: LoggedEvent) {
+        let event = Arc::new(event);
+        let mut events = self.events();
+        if events.len() == MAX_EVENTS {
+            events.pop_front();
+        }
+        events.push_back(Arc::clone(&event));
+        drop(events);
+        // Usually nobody listens.
+        let _ = self.live.send(event);
+    }
+
+    /// The events that are wanted.
+    pub fn find(&self, query: &EventQuery) -> EventPage {
+        let text = query.text.as_ref().map(|text| text.to_lowercase());
+        let has_text = |path: &str| text.as_ref().is_none_or(|text| path.to_lowercase().contains(text));
+        let is_wanted = |event: &&Arc<LoggedEvent>| {
+            query.before.is_none_or(|before| event.sequence < before)
+                && query.event_type.is_none_or(|event_type| event.event_type == event_type)
+                && (has_text(&event.path) || event.old_path.as_deref().is_some_and(has_text))
+        };
+        let events = self.events();
+        let mut found: Vec<_> = events.iter().rev().filter(is_wanted).take(query.limit + 1).cloned().collect();
+        let has_more = found.len() > query.limit;
+        found.truncate(query.limit);
+        EventPage { events: found, has_more }
+    }
+
+    /// The events from now on.
+    pub fn live(&self) -> broadcast::Receiver<Arc<LoggedEvent>> {
+        self.live.subscribe()
+    }
+
+    fn events(&self) -> MutexGuard<'_, VecDeque<Arc<LoggedEvent>>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Origin;
+
+    fn log_of(paths: &[&str]) -> EventLog {
+        let log = EventLog::default();
+        for (sequence, path) in (1..).zip(paths) {
+            let event = FileEvent { change: Change::Deleted((*path).into()), origin: Origin::Watch };
+            log.add(LoggedEvent::new(sequence, &event, String::new()));
+        }
+        log
+    }
+
+    fn found(log: &EventLog, query: &EventQuery) -> (Vec<u64>, bool) {
+        let page = log.find(query);
+        (page.events.iter().map(|event| event.sequence).collect(), page.has_more)
+    }
+
+    #[test]
+    fn events_are_found_newest_first_by_text_and_type_and_in_pages() {
+        let log = log_of(&["A/one.mp3", "a/two.mp3", "b/three.mp3", "a/Ä.mp3"]);
+        let all = EventQuery { limit: 10, ..EventQuery::default() };
+        assert_eq!(found(&log, &all), (vec![4, 3, 2, 1], false));
+        assert_eq!(found(&log, &EventQuery { limit: 2, ..all.clone() }), (vec![4, 3], true));
+        assert_eq!(found(&log, &EventQuery { before: Some(3), ..all.clone() }), (vec![2, 1], false));
+        assert_eq!(found(&log, &EventQuery { text: Some("a/".to_owned()), ..all.clone() }), (vec![4, 2, 1], false));
+        assert_eq!(found(&log, &EventQuery { text: Some("ä".to_owned()), ..all.clone() }), (vec![4], false));
+        assert_eq!(found(&log, &EventQuery { event_type: Some(EventType::Created), ..all }), (vec![], false));
+    }
+
+    #[test]
+    fn only_the_latest_events_are_kept() {
+        let names: Vec<String> = (0..MAX_EVENTS + 3).map(|number| number.to_string()).collect();
+        let log = log_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let oldest = log.find(&EventQuery { before: Some(6), limit: 10, ..EventQuery::default() });
+        assert_eq!(oldest.events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [5, 4]);
+    }
+}
