@@ -172,12 +172,11 @@ fn work(settings: Settings) -> Result<ExitCode, Failure> {
 
 /// Prints the answer to a command about parked messages: a list to standard output, other answers to standard error.
 fn print_answer(command: &Command, answer: &str) {
-    // The reader may have closed its end.
-    let _ = match command {
-        Command::Parked(ParkedRequest::List { .. }) if answer.is_empty() => Ok(()),
-        Command::Parked(ParkedRequest::List { .. }) => writeln!(io::stdout(), "{answer}"),
-        _ => writeln!(io::stderr(), "{answer}"),
-    };
+    match command {
+        Command::Parked(ParkedRequest::List { .. }) if answer.is_empty() => {}
+        Command::Parked(ParkedRequest::List { .. }) => say_to_stdout(answer),
+        _ => say(answer),
+    }
 }
 
 /// Runs a command that needs the store.
@@ -280,9 +279,7 @@ fn say_to_stdout(text: &str) {
 }
 
 fn print_held(held: &HeldList, json: bool) {
-    let text = if json { held.to_json() } else { held.to_string() };
-    // The reader may have closed standard output.
-    let _ = writeln!(io::stdout(), "{text}");
+    say_to_stdout(&if json { held.to_json() } else { held.to_string() });
 }
 
 /// Prints a text for the user to standard error.

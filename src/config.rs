@@ -73,7 +73,7 @@ pub struct Settings {
     pub relocation: Option<Relocation>,
     /// Whether to rebuild the index in `state_dir`.
     pub rebuild_index: bool,
-    /// Where `watch` serves HTTP; `None` for nowhere.
+    /// Where `watch` serves HTTP; `None` for nowhere, and for every other command.
     pub http_addr: Option<SocketAddr>,
     /// Valid directives for `tracing`'s `EnvFilter`.
     pub log_level: String,
@@ -287,6 +287,8 @@ impl Settings {
             }
             _ => None,
         };
+        // The setting is checked for every command, so that a wrong value shows at once.
+        let http_addr = given!(http_addr).http_address()?.filter(|_| command == Command::Watch);
         let given_broker = Broker::given(&sources, &flags);
         let (broker, tls) = given_broker.read()?;
         Ok(Self {
@@ -333,7 +335,7 @@ impl Settings {
             broker,
             tls,
             reread: given_broker.reread(),
-            http_addr: given!(http_addr).http_address()?,
+            http_addr,
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
                 "a log format",

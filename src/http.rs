@@ -27,12 +27,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use crate::status::{
-    ConditionReport, DuplicatesReport, EventPage, EventQuery, FailedReport, LibraryReport, LoggedEvent, Report,
+    DuplicatesReport, EventPage, EventQuery, FailedReport, LibraryReport, LoggedEvent, Readiness, Report,
 };
 
 /// The content type of Prometheus' text format.
@@ -42,6 +41,9 @@ const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=
 pub trait Source: Send + Sync + 'static {
     /// Whether the engine has answered lately.
     fn is_live(&self) -> bool;
+
+    /// The conditions in effect, and whether the service is ready.
+    fn readiness(&self) -> Readiness;
 
     /// What the service says about itself. Blocks while the index is read.
     fn report(&self) -> Report;
@@ -138,18 +140,9 @@ async fn livez(State(source): State<Arc<dyn Source>>) -> Response {
     }
 }
 
-/// The answer of `/readyz`.
-#[derive(Serialize)]
-struct Readiness {
-    ready: bool,
-    /// The conditions in effect, also those that do not prevent readiness.
-    reasons: Vec<ConditionReport>,
-}
-
 async fn readyz(State(source): State<Arc<dyn Source>>) -> Response {
-    let Some(report) = blocking(move || source.report()).await else { return failed() };
-    let readiness = Readiness { ready: report.ready, reasons: report.conditions };
-    let code = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let Some(readiness) = blocking(move || source.readiness()).await else { return failed() };
+    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(readiness)).into_response()
 }
 
@@ -183,7 +176,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Change, FileEvent, Origin};
-    use crate::status::{EventLog, Severity};
+    use crate::status::{ConditionReport, EventLog, Severity};
 
     struct Fixed {
         is_live: bool,
@@ -200,6 +193,10 @@ mod tests {
     impl Source for Fixed {
         fn is_live(&self) -> bool {
             self.is_live
+        }
+
+        fn readiness(&self) -> Readiness {
+            Readiness { ready: self.report.ready, reasons: self.report.conditions.clone() }
         }
 
         fn report(&self) -> Report {

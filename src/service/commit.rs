@@ -221,9 +221,9 @@ impl Service {
     fn follow(&self, looks: &[FsEvent], committed: &Committed) {
         let first = committed.last_sequence - committed.changes.len() as u64 + 1;
         if !committed.changes.is_empty() && self.settings.http_addr.is_some() {
-            let time = jiff::Timestamp::now();
+            let time = format!("{:.0}", jiff::Timestamp::now());
             for (sequence, event) in (first..).zip(&committed.changes) {
-                self.event_log.add(LoggedEvent::new(sequence, event, format!("{time:.0}")));
+                self.event_log.add(LoggedEvent::new(sequence, event, time.clone()));
             }
         }
         let first_event = |look: &FsEvent| Some((look.path.clone(), look.evidence.first_event?));

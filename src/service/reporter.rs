@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::broadcast;
+
+use super::Service;
 use crate::engine::Coverage;
 use crate::http::Source;
 use crate::metrics::{FormatFigures, Snapshot};
@@ -14,12 +17,9 @@ use crate::sink::{BrokerState, DeliveryStatus};
 use crate::status::{
     BrokerReport, ConditionKind, ConditionReport, DuplicateFile, DuplicatesLine, DuplicatesReport, EventPage,
     EventQuery, EventsReport, FailedLine, FailedReport, IndexReport, LibraryLine, LibraryReport, LoggedEvent,
-    OutboxReport, Report, STEP, ScanReport, WatchReport,
+    OutboxReport, Readiness, Report, STEP, ScanReport, WatchReport,
 };
 use crate::store::{DuplicateGroup, Figures};
-use tokio::sync::broadcast;
-
-use super::Service;
 
 /// How old the figures of the index may be: this many times as old as it takes to count its files. So counting takes at
 /// most a hundredth of the time.
@@ -237,9 +237,14 @@ impl Source for Reporter {
         self.begun.elapsed().saturating_sub(last_beat) < LIVENESS_LIMIT
     }
 
+    fn readiness(&self) -> Readiness {
+        let reasons = self.conditions();
+        Readiness { ready: !reasons.iter().any(|condition| condition.prevents_readiness), reasons }
+    }
+
     fn report(&self) -> Report {
         let service = &self.service;
-        let conditions = self.conditions();
+        let Readiness { ready, reasons: conditions } = self.readiness();
         let events = service.counters.events.now();
         let index = self.index_figures();
         let (pending, failed, coverage) = service.inbox.engine().with(|engine| {
@@ -252,7 +257,7 @@ impl Source for Reporter {
             library: service.root.path().display().to_string(),
             started: rfc3339(self.started),
             now: rfc3339(SystemTime::now()),
-            ready: !conditions.iter().any(|condition| condition.prevents_readiness),
+            ready,
             conditions,
             history: service.history.report(),
             scan: self.scan(),

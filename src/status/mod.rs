@@ -23,7 +23,8 @@ pub use lists::{
 };
 pub use progress::{Progress, human_bytes};
 pub use report::{
-    BrokerReport, ConditionReport, EventsReport, IndexReport, OutboxReport, Report, ScanReport, Severity, WatchReport,
+    BrokerReport, ConditionReport, EventsReport, IndexReport, OutboxReport, Readiness, Report, ScanReport, Severity,
+    WatchReport,
 };
 
 /// Counters that only increase while the service runs.

@@ -45,6 +45,15 @@ pub struct Report {
     pub parked: u64,
 }
 
+/// Whether the service is ready: what `/readyz` answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Whether no condition prevents it.
+    pub ready: bool,
+    /// The conditions in effect, also those that do not prevent readiness.
+    pub reasons: Vec<ConditionReport>,
+}
+
 /// A condition that is in effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionReport {

@@ -94,7 +94,7 @@ export class Events {
     this.filter = { type: find("events-type").value, path: find("events-path").value };
     const page = await this.fetchPage();
     if (!page) return;
-    // What came by the live view while the page was on its way is newer than the page, or in it.
+    // Events that arrived live during the request are newer than the answer, or part of it.
     const first = page.events[0]?.sequence ?? 0;
     this.waiting = this.waiting.filter((event) => event.sequence > first && this.matches(event));
     Object.assign(this, { missed: this.waiting.length, detached: false, shown: page.events });
