@@ -36,6 +36,9 @@ pub(super) struct Rounds {
     last_id: u64,
     /// The last number before the scan began.
     before_scan: u64,
+    /// Whether they belong to a single scan. It gets no events of the kernel, so there are no renames that it could
+    /// wrongly accept unread, and its paths need no doubts.
+    is_single_scan: bool,
     /// Why the walk of a single scan could not be finished.
     failure: Option<String>,
 }
@@ -167,9 +170,10 @@ impl Engine {
         }
     }
 
-    /// Asks for a walk of everything, and forgets what an earlier scan came to.
+    /// Begins a single scan: asks for a walk of everything, and forgets what an earlier scan came to.
     pub fn begin_scan(&mut self, now: Instant) {
         self.rounds.failure = None;
+        self.rounds.is_single_scan = true;
         self.rounds.before_scan = self.rounds.last_id;
         self.mark(LibraryPath::root(), Duration::ZERO, now);
     }
@@ -233,7 +237,7 @@ impl Engine {
     }
 
     fn tied_to_round(&mut self, id: RoundId, hint: FsEvent) -> FsEvent {
-        let mut hint = self.doubting(hint);
+        let mut hint = if self.rounds.is_single_scan { hint } else { self.doubting(hint) };
         if let Some(round) = self.rounds.get(id) {
             hint.guards.ties.member_of.extend(round.ties.member_of.iter().map(|member| member.group().join()));
             hint.guards.ties.left_in.extend_from_slice(&round.ties.left_in);

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use lapin::ExchangeKind;
+use lapin::types::FieldTable;
 use serde_json::Value;
 
 use crate::QUIET;
-use crate::support::consumer::{Consumer, Received, declare_exchange};
+use crate::support::consumer::{Consumer, KEYS, Received, declare, declare_exchange};
 use crate::support::disk::fixtures;
 use crate::support::eventually;
 use crate::support::oracle::{Again, Oracle};
@@ -127,7 +128,8 @@ async fn without_a_broker_scan_and_watch_index_and_deliver_when_it_comes() {
     let scanning = program.start(&["scan"]);
     tokio::time::sleep(Duration::from_secs(2)).await;
     tokio::task::block_in_place(|| node.start_again());
-    let mut consumer = Consumer::of_all_keys(&url).await;
+    declare(&url, "all", &KEYS, FieldTable::default()).await;
+    let mut consumer = Consumer::of_queue(&url, "all").await;
     assert_eq!(keys(&consumer.expect(1, LIMIT).await), ["file.created"]);
     let scanned = scanning.ended().await;
     assert_eq!(scanned.code, Some(0), "{scanned:?}");
@@ -139,7 +141,8 @@ async fn without_a_broker_scan_and_watch_index_and_deliver_when_it_comes() {
     program.add("flac/tagged-flac.flac", "two.flac");
     tokio::time::sleep(Duration::from_secs(1)).await;
     tokio::task::block_in_place(|| node.start_again());
-    let mut consumer = Consumer::of_all_keys(&url).await;
+    // The queue outlives the node. A new one could be bound after the message has come to the old one.
+    let mut consumer = Consumer::of_queue(&url, "all").await;
     assert_eq!(keys(&consumer.expect(1, LIMIT).await), ["file.created"]);
     watching.stop().await;
 }
