@@ -24,9 +24,14 @@ model histories="50000":
 bench *arguments:
     cargo bench {{ arguments }}
 
-# The page in a real browser, against a stand-in for the service; needs Debian's chromium-driver and selenium from PyPI
+# The page in a real browser, against a stand-in; needs Debian's chromium, chromium-driver and python3-selenium
 page *arguments:
-    python3 tests/page/check.py {{ arguments }}
+    /usr/bin/python3 tests/page/check.py {{ arguments }}
+
+# The page of the real service in a real browser; needs the same
+page-service:
+    cargo build --locked
+    /usr/bin/python3 tests/page/service.py "${CARGO_TARGET_DIR:-target}/debug/file-watcher"
 
 # Formatting, clippy and the documentation, as CI checks them
 lint:

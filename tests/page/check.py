@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks the page with a real browser against mock.py, and makes screenshots in shots/.
 
-    apt-get install chromium chromium-driver && pip install selenium
+    apt-get install chromium chromium-driver python3-selenium
     ./check.py [--axe axe.min.js] [--only PART]
 
 --axe also runs the accessibility rules of axe-core. It exits with 1 if a check fails.
@@ -16,10 +16,8 @@ import subprocess
 import sys
 import time
 
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
+from browser import LOST, Browser, Checks, check_no_markup, check_overflow, free_port, until
+from mock import PAGE
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHOTS = HERE / "shots"
@@ -29,16 +27,7 @@ MOST_NODES = 3000
 MOST_SCRIPT_MS = 100
 # Here the mock answers 503 or is dead on purpose. The browser logs that by itself.
 EXPECTED = {"wrong": "/api/duplicates.* 503 ", "starting": "/api/library.* 503 ", "sentences": "/status.* 503 ",
-            "death": "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE"}
-
-# Runs before the page does, so that nothing it does is missed.
-WITNESS = """
-window.witness = {alerts: 0, violations: [], errors: []};
-window.alert = () => { window.witness.alerts += 1; };
-document.addEventListener('securitypolicyviolation', (e) => window.witness.violations.push(e.violatedDirective + ' ' + e.blockedURI));
-window.addEventListener('error', (e) => window.witness.errors.push(String(e.message)));
-window.addEventListener('unhandledrejection', (e) => window.witness.errors.push(String(e.reason)));
-"""
+            "death": LOST}
 
 # The contrast of every visible text with the colour behind it. The page has no images behind text.
 CONTRAST = """
@@ -77,24 +66,9 @@ window.nameOf = (e) => e.tagName + '#' + (e.id || e.getAttribute('href') || e.te
 """
 
 
-class Checks:
-    def __init__(self):
-        self.passed = 0
-        self.failed = 0
-
-    def __call__(self, name, is_right, found=""):
-        if is_right:
-            self.passed += 1
-        else:
-            self.failed += 1
-        print(f"{'ok  ' if is_right else 'FAIL'} {name}{f' ({found})' if found != '' else ''}", flush=True)
-
-
 class Mock:
     def __init__(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.start()
 
     def start(self):
@@ -107,36 +81,12 @@ class Mock:
         self.process.wait()
 
 
-class Page:
-    """A headless browser with the page in it."""
-
+class Page(Browser):
     def __init__(self, port):
         self.port = port
-        options = Options()
-        for flag in ["--headless=new", "--no-sandbox", "--disable-gpu", "--lang=en-US", "--force-color-profile=srgb"]:
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-        self.cdp("Page.addScriptToEvaluateOnNewDocument", source=WITNESS + NAME_OF)
-        self.cdp("Performance.enable", timeDomain="timeTicks")
-        self.look(1280, 900)
-
-    def cdp(self, command, **values):
-        return self.driver.execute_cdp_cmd(command, values)
-
-    def run(self, script, *values):
-        return self.driver.execute_script(script, *values)
-
-    def find(self, selector):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def text(self, selector):
-        return self.run("return document.querySelector(arguments[0]).textContent", selector)
-
-    def look(self, width, height, mode="light", motion="no-preference"):
-        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
-        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": mode},
-                                                         {"name": "prefers-reduced-motion", "value": motion}])
+        super().__init__(script=NAME_OF)
+        # The time of the processor, so that other work on the machine does not count.
+        self.cdp("Performance.enable", timeDomain="threadTicks")
 
     def open(self, scenario):
         self.driver.get(f"http://127.0.0.1:{self.port}/?scenario={scenario}")
@@ -158,9 +108,6 @@ class Page:
         metrics = self.cdp("Performance.getMetrics")["metrics"]
         return next(metric["value"] for metric in metrics if metric["name"] == "ScriptDuration")
 
-    def rows(self):
-        return self.run("return [...document.querySelectorAll('#events-rows tr')].map((r) => r.textContent)")
-
     def shot(self, name, full=False):
         clip = {}
         if full:
@@ -169,29 +116,13 @@ class Page:
         image = self.cdp("Page.captureScreenshot", format="png", captureBeyondViewport=full, **clip)["data"]
         (SHOTS / f"{name}.png").write_bytes(base64.b64decode(image))
 
-    def complaints(self, ignored=None):
-        """What the console, the content security policy and uncaught errors say, less the pattern that is expected."""
-        log = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-        said = self.run("return [...window.witness.violations, ...window.witness.errors]")
-        return [line for line in log + said if not (ignored and re.search(ignored, line))]
-
-
-def until(is_so, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if is_so():
-            return True
-        time.sleep(0.1)
-    return False
-
 
 # ---- Every scenario ------------------------------------------------------------------------------------------------
 
 def check_scenario(page, check, scenario, axe):
     page.look(1280, 900)
     page.open(scenario)
-    page.run("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
-    until(lambda: "Loading" not in page.text("#problems"), 20)
+    page.open_lists()
     for width, height in [(1280, 900), (390, 844)]:
         for mode in ["light", "dark"]:
             page.look(width, height, mode)
@@ -211,16 +142,6 @@ def check_scenario(page, check, scenario, axe):
     page.look(1280, 900)
     if axe:
         check_axe(page, check, scenario, axe)
-
-
-def check_overflow(page, check, name):
-    widths = page.run("return [document.documentElement.scrollWidth, document.body.scrollWidth, document.documentElement.clientWidth]")
-    outside = page.run("""
-      return [...document.querySelectorAll('main *, header *, footer *')].filter((e) => {
-        const box = e.getBoundingClientRect();
-        return box.width && e.checkVisibility() && box.right > document.documentElement.clientWidth + 1 && !e.closest('.unseen, thead, .about, .share');
-      }).map((e) => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 20)).slice(0, 4)""")
-    check(f"{name}: no horizontal scrolling", max(widths[:2]) <= widths[2] and not outside, f"{widths} {outside or ''}")
 
 
 def check_nodes(page, check, name):
@@ -299,8 +220,7 @@ WORDS = [
 def check_words(page, check):
     page.open("healthy")
     for call, wanted in WORDS:
-        found = page.driver.execute_async_script(
-            f"import('/view.js').then((view) => arguments[0](view.{call}), (e) => arguments[0](String(e)))")
+        found = page.from_view(call)
         check(f"words: {call}", found == wanted, found)
 
 
@@ -310,9 +230,7 @@ def check_hostile(page, check):
     page.open("hostile")
     page.run("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
     time.sleep(4)
-    check("hostile: no alert", page.run("return window.witness.alerts") == 0)
-    check("hostile: no image, script or frame from a name",
-          page.run("return document.querySelectorAll('main img, main script, main iframe, main b, main i, [onerror], [onload]').length") == 0)
+    check_no_markup(page, check, "hostile")
     check("hostile: the name is shown as text", "<img src=x onerror=alert(1)>.mp3" in page.text("#failed"))
     shown = page.run("return document.body.textContent + document.title + [...document.querySelectorAll('[title], [aria-valuetext]')].map((e) => e.title).join()")
     unseen = re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]", shown)
@@ -362,11 +280,21 @@ def check_many(page, check):
     check("many: the search shows what matches", len(page.rows()) > 50 and all("sinnerman" in row.lower() for row in page.rows()), len(page.rows()))
     check(f"many: typing 9 keys and the results take less than {MOST_SCRIPT_MS} ms of scripting, live events included",
           spent < MOST_SCRIPT_MS, f"{spent:.0f} ms")
-    page.run("const s = document.querySelector('#events-type'); s.value = 'moved'; s.dispatchEvent(new Event('change'))")
+    page.choose("moved")
     both = lambda: page.rows() and all("sinnerman" in row.lower() and "moved" in row for row in page.rows())
     check("many: with the filter by type", until(both, 60), len(page.rows()))
     time.sleep(2)
     check("many: live events keep to the filter", both())
+
+
+def check_old_paths(page, check):
+    """The search finds a path before a move: in what is kept, as the service does it, and in what comes live."""
+    page.open("many")
+    page.find("#events-path").send_keys("Incoming/")
+    are_right = lambda: len(page.rows()) > 50 and all("from Incoming/" in row for row in page.rows())
+    check("old paths: the search finds them", until(are_right, 20), len(page.rows()))
+    first = page.rows()[0]
+    check("old paths: live events too", until(lambda: page.rows()[0] != first, 10) and "from Incoming/" in page.rows()[0])
 
 
 def check_reading(page, check):
@@ -471,21 +399,20 @@ def check_death(page, check, mock):
 
 
 def check_files(check):
-    page, style = (HERE / "index.html").read_text(), (HERE / "style.css").read_text()
+    page = (PAGE / "index.html").read_text()
     check("files: no inline script or style", not re.search(r"\sstyle=|\son\w+=|<style|<script(?![^>]*src=)", page))
     for name in ["index.html", "style.css", "app.js", "view.js", "events.js"]:
-        text = (HERE / name).read_text().replace("http://www.w3.org/2000/svg", "")
+        text = (PAGE / name).read_text().replace("http://www.w3.org/2000/svg", "")
         check(f"files: {name} asks for nothing elsewhere", not re.search(r"https?://|@import|url\(", text))
     for name in ["app.js", "view.js", "events.js"]:
-        text = (HERE / name).read_text()
+        text = (PAGE / name).read_text()
         check(f"files: {name} makes no markup from text", not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", text))
-    assert style
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--axe", type=pathlib.Path)
-    parser.add_argument("--only", help="a scenario, or one of: files, sentences, words, hostile-names, many-events, reading, keyboard, motion, death")
+    parser.add_argument("--only", help="a scenario, or one of: files, sentences, words, hostile-names, many-events, old-paths, reading, keyboard, motion, death")
     flags = parser.parse_args()
     SHOTS.mkdir(exist_ok=True)
     axe = flags.axe and flags.axe.read_text()
@@ -495,6 +422,7 @@ def main():
         "files": lambda: check_files(check), "sentences": lambda: check_sentences(page, check),
         "words": lambda: check_words(page, check),
         "hostile-names": lambda: check_hostile(page, check), "many-events": lambda: check_many(page, check),
+        "old-paths": lambda: check_old_paths(page, check),
         "reading": lambda: check_reading(page, check), "keyboard": lambda: check_keyboard(page, check),
         "motion": lambda: check_motion(page, check), "death": lambda: check_death(page, check, mock)}
     try:
@@ -504,10 +432,9 @@ def main():
                 complaints = page.complaints(EXPECTED.get(name))
                 check(f"{name}: no console error and no CSP violation", not complaints, "; ".join(complaints))
     finally:
-        page.driver.quit()
+        page.close()
         mock.stop()
-    print(f"{check.passed} passed, {check.failed} failed")
-    sys.exit(1 if check.failed else 0)
+    sys.exit(check.end())
 
 
 if __name__ == "__main__":

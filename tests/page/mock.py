@@ -344,7 +344,8 @@ def page_of(scenario, query):
     found = []
     while sequence >= oldest and len(found) <= limit:
         event = scenario.event(sequence)
-        if (not kind or event["type"] == kind) and part in event["path"].lower():
+        paths = [event["path"], event["old_path"] or ""]
+        if (not kind or event["type"] == kind) and any(part in path.lower() for path in paths):
             found.append(event)
         sequence -= 1
     return {"events": found[:limit], "has_more": len(found) > limit}

@@ -22,7 +22,8 @@ async function ask(address, signal = AbortSignal.timeout(TIMEOUT)) {
 /** Asks for the status for ever. `onDown` is called once a second while the service does not answer. */
 class Poll {
   constructor({ onStatus, onDown }) {
-    Object.assign(this, { onStatus, onDown, status: null, answered: null, downSince: null, timer: null, asking: false });
+    Object.assign(this, { onStatus, onDown, timer: null, asking: false });
+    Object.assign(this, { status: null, answered: null, downSince: null });
     document.addEventListener("visibilitychange", () => this.next(document.hidden ? POLL_HIDDEN : 0));
     window.addEventListener("online", () => this.next(0));
     setInterval(() => { if (this.downSince) this.onDown(this); }, 1000);
@@ -84,7 +85,8 @@ function verdict(status) {
 
 /** What stands under the sentence. It changes often, so it is not read aloud. */
 function moreWords({ ready, scan, index, outbox, conditions }) {
-  if (conditions.some((condition) => condition.severity !== "info" && condition.what_to_do)) return "What to do is below.";
+  const isToDo = (condition) => condition.severity !== "info" && condition.what_to_do;
+  if (conditions.some(isToDo)) return "What to do is below.";
   if (!ready && !scan.running) return "The values follow when it is ready.";
   if (!index.files && !scan.running) return "The library is empty. Files appear here as soon as they are on the disk.";
   const waiting = outbox.messages ? `${counted(outbox.messages, "message waits", "messages wait")} in the outbox`
@@ -170,8 +172,8 @@ function showScan({ scan, now }) {
     rate = new Rate();
     say(find("scan-share"), "");
     const took = scan.last_seconds === null ? "" : ` It took ${duration(scan.last_seconds)}.`;
-    say(find("scan-text"), scan.last_finished ? `No scan is running. The last one finished ${ago(scan.last_finished)}.${took}`
-      : "No scan has finished yet.");
+    const last = scan.last_finished && `The last one finished ${ago(scan.last_finished)}.${took}`;
+    say(find("scan-text"), last ? `No scan is running. ${last}` : "No scan has finished yet.");
     return;
   }
   rate.add(Date.parse(now), scan.files_seen, scan.bytes_hashed);
@@ -184,17 +186,20 @@ function showScanBar(bar, { files_seen: seen, files_total: total, bytes_hashed: 
   else bar.removeAttribute("value");
   say(find("scan-share"), known ? percent(Math.min(1, seen / total)) : "");
   const speed = rate.get();
+  const files = speed && (speed.files < 10 ? short(speed.files) : number(speed.files));
   say(find("scan-text"), [
     known ? `${number(seen)} of ${counted(total, "file")}` : `${counted(seen, "file")} so far`,
     `${size(bytes)} hashed`,
-    speed ? `${speed.files < 10 ? short(speed.files) : number(speed.files)} files/s, ${size(Math.round(speed.bytes))}/s` : null,
+    speed ? `${files} files/s, ${size(Math.round(speed.bytes))}/s` : null,
     left === null ? "the time left is not known yet" : `${duration(left)} left`,
   ].filter(Boolean).join(" · "));
 }
 
 // ---- Key figures -----------------------------------------------------------------------------------------------
 
-const BROKER = { connected: "Connected", connecting: "Connecting", refused: "Refused", blocked: "Blocked", none: "No broker" };
+const BROKER = {
+  connected: "Connected", connecting: "Connecting", refused: "Refused", blocked: "Blocked", none: "No broker",
+};
 const WATCH = { full: "Full", partial: "Partial", none: "None", polled: "Polled", off: "Off" };
 const WATCH_NOTES = { polled: "changes are found by scans", off: "only scans find changes", none: "no change is seen" };
 
@@ -204,7 +209,9 @@ function facts({ ready, index, events, outbox, broker, watch, pending, failed, p
   const kinds = Object.entries(events).filter(([, count]) => count).map(([kind, count]) => `${number(count)} ${kind}`);
   const refused = broker.rejected + broker.returned;
   const toCheck = [failed && `${number(failed)} failed`, parked && `${number(parked)} parked`].filter(Boolean);
-  const watches = watch.watches === null ? "" : watch.watches_allowed === null ? counted(watch.watches, "watch", "watches")
+  const refusals = `${number(broker.rejected)} rejected, ${number(broker.returned)} returned`;
+  const watches = watch.watches === null ? ""
+    : watch.watches_allowed === null ? counted(watch.watches, "watch", "watches")
     : `${number(watch.watches)} of ${number(watch.watches_allowed)} watches`;
   return [
     ["Index", counted(index.files, "file"), size(index.bytes)],
@@ -213,10 +220,10 @@ function facts({ ready, index, events, outbox, broker, watch, pending, failed, p
       outbox.oldest_seconds === null ? "nothing waits" : `oldest ${duration(outbox.oldest_seconds)}`,
       outbox.messages > outbox.limit * 0.8 && "error"],
     ["Broker", BROKER[broker.state] ?? broker.state,
-      [broker.details, `${number(broker.confirmed)} confirmed`,
-        refused ? `${number(broker.rejected)} rejected, ${number(broker.returned)} returned` : null].filter(Boolean).join(", "),
+      [broker.details, `${number(broker.confirmed)} confirmed`, refused ? refusals : null].filter(Boolean).join(", "),
       { refused: "error", blocked: "error", connecting: ready && "warning" }[broker.state]],
-    ["Watch", WATCH[watch.coverage] ?? watch.coverage, [WATCH_NOTES[watch.coverage], watches].filter(Boolean).join(", "),
+    ["Watch", WATCH[watch.coverage] ?? watch.coverage,
+      [WATCH_NOTES[watch.coverage], watches].filter(Boolean).join(", "),
       ready && { none: "error", partial: "warning" }[watch.coverage]],
     ["To check", toCheck.join(", ") || "Nothing",
       pending ? `${counted(pending, "path")} pending` : "no path is pending", failed + parked > 0 && "warning"],
@@ -227,7 +234,8 @@ function showFacts(status) {
   const rows = facts(status);
   refill(find("facts"), rows, () => rows.map(([name, figure, note, level]) =>
     make("div", { class: "fact", "data-level": level || "ok" },
-      make("dt", {}, name), make("dd", { class: "figure" }, figure), make("dd", { class: "fact-note" }, ...visible(note)))));
+      make("dt", {}, name), make("dd", { class: "figure" }, figure),
+      make("dd", { class: "fact-note" }, ...visible(note)))));
   say(find("failed-count"), number(status.failed));
 }
 
@@ -303,8 +311,9 @@ class Library {
     // Whoever stands on a button in the tables keeps it.
     if (find("shares").contains(document.activeElement)) return;
     const tables = [["By format", library.formats], ["By size", library.sizes], ["By year", byYear(library.years)]];
-    find("shares").replaceChildren(...(library.formats.length ? tables.map(([caption, rows]) => this.table(caption, rows))
-      : [make("p", { class: "note" }, "No file is in the index.")]));
+    const shown = library.formats.length ? tables.map(([caption, rows]) => this.table(caption, rows))
+      : [make("p", { class: "note" }, "No file is in the index.")];
+    find("shares").replaceChildren(...shown);
   }
 
   table(caption, rows) {
@@ -366,7 +375,8 @@ function showFailed({ failed, total }) {
     make("caption", { class: "unseen" }, "Failed files"),
     make("thead", {}, make("tr", {}, ...["Path", "Error", "Since"].map((name) => make("th", { scope: "col" }, name)))),
     make("tbody", {}, ...failed.map((file) => make("tr", {},
-      make("td", {}, path(file.path)), make("td", {}, ...visible(file.error)), make("td", { class: "when" }, time(file.since))))))];
+      make("td", {}, path(file.path)), make("td", {}, ...visible(file.error)),
+      make("td", { class: "when" }, time(file.since))))))];
 }
 
 function showDuplicates({ groups, total_groups: total, wasted_bytes: wasted }) {

@@ -13,12 +13,14 @@ const FLOOD = 40;
 const DRAW_FLOOD_EVERY = 1000;
 const TYPING_PAUSE = 200;
 const RECONNECT = 5000;
+// A proxy may hold the live stream back. The list does not wait longer than this for it.
+const OPENING = 1000;
 
 export class Events {
   /** `ask` asks the service for JSON. */
   constructor(ask) {
     Object.assign(this, {
-      ask, source: null, request: null, timer: null, retry: null,
+      ask, source: null, request: null, timer: null, retry: null, opening: null,
       shown: [],        // the events of the rows, newest first
       waiting: [],      // events that came but are not drawn yet, newest first, at most FLOOD of them
       missed: 0,        // how many came while the list was held
@@ -63,12 +65,15 @@ export class Events {
     return `/api/events?${query}`;
   }
 
-  /** Starts again, as after a restart of the service: sequences may begin anew. */
+  /**
+   * Starts again, as after a restart of the service: sequences may begin anew. The list is loaded when the stream is
+   * open, so that no event falls between the two.
+   */
   restart() {
     if (document.hidden) return;
     this.newest = 0;
     this.connect();
-    this.catchUp();
+    this.opening = setTimeout(() => this.catchUp(), OPENING);
   }
 
   /** Loads what passed while the live view was away. Rows that are being read stay until the reader asks. */
@@ -87,6 +92,9 @@ export class Events {
     } catch (error) {
       if (!request.signal.aborted) this.end(`The events cannot be loaded: ${error.message}.`, false);
       return null;
+    } finally {
+      if (this.request === request) this.request = null;
+      this.drawSoon();
     }
   }
 
@@ -143,17 +151,15 @@ export class Events {
   connect() {
     this.disconnect();
     this.source = new EventSource("/api/events/live");
-    let wasLost = false;
     this.source.addEventListener("change", (message) => this.take(JSON.parse(message.data)));
+    // The browser also opens the stream again by itself. Events may have passed before each time.
     this.source.addEventListener("open", () => {
+      clearTimeout(this.opening);
       this.state = "live";
-      // Events may have passed while the connection was lost.
-      if (wasLost) this.catchUp();
-      wasLost = false;
+      this.catchUp();
       this.tell();
     });
     this.source.addEventListener("error", () => {
-      wasLost = true;
       this.state = "lost";
       this.tell();
       // The browser tries again by itself unless the service answered with an error.
@@ -163,13 +169,16 @@ export class Events {
 
   disconnect() {
     clearTimeout(this.retry);
+    clearTimeout(this.opening);
     this.source?.close();
   }
 
-  matches({ type, path: name }) {
+  /** As the service does it: the text is looked for in the path before a move too. */
+  matches({ type, path: name, old_path: oldName }) {
     const wanted = this.filter;
+    const text = wanted.path.toLowerCase();
     return (!wanted.type || wanted.type === type)
-      && (!wanted.path || name.toLowerCase().includes(wanted.path.toLowerCase()));
+      && (!text || [name, oldName].some((one) => one?.toLowerCase().includes(text)));
   }
 
   take(event) {
@@ -196,7 +205,8 @@ export class Events {
   }
 
   draw() {
-    if (!this.held() && this.waiting.length) this.drawWaiting();
+    // The answer to a request replaces the rows. What comes meanwhile waits for it, so that it is not lost.
+    if (!this.held() && !this.request && this.waiting.length) this.drawWaiting();
     this.tell();
   }
 
@@ -236,9 +246,10 @@ export class Events {
   /** Says how live the list is, and whether newer events wait. */
   tell() {
     const held = this.held();
-    const words = this.state !== "live" ? "not connected, tries again" : this.paused ? "paused" : held ? "held while you read" : "live";
-    say(find("events-live"), words);
-    find("events-live").dataset.state = this.state !== "live" ? "lost" : held ? "held" : "live";
+    const isLive = this.state === "live";
+    const words = this.paused ? "paused" : held ? "held while you read" : "live";
+    say(find("events-live"), isLive ? words : "not connected, tries again");
+    find("events-live").dataset.state = isLive ? held ? "held" : "live" : "lost";
     const newer = find("events-newer");
     newer.hidden = !(held && (this.missed > 0 || this.detached));
     say(newer, this.missed ? `Show ${counted(this.missed, "newer event")}` : "Show the newest events");

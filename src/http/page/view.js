@@ -259,8 +259,8 @@ export class Chart {
     this.svg.replaceChildren(
       ...this.axis(width, y, end),
       ...this.series.map((series, index) => this.shape(series, this.values[index], x, y)),
-      ...(known.length ? [] : [drawn("text", { class: "empty", x: (width + LEFT) / 2, y: HEIGHT / 2, "text-anchor": "middle" },
-        "No values yet")]),
+      ...(known.length ? [] : [drawn("text",
+        { class: "empty", x: (width + LEFT) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "No values yet")]),
       this.cursor,
     );
     this.x = x;
@@ -271,7 +271,8 @@ export class Chart {
     const lines = [0, end / 2, end].map((value) =>
       drawn("path", { class: value ? "grid" : "base", d: `M${LEFT} ${Math.round(y(value)) + 0.5}H${width}` }));
     const marks = [0, end / 2, end].map((value) => drawn("text",
-      { class: "tick", x: LEFT - 7, y: Math.round(y(value)) + 4, "text-anchor": "end" }, value ? this.format(value) : "0"));
+      { class: "tick", x: LEFT - 7, y: Math.round(y(value)) + 4, "text-anchor": "end" },
+      value ? this.format(value) : "0"));
     const span = (this.count * this.step) / 60;
     const times = [[LEFT, "start", `${number(span)} min ago`], [(width + LEFT) / 2, "middle", number(span / 2)],
       [width, "end", "now"]]
@@ -289,7 +290,8 @@ export class Chart {
     values.forEach((value, index) => {
       if (value === null) { start = null; return; }
       if (kind === "bars") {
-        if (value > 0) path += `M${x(index).toFixed(1)} ${base}V${Math.min(y(value), base - 1).toFixed(1)}h${bar.toFixed(1)}V${base}z`;
+        const top = Math.min(y(value), base - 1).toFixed(1);
+        if (value > 0) path += `M${x(index).toFixed(1)} ${base}V${top}h${bar.toFixed(1)}V${base}z`;
         return;
       }
       const point = `${x(index + 0.5).toFixed(1)} ${y(value).toFixed(1)}`;
