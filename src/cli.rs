@@ -1,19 +1,22 @@
 //! The command line: reads the settings, starts the log, runs the command, and returns the exit code.
 
+mod events;
+
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::config::{Command, Exit, Relocation, Settings, SettingsError};
 use crate::control::{self, ControlError, Request};
-use crate::model::{LibraryPath, ParkedRequest, with_causes};
-use crate::service::{self, Service, ServiceError};
-use crate::status::{ConditionReport, HeldList, Report, Severity};
+use crate::model::{LibraryPath, ParkedRequest, VerifyRequest, with_causes};
+use crate::screen::Screen;
+use crate::service::{self, Reload, Service, ServiceError};
+use crate::status::{ConditionReport, HeldList, Report, Severity, VerifySummary, human_bytes};
 use crate::store::{StateDir, StateDirError};
-use crate::telemetry;
+use crate::telemetry::{self, LogLevel};
 
 /// The exit code if a command failed or was interrupted.
 const FAILED: u8 = 1;
@@ -23,6 +26,9 @@ const INVALID_USAGE: u8 = 2;
 
 /// The exit code if a scan could not read everything, or holds deletes.
 const INCOMPLETE: u8 = 3;
+
+/// The most groups that `duplicates` prints for people.
+const MOST_GROUPS: usize = 1_000;
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -98,13 +104,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     #[cfg(feature = "failpoints")]
     crate::failpoint::arm();
-    let outcome = match Settings::from_env_and_args(arguments) {
-        Ok(settings) => work(settings),
-        Err(Exit::Help(text)) => {
+    let outcome = match Settings::from_env_and_args(arguments.clone()) {
+        Ok(settings) => work(settings, arguments),
+        Err(Exit::Print(text)) => {
             // The reader may have closed standard output.
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
+        Err(Exit::Listen(settings)) => events::print(&settings),
         Err(Exit::Invalid(error)) => Err(error.into()),
     };
     match outcome {
@@ -126,10 +133,21 @@ fn report(failure: &Failure) {
     }
 }
 
-fn work(settings: Settings) -> Result<ExitCode, Failure> {
+fn work(settings: Settings, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
     if matches!(settings.command, Command::Held { .. } | Command::Approve(_)) && !settings.store_file().exists() {
         say("no delete is held: this library was never scanned; nothing was changed");
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::List { .. } | Command::Duplicates { .. } = settings.command {
+        return inquire(&settings);
+    }
+    if let Command::Verify(request) = &settings.command {
+        let request = request.clone();
+        return verify(settings, &request, arguments);
+    }
+    if is_about_service(&settings.command) && !settings.state_dir.exists() {
+        // A question makes no STATE_DIR.
+        return without_service(&settings, "");
     }
     if let Some(Relocation { old_state_dir: Some(old), .. }) = &settings.relocation {
         match StateDir::take_over(old, &settings.state_dir) {
@@ -145,29 +163,110 @@ fn work(settings: Settings) -> Result<ExitCode, Failure> {
         }
         opened => opened?,
     };
-    if matches!(settings.command, Command::Status { .. } | Command::Healthcheck) {
-        say_to_stdout(&format!("no service is running on {}", settings.state_dir.display()));
-        return Ok(ExitCode::FAILURE);
-    }
     let instance_id = match &settings.instance_id {
         Some(given) => given.clone(),
         None => state_dir.instance_id()?,
     };
-    telemetry::start(&settings.log_level, settings.log_format, &instance_id).map_err(Failure::run)?;
+    if is_about_service(&settings.command) {
+        return without_service(&settings, &instance_id);
+    }
+    let screen = Screen::stderr();
+    let level =
+        telemetry::start(&settings.log_level, settings.log_format, &instance_id, &screen).map_err(Failure::run)?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::run)?;
+    let mut runtime = if settings.is_low_resource() {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = runtime.enable_all().build().map_err(Failure::run)?;
     if let Command::Parked(request) = settings.command.clone() {
         let command = settings.command.clone();
         let answer = runtime.block_on(service::parked_at_rest(&settings, &instance_id, request))?;
         print_answer(&command, &answer);
         return Ok(ExitCode::SUCCESS);
     }
-    let outcome = runtime.block_on(start(settings, state_dir, instance_id));
+    let outcome = runtime.block_on(async {
+        if settings.command == Command::Watch {
+            watch(settings, arguments, &state_dir, &instance_id, &screen, &level).await
+        } else {
+            start(settings, &instance_id, screen).await
+        }
+    });
     // The next start hashes unfinished files again, so the process does not wait for them.
     runtime.shutdown_background();
     outcome
+}
+
+/// Whether a command is about the running service.
+fn is_about_service(command: &Command) -> bool {
+    matches!(command, Command::Status { .. } | Command::Healthcheck | Command::Reload)
+}
+
+/// Runs a command about the running service, when there is none.
+fn without_service(settings: &Settings, instance_id: &str) -> Result<ExitCode, Failure> {
+    let nobody = format!("no service is running on {}", settings.state_dir.display());
+    match settings.command {
+        Command::Status { json } => {
+            let report = service::status_at_rest(settings, instance_id)?;
+            say_to_stdout(&if json { report.to_json() } else { report.to_string() });
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Healthcheck => say_to_stdout(&format!("unhealthy: {nobody}")),
+        _ => say(&nobody),
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// Runs a command that only reads the index, whether a service is running or not.
+fn inquire(settings: &Settings) -> Result<ExitCode, Failure> {
+    match &settings.command {
+        Command::List { selection, json } => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            let listed = service::list(settings, selection, *json, &mut out)
+                .and_then(|listed| out.flush().map(|()| listed).map_err(ServiceError::Output));
+            match listed {
+                Ok(_) if *json => {}
+                Ok(listed) => say(&format!("{} files, {}", listed.files, human_bytes(listed.bytes as f64))),
+                // The reader, such as `head`, has enough.
+                Err(ServiceError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Command::Duplicates { under, json } => {
+            let most = if *json { usize::MAX } else { MOST_GROUPS };
+            let found = service::duplicates(settings, under, most)?;
+            match (json, found.groups.is_empty()) {
+                (true, true) => {}
+                (true, false) => say_to_stdout(&found.to_json()),
+                (false, _) => say_to_stdout(&found.to_string()),
+            }
+        }
+        _ => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads published files again. Scans the library if some have changed and no service runs that publishes them.
+fn verify(mut settings: Settings, request: &VerifyRequest, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
+    let summary = service::verify(&settings, request, &Screen::stderr(), &mut io::stdout())?;
+    say(&summary.to_string());
+    let is_running = matches!(StateDir::open(&settings.state_dir), Err(StateDirError::InUse(_)));
+    let mut code = ExitCode::SUCCESS;
+    if summary.changed > 0 && is_running {
+        say("the running service publishes the changed files");
+    } else if summary.changed > 0 {
+        say("scanning, to publish the changed files");
+        settings.command = Command::Scan;
+        code = work(settings, arguments)?;
+    }
+    Ok(match summary {
+        VerifySummary { rotten: 1.., .. } => ExitCode::from(FAILED),
+        VerifySummary { failed: 1.., .. } => ExitCode::from(INCOMPLETE),
+        _ => code,
+    })
 }
 
 /// Prints the answer to a command about parked messages: a list to standard output, other answers to standard error.
@@ -179,14 +278,41 @@ fn print_answer(command: &Command, answer: &str) {
     }
 }
 
-/// Runs a command that needs the store.
-async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> Result<ExitCode, Failure> {
+/// Follows the library until a signal, with other settings after each request to read them again.
+async fn watch(
+    mut settings: Settings,
+    arguments: Vec<OsString>,
+    state_dir: &StateDir,
+    instance_id: &str,
+    screen: &Screen,
+    level: &LogLevel,
+) -> Result<ExitCode, Failure> {
+    // A signal is the normal exit.
+    let shutdown = service::shutdown_on_signals(0, screen).map_err(Failure::run)?;
+    let read = move || Settings::from_env_and_args(arguments.clone()).map_err(Exit::into_error);
+    let reload = Reload::new(screen, read).map_err(Failure::run)?;
+    loop {
+        let mut sink = service::sink_of(&settings, instance_id);
+        let service = Service::open(settings, instance_id, screen.clone())?;
+        let corruption = service.corruption();
+        let watching = service::watch(Arc::new(service), state_dir, &mut sink, shutdown.clone(), &reload);
+        let done = Service::unless_corrupt(&corruption, Box::pin(watching)).await;
+        sink.close().await;
+        done?;
+        match reload.take() {
+            Some(next) if !shutdown.is_cancelled() => settings = next,
+            _ => return Ok(ExitCode::SUCCESS),
+        }
+        level.set(&settings.log_level);
+    }
+}
+
+/// Runs another command that needs the store.
+async fn start(settings: Settings, instance_id: &str, screen: Screen) -> Result<ExitCode, Failure> {
     let command = settings.command.clone();
-    // A signal is the normal exit of watch. It interrupts the other commands.
-    let interrupted = if command == Command::Watch { 0 } else { FAILED };
-    let shutdown = service::shutdown_on_signals(interrupted).map_err(Failure::run)?;
-    let mut sink = service::sink_of(&settings, &instance_id);
-    let service = Service::open(settings, &instance_id)?;
+    let shutdown = service::shutdown_on_signals(FAILED, &screen).map_err(Failure::run)?;
+    let mut sink = service::sink_of(&settings, instance_id);
+    let service = Service::open(settings, instance_id, screen)?;
     let corruption = service.corruption();
     let incomplete = ExitCode::from(INCOMPLETE);
     let work = async {
@@ -205,8 +331,14 @@ async fn start(settings: Settings, state_dir: StateDir, instance_id: String) -> 
                 None
             }
             Command::Replay(under) => service::replay(&service, under, &mut sink, shutdown).await?,
-            Command::Parked(_) | Command::Status { .. } | Command::Healthcheck => None,
-            Command::Watch => service::watch(Arc::new(service), &state_dir, &mut sink, shutdown).await?,
+            Command::Watch
+            | Command::Parked(_)
+            | Command::Status { .. }
+            | Command::Healthcheck
+            | Command::Reload
+            | Command::List { .. }
+            | Command::Duplicates { .. }
+            | Command::Verify(_) => None,
         };
         Ok(summary)
     };
@@ -247,7 +379,13 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
         Command::Status { json: true } => say_to_stdout(&control::ask(state_dir, &Request::Status)?),
         Command::Status { json: false } => say_to_stdout(&ask_report(state_dir)?.to_string()),
         Command::Healthcheck => return Ok(check_health(&ask_report(state_dir)?)),
-        Command::Scan | Command::Watch | Command::Relocate => {}
+        Command::Reload => say(&control::ask(state_dir, &Request::Reload)?),
+        Command::Scan
+        | Command::Watch
+        | Command::Relocate
+        | Command::List { .. }
+        | Command::Duplicates { .. }
+        | Command::Verify(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

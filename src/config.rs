@@ -8,6 +8,7 @@ mod broker;
 mod command;
 mod environment;
 mod exclusions;
+mod inquiries;
 mod parked;
 mod places;
 mod raw_value;
@@ -24,7 +25,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
 use crate::model::{
-    FollowSymlinks, InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Unroutable, WatchMode,
+    EventType, FollowSymlinks, InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Selection,
+    Unroutable, VerifyRequest, WatchMode,
 };
 use crate::sink::{BrokerUrl, Reread, Tls};
 
@@ -45,6 +47,8 @@ pub struct Settings {
     pub sink: SinkKind,
     /// The instance id; `None` for the one of the state directory.
     pub instance_id: Option<String>,
+    /// The time in which the whole library is read again; `None` for never.
+    pub verify_interval_days: Option<NonZeroU32>,
     /// The number of files that are read concurrently.
     pub max_concurrent_files: usize,
     /// The number of files that are committed at once, and of messages that are published at once.
@@ -75,6 +79,8 @@ pub struct Settings {
     pub rebuild_index: bool,
     /// Where `watch` serves HTTP; `None` for nowhere, and for every other command.
     pub http_addr: Option<SocketAddr>,
+    /// Where traces are sent by OTLP over HTTP; `None` for nowhere.
+    pub otlp_endpoint: Option<String>,
     /// Valid directives for `tracing`'s `EnvFilter`.
     pub log_level: String,
     /// The format of log lines; `None` decides by whether standard error is a terminal.
@@ -132,6 +138,22 @@ pub enum Command {
     Replay(LibraryPath),
     /// List, retry or drop parked messages.
     Parked(ParkedRequest),
+    /// List files of the index.
+    List {
+        /// Which.
+        selection: Selection,
+        /// JSON instead of a table.
+        json: bool,
+    },
+    /// List the files with equal content.
+    Duplicates {
+        /// Where one of each group is.
+        under: LibraryPath,
+        /// JSON instead of text.
+        json: bool,
+    },
+    /// Read published files again.
+    Verify(VerifyRequest),
     /// Print the state of the running service.
     Status {
         /// JSON instead of text.
@@ -139,6 +161,8 @@ pub enum Command {
     },
     /// Exit with 0 if the running service is healthy, or else with 1.
     Healthcheck,
+    /// Let the running service read its settings again.
+    Reload,
 }
 
 /// The destination of messages.
@@ -160,13 +184,43 @@ impl SinkKind {
     }
 }
 
-/// Why no command is run.
+/// What to do instead of a command on a library.
 #[derive(Debug)]
 pub enum Exit {
-    /// The text of the help or the version, for standard output.
-    Help(String),
+    /// Print this text to standard output: the help, the version, or what a command made of the declared settings.
+    Print(String),
+    /// Print the messages of the exchange.
+    Listen(Box<ListenSettings>),
     /// A setting or an argument is invalid.
     Invalid(SettingsError),
+}
+
+/// The settings of `events`, checked.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    /// The URL of the broker.
+    pub broker: BrokerUrl,
+    /// The certificates for `amqps`.
+    pub tls: Tls,
+    /// The types of the wanted events.
+    pub types: Vec<EventType>,
+    /// The absolute path at or under which the files are; `None` for all.
+    pub under: Option<PathBuf>,
+    /// The number of messages after which to stop.
+    pub count: Option<u64>,
+    /// The messages as they are, instead of a line for people.
+    pub json: bool,
+}
+
+impl Exit {
+    /// The error. The command line was valid before, so there is nothing else.
+    #[must_use]
+    pub fn into_error(self) -> SettingsError {
+        match self {
+            Self::Invalid(error) => error,
+            Self::Print(_) | Self::Listen(_) => SettingsError::Usage("no command on a library".to_owned()),
+        }
+    }
 }
 
 impl From<SettingsError> for Exit {
@@ -218,11 +272,31 @@ impl Settings {
         self.state_dir.join(format!("{}.sqlite", self.sink.as_str()))
     }
 
+    /// The first setting that cannot change while a service runs and that differs in `new`, with both values.
+    #[must_use]
+    pub fn fixed_difference(&self, new: &Self) -> Option<String> {
+        let differs = |name: &str, old: &dyn std::fmt::Debug, new: &dyn std::fmt::Debug| {
+            let (old, new) = (format!("{old:?}"), format!("{new:?}"));
+            (old != new).then(|| format!("{name} (from {old} to {new})"))
+        };
+        differs("DATA_DIR", &self.root, &new.root)
+            .or_else(|| differs("STATE_DIR", &self.state_dir, &new.state_dir))
+            .or_else(|| differs("SINK", &self.sink, &new.sink))
+            .or_else(|| differs("INSTANCE_ID", &self.instance_id, &new.instance_id))
+            .or_else(|| differs("LOG_FORMAT", &self.log_format, &new.log_format))
+    }
+
+    /// Whether to use as little memory and as few threads as possible: one file at a time was asked for.
+    #[must_use]
+    pub fn is_low_resource(&self) -> bool {
+        self.max_concurrent_files == 1
+    }
+
     /// Reads the settings from `arguments` (the program's name first) and from the environment of the process.
     ///
     /// # Errors
     ///
-    /// [`Exit::Help`] if the help or the version is asked for; [`Exit::Invalid`] if a setting is invalid.
+    /// What to do instead: see [`Exit`].
     pub fn from_env_and_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         // `--help` works even if the environment is invalid.
@@ -239,7 +313,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`Exit::Help`] if the help or the version is asked for; [`Exit::Invalid`] if a setting is invalid.
+    /// What to do instead: see [`Exit`].
     pub fn read(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Self, Exit> {
         const AN_HOUR_IN_MS: u64 = 3_600_000;
         const A_YEAR_IN_SECS: u64 = 31_536_000;
@@ -260,6 +334,9 @@ impl Settings {
             };
         }
 
+        if let Some(exit) = inquiries::without_library(command.as_ref(), &sources, &flags) {
+            return Err(exit?);
+        }
         let command::ParsedCommand { command, library, old_library } = command::parse(command);
         let relocate_from = old_library.or_else(|| given!(relocate_from?));
         let mut warnings = Vec::new();
@@ -273,13 +350,9 @@ impl Settings {
             &mut warnings,
         );
         let root = places::library(&dir, environment)?;
-        let command = command::of(command, &root)?;
-        if flags.rebuild_index && !matches!(command, Command::Scan | Command::Watch) {
-            let problem = "works only with scan and watch, which read the library again; use it with one of them";
-            return Err(
-                SettingsError::Value { setting: "--rebuild-index".to_owned(), problem: problem.to_owned() }.into()
-            );
-        }
+        let rules = exclusions::rules(&sources, &flags, environment)?;
+        let command = command::of(command, &root, rules.extensions())?;
+        check_rebuild(flags.rebuild_index, &command)?;
         let relocation = match relocate_from {
             Some(from) if matches!(command, Command::Scan | Command::Watch | Command::Relocate) => {
                 let has_default_state = given!(state_dir?).is_none();
@@ -297,7 +370,7 @@ impl Settings {
             relocation,
             rebuild_index: flags.rebuild_index,
             root,
-            rules: exclusions::rules(&sources, &flags, environment)?,
+            rules,
             follow_symlinks: given!(follow_symlinks).follow_symlinks()?,
             ignore_ctime: given!(ignore_ctime).boolean()?,
             inode_trust: given!(ignore_inode).choice(
@@ -316,6 +389,7 @@ impl Settings {
             },
             poll_interval: Duration::from_secs(given!(poll_interval_secs).number("a number of seconds", 1..=86_400)?),
             mass_delete_percent: given!(mass_delete_percent).number("a percentage", 0..=100)?,
+            verify_interval_days: NonZeroU32::new(given!(verify_interval_days).number("a number of days", 0..=3650)?),
             max_concurrent_files: given!(max_concurrent_files).number("a number of files", 1..=10_000)?,
             batch_size: given!(batch_size).number("a number of files", 1..=10_000)?,
             max_files_per_second: given!(max_files_per_second).rate("a number of files", false)?.map(saturating),
@@ -336,6 +410,7 @@ impl Settings {
             tls,
             reread: given_broker.reread(),
             http_addr,
+            otlp_endpoint: given!(otel_exporter_otlp_endpoint?).map(|given| given.http_url()).transpose()?,
             log_level: given!(log_level).log_directives()?,
             log_format: given!(log_format).choice(
                 "a log format",
@@ -344,6 +419,15 @@ impl Settings {
             warnings,
         })
     }
+}
+
+/// `--rebuild-index` is for commands that read the library again.
+fn check_rebuild(is_wanted: bool, command: &Command) -> Result<(), SettingsError> {
+    if is_wanted && !matches!(command, Command::Scan | Command::Watch) {
+        let problem = "works only with scan and watch, which read the library again; use it with one of them";
+        return Err(SettingsError::Value { setting: "--rebuild-index".to_owned(), problem: problem.to_owned() });
+    }
+    Ok(())
 }
 
 /// Limits a rate to the highest one that fits. No machine reaches it.
@@ -422,7 +506,8 @@ mod tests {
             let environment = Environment::new(self.variables.clone(), self.temporary.path().to_path_buf());
             let arguments = ["file-watcher"].into_iter().chain(arguments.split_whitespace()).map(OsString::from);
             Settings::read(arguments, &environment).map_err(|exit| match exit {
-                Exit::Help(text) => text,
+                Exit::Print(text) => text,
+                Exit::Listen(settings) => format!("{settings:?}"),
                 Exit::Invalid(error) => with_causes(&error),
             })
         }
@@ -457,6 +542,17 @@ mod tests {
         assert_eq!(settings.inode_trust, InodeTrust::Auto);
         assert_eq!(settings.outbox_max_events, 1_000_000);
         assert!(settings.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_change_while_a_service_runs_is_named_with_both_values() {
+        let case = Case::new(&[]);
+        let settings = case.read("watch").unwrap();
+        assert_eq!(settings.fixed_difference(&case.read("watch --batch-size 7 --exclude x").unwrap()), None);
+        let sink = settings.fixed_difference(&case.read("watch --sink stdout").unwrap()).unwrap();
+        assert_eq!(sink, "SINK (from Amqp to Stdout)");
+        let library = settings.fixed_difference(&case.read("watch other").unwrap()).unwrap();
+        assert!(library.starts_with("DATA_DIR (from "), "{library}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use futures::StreamExt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
+use tokio_util::sync::DropGuard;
 
 use crate::model::{LibraryPath, ParkedRequest};
 
@@ -53,6 +54,8 @@ pub enum Request {
     Parked(ParkedRequest),
     /// Report the state of the service, as JSON.
     Status,
+    /// Read the settings again.
+    Reload,
 }
 
 /// Why the control socket failed.
@@ -84,6 +87,28 @@ pub enum ControlError {
     Failed(String),
 }
 
+/// What the service answers to a request that it carried out.
+#[derive(Debug)]
+pub struct Reply {
+    text: String,
+    /// Dropped when the client has the answer.
+    then: Option<DropGuard>,
+}
+
+impl Reply {
+    /// This text, and then the end of what the guard guards.
+    #[must_use]
+    pub fn and_then(text: impl Into<String>, then: DropGuard) -> Self {
+        Self { text: text.into(), then: Some(then) }
+    }
+}
+
+impl From<String> for Reply {
+    fn from(text: String) -> Self {
+        Self { text, then: None }
+    }
+}
+
 /// Why the service did not carry out a request.
 #[derive(Debug)]
 pub enum Refusal {
@@ -97,13 +122,14 @@ impl Request {
     fn answered_within(&self) -> Duration {
         match self {
             Self::Approve(_) => APPROVAL_TIMEOUT,
-            Self::Held(_) | Self::Replay(_) | Self::Parked(_) | Self::Status => ANSWER_TIMEOUT,
+            Self::Held(_) | Self::Replay(_) | Self::Parked(_) | Self::Status | Self::Reload => ANSWER_TIMEOUT,
         }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Status => b"status\n".to_vec(),
+            Self::Reload => b"reload\n".to_vec(),
             Self::Held(under) => [b"held\n", under.as_bytes()].concat(),
             Self::Approve(under) => [b"approve\n", under.as_bytes()].concat(),
             Self::Replay(under) => [b"replay\n", under.as_bytes()].concat(),
@@ -118,6 +144,7 @@ impl Request {
         let end = bytes.iter().position(|&byte| byte == b'\n')?;
         match (&bytes[..end], &bytes[end + 1..]) {
             (b"status", b"") => Some(Self::Status),
+            (b"reload", b"") => Some(Self::Reload),
             (b"held", under) => Some(Self::Held(LibraryPath::from_bytes(under))),
             (b"approve", under) => Some(Self::Approve(LibraryPath::from_bytes(under))),
             (b"replay", under) => Some(Self::Replay(LibraryPath::from_bytes(under))),
@@ -204,7 +231,7 @@ impl Control {
     /// Answers requests, several concurrently. Never returns.
     pub async fn serve<Answer>(&self, answer: impl Fn(Request) -> Answer) -> Infallible
     where
-        Answer: Future<Output = Result<String, Refusal>>,
+        Answer: Future<Output = Result<Reply, Refusal>>,
     {
         let accepted = futures::stream::unfold(&self.listener, |listener| async move {
             loop {
@@ -222,7 +249,7 @@ impl Control {
 
 async fn serve_one<Answer>(mut stream: tokio::net::UnixStream, answer: impl Fn(Request) -> Answer)
 where
-    Answer: Future<Output = Result<String, Refusal>>,
+    Answer: Future<Output = Result<Reply, Refusal>>,
 {
     let mut bytes = Vec::new();
     let mut limited = (&mut stream).take(LONGEST_REQUEST);
@@ -236,13 +263,14 @@ where
         let unknown = "unknown request; the running service may be an older version";
         Err(Refusal::Invalid(unknown.to_owned()))
     };
-    let line = match answered {
-        Ok(text) => format!("ok {text}\n"),
-        Err(Refusal::Invalid(text)) => format!("no {text}\n"),
-        Err(Refusal::Failed(text)) => format!("error {text}\n"),
+    let (line, then) = match answered {
+        Ok(Reply { text, then }) => (format!("ok {text}\n"), then),
+        Err(Refusal::Invalid(text)) => (format!("no {text}\n"), None),
+        Err(Refusal::Failed(text)) => (format!("error {text}\n"), None),
     };
     // The client may have closed the connection.
     let _ = tokio::time::timeout(CLIENT_TIMEOUT, stream.write_all(line.as_bytes())).await;
+    drop(then);
 }
 
 impl Drop for Control {
@@ -319,11 +347,11 @@ mod tests {
         });
         let serving = control.serve(|request| async move {
             match request {
-                Request::Approve(_) | Request::Held(_) => Ok("done".to_owned()),
+                Request::Approve(_) | Request::Held(_) => Ok("done".to_owned().into()),
                 Request::Replay(under) if under == "a".into() => Err(Refusal::Invalid(format!("not {under}"))),
                 Request::Replay(_) => Err(Refusal::Failed("too bad".to_owned())),
-                Request::Parked(ParkedRequest::List { json: false }) => Ok("two \nlines".to_owned()),
-                Request::Parked(_) | Request::Status => Ok(String::new()),
+                Request::Parked(ParkedRequest::List { json: false }) => Ok("two \nlines".to_owned().into()),
+                Request::Parked(_) | Request::Status | Request::Reload => Ok(String::new().into()),
             }
         });
         tokio::select! {

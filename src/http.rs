@@ -29,6 +29,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use crate::status::{
     DuplicatesReport, EventPage, EventQuery, FailedReport, LibraryReport, LoggedEvent, Readiness, Report,
@@ -56,6 +57,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// The file events from now on.
     fn live(&self) -> broadcast::Receiver<Arc<LoggedEvent>>;
+
+    /// Cancelled when the run of the service ends. Then connections are closed.
+    fn ended(&self) -> CancellationToken;
 
     /// The files of the index by format, size and year. Blocks while the index is read.
     ///
@@ -111,7 +115,9 @@ impl HttpServer {
 
     /// Answers requests. Never returns.
     pub async fn serve(self, source: Arc<dyn Source>) -> Infallible {
-        let _ = axum::serve(self.listener, router(source)).await;
+        let ended = source.ended();
+        let server = axum::serve(self.listener, router(source)).with_graceful_shutdown(ended.cancelled_owned());
+        let _ = server.await;
         // The server ends only if it is asked to.
         std::future::pending().await
     }
@@ -186,7 +192,7 @@ mod tests {
 
     impl Fixed {
         fn new(is_live: bool, report: Report) -> Self {
-            Self { is_live, report, log: Arc::default() }
+            Self { is_live, report, log: Arc::new(EventLog::new(100)) }
         }
     }
 
@@ -209,6 +215,10 @@ mod tests {
 
         fn events(&self, query: &EventQuery) -> EventPage {
             self.log.find(query)
+        }
+
+        fn ended(&self) -> CancellationToken {
+            CancellationToken::new()
         }
 
         fn live(&self) -> broadcast::Receiver<Arc<LoggedEvent>> {

@@ -31,6 +31,7 @@
 //! | 0 | [`failpoint`] | where a test may end the process or the watcher | anything else |
 //! | 1 | [`classify`] | rows and observations in, file events and row updates out | IO, clocks |
 //! | 1 | [`engine`] | every decision about what to look at, walk, hold and trust | IO, clocks, locks |
+//! | 1 | [`screen`] | standard error: lines and a progress bar | read |
 //! | 1 | [`metrics`] | the figures for Prometheus | have a label that depends on a file |
 //! | 1 | [`message`] | a file event as the bytes that consumers read | decide anything |
 //! | 1 | [`stream`] | the combinators, one a file, behind one extension trait | IO |
@@ -41,7 +42,7 @@
 //! | 2 | [`sink`] | where messages go: RabbitMQ or standard output | forget a message unasked |
 //! | 2 | [`status`] | counters, progress, the summary, the condition register | steer |
 //! | 3 | [`pipeline`] | the chain, on one screen | anything else |
-//! | 4 | [`config`], [`telemetry`], [`control`], [`http`] | the settings, the logs, the control socket, the HTTP server | work |
+//! | 4 | [`config`], [`telemetry`], [`traces`], [`control`], [`http`] | the settings, the logs, the traces, the control socket, the HTTP server | work |
 //! | 5 | [`service`] | the parts assembled: one scan, or watching for good | decide |
 //! | 6 | [`cli`] | the thin shell around all of it | work |
 
@@ -84,6 +85,8 @@ pub mod failpoint;
 pub mod message;
 #[doc(hidden)]
 pub mod metrics;
+#[doc(hidden)]
+pub mod screen;
 
 #[doc(hidden)]
 pub mod content;
@@ -107,6 +110,8 @@ pub mod control;
 pub mod http;
 #[doc(hidden)]
 pub mod telemetry;
+#[doc(hidden)]
+pub mod traces;
 
 #[doc(hidden)]
 pub mod service;

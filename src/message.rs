@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::{BASE64, HEXLOWER};
 use jiff::Timestamp;
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::{
@@ -93,6 +97,20 @@ impl Encoder {
         )
     }
 
+    /// The file of a row as one JSON object, in the fields of the messages about it.
+    pub fn describe(&self, row: &Row) -> String {
+        let file_type = FileType::of(&row.path);
+        let path = path_text(&row.path, &self.root);
+        let file = Described {
+            file_path: path.text,
+            content: ContentFields::of(row, &row.track.metadata, self.metadata_style),
+            file_type: file_type.as_str(),
+            format_family: file_type.format_family(),
+            file_path_bytes: path.bytes,
+        };
+        serde_json::to_string(&file).expect("strings and finite numbers are always JSON")
+    }
+
     fn encode_as(&self, event: &FileEvent, naming: Naming<'_>, stamp: &Stamp) -> Outgoing {
         let row = match &event.change {
             Change::Created(row) | Change::Modified(row) | Change::Moved { row, .. } => Some(row),
@@ -153,6 +171,29 @@ impl Encoder {
     }
 }
 
+/// The ids of the trace and the span of a message. They follow from its correlation id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceIds {
+    /// The id of the trace: the correlation id.
+    pub trace: u128,
+    /// The id of the span: a hash of the correlation id.
+    pub span: u64,
+}
+
+impl TraceIds {
+    /// The ids for a correlation id; `None` if it is not a UUID.
+    pub fn of(correlation_id: &str) -> Option<Self> {
+        let uuid = Uuid::try_parse(correlation_id).ok()?;
+        let span = xxhash_rust::xxh3::xxh3_64(uuid.as_bytes()).max(1);
+        Some(Self { trace: uuid.as_u128(), span })
+    }
+
+    /// The header `traceparent`, as in W3C Trace Context.
+    pub fn traceparent(&self) -> String {
+        format!("00-{:032x}-{:016x}-01", self.trace, self.span)
+    }
+}
+
 /// The event type, and the root of the old path.
 #[derive(Clone, Copy)]
 struct Naming<'a> {
@@ -177,45 +218,101 @@ struct PathText {
     bytes: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A message of file-watcher, published to the topic exchange file_events.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "file event")]
 struct Body<'a> {
+    /// What happened to the file. A file that is moved goes to another directory, one that is renamed stays in its own.
     event_type: EventType,
+    /// The absolute path of the file, as file-watcher sees it.
     file_path: String,
+    /// When the change was committed: RFC 3339 in UTC with microseconds.
+    #[schemars(extend("format" = "date-time"))]
     timestamp: String,
+    /// The name of the instance that published the message.
     instance_id: &'a str,
     #[serde(flatten)]
     content: Option<ContentFields<'a>>,
+    /// The old path, if the event is moved or renamed. An earlier message published it.
     #[serde(skip_serializing_if = "Option::is_none")]
     old_path: Option<&'a str>,
+    /// The same on every redelivery; also the message_id of the AMQP properties.
     correlation_id: &'a str,
+    /// Increases by one with each message of a store, so that duplicates and gaps can be detected.
     sequence: u64,
+    /// What found the change: watch (an event of the kernel), scan, or replay.
     origin: &'static str,
+    /// The root of the library.
     watched_directory: &'a str,
+    /// The type by the extension: mp3, flac, wav, ogg, opus, aac, mp4, wma, or another extension.
+    file_type: &'a str,
+    /// ogg_vorbis for ogg and oga.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format_family: Option<&'static str>,
+    /// The bytes of file_path in base64, if they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_path_bytes: Option<String>,
+    /// The bytes of old_path in base64, if they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_path_bytes: Option<&'a str>,
+}
+
+/// The JSON Schema of the message bodies, as text.
+pub fn schema() -> String {
+    // A field is absent rather than null.
+    let absent = RecursiveTransform(|schema: &mut Schema| {
+        if let Some(Value::Array(types)) = schema.get_mut("type")
+            && let [kind, Value::String(null)] = &types[..]
+            && null == "null"
+        {
+            let kind = kind.clone();
+            schema.insert("type".to_owned(), kind);
+        }
+    });
+    let settings = SchemaSettings::draft2020_12().for_serialize().with_transform(absent);
+    let schema = settings.into_generator().into_root_schema_for::<Body<'_>>();
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is always JSON");
+    text.push('\n');
+    text
+}
+
+/// A file of the index, without the fields of an event.
+#[derive(Serialize)]
+struct Described<'a> {
+    file_path: String,
+    #[serde(flatten)]
+    content: ContentFields<'a>,
     file_type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     format_family: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     file_path_bytes: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    old_path_bytes: Option<&'a str>,
 }
 
 /// The fields that every message but a `deleted` one has.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ContentFields<'a> {
+    /// The SHA-256 of the whole file, as sha256sum prints it.
     sha256_hash: String,
+    /// The XXH3 hash of the whole file with 128 bits, as xxhsum -H128 prints it.
     xxh128_hash: String,
+    /// What the tags and the stream headers say. Absent if METADATA_STYLE is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<MetadataField<'a>>,
+    /// The size of the hashed file.
     size_bytes: u64,
+    /// The modification time of the hashed file: RFC 3339 in UTC with nanoseconds. Absent outside of the years 0 to 9999.
+    #[schemars(extend("format" = "date-time"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     modified_time: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum MetadataField<'a> {
+    /// METADATA_STYLE nested, the default.
     Nested(&'a Metadata),
+    /// METADATA_STYLE flat: one level of texts.
     Flat(BTreeMap<&'static str, String>),
 }
 
@@ -260,7 +357,7 @@ fn flat(metadata: &Metadata) -> BTreeMap<&'static str, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::model::{FileStat, Fingerprint, Tags, Track};
@@ -323,6 +420,26 @@ mod tests {
     }
 
     #[test]
+    fn the_schema_describes_every_message_and_every_field() {
+        let schema: Value = serde_json::from_str(&schema()).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let from = LibraryPath::from_bytes(b"\xfe.mp3");
+        let odd = row(LibraryPath::from_bytes(b"a\xff.oga"));
+        for style in [MetadataStyle::Nested, MetadataStyle::Flat, MetadataStyle::Off] {
+            let moved = Change::Moved { from: from.clone(), row: odd.clone() };
+            for change in [Change::Created(odd.clone()), Change::Deleted(from.clone()), moved] {
+                let (_, body) = encode(change, style);
+                validator.validate(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+                let unknown = body.as_object().unwrap().keys().find(|field| schema["properties"].get(field).is_none());
+                assert_eq!(unknown, None);
+            }
+        }
+        let required = schema["required"].as_array().unwrap();
+        assert!(required.contains(&json!("correlation_id")) && !required.contains(&json!("sha256_hash")));
+        assert!(!validator.is_valid(&json!({"event_type": "created"})));
+    }
+
+    #[test]
     fn a_relocated_file_is_moved_from_the_old_root_even_if_it_is_right_in_it() {
         let encoder = Encoder::new("ab12cd34", Path::new("/music"), MetadataStyle::Nested);
         let stamp = Stamp { sequence: 7, at: Timestamp::UNIX_EPOCH, correlation_id: Uuid::from_u128(5) };
@@ -341,6 +458,14 @@ mod tests {
         }
         assert_eq!(body["event_type"], "deleted");
         assert_eq!(body["file_type"], "mp3");
+    }
+
+    #[test]
+    fn the_ids_of_a_trace_follow_from_the_correlation_id() {
+        let ids = TraceIds::of("d265a2ad-00ac-47b1-80b6-6a258a2b3752").unwrap();
+        let header = ids.traceparent();
+        assert_eq!((header.len(), &header[..36]), (55, "00-d265a2ad00ac47b180b66a258a2b3752-"));
+        assert_eq!(TraceIds::of("7"), None);
     }
 
     #[test]

@@ -32,6 +32,9 @@ struct Inner {
     events: IntCounterVec,
     files_hashed: IntCounter,
     bytes_hashed: IntCounter,
+    files_verified: IntCounter,
+    bytes_verified: IntCounter,
+    rotten_files: IntGauge,
     hash_seconds: Histogram,
     metadata_seconds: Histogram,
     commit_seconds: Histogram,
@@ -185,6 +188,12 @@ impl Metrics {
             events,
             files_hashed: make.counter("files_hashed_total", "Files that were read to their end."),
             bytes_hashed: make.counter("hashed_bytes_total", "Bytes of these files."),
+            files_verified: make.counter("verified_files_total", "Files that were read again to verify them."),
+            bytes_verified: make.counter("verified_bytes_total", "Bytes of these files."),
+            rotten_files: make.int_gauge(
+                "rotten_files",
+                "Files with another content than was published, and the same size and times.",
+            ),
             hash_seconds: make.histogram("hash_seconds", "Time to read and hash one file.", &FILE_SECONDS),
             metadata_seconds: make.histogram("metadata_seconds", "Time to read the metadata of a file.", &FILE_SECONDS),
             commit_seconds: make.histogram(
@@ -218,6 +227,17 @@ impl Metrics {
         self.0.bytes_hashed.inc_by(bytes);
         self.0.hash_seconds.observe(hash.as_secs_f64());
         self.0.metadata_seconds.observe(metadata.as_secs_f64());
+    }
+
+    /// Files were read again to verify them.
+    pub fn count_verified(&self, files: u64, bytes: u64) {
+        self.0.files_verified.inc_by(files);
+        self.0.bytes_verified.inc_by(bytes);
+    }
+
+    /// Sets the number of rotten files.
+    pub fn set_rotten(&self, files: u64) {
+        self.0.rotten_files.set(signed(files));
     }
 
     /// How many files were read to their end.

@@ -4,20 +4,22 @@ mod commit;
 mod conditions;
 mod delivery;
 mod held;
+mod inventory;
 mod latency;
 mod parked;
+mod progress;
+mod reload;
 mod relocation;
 mod replay;
 mod reporter;
 mod scan;
 mod supervisor;
+mod verify;
 mod watch;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -37,22 +39,36 @@ use crate::message::Encoder;
 use crate::metrics::Metrics;
 use crate::model::Index as _;
 use crate::pipeline::Chain;
+use crate::screen::Screen;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
-use crate::status::{Conditions, Counters, EventLog, History, Progress};
+use crate::status::{Conditions, Counters, EventLog, History};
 use crate::store::{Corruption, IndexReader, Rebuilt, Relocated, Store, StoreError};
 use crate::stream::{Leases, Pace, Settle};
+use crate::traces::Traces;
 use latency::Latencies;
 
 pub use held::{approve, held};
+pub use inventory::{duplicates, list, status_at_rest};
 pub use parked::parked_at_rest;
+pub use reload::Reload;
 pub use relocation::relocate;
 pub use replay::replay;
 pub use scan::scan;
+pub use verify::verify;
 pub use watch::watch;
 
 /// How long a file must have been empty before it is published. A download may create its file long before the first
 /// byte arrives.
 const EMPTY_FILE_WAIT: Duration = Duration::from_mins(1);
+
+/// The most events that the page can list.
+const MAX_EVENTS: usize = 100_000;
+
+/// The same with little memory.
+const FEW_EVENTS: usize = 1_000;
+
+/// The largest frame with little memory, in bytes. RabbitMQ accepts no limit below half of it.
+const SMALL_FRAME: u32 = 16 * 1024;
 
 /// The errors of the service.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +109,12 @@ pub enum ServiceError {
     /// No parked message has the given sequence number.
     #[error("{0} is not the sequence number of a parked message; `file-watcher parked` lists them")]
     NotParked(u64),
+    /// The client for the collector of traces could not be made.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT: the client for the collector cannot be made")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The answer could not be written.
+    #[error("failed to write to standard output")]
+    Output(#[source] std::io::Error),
     /// A signal stopped the process before the work was done.
     #[error("interrupted; the next start continues where this one stopped")]
     Interrupted,
@@ -101,6 +123,7 @@ pub enum ServiceError {
 /// The parts that `scan` and `watch` share.
 pub struct Service {
     settings: Settings,
+    screen: Screen,
     root: Arc<Root>,
     store: Store,
     inbox: Inbox,
@@ -113,6 +136,8 @@ pub struct Service {
     scanner: Scanner<IndexReader>,
     counters: Counters,
     metrics: Metrics,
+    /// Spans for OpenTelemetry, if a collector is given.
+    traces: Option<Traces>,
     conditions: Conditions,
     instance_id: String,
     /// Whether the index was created at this start.
@@ -142,7 +167,7 @@ impl Service {
     ///
     /// # Errors
     /// If the library root cannot be read, the store cannot be opened, relocated or rebuilt, or threads cannot be started.
-    pub fn open(settings: Settings, instance_id: &str) -> Result<Self, ServiceError> {
+    pub fn open(settings: Settings, instance_id: &str, screen: Screen) -> Result<Self, ServiceError> {
         use std::os::unix::ffi::OsStrExt;
 
         let root = Root::open(&settings.root)
@@ -157,6 +182,9 @@ impl Service {
             rebuild(&file, settings.root.as_os_str().as_bytes(), &encoder)?;
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
+        if settings.is_low_resource() {
+            store.use_little_memory();
+        }
         store.keep_mounts(root.mounts())?;
         root.own_mount_at_start()
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
@@ -177,6 +205,10 @@ impl Service {
             engine: inbox.engine().clone(),
             verified_bytes: Arc::default(),
         };
+        let readers = readers(settings.max_concurrent_files)?;
+        let traces =
+            settings.otlp_endpoint.as_deref().map(|endpoint| Traces::new(endpoint, instance_id)).transpose()?;
+        let event_log = EventLog::new(if settings.is_low_resource() { FEW_EVENTS } else { MAX_EVENTS });
         let excluded = ExcludedDirectories::default();
         let scanner = Scanner {
             excluded: excluded.clone(),
@@ -196,6 +228,7 @@ impl Service {
         };
         Ok(Self {
             settings,
+            screen,
             root,
             store,
             inbox,
@@ -206,15 +239,16 @@ impl Service {
             scanner,
             counters: Counters::default(),
             metrics,
+            traces,
             instance_id: instance_id.to_owned(),
             is_index_new,
             history: History::default(),
-            event_log: EventLog::default(),
+            event_log,
             latencies: Mutex::default(),
             conditions: Conditions::default(),
             relocated,
             approving: tokio::sync::Mutex::default(),
-            readers: readers()?,
+            readers,
             replay_begun: Notify::new(),
         })
     }
@@ -252,18 +286,6 @@ impl Service {
     #[must_use]
     pub fn corruption(&self) -> Corruption {
         self.store.corruption().clone()
-    }
-
-    /// Logs the progress of the work: soon after it begins, then at a longer interval. Never returns.
-    async fn log_progress(&self) -> Infallible {
-        let mut progress = Progress::default();
-        let mut is_logged = false;
-        loop {
-            tokio::time::sleep(if is_logged { PROGRESS_INTERVAL } else { FIRST_PROGRESS }).await;
-            let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
-            let bytes = self.examiner.contents.bytes_read();
-            is_logged = progress.log(self.counters.events.now(), seen, bytes, self.store.outbox_length());
-        }
     }
 }
 
@@ -320,6 +342,8 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
                 tls: settings.tls.clone(),
                 reread: settings.reread.clone(),
                 unroutable: settings.unroutable,
+                is_traced: settings.otlp_endpoint.is_some(),
+                frame_max: settings.is_low_resource().then_some(SMALL_FRAME),
                 ..AmqpSettings::new(settings.broker.clone(), instance_id, &watched_directory)
             };
             Sink::Amqp(Box::new(Amqp::new(amqp)))
@@ -327,9 +351,10 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
     }
 }
 
-fn readers() -> Result<ThreadPool, ThreadPoolBuildError> {
+fn readers(max_concurrent_files: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
+    let useful = thread::available_parallelism().map_or(8, |cores| readers_for(cores.get()));
     ThreadPoolBuilder::new()
-        .num_threads(thread::available_parallelism().map_or(8, |cores| readers_for(cores.get())))
+        .num_threads(useful.min(max_concurrent_files))
         .thread_name(|number| format!("reader {number}"))
         // The receiver of the look's result notices the panic, because the sender is dropped.
         .panic_handler(|_| {})
@@ -341,12 +366,6 @@ fn readers() -> Result<ThreadPool, ThreadPoolBuildError> {
 fn readers_for(cores: usize) -> usize {
     (cores * 4).min(cores.max(32))
 }
-
-/// When the progress of new work is first logged.
-const FIRST_PROGRESS: Duration = Duration::from_secs(1);
-
-/// How often the progress of work is logged after that.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The longest wait before an operation on the store is retried.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(30);
@@ -364,13 +383,14 @@ fn retry_waits() -> impl Iterator<Item = Duration> {
 ///
 /// # Errors
 /// If the signal handlers cannot be installed.
-pub fn shutdown_on_signals(exit_code: u8) -> std::io::Result<CancellationToken> {
+pub fn shutdown_on_signals(exit_code: u8, screen: &Screen) -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();
+    let screen = screen.clone();
     tokio::spawn(async move {
         for is_first in [true, false] {
             tokio::select! {
@@ -384,6 +404,7 @@ pub fn shutdown_on_signals(exit_code: u8) -> std::io::Result<CancellationToken> 
         }
         // Whatever is not committed is found again at the next start.
         tracing::warn!("interrupted at once; the next start continues where this one stopped");
+        screen.clear_progress();
         std::process::exit(exit_code.into());
     });
     Ok(token)

@@ -4,7 +4,6 @@
 //! are not printed.
 
 use std::fmt;
-use std::io::IsTerminal as _;
 
 use jiff::Timestamp;
 use serde::Serializer as _;
@@ -19,40 +18,72 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-use crate::model::{LogFormat, with_causes};
+use crate::model::{LogFormat, printable, with_causes};
+use crate::screen::Screen;
 
-/// Starts the log of this process. `directives` select the lines, in the syntax of `EnvFilter`. Without a `format`, it is
-/// pretty on a terminal and JSON otherwise.
+/// Starts the log of this process, on `screen`. `directives` select the lines, in the syntax of `EnvFilter`. Without a
+/// `format`, it is pretty on a terminal and JSON otherwise.
 ///
 /// # Errors
 ///
 /// If the process has a log already.
-pub fn start(directives: &str, format: Option<LogFormat>, instance_id: &str) -> Result<(), TryInitError> {
-    let terminal = std::io::stderr().is_terminal();
+pub fn start(
+    directives: &str,
+    format: Option<LogFormat>,
+    instance_id: &str,
+    screen: &Screen,
+) -> Result<LogLevel, TryInitError> {
+    let terminal = screen.is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let lines = Lines { format, instance_id: instance_id.to_owned(), clock: Timestamp::now };
-    subscriber(directives, lines, std::io::stderr, terminal && !no_colour).try_init()?;
+    let screen = screen.clone();
+    let (subscriber, level) = subscriber(directives, lines, move || screen.clone(), terminal && !no_colour);
+    subscriber.try_init()?;
     // Panics are caught and count as the failure of one file. This logs them.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, "a bug: {}", panic.payload_as_str().unwrap_or("it panicked"));
     }));
-    Ok(())
+    Ok(level)
 }
 
-fn subscriber<W>(directives: &str, lines: Lines, writer: W, colours: bool) -> impl Subscriber + Send + Sync
+/// Selects the lines of the log.
+pub struct LogLevel(Box<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl LogLevel {
+    /// Selects other lines from now on. `directives` as in [`start`].
+    pub fn set(&self, directives: &str) {
+        (self.0)(EnvFilter::new(directives));
+    }
+}
+
+impl fmt::Debug for LogLevel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("LogLevel").finish_non_exhaustive()
+    }
+}
+
+fn subscriber<W>(
+    directives: &str,
+    lines: Lines,
+    writer: W,
+    colours: bool,
+) -> (impl Subscriber + Send + Sync + use<W>, LogLevel)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives))
         .with_writer(writer)
         .with_ansi(colours)
         // It would report a closed standard error to standard error, and panic.
         .log_internal_errors(false)
         .event_format(lines)
-        .finish()
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    // It fails if the subscriber is gone, and then there is no log.
+    (builder.finish(), LogLevel(Box::new(move |filter| drop(handle.reload(filter)))))
 }
 
 /// Formats log lines.
@@ -132,19 +163,6 @@ impl Lines {
 /// Whether a value needs no quotes.
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '"')
-}
-
-/// `text` with escaped control characters: file names may contain newlines and terminal sequences.
-fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control() {
-            safe.extend(letter.escape_default());
-        } else {
-            safe.push(letter);
-        }
-    }
-    safe
 }
 
 /// The content of a log line.
@@ -239,7 +257,7 @@ mod tests {
         let writer = captured.clone();
         let clock = || Timestamp::new(1_767_225_600 + 43_384, 50_000_000).unwrap();
         let lines = Lines { format, instance_id: "ab12cd34".to_owned(), clock };
-        let subscriber = subscriber(directives, lines, move || writer.clone(), colours);
+        let (subscriber, _) = subscriber(directives, lines, move || writer.clone(), colours);
         tracing::subscriber::with_default(subscriber, log);
         let bytes = captured.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()

@@ -75,7 +75,8 @@ fn the_help_of_every_command_lists_every_setting() {
     let output = Program::new().run(&["--help"]);
     assert!(output.status.success() && output.stderr.is_empty());
     insta::assert_snapshot!("help", text(&output.stdout));
-    for command in ["scan", "watch", "held", "approve", "relocate", "replay", "parked"] {
+    for command in ["scan", "watch", "held", "approve", "relocate", "replay", "list", "duplicates", "events", "parked"]
+    {
         let help = text(&Program::new().run(&[command, "--help"]).stdout);
         assert_eq!(settings_in_help(&help), settings_in_help(&text(&output.stdout)));
     }
@@ -124,6 +125,10 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("MAX_CONCURRENT_FILES", &[b"abc", b"0"]),
     ("MAX_FILES_PER_SECOND", &[b"fast", b"10K"]),
     ("METADATA_STYLE", &[b"round"]),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        &[b"localhost:4318", b"https://localhost:4318", b"http://u:hunter2@localhost:4318", b"on"],
+    ),
     ("OUTBOX_MAX_EVENTS", &[b"many", b"0"]),
     ("POLL_INTERVAL_SECS", &[b"0", b"30s"]),
     ("RABBITMQ_CA_FILE", &[b"nowhere", b"library", b"file", b"file/below"]),
@@ -158,6 +163,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("SINK", &[b"kafka", b"amqp://u:hunter2@rabbit"]),
     ("STATE_DIR", &[b"library/state", b"file", b"file/state"]),
     ("UNROUTABLE", &[b"burn"]),
+    ("VERIFY_INTERVAL_DAYS", &[b"never", b"-1", b"3651"]),
     ("WATCH_MODE", &[b"fanotify"]),
 ];
 
@@ -250,6 +256,18 @@ fn every_usage_error_is_one_line() {
         &["parked", "--json", "--drop"],
         &["parked", "--drop", "7", "nowhere"],
         &["parked", "--rebuild-index"],
+        &["list", "--format", "flacc"],
+        &["list", "--where", "composer=Bach"],
+        &["list", "--where", "Bach"],
+        &["list", "--path", "/elsewhere"],
+        &["duplicates", "nowhere"],
+        &["events", "library"],
+        &["events", "--type", "created,lost"],
+        &["events", "--path", "a"],
+        &["events", "--count", "0"],
+        &["completions"],
+        &["completions", "tcsh"],
+        &["schema", "library"],
     ];
     let lines: Vec<String> = cases
         .iter()
@@ -452,4 +470,36 @@ fn settings_in_readme(readme: &str) -> Listed {
             flag.starts_with("--").then_some((variable, (flag, default)))
         })
         .collect()
+}
+
+#[test]
+fn the_schema_in_the_docs_is_the_one_that_is_printed() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let printed = Program::new().run(&["schema"]);
+    assert!(printed.status.success() && printed.stderr.is_empty());
+    // To make it anew: `cargo run -- schema > docs/message.schema.json`.
+    assert_eq!(std::fs::read_to_string(docs.join("message.schema.json")).unwrap(), text(&printed.stdout) + "\n");
+    let asyncapi = std::fs::read_to_string(docs.join("asyncapi.json")).unwrap();
+    let asyncapi: serde_json::Value = serde_json::from_str(&asyncapi).unwrap();
+    let words = &asyncapi["channels"]["file_events"]["parameters"]["event_type"]["enum"];
+    let schema: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let types = schema["$defs"]["EventType"]["oneOf"].as_array().unwrap().iter();
+    assert_eq!(words.as_array().unwrap().len(), types.clone().count());
+    for event_type in types {
+        assert!(words.as_array().unwrap().contains(&event_type["const"]), "{event_type}");
+    }
+}
+
+#[test]
+fn completions_and_the_manual_name_every_command() {
+    let program = Program::new();
+    for arguments in [&["completions", "bash"][..], &["completions", "fish"], &["man"]] {
+        let printed = program.run(arguments);
+        assert!(printed.status.success() && printed.stderr.is_empty());
+        let printed = String::from_utf8(printed.stdout).unwrap().replace('\\', "");
+        for command in ["scan", "watch", "duplicates", "verify", "healthcheck"] {
+            assert!(printed.contains(command), "{arguments:?}: {command}");
+        }
+        assert!(!printed.contains(PASSWORD));
+    }
 }

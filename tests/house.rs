@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 /// Every module by its floor, from the ground up. `src/lib.rs` shows the same to its readers.
 const HOUSE: &[(u32, &[&str])] = &[
     (0, &["failpoint", "model"]),
-    (1, &["classify", "engine", "message", "metrics", "stream", "disk"]),
+    (1, &["classify", "engine", "message", "metrics", "screen", "stream", "disk"]),
     (2, &["library", "content", "store", "sink", "status"]),
     (3, &["pipeline"]),
-    (4, &["config", "control", "http", "telemetry"]),
+    (4, &["config", "control", "http", "telemetry", "traces"]),
     (5, &["service"]),
     (6, &["cli"]),
 ];

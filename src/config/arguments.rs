@@ -18,12 +18,14 @@ use super::command::CommandArguments;
     max_term_width = 100,
     args_override_self = true,
     disable_help_subcommand = true,
-    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|status|healthcheck|parked] [DIR]\n       file-watcher [FLAGS] relocate OLD NEW",
+    override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|status|healthcheck|reload|list|duplicates|verify|parked] [DIR]\n       \
+                      file-watcher [FLAGS] relocate OLD NEW\n       file-watcher [FLAGS] [events|schema|completions SHELL|man]",
     after_help = "Every setting is a flag and an environment variable. The flag overrides the variable. An empty variable \
                   counts as unset. Variables are also read from a file .env in the working directory; the environment \
                   overrides it.\n\n\
-                  Exit codes: 0 success, or watch was ended by SIGTERM or SIGINT; 1 failure, or another command was \
-                  interrupted; 2 invalid usage; 3 scan is done, but could not read everything, or holds deletes. A \
+                  Exit codes: 0 success, or watch or events was ended by SIGTERM or SIGINT; 1 failure, or another \
+                  command was interrupted, or files are rotten; 2 invalid usage; 3 scan or verify is done, but could \
+                  not read everything, or deletes are held. A \
                   second signal exits at once, and nothing is lost."
 )]
 pub(super) struct Arguments {
@@ -205,7 +207,24 @@ pub(super) struct Flags {
     )]
     pub(super) mass_delete_percent: OsString,
 
+    /// Read the whole library again within this number of days, a part of it every night; 0 disables this.
+    ///
+    /// Bit rot is found by it: files whose content changed and whose size and times did not. They are named in the log
+    /// and in the status, and nothing is published. The night is from 1 to 6 o'clock in the time zone TZ.
+    #[arg(
+        long,
+        global = true,
+        env = "VERIFY_INTERVAL_DAYS",
+        value_name = "DAYS",
+        default_value = "0",
+        allow_negative_numbers = true,
+        help_heading = "Watching"
+    )]
+    pub(super) verify_interval_days: OsString,
+
     /// How many files are read concurrently.
+    ///
+    /// With 1, the program runs with as few threads and as little memory as possible.
     #[arg(
         long,
         global = true,
@@ -408,9 +427,22 @@ pub(super) struct Flags {
         env = "HTTP_ADDR",
         value_name = "ADDRESS",
         default_value = "127.0.0.1:8080",
-        help_heading = "HTTP"
+        help_heading = "HTTP and OpenTelemetry"
     )]
     pub(super) http_addr: OsString,
+
+    /// The collector of OpenTelemetry traces: a URL such as http://localhost:4318.
+    ///
+    /// There is one span for each message, from the event of the kernel to the confirm of the broker, sent by OTLP over
+    /// HTTP as JSON. Messages then have the header traceparent. Without this setting there are no traces.
+    #[arg(
+        long,
+        global = true,
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        value_name = "URL",
+        help_heading = "HTTP and OpenTelemetry"
+    )]
+    pub(super) otel_exporter_otlp_endpoint: Option<OsString>,
 
     /// The log level: error, warn, info, debug or trace.
     ///

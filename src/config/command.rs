@@ -6,7 +6,8 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 
 use super::raw_value::RawValue;
-use super::{Command, SettingsError, parked, places};
+use super::{Command, SettingsError, inquiries, parked, places};
+use crate::model::Extensions;
 
 #[derive(Subcommand)]
 pub(super) enum CommandArguments {
@@ -61,7 +62,7 @@ pub(super) enum CommandArguments {
         #[arg(long, value_name = "PREFIX")]
         path: Option<OsString>,
     },
-    /// Print the state of the running service
+    /// Print the state of the running service, or of the index if none is running
     ///
     /// What is not in order comes first, with what to do about it. /status by HTTP has the same as JSON.
     Status {
@@ -79,6 +80,61 @@ pub(super) enum CommandArguments {
         /// The library. Default: DATA_DIR
         dir: Option<OsString>,
     },
+    /// Let the running service read its settings again, as SIGHUP does
+    ///
+    /// The service has the variables with which it was started, so only what is in .env, EXCLUDE_FILE and the files
+    /// with secrets can differ. The library is scanned with the new settings: files that match now are published, and
+    /// those that no longer match are published as deleted. An invalid setting changes nothing and is named here.
+    /// DATA_DIR, STATE_DIR, SINK, INSTANCE_ID and LOG_FORMAT cannot change.
+    Reload {
+        /// The library. Default: DATA_DIR
+        dir: Option<OsString>,
+    },
+    /// List the files of the index, as a table or as JSON
+    ///
+    /// The index has what was last published for each file. No file of the library is read, and the service may be
+    /// running. Examples:
+    ///
+    /// file-watcher list --path "Nina Simone" --format flac
+    ///
+    /// file-watcher list --where artist=björk --where date~199 --json
+    ///
+    /// file-watcher list --where title=
+    List(inquiries::ListFlags),
+    /// List the files with equal content, and how much space they waste
+    ///
+    /// Groups with equal SHA-256, those first that waste most, and in each group the file first that was not modified
+    /// for the longest time. Hard links to one file waste nothing. Nothing is deleted. The answer comes from the index,
+    /// so no file is read, and the service may be running.
+    Duplicates(inquiries::DuplicatesFlags),
+    /// Read published files again, to find bit rot
+    ///
+    /// A rotten file has another content than was published, although its size and times are the same: its disk or a
+    /// cable is failing. Such files are listed, and nothing is published. A file with another size or other times is an
+    /// ordinary change: the running service publishes it, and without one the library is scanned afterwards. Every
+    /// file is read from its disk, within the rate limits. After an interruption, --since leaves out what was read.
+    ///
+    /// Exit codes: 0 all files are as they were published or have changed; 1 some are rotten; 3 some cannot be read.
+    Verify(inquiries::VerifyFlags),
+    /// Print the messages of the exchange as they are published, from any machine that reaches the broker
+    ///
+    /// It reads the settings of RabbitMQ and needs no library. Its queue ends with it. The broker keeps at most the
+    /// last 100,000 messages for it. A message counts as delivered if it reaches this queue: stop this command if
+    /// messages must wait for a consumer that was never there.
+    Events(inquiries::EventsFlags),
+    /// Print the JSON Schema of the messages
+    Schema,
+    /// Print the completions of a shell: bash, zsh, fish, elvish or powershell
+    ///
+    /// For example: file-watcher completions bash > /etc/bash_completion.d/file-watcher
+    Completions {
+        /// The shell
+        shell: OsString,
+    },
+    /// Print the manual page
+    ///
+    /// For example: file-watcher man | man -l -
+    Man,
     /// List, retry or delete the messages that cannot be delivered
     ///
     /// If no message is parked, it says so and exits with 0.
@@ -128,14 +184,37 @@ pub(super) fn parse(command: Option<CommandArguments>) -> ParsedCommand {
         Some(CommandArguments::Healthcheck { dir }) => (CommandArguments::Healthcheck { dir: None }, dir),
         Some(CommandArguments::Approve { dir, path }) => (CommandArguments::Approve { dir: None, path }, dir),
         Some(CommandArguments::Replay { dir, path }) => (CommandArguments::Replay { dir: None, path }, dir),
+        Some(CommandArguments::Reload { dir }) => (CommandArguments::Reload { dir: None }, dir),
         Some(CommandArguments::Parked(flags)) => parked::library_of(flags),
+        Some(CommandArguments::List(mut flags)) => {
+            let dir = flags.dir.take();
+            (CommandArguments::List(flags), dir)
+        }
+        Some(CommandArguments::Duplicates(mut flags)) => {
+            let dir = flags.dir.take();
+            (CommandArguments::Duplicates(flags), dir)
+        }
+        Some(CommandArguments::Verify(mut flags)) => {
+            let dir = flags.dir.take();
+            (CommandArguments::Verify(flags), dir)
+        }
+        Some(
+            command @ (CommandArguments::Events(_)
+            | CommandArguments::Schema
+            | CommandArguments::Completions { .. }
+            | CommandArguments::Man),
+        ) => (command, None),
         None => (CommandArguments::Watch { dir: None }, None),
     };
     ParsedCommand { command, library: dir.map(|dir| given("DIR", dir)), old_library: None }
 }
 
-/// The command that these arguments ask for, about the library at `root`.
-pub(super) fn of(command: CommandArguments, root: &Path) -> Result<Command, SettingsError> {
+/// The command that these arguments ask for, about the library at `root` with these audio extensions.
+///
+/// # Panics
+///
+/// If the command needs no library: [`inquiries::without_library`] has it.
+pub(super) fn of(command: CommandArguments, root: &Path, extensions: &Extensions) -> Result<Command, SettingsError> {
     Ok(match command {
         CommandArguments::Scan { .. } => Command::Scan,
         CommandArguments::Watch { .. } => Command::Watch,
@@ -143,8 +222,16 @@ pub(super) fn of(command: CommandArguments, root: &Path) -> Result<Command, Sett
         CommandArguments::Held { json, .. } => Command::Held { json },
         CommandArguments::Status { json, .. } => Command::Status { json },
         CommandArguments::Healthcheck { .. } => Command::Healthcheck,
+        CommandArguments::Reload { .. } => Command::Reload,
         CommandArguments::Approve { path, .. } => Command::Approve(places::path_or_root(path, root)?),
         CommandArguments::Parked(flags) => Command::Parked(parked::request(flags)?),
         CommandArguments::Replay { path, .. } => Command::Replay(places::path_or_root(path, root)?),
+        CommandArguments::List(flags) => inquiries::list(flags, root, extensions)?,
+        CommandArguments::Duplicates(flags) => inquiries::duplicates(flags, root)?,
+        CommandArguments::Verify(flags) => inquiries::verify(flags, root)?,
+        CommandArguments::Events(_)
+        | CommandArguments::Schema
+        | CommandArguments::Completions { .. }
+        | CommandArguments::Man => unreachable!("these commands need no library"),
     })
 }

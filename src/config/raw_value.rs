@@ -103,6 +103,17 @@ impl RawValue {
         Err(self.is_not(what, &format!("{others} or {last}")))
     }
 
+    /// The URL of an HTTP server, without credentials.
+    pub(super) fn http_url(&self) -> Result<String, SettingsError> {
+        let is_plain = |url: &url::Url| {
+            url.scheme() == "http" && url.has_host() && url.username().is_empty() && url.password().is_none()
+        };
+        match self.text()?.trim().parse::<url::Url>().ok().filter(is_plain) {
+            Some(url) => Ok(url.to_string()),
+            None => Err(self.is_not("the URL of a collector", "one such as http://localhost:4318, without TLS")),
+        }
+    }
+
     /// An address and a port to listen on; `None` for `off`.
     pub(super) fn http_address(&self) -> Result<Option<SocketAddr>, SettingsError> {
         let text = self.text()?.trim();

@@ -8,7 +8,7 @@ use super::{Exit, SettingsError, arguments};
 /// Converts an error of `clap`: the help, the version, or one line.
 pub(super) fn exit_of(error: &clap::Error) -> Exit {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Help(error.render().to_string()),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Print(error.render().to_string()),
         _ => Exit::Invalid(SettingsError::Usage(one_line(error))),
     }
 }
@@ -33,12 +33,17 @@ fn one_line(error: &clap::Error) -> String {
             format!("{} needs a value", named(ContextKind::InvalidArg).unwrap_or_else(|| "a flag".to_owned()))
         }
         ErrorKind::MissingRequiredArgument => {
-            "relocate needs the old and the new directory: file-watcher relocate OLD NEW".to_owned()
+            if context(ContextKind::InvalidArg).is_some_and(|missing| missing.contains("SHELL")) {
+                "completions needs a shell: bash, zsh, fish, elvish or powershell".to_owned()
+            } else {
+                "relocate needs the old and the new directory: file-watcher relocate OLD NEW".to_owned()
+            }
         }
         // This declaration causes no other kind. If it does, its own text is good enough.
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     let meant = named(ContextKind::SuggestedArg).or_else(|| context(ContextKind::SuggestedSubcommand));
+    let meant = meant.map(|meant| meant.replace(", ", " or "));
     match meant {
         Some(meant) => format!("{problem}; did you mean {meant}? See file-watcher --help"),
         None => format!("{problem}; see file-watcher --help"),

@@ -18,9 +18,11 @@ mod source;
 #[cfg(test)]
 mod testing;
 mod values;
+mod verify;
 mod wav;
 
 pub use examine::{Contents, Examiner};
 pub use outcome::{Examined, Outcome};
 pub use read::Reader;
 pub use settle::SettlePolicy;
+pub use verify::{Verification, verify};

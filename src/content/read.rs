@@ -62,6 +62,12 @@ impl Limit {
 }
 
 impl Reader {
+    /// A reader with the same limit, whose reads are not counted as those of new or changed files.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { limit: self.limit.clone(), ..Self::default() }
+    }
+
     /// A reader that reads at most `bytes_per_second` over all files together; `None` for no limit.
     pub fn new(bytes_per_second: Option<NonZeroU64>, metrics: Metrics) -> Self {
         Self { limit: bytes_per_second.map(|rate| Arc::new(Limit::new(rate))), bytes_read: Arc::default(), metrics }

@@ -340,6 +340,19 @@ mod tests {
     }
 
     #[test]
+    fn a_single_scan_doubts_no_path() {
+        let now = Instant::now();
+        let mut engine = Engine::default();
+        engine.begin_scan(now);
+        let id = engine.begin_round(now).unwrap().id;
+        let (new, replaced) = (engine.found(id, hint("a/new")), engine.found_replaced(id, hint("a/other")));
+        assert!(!engine.trust().is_in_doubt(&new.path) && !engine.trust().is_in_doubt(&replaced.path));
+        engine.walk_ended(id);
+        engine.found_all(id);
+        assert!(!engine.is_looked_at(id), "it waits for its looks all the same");
+    }
+
+    #[test]
     fn subtrees_that_a_single_scan_walks_again_belong_to_the_scan() {
         let now = Instant::now();
         for (is_following, origin) in [(false, Origin::Scan), (true, Origin::Watch)] {

@@ -81,6 +81,7 @@ pub(super) async fn events(
 pub(super) async fn live(State(source): State<Arc<dyn Source>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     // A listener that is too far behind misses events. The page loads the list again when it connects again.
     let events = BroadcastStream::new(source.live()).take_while(|event| std::future::ready(event.is_ok()));
+    let events = events.take_until(source.ended().cancelled_owned());
     let events = events.filter_map(|event| {
         let event = event
             .ok()

@@ -3,6 +3,7 @@
 //! A hint only names a path to look at. The watcher translates events into hints, and a walk emits a hint for each path
 //! at which the disk and the index differ. Both may be late or repeat a hint.
 
+mod count;
 mod events;
 mod excluded;
 mod filesystem;
@@ -14,6 +15,7 @@ mod unstable_inodes;
 mod walk;
 mod watch;
 
+pub use count::FileCount;
 pub use events::Handler;
 pub use excluded::ExcludedDirectories;
 pub use filesystem::{silent_filesystem, silent_mounts};

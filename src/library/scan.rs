@@ -1,11 +1,11 @@
 //! Walks the marked subtrees and emits a hint for each difference from the index.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::{Stream, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::unstable_inodes::UnstableInodes;
@@ -50,7 +50,7 @@ pub struct Tally {
     pub seen: AtomicU64,
     /// Those of them that equal their row.
     pub unchanged: AtomicU64,
-    finished: Mutex<FinishedScans>,
+    finished: watch::Sender<FinishedScans>,
 }
 
 /// A finished walk of everything, with all looks that it asked for.
@@ -62,45 +62,39 @@ pub struct FinishedScan {
     pub took: Duration,
 }
 
-#[derive(Debug, Default)]
-struct FinishedScans {
-    count: u64,
-    last: Option<FinishedScan>,
+/// The walks of everything that finished since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FinishedScans {
+    /// Their number.
+    pub count: u64,
+    /// The last one.
+    pub last: Option<FinishedScan>,
     /// When the last one finished that could read everything.
-    clean: Option<SystemTime>,
+    pub clean: Option<SystemTime>,
 }
 
 impl Tally {
-    /// The number of finished walks of everything.
+    /// The finished walks of everything, to read or to wait for.
     #[must_use]
-    pub fn scans(&self) -> u64 {
-        self.finished().count
+    pub fn finished(&self) -> watch::Receiver<FinishedScans> {
+        self.finished.subscribe()
     }
 
     /// The last finished walk of everything.
     #[must_use]
     pub fn last_scan(&self) -> Option<FinishedScan> {
-        self.finished().last
-    }
-
-    /// When the last walk of everything finished that could read everything.
-    #[must_use]
-    pub fn last_clean_scan(&self) -> Option<SystemTime> {
-        self.finished().clean
+        self.finished.borrow().last
     }
 
     fn scan_finished(&self, took: Duration, is_clean: bool) {
         let now = SystemTime::now();
-        let mut finished = self.finished();
-        finished.count += 1;
-        finished.last = Some(FinishedScan { finished: now, took });
-        if is_clean {
-            finished.clean = Some(now);
-        }
-    }
-
-    fn finished(&self) -> MutexGuard<'_, FinishedScans> {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
+        self.finished.send_modify(|finished| {
+            finished.count += 1;
+            finished.last = Some(FinishedScan { finished: now, took });
+            if is_clean {
+                finished.clean = Some(now);
+            }
+        });
     }
 }
 
@@ -415,6 +409,19 @@ mod tests {
             inbox: Inbox::new(),
             tally: Arc::default(),
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_scan_wakes_those_who_wait_for_it() {
+        let tally = Tally::default();
+        let mut finished = tally.finished();
+        assert_eq!(finished.borrow_and_update().count, 0);
+        tally.scan_finished(Duration::from_secs(3), true);
+        tally.scan_finished(Duration::from_secs(2), false);
+        finished.changed().await.unwrap();
+        let FinishedScans { count, last, clean } = *finished.borrow();
+        assert_eq!((count, last.map(|last| last.took)), (2, Some(Duration::from_secs(2))));
+        assert!(clean.is_some() && clean <= last.map(|last| last.finished));
     }
 
     #[tokio::test]

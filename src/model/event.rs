@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{LibraryPath, Origin, Row};
@@ -56,7 +58,7 @@ impl Change {
 }
 
 /// The `event_type` of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EventType {
     /// A file at a path that had none.
@@ -155,6 +157,17 @@ pub struct Refused {
     pub sequence: u64,
     /// The reason, in words for people and without secrets.
     pub reason: String,
+}
+
+/// Which files `file-watcher verify` is asked to read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyRequest {
+    /// Those at or under this path.
+    pub under: LibraryPath,
+    /// Those that were not read within this time; `None` for all.
+    pub since: Option<Duration>,
+    /// JSON instead of text.
+    pub json: bool,
 }
 
 /// What `file-watcher parked` is asked to do.

@@ -8,12 +8,14 @@ mod hint;
 mod memory_index;
 mod path;
 mod rules;
+mod selection;
 mod settings;
+mod text;
 mod ties;
 mod track;
 
 pub use error_chain::with_causes;
-pub use event::{Change, EventType, FileEvent, Outgoing, ParkedRequest, Refused, UnknownEventType};
+pub use event::{Change, EventType, FileEvent, Outgoing, ParkedRequest, Refused, UnknownEventType, VerifyRequest};
 pub use extensions::{Extensions, ExtensionsError, FileType};
 pub use held::{HeldDeletes, HeldReason};
 pub use hint::{Cause, Evidence, FsEvent, Guards, Origin, RetryState, Sighting, Token, WeakToken};
@@ -21,7 +23,9 @@ pub use hint::{Cause, Evidence, FsEvent, Guards, Origin, RetryState, Sighting, T
 pub use memory_index::MemoryIndex;
 pub use path::LibraryPath;
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
+pub use selection::{Selection, TagCondition, TagConditionError};
 pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
+pub use text::printable;
 pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};
 pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 

@@ -1,5 +1,6 @@
 //! What is known about a file: its stat, its hashes, its metadata.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{LibraryPath, Origin};
@@ -105,7 +106,7 @@ pub struct Fingerprint {
 /// The metadata from the tags and the stream headers.
 ///
 /// The field names are those of the message. A field that is `None` is absent from the message.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Metadata {
     /// Playing time in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,7 +179,7 @@ fn cut(text: &mut String) -> bool {
 }
 
 /// The six published tags. A tag is `None` if the file does not have it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tags {
     /// Title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,18 +202,16 @@ pub struct Tags {
 }
 
 impl Tags {
+    /// The names of the tags, in the order of the message contract.
+    pub const NAMES: [&str; 6] = ["title", "artist", "album", "date", "genre", "track"];
+
     /// The tags that are present, by name, in the order of the message contract.
     pub fn present(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        [
-            ("title", &self.title),
-            ("artist", &self.artist),
-            ("album", &self.album),
-            ("date", &self.date),
-            ("genre", &self.genre),
-            ("track", &self.track),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+        let Self { title, artist, album, date, genre, track } = self;
+        Self::NAMES
+            .into_iter()
+            .zip([title, artist, album, date, genre, track])
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
 
     /// All tags by name, mutable.

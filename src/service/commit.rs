@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{MAX_RETRY_WAIT, Service, retry_waits};
+use crate::config::{Command, SinkKind};
 use crate::content::{Examined, Outcome};
 use crate::library::Watcher;
 use crate::model::{Cause, Change, FileStat, FsEvent, LibraryPath, Observation, Origin};
@@ -68,6 +69,7 @@ impl Service {
     /// Commits the results of a batch of looks, and pushes hints for paths that have to be looked at again. Releases the
     /// leases at the end. If `is_ending`, whatever needs further looks is left to the next start.
     pub(super) async fn commit(&self, batch: Vec<Leased<Examined>>, is_ending: bool) {
+        self.counters.looks.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let mut leases = Vec::with_capacity(batch.len());
         let left_in_doubt = batch.iter().any(|look| look.item.left_in_doubt);
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -220,10 +222,17 @@ impl Service {
     /// Logs the new events for people, and begins to time the messages that follow from events of the kernel.
     fn follow(&self, looks: &[FsEvent], committed: &Committed) {
         let first = committed.last_sequence - committed.changes.len() as u64 + 1;
-        if !committed.changes.is_empty() && self.settings.http_addr.is_some() {
+        let (is_kept, is_shown) = (self.settings.http_addr.is_some(), self.shows_events());
+        if !committed.changes.is_empty() && (is_kept || is_shown) {
             let time = format!("{:.0}", jiff::Timestamp::now());
             for (sequence, event) in (first..).zip(&committed.changes) {
-                self.event_log.add(LoggedEvent::new(sequence, event, time.clone()));
+                let logged = LoggedEvent::new(sequence, event, time.clone());
+                if is_shown {
+                    self.screen.print(&logged.to_string());
+                }
+                if is_kept {
+                    self.event_log.add(logged);
+                }
             }
         }
         let first_event = |look: &FsEvent| Some((look.path.clone(), look.evidence.first_event?));
@@ -237,6 +246,14 @@ impl Service {
                 latencies.committed(sequence, *first_event);
             }
         }
+    }
+
+    /// Whether each event is shown to somebody at a terminal. During the first scan there is a progress bar instead.
+    fn shows_events(&self) -> bool {
+        self.screen.is_terminal()
+            && self.settings.command == Command::Watch
+            && self.settings.sink == SinkKind::Amqp
+            && self.scanner.tally.last_scan().is_some()
     }
 
     fn count(&self, observations: &[Observation], committed: &Committed) {

@@ -43,9 +43,10 @@ impl Service {
         let mut parked = self.store.parked_length();
         let mut broker = delivery.as_ref().map(|status| status.state());
         let mut stall = delivery.as_ref().map(|status| status.stall());
+        let mut scans = self.scanner.tally.finished();
         loop {
             let known = self.inbox.engine().with(EngineState::of);
-            if self.scanner.tally.scans() > 0 {
+            if scans.borrow_and_update().count > 0 {
                 self.conditions.clear(ConditionKind::FirstScan);
             }
             self.note_engine();
@@ -64,6 +65,7 @@ impl Service {
             tokio::select! {
                 () = self.inbox.wait_until(|engine| EngineState::of(engine) != known) => {}
                 () = changed(Some(&mut parked)) => {}
+                () = changed(Some(&mut scans)) => {}
                 () = changed(broker.as_mut()) => {}
                 () = changed(stall.as_mut()) => {}
                 () = tokio::time::sleep(REMIND) => {}

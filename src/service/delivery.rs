@@ -1,17 +1,25 @@
 //! Delivers the outbox to the sink. Delivered messages are removed from the outbox, refused ones are parked.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
 use super::{MAX_RETRY_WAIT, Service, ServiceError, retry_waits};
-use crate::message;
+use crate::message::{self, TraceIds};
 use crate::model::{Outgoing, Refused, with_causes};
 use crate::sink::{Deliver, Sink};
 use crate::store::StoreError;
+use crate::traces::{Confirmed, Traces};
+
+/// How often spans are sent.
+const TRACES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long sending the last spans may take.
+const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Service {
     /// Delivers the outbox to `sink`, for as long as the sink takes batches.
@@ -25,7 +33,7 @@ impl Service {
             let (fitting, too_large) = split(batch);
             let begun = Instant::now();
             let mut refused = sink.deliver(&fitting).await?;
-            self.confirmed(sequences.last().copied(), begun);
+            self.confirmed(&sequences, &fitting, begun);
             refused.extend(too_large.iter().map(refused_for_size));
             for message in fitting.iter().chain(&too_large) {
                 log_if_refused(message, &refused);
@@ -44,13 +52,34 @@ impl Service {
     }
 
     /// Records how long a batch and its messages took.
-    fn confirmed(&self, last: Option<u64>, begun: Instant) {
+    fn confirmed(&self, sequences: &[u64], messages: &[Outgoing], begun: Instant) {
         let now = Instant::now();
         self.metrics.observe_confirm(now - begun);
-        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).confirmed(last.unwrap_or(0), now);
-        for took in latencies {
-            self.metrics.observe_latency(took);
-            self.history.add_latency(took);
+        let last = sequences.last().copied().unwrap_or(0);
+        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).confirmed(last, now);
+        for (_, took) in &latencies {
+            self.metrics.observe_latency(*took);
+            self.history.add_latency(*took);
+        }
+        if let Some(traces) = &self.traces {
+            trace(traces, messages, &latencies, now - begun);
+        }
+    }
+
+    /// Sends the spans of messages to the collector, if one is given. Never returns.
+    pub(super) async fn send_traces(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(TRACES_INTERVAL).await;
+            if let Some(traces) = &self.traces {
+                traces.send().await;
+            }
+        }
+    }
+
+    /// Sends the last spans, within a short time.
+    pub(super) async fn send_last_traces(&self) {
+        if let Some(traces) = &self.traces {
+            let _ = tokio::time::timeout(LAST_TRACES_TIMEOUT, traces.send()).await;
         }
     }
 
@@ -65,6 +94,25 @@ impl Service {
             }
             tracing::info!("delivered messages are removed from the outbox again");
         }
+    }
+}
+
+/// Adds the spans of confirmed messages: from the first event of the kernel, if there was one, or else from publishing.
+fn trace(traces: &Traces, messages: &[Outgoing], latencies: &[(u64, Duration)], publishing: Duration) {
+    let confirmed = SystemTime::now();
+    let latencies: HashMap<u64, Duration> = latencies.iter().copied().collect();
+    for message in messages {
+        let Some(ids) = TraceIds::of(&message.correlation_id) else { continue };
+        let took = latencies.get(&message.sequence).copied().unwrap_or_default().max(publishing);
+        traces.add(Confirmed {
+            ids,
+            event_type: message.event_type,
+            path: message::file_path(message),
+            sequence: message.sequence,
+            begun: confirmed - took,
+            published: confirmed - publishing,
+            confirmed,
+        });
     }
 }
 

@@ -21,10 +21,11 @@ impl Latencies {
         }
     }
 
-    /// All messages up to `sequence` were confirmed. Returns how long each of them took.
-    pub(super) fn confirmed(&mut self, sequence: u64, now: Instant) -> Vec<Duration> {
+    /// All messages up to `sequence` were confirmed. Returns those that were timed, and how long each of them took.
+    pub(super) fn confirmed(&mut self, sequence: u64, now: Instant) -> Vec<(u64, Duration)> {
         let confirmed = self.waiting.partition_point(|(waiting, _)| *waiting <= sequence);
-        self.waiting.drain(..confirmed).map(|(_, event)| now.saturating_duration_since(event)).collect()
+        let took = |(sequence, event)| (sequence, now.saturating_duration_since(event));
+        self.waiting.drain(..confirmed).map(took).collect()
     }
 }
 
@@ -39,9 +40,10 @@ mod tests {
         for sequence in [3, 4, 7] {
             latencies.committed(sequence, begun + Duration::from_secs(sequence));
         }
-        let seconds = |took: Vec<Duration>| took.iter().map(Duration::as_secs).collect::<Vec<_>>();
-        assert_eq!(seconds(latencies.confirmed(4, begun + Duration::from_secs(10))), [7, 6]);
-        assert_eq!(seconds(latencies.confirmed(4, begun + Duration::from_secs(11))), [0; 0]);
-        assert_eq!(seconds(latencies.confirmed(9, begun + Duration::from_secs(12))), [5]);
+        let mut confirmed = |sequence, seconds| latencies.confirmed(sequence, begun + Duration::from_secs(seconds));
+        let took = |sequence, seconds| (sequence, Duration::from_secs(seconds));
+        assert_eq!(confirmed(4, 10), [took(3, 7), took(4, 6)]);
+        assert_eq!(confirmed(4, 11), []);
+        assert_eq!(confirmed(9, 12), [took(7, 5)]);
     }
 }

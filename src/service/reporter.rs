@@ -7,19 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
-use super::Service;
+use super::{Service, inventory};
 use crate::engine::Coverage;
 use crate::http::Source;
 use crate::metrics::{FormatFigures, Snapshot};
 use crate::model::{FileType, Index as _, LibraryPath};
 use crate::sink::{BrokerState, DeliveryStatus};
 use crate::status::{
-    BrokerReport, ConditionKind, ConditionReport, DuplicateFile, DuplicatesLine, DuplicatesReport, EventPage,
-    EventQuery, EventsReport, FailedLine, FailedReport, IndexReport, LibraryLine, LibraryReport, LoggedEvent,
-    OutboxReport, Readiness, Report, STEP, ScanReport, WatchReport,
+    BrokerReport, ConditionKind, ConditionReport, DuplicatesReport, EventPage, EventQuery, EventsReport, FailedLine,
+    FailedReport, IndexReport, LibraryLine, LibraryReport, LoggedEvent, OutboxReport, Readiness, Report, STEP,
+    ScanReport, WatchReport,
 };
-use crate::store::{DuplicateGroup, Figures};
+use crate::store::Figures;
 
 /// How old the figures of the index may be: this many times as old as it takes to count its files. So counting takes at
 /// most a hundredth of the time.
@@ -46,6 +47,7 @@ pub(super) struct Reporter {
     /// When the engine answered last, in seconds after `begun`.
     last_beat: AtomicU64,
     index: Mutex<IndexFigures>,
+    ended: CancellationToken,
 }
 
 /// The files of the index by format, as they were counted last.
@@ -65,6 +67,7 @@ impl Reporter {
             begun: Instant::now(),
             last_beat: AtomicU64::new(0),
             index: Mutex::default(),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -152,7 +155,7 @@ impl Reporter {
         let is_first = last.is_none();
         let known = service.store.index().len().unwrap_or(0);
         let running = service.inbox.engine().with(|engine| engine.is_walking_everything());
-        let files_seen = tally.seen.load(Ordering::Relaxed);
+        let files_seen = service.files_done();
         let files_total = (!service.is_index_new).then_some(known);
         // The first scan began about when the service did.
         let left = files_total
@@ -203,8 +206,7 @@ impl Reporter {
         });
         let active: Vec<ConditionKind> =
             service.conditions.list().into_iter().map(|active| active.condition.kind()).collect();
-        let last = service.scanner.tally.last_scan();
-        let clean = service.scanner.tally.last_clean_scan();
+        let scans = *service.scanner.tally.finished().borrow();
         let delivery = self.delivery.as_deref();
         let count = |count: fn(&DeliveryStatus) -> u64| delivery.map(count).unwrap_or_default();
         Snapshot {
@@ -218,9 +220,9 @@ impl Reporter {
             redeliveries: count(DeliveryStatus::redelivered),
             connections: count(DeliveryStatus::connections),
             overflows: service.counters.overflows.load(Ordering::Relaxed),
-            scans: service.scanner.tally.scans(),
-            last_scan: last.map(|last| last.took),
-            last_clean_scan: clean.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs_f64()),
+            scans: scans.count,
+            last_scan: scans.last.map(|last| last.took),
+            last_clean_scan: scans.clean.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs_f64()),
             failed_files: failed,
             unreadable_paths: unreadable,
             held_deletes: held,
@@ -255,6 +257,7 @@ impl Source for Reporter {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance_id: service.instance_id.clone(),
             library: service.root.path().display().to_string(),
+            running: true,
             started: rfc3339(self.started),
             now: rfc3339(SystemTime::now()),
             ready,
@@ -301,6 +304,10 @@ impl Source for Reporter {
         self.service.event_log.live()
     }
 
+    fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
     fn library(&self) -> Result<LibraryReport, String> {
         let index = self.service.store.index();
         let lines = |figures: Vec<Figures>| {
@@ -317,20 +324,8 @@ impl Source for Reporter {
     }
 
     fn duplicates(&self, limit: usize) -> Result<DuplicatesReport, String> {
-        let found = self.service.store.index().duplicates(limit).map_err(|error| error.to_string())?;
-        let file = |(path, modified): (LibraryPath, i64)| DuplicateFile {
-            path: path.to_string(),
-            modified: jiff::Timestamp::from_second(modified).map(|time| time.to_string()).unwrap_or_default(),
-        };
-        let group = |group: DuplicateGroup| DuplicatesLine {
-            size: group.size,
-            files: group.files.into_iter().map(file).collect(),
-        };
-        Ok(DuplicatesReport {
-            groups: found.groups.into_iter().map(group).collect(),
-            total_groups: found.total_groups,
-            wasted_bytes: found.wasted_bytes,
-        })
+        let found = self.service.store.index().duplicates(&LibraryPath::root(), limit);
+        found.map(inventory::report_of).map_err(|error| error.to_string())
     }
 
     fn failed(&self, limit: usize) -> FailedReport {
@@ -375,6 +370,6 @@ fn watches_allowed() -> Option<u64> {
     std::fs::read_to_string(MAX_USER_WATCHES).ok()?.trim().parse().ok()
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map(|time| format!("{time:.0}")).unwrap_or_default()
 }

@@ -59,14 +59,17 @@ pub(super) async fn run_and_deliver(
         shutdown.cancelled().await;
         tokio::time::sleep(service.settings.shutdown_grace).await;
     };
-    tokio::select! {
+    let done = tokio::select! {
         done = delivered => done,
         refused = refused(status.clone()) => Err(refused),
         failed = service.deliver(sink) => failed,
-        never = service.log_progress() => match never {},
+        never = service.show_progress() => match never {},
+        never = service.send_traces() => match never {},
         never = service.keep_conditions(status) => match never {},
         () = stopped => Err(ServiceError::Interrupted),
-    }?;
+    };
+    service.send_last_traces().await;
+    done?;
     if shutdown.is_cancelled() { Err(ServiceError::Interrupted) } else { Ok(()) }
 }
 

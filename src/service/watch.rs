@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::reporter::Reporter;
 use super::supervisor::WatchSupervisor;
-use super::{Service, ServiceError, parked};
-use crate::control::{Control, Refusal, Request};
+use super::{Reload, Service, ServiceError, parked};
+use crate::control::{Control, Refusal, Reply, Request};
 use crate::http::{HttpServer, Source as _};
 use crate::library::{Barrier, Recheck, RecheckThread};
 use crate::model::with_causes;
 use crate::sink::Sink;
-use crate::status::{Condition, Summary};
+use crate::status::Condition;
 use crate::store::StateDir;
 
-/// Follows the library until `shutdown`, then finishes everything in flight within the grace time.
+/// Follows the library until `shutdown` or `reload`, then finishes everything in flight: within the grace time, and
+/// without waiting for the delivery of messages if it goes on with other settings.
 ///
 /// # Errors
 /// If the control socket cannot be opened, or the store or the sink fails for good.
@@ -24,7 +26,9 @@ pub async fn watch(
     state_dir: &StateDir,
     sink: &mut Sink,
     shutdown: CancellationToken,
-) -> Result<Option<Summary>, ServiceError> {
+    reload: &Reload,
+) -> Result<(), ServiceError> {
+    let end_of_run = reload.begin_run();
     let control = Control::open(state_dir.path())?;
     let server = match service.settings.http_addr {
         Some(address) => Some(HttpServer::listen(address).await?),
@@ -43,6 +47,9 @@ pub async fn watch(
     let hints = futures::stream::select(service.inbox.hints(), scan);
     let status = sink.status();
     let reporter = Arc::new(Reporter::new(&service, status.clone()));
+    // Connections to the HTTP server outlive it, and must not keep the service alive.
+    let ended = reporter.ended();
+    let _ends_connections = ended.clone().drop_guard();
     let http = {
         let reporter = Arc::clone(&reporter);
         async move {
@@ -53,33 +60,43 @@ pub async fn watch(
         }
     };
     let work = async {
+        let hints = hints.take_until(end_of_run.cancelled());
         service.index(hints, &shutdown).await;
         // The input has ended and everything in flight is committed. Deliver what can be delivered.
-        service.store.drained().await?;
+        if !end_of_run.is_cancelled() {
+            service.store.drained().await?;
+        }
         Ok(())
     };
     let stopped = async {
-        shutdown.cancelled().await;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = end_of_run.cancelled() => {}
+        }
         tokio::time::sleep(service.settings.shutdown_grace).await;
         tracing::warn!(
             waiting = service.store.outbox_length(),
             "the grace time is over; undelivered messages stay in the outbox"
         );
     };
-    tokio::select! {
+    let done = tokio::select! {
         done = work => done,
         failed = service.deliver(sink) => failed,
-        never = service.log_progress() => match never {},
+        never = service.show_progress() => match never {},
+        never = service.send_traces() => match never {},
         never = supervisor.supervise() => match never {},
         never = service.keep_conditions(status) => match never {},
-        never = control.serve(|request| service.answer(&reporter, request)) => match never {},
+        never = control.serve(|request| service.answer(&reporter, reload, request)) => match never {},
+        never = reload.on_hangups(&service.settings) => match never {},
         never = http => match never {},
         never = reporter.beat() => match never {},
         never = reporter.sample() => match never {},
         never = service.replay_for_good(&shutdown) => match never {},
+        never = service.verify_nightly(ended) => match never {},
         () = stopped => Ok(()),
-    }?;
-    Ok(None)
+    };
+    service.send_last_traces().await;
+    done
 }
 
 impl Service {
@@ -96,25 +113,34 @@ impl Service {
         started.inspect_err(|error| tracing::warn!(%error, "changes without events are found by full walks only")).ok()
     }
 
-    async fn answer(&self, reporter: &Arc<Reporter>, request: Request) -> Result<String, Refusal> {
+    async fn answer(&self, reporter: &Arc<Reporter>, reload: &Reload, request: Request) -> Result<Reply, Refusal> {
         match request {
+            Request::Reload => match reload.prepare(&self.settings) {
+                Ok(ends_run) => {
+                    tracing::info!("the settings were read again; the library is scanned with them");
+                    Ok(Reply::and_then("the settings were read again; the library is scanned with them", ends_run))
+                }
+                Err(error) => Err(Refusal::Invalid(format!("the settings stay as they are: {error}"))),
+            },
             Request::Status => {
                 let reporter = Arc::clone(reporter);
                 let report = tokio::task::spawn_blocking(move || reporter.report()).await;
-                report.map(|report| report.to_json()).map_err(|_| Refusal::Failed("the report failed".to_owned()))
+                report
+                    .map(|report| report.to_json().into())
+                    .map_err(|_| Refusal::Failed("the report failed".to_owned()))
             }
             Request::Held(under) => match self.list_held(&under).await {
-                Some(held) => Ok(held.to_json()),
+                Some(held) => Ok(held.to_json().into()),
                 None => Err(Refusal::Failed("the first walk of the library is not done yet; ask again".to_owned())),
             },
-            Request::Approve(under) => Ok(self.approve(under).await),
+            Request::Approve(under) => Ok(self.approve(under).await.into()),
             Request::Replay(under) => match self.begin_replay(under).await {
-                Ok(files) => Ok(format!("{files} files will be published again")),
+                Ok(files) => Ok(format!("{files} files will be published again").into()),
                 Err(error @ ServiceError::NothingKnown(_)) => Err(Refusal::Invalid(error.to_string())),
                 Err(error) => Err(Refusal::Failed(with_causes(&error))),
             },
             Request::Parked(request) => match parked::answer(&self.store, request, true).await {
-                Ok(answer) => Ok(answer),
+                Ok(answer) => Ok(answer.into()),
                 Err(error @ ServiceError::NotParked(_)) => Err(Refusal::Invalid(error.to_string())),
                 Err(error) => Err(Refusal::Failed(with_causes(&error))),
             },

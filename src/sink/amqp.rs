@@ -31,7 +31,7 @@ use super::publish::{Link, LinkError, Publication, PublishOutcome};
 use super::refusal::{self, MessageRefusal};
 use super::suspects::{Suspects, Verdict};
 use super::tls::Tls;
-use super::{Deliver, Reread, SinkError};
+use super::{Deliver, EXCHANGE, Reread, SinkError};
 use crate::message;
 use crate::model::{Outgoing, Refused, Unroutable};
 
@@ -56,6 +56,10 @@ pub struct AmqpSettings {
     pub confirm_timeout: Duration,
     /// The pause after a failure that only a change of the configuration can end.
     pub refused_pause: Duration,
+    /// Whether messages have the header `traceparent`.
+    pub is_traced: bool,
+    /// The largest frame, in bytes; `None` for what the broker proposes. lapin keeps buffers for 64 of them.
+    pub frame_max: Option<u32>,
 }
 
 impl AmqpSettings {
@@ -67,10 +71,12 @@ impl AmqpSettings {
             reread: None,
             instance_id: instance_id.to_owned(),
             watched_directory: watched_directory.to_owned(),
-            exchange: "file_events".to_owned(),
+            exchange: EXCHANGE.to_owned(),
             unroutable: Unroutable::Auto,
             confirm_timeout: Duration::from_secs(30),
             refused_pause: Duration::from_secs(30),
+            is_traced: false,
+            frame_max: None,
         }
     }
 }

@@ -77,6 +77,13 @@ impl BrokerUrl {
         self
     }
 
+    /// The same with frames of at most this many bytes, unless the URL says otherwise.
+    #[must_use]
+    pub(super) fn with_frame_max(mut self, frame_max: u32) -> Self {
+        self.uri.query.frame_max.get_or_insert(frame_max);
+        self
+    }
+
     /// Whether a user name was given, even if it is the default one.
     pub fn names_user(&self) -> bool {
         self.names_user

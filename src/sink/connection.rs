@@ -26,7 +26,7 @@ use super::socket::SocketGuard;
 use super::{AmqpSettings, BrokerUrl, Tls};
 
 /// How long the whole login may take once the broker is reached.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a graceful close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -182,7 +182,11 @@ impl Supervisor {
             .with_client_property("instance_id".into(), settings.instance_id.as_str().into())
             .with_client_property("watched_directory".into(), settings.watched_directory.as_str().into());
         let at = |step| move |error: lapin::Error| (LinkError::Broker(error), step);
-        let connection = socket.connect(&self.broker, &self.tls, properties).await.map_err(at(Step::Connect))?;
+        let broker = match settings.frame_max {
+            Some(frame_max) => self.broker.clone().with_frame_max(frame_max),
+            None => self.broker.clone(),
+        };
+        let connection = socket.connect(&broker, &self.tls, properties).await.map_err(at(Step::Connect))?;
         let events = connection.events_listener().boxed();
         let channel = connection.create_channel().await.map_err(at(Step::Connect))?;
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -193,7 +197,7 @@ impl Supervisor {
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(at(Step::Declare))?;
         let (give_up, reasons) = mpsc::unbounded_channel();
         let blocked = watch::Sender::new(connection.status().blocked());
-        let link = Link::new(channel, &settings.exchange, settings.confirm_timeout, blocked.subscribe(), give_up);
+        let link = Link::new(channel, settings, blocked.subscribe(), give_up);
         Ok(Session { _socket: socket, link: Arc::new(link), connection, events, given_up: reasons, blocked })
     }
 
@@ -369,7 +373,7 @@ impl Session {
 
 /// Pauses from 0.1 s to 15 s, doubled each time, with jitter: services that lost the same broker must not all come back
 /// at the same moment.
-pub(super) fn pauses() -> ExponentialBackoff {
+pub fn pauses() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(15))

@@ -7,6 +7,7 @@ mod amqp;
 mod broker_url;
 mod connection;
 mod delivery_status;
+mod listen;
 mod log_throttle;
 mod pacing;
 mod publish;
@@ -23,12 +24,17 @@ use std::sync::Arc;
 
 pub use amqp::{Amqp, AmqpSettings};
 pub use broker_url::{BrokerUrl, BrokerUrlError};
+pub use connection::pauses;
 pub use delivery_status::{BrokerState, DeliveryStatus, Stall};
+pub use listen::{ListenError, Listener};
 pub use reread::Reread;
 pub use stdout::Stdout;
 pub use tls::{Tls, TlsError};
 
 use crate::model::{Outgoing, Refused};
+
+/// The exchange that messages are published to.
+pub const EXCHANGE: &str = "file_events";
 
 /// Delivers batches of messages.
 pub trait Deliver: Send {

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt, poll};
 use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Error as BrokerError, ErrorKind};
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 
+use super::AmqpSettings;
 use crate::failpoint::failpoint;
+use crate::message::TraceIds;
 use crate::model::Outgoing;
 
 /// The outcome for a published message.
@@ -62,6 +64,8 @@ pub(super) struct Link {
     app_id: ShortString,
     /// How long the broker may take to confirm a message while it is not blocked.
     confirm_timeout: Duration,
+    /// Whether messages have the header `traceparent`.
+    is_traced: bool,
     blocked: watch::Receiver<bool>,
     give_up: mpsc::UnboundedSender<LinkError>,
     /// Set while `publish` runs. It stays set if `publish` fails or is cancelled.
@@ -75,16 +79,16 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(
         channel: Channel,
-        exchange: &str,
-        confirm_timeout: Duration,
+        settings: &AmqpSettings,
         blocked: watch::Receiver<bool>,
         give_up: mpsc::UnboundedSender<LinkError>,
     ) -> Self {
         Self {
             channel,
-            exchange: exchange.into(),
+            exchange: settings.exchange.as_str().into(),
             app_id: "file-watcher".into(),
-            confirm_timeout,
+            confirm_timeout: settings.confirm_timeout,
+            is_traced: settings.is_traced,
             blocked,
             give_up,
             publishing: AtomicBool::new(false),
@@ -235,6 +239,18 @@ impl Link {
     }
 
     fn properties(&self, message: &Outgoing) -> BasicProperties {
+        let properties = self.plain_properties(message);
+        match TraceIds::of(&message.correlation_id).filter(|_| self.is_traced) {
+            Some(ids) => {
+                let mut headers = FieldTable::default();
+                headers.insert("traceparent".into(), AMQPValue::LongString(ids.traceparent().into()));
+                properties.with_headers(headers)
+            }
+            None => properties,
+        }
+    }
+
+    fn plain_properties(&self, message: &Outgoing) -> BasicProperties {
         BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type("application/json".into())

@@ -18,6 +18,8 @@ pub(super) enum Step {
     Declare,
     /// Publishing, or idle.
     Publish,
+    /// Declaring, binding or reading a queue.
+    Listen,
 }
 
 /// A failure, as text without secrets.
@@ -84,6 +86,12 @@ pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange
                 (ACCESS_REFUSED, Step::Declare | Step::Publish) => Failure::NeedsOperator(format!(
                     "the user {:?} may not use the exchange {exchange:?}: grant it the permissions configure and write \
                      in the vhost {:?}, or set another RABBITMQ_USER ({text})",
+                    url.user(),
+                    url.vhost()
+                )),
+                (ACCESS_REFUSED, Step::Listen) => Failure::NeedsOperator(format!(
+                    "the user {:?} may not read from the exchange {exchange:?}: grant it the permissions configure, \
+                     write and read in the vhost {:?}, or set another RABBITMQ_USER ({text})",
                     url.user(),
                     url.vhost()
                 )),

@@ -89,6 +89,13 @@ pub enum Condition {
         /// Their number.
         messages: u64,
     },
+    /// Some files have another content than was published, although their size and times are the same.
+    Rotten {
+        /// Their number.
+        files: usize,
+        /// The path of the first one.
+        first: String,
+    },
     /// The first scan since the start is not finished.
     FirstScan,
 }
@@ -124,13 +131,15 @@ pub enum ConditionKind {
     DeliveryStalled,
     /// [`Condition::MessagesParked`].
     MessagesParked,
+    /// [`Condition::Rotten`].
+    Rotten,
     /// [`Condition::FirstScan`].
     FirstScan,
 }
 
 impl ConditionKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::DeletesHeld(HeldReason::MountGone),
         Self::DeletesHeld(HeldReason::RootEmpty),
         Self::DeletesHeld(HeldReason::TooMany),
@@ -147,6 +156,7 @@ impl ConditionKind {
         Self::BrokerBlocked,
         Self::DeliveryStalled,
         Self::MessagesParked,
+        Self::Rotten,
         Self::FirstScan,
     ];
 
@@ -169,6 +179,7 @@ impl ConditionKind {
             Self::BrokerBlocked => "broker_blocked",
             Self::DeliveryStalled => "delivery_stalled",
             Self::MessagesParked => "messages_parked",
+            Self::Rotten => "rotten",
             Self::FirstScan => "first_scan",
         }
     }
@@ -188,14 +199,16 @@ impl ConditionKind {
             | Self::NotWatched
             | Self::EventsLost
             | Self::Unreadable
+            | Self::Rotten
             | Self::MessagesParked => Severity::Warning,
             Self::Polled | Self::FirstScan => Severity::Info,
         }
     }
 
-    /// Whether the service is not ready while such a condition is in effect. Polling is how some libraries are followed.
+    /// Whether the service is not ready while such a condition is in effect. Polling is how some libraries are
+    /// followed, and rotten files are published as they were before.
     pub fn prevents_readiness(self) -> bool {
-        self != Self::Polled
+        !matches!(self, Self::Polled | Self::Rotten)
     }
 
     /// Whether the begin and the end of such conditions are logged by the part of the program that finds them, because
@@ -216,6 +229,7 @@ impl ConditionKind {
             | Self::Polled
             | Self::EventsLost
             | Self::OutboxFull
+            | Self::Rotten
             | Self::MessagesParked => false,
         }
     }
@@ -245,6 +259,7 @@ impl Condition {
             Self::BrokerBlocked { .. } => ConditionKind::BrokerBlocked,
             Self::DeliveryStalled { .. } => ConditionKind::DeliveryStalled,
             Self::MessagesParked { .. } => ConditionKind::MessagesParked,
+            Self::Rotten { .. } => ConditionKind::Rotten,
             Self::FirstScan => ConditionKind::FirstScan,
         }
     }
@@ -274,6 +289,9 @@ impl Condition {
             Self::MessagesParked { .. } => {
                 "messages are parked; `file-watcher parked` lists, retries and drops them".to_owned()
             }
+            Self::Rotten { .. } => {
+                "some files are rotten: their content changed, and their size and times did not".to_owned()
+            }
             Self::FirstScan => "the first scan is running".to_owned(),
         }
     }
@@ -293,6 +311,7 @@ impl Condition {
             Self::BrokerRefuses { reason } | Self::BrokerBlocked { reason } => reason.clone(),
             Self::DeliveryStalled { waiting_for } => waiting_for.clone(),
             Self::MessagesParked { messages } => format!("{messages} messages"),
+            Self::Rotten { files, first } => format!("{files} files, the first one is {first}"),
             Self::EventsLost | Self::FirstScan => String::new(),
         }
     }
@@ -320,6 +339,9 @@ impl Condition {
             Self::BrokerBlocked { .. } => "Free memory or disk space on the host of RabbitMQ.",
             Self::DeliveryStalled { .. } => "Bind a queue for the routing key, or make room in the full queue.",
             Self::MessagesParked { .. } => "Run `file-watcher parked`, and retry or drop the messages.",
+            Self::Rotten { .. } => {
+                "Run `file-watcher verify`, which lists them. Check the disk, and restore them from a backup."
+            }
             Self::FirstScan => "Wait until it is done.",
         }
     }
@@ -349,6 +371,7 @@ impl Condition {
             Self::EventsLost | Self::DeliveryStalled { .. } => tracing::warn!(lasted_s, "{}", self.description()),
             Self::FirstScan => tracing::info!(lasted_s, "{}", self.description()),
             Self::MessagesParked { messages } => tracing::warn!(messages, lasted_s, "{}", self.description()),
+            Self::Rotten { files, first } => tracing::warn!(files, first, lasted_s, "{}", self.description()),
         }
     }
 
@@ -367,6 +390,7 @@ impl Condition {
             Self::OutboxFull { .. } => tracing::info!(lasted_s, "the outbox has room; intake continues"),
             Self::MessagesParked { .. } => tracing::info!(lasted_s, "no messages are parked any more"),
             Self::StoreFails { .. } => tracing::info!(lasted_s, "the index can be written again"),
+            Self::Rotten { .. } => tracing::info!(lasted_s, "no file is rotten any more"),
             // The end is logged where it is found.
             Self::Unreadable { .. }
             | Self::BrokerAway { .. }

@@ -1,15 +1,15 @@
 //! The latest file events, for people who look at the service.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::broadcast;
 
-use crate::model::{Change, EventType, FileEvent};
-
-/// The most events that are kept.
-const MAX_EVENTS: usize = 100_000;
+use super::{duration_text, kilohertz};
+use crate::model::{Change, EventType, FileEvent, printable};
 
 /// The most new events that a listener may be behind. It misses older ones, and loads the list again.
 const MAX_BEHIND: usize = 1_000;
@@ -34,6 +34,18 @@ pub struct LoggedEvent {
     pub duration_seconds: Option<f64>,
     /// More about the sound, such as `44.1 kHz`.
     pub details: Option<String>,
+}
+
+/// The fields of a message that are shown.
+#[derive(Deserialize)]
+struct Body {
+    event_type: String,
+    file_path: String,
+    old_path: Option<String>,
+    timestamp: String,
+    sequence: u64,
+    size_bytes: Option<u64>,
+    metadata: Option<serde_json::Map<String, Value>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -63,8 +75,45 @@ impl LoggedEvent {
             time,
             size: row.map(|row| row.stat.size),
             duration_seconds: metadata.and_then(|metadata| metadata.duration),
-            details: sample_rate.map(|rate| format!("{} kHz", f64::from(rate) / 1000.0)),
+            details: sample_rate.map(f64::from).map(kilohertz),
         }
+    }
+
+    /// What is shown of a message, given its body; `None` if it is not one of this program.
+    #[must_use]
+    pub fn of_body(body: &[u8]) -> Option<Self> {
+        let body: Body = serde_json::from_slice(body).ok()?;
+        let metadata = body.metadata.unwrap_or_default();
+        // Numbers are texts if METADATA_STYLE is flat.
+        let number = |name: &str| match metadata.get(name)? {
+            Value::String(text) => text.parse().ok(),
+            value => value.as_f64(),
+        };
+        Some(Self {
+            sequence: body.sequence,
+            event_type: body.event_type.parse().ok()?,
+            path: body.file_path,
+            old_path: body.old_path,
+            time: body.timestamp,
+            size: body.size_bytes,
+            duration_seconds: number("duration"),
+            details: number("sample_rate").map(kilohertz),
+        })
+    }
+}
+
+/// One line for a terminal, such as `created  Artist/Album/01.flac  3:04  44.1 kHz`.
+impl fmt::Display for LoggedEvent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:<8}  ", self.event_type.as_str())?;
+        if let Some(old_path) = &self.old_path {
+            write!(formatter, "{} -> ", printable(old_path))?;
+        }
+        write!(formatter, "{}", printable(&self.path))?;
+        if let Some(seconds) = self.duration_seconds {
+            write!(formatter, "  {}", duration_text(seconds))?;
+        }
+        self.details.as_ref().map_or(Ok(()), |details| write!(formatter, "  {}", printable(details)))
     }
 }
 
@@ -94,21 +143,22 @@ pub struct EventPage {
 #[derive(Debug)]
 pub struct EventLog {
     events: Mutex<VecDeque<Arc<LoggedEvent>>>,
+    most: usize,
     live: broadcast::Sender<Arc<LoggedEvent>>,
 }
 
-impl Default for EventLog {
-    fn default() -> Self {
-        Self { events: Mutex::default(), live: broadcast::Sender::new(MAX_BEHIND) }
-    }
-}
-
 impl EventLog {
+    /// An empty log that keeps at most `most` events.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { events: Mutex::default(), most, live: broadcast::Sender::new(MAX_BEHIND) }
+    }
+
     /// Adds the newest event.
     pub fn add(&self, event: LoggedEvent) {
         let event = Arc::new(event);
         let mut events = self.events();
-        if events.len() == MAX_EVENTS {
+        if events.len() == self.most {
             events.pop_front();
         }
         events.push_back(Arc::clone(&event));
@@ -149,7 +199,7 @@ mod tests {
     use crate::model::Origin;
 
     fn log_of(paths: &[&str]) -> EventLog {
-        let log = EventLog::default();
+        let log = EventLog::new(100);
         for (sequence, path) in (1..).zip(paths) {
             let event = FileEvent { change: Change::Deleted((*path).into()), origin: Origin::Watch };
             log.add(LoggedEvent::new(sequence, &event, String::new()));
@@ -176,7 +226,7 @@ mod tests {
 
     #[test]
     fn only_the_latest_events_are_kept() {
-        let names: Vec<String> = (0..MAX_EVENTS + 3).map(|number| number.to_string()).collect();
+        let names: Vec<String> = (0..103).map(|number| number.to_string()).collect();
         let log = log_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let oldest = log.find(&EventQuery { before: Some(6), limit: 10, ..EventQuery::default() });
         assert_eq!(oldest.events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [5, 4]);

@@ -21,7 +21,7 @@ pub use history::{History, HistoryReport, STEP};
 pub use lists::{
     DuplicateFile, DuplicatesLine, DuplicatesReport, FailedLine, FailedReport, LibraryLine, LibraryReport,
 };
-pub use progress::{Progress, human_bytes};
+pub use progress::{Progress, ScanProgress, duration_text, human_bytes, kilohertz, scan_text};
 pub use report::{
     BrokerReport, ConditionReport, EventsReport, IndexReport, OutboxReport, Readiness, Report, ScanReport, Severity,
     WatchReport,
@@ -32,6 +32,8 @@ pub use report::{
 pub struct Counters {
     /// Messages that were committed to the outbox, by event type.
     pub events: EventCounts<AtomicU64>,
+    /// Looks that ended, whatever they found.
+    pub looks: AtomicU64,
     /// Looks that found a file unchanged.
     pub unchanged: AtomicU64,
     /// Looks that failed.
@@ -93,6 +95,29 @@ impl EventCounts<u64> {
             EventType::Moved => self.moved,
             EventType::Renamed => self.renamed,
         }
+    }
+}
+
+/// The result of a verification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifySummary {
+    /// Files that were tried.
+    pub files: u64,
+    /// Bytes of those that were read.
+    pub bytes: u64,
+    /// Files with another content than was published, and the same size and times.
+    pub rotten: u64,
+    /// Files with another size or other times, and those that are gone.
+    pub changed: u64,
+    /// Files that could not be read.
+    pub failed: u64,
+}
+
+impl fmt::Display for VerifySummary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { files, bytes, rotten, changed, failed } = self;
+        let bytes = human_bytes(*bytes as f64);
+        write!(formatter, "{files} files verified, {bytes}: {rotten} rotten, {changed} changed, {failed} failed")
     }
 }
 

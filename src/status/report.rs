@@ -15,7 +15,9 @@ pub struct Report {
     pub instance_id: String,
     /// The library root.
     pub library: String,
-    /// When the service was started.
+    /// Whether a service is running. If not, this is about the index and the outbox at rest.
+    pub running: bool,
+    /// When the service was started; empty if none is running.
     pub started: String,
     /// When this report was made.
     pub now: String,
@@ -93,7 +95,7 @@ pub struct ScanReport {
     pub running: bool,
     /// Whether it is the first one since the start.
     pub is_first: bool,
-    /// Files that it found so far.
+    /// Files that it is done with.
     pub files_seen: u64,
     /// The files that it will probably find: those of the index; `None` if the index is new.
     pub files_total: Option<u64>,
@@ -176,10 +178,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headline = match (self.ready, self.conditions.is_empty()) {
-            (false, _) => "not ready",
-            (true, false) => "ready, with remarks",
-            (true, true) => "ready",
+        let headline = match (self.running, self.ready, self.conditions.is_empty()) {
+            (false, ..) => "no service is running",
+            (true, false, _) => "not ready",
+            (true, true, false) => "ready, with remarks",
+            (true, true, true) => "ready",
         };
         writeln!(formatter, "status        {headline}")?;
         for ConditionReport { since, summary, details, what_to_do, .. } in &self.conditions {
@@ -190,6 +193,11 @@ impl fmt::Display for Report {
         }
         writeln!(formatter, "library       {}", self.library)?;
         writeln!(formatter, "index         {} files, {}", self.index.files, human_bytes(self.index.bytes as f64))?;
+        let oldest = self.outbox.oldest_seconds.map(|oldest| format!(", oldest {oldest:.0} s")).unwrap_or_default();
+        let outbox = format!("{} messages{oldest}, {} parked", self.outbox.messages, self.parked);
+        if !self.running {
+            return write!(formatter, "outbox        {outbox}\nversion       {}", self.version);
+        }
         let ScanReport { running, is_first, files_seen, files_total, last_finished, last_seconds, .. } = &self.scan;
         if *running {
             let which = if *is_first { "first scan" } else { "scan" };
@@ -203,8 +211,7 @@ impl fmt::Display for Report {
             formatter,
             "events        {created} created, {modified} modified, {deleted} deleted, {moved} moved, {renamed} renamed"
         )?;
-        let oldest = self.outbox.oldest_seconds.map(|oldest| format!(", oldest {oldest:.0} s")).unwrap_or_default();
-        writeln!(formatter, "outbox        {} messages{oldest}, {} parked", self.outbox.messages, self.parked)?;
+        writeln!(formatter, "outbox        {outbox}")?;
         let BrokerReport { state, details, confirmed, .. } = &self.broker;
         let details = details.as_ref().map(|details| format!(" ({details})")).unwrap_or_default();
         writeln!(formatter, "broker        {state}{details}, {confirmed} confirmed")?;
@@ -224,6 +231,7 @@ mod tests {
         let report = Report {
             version: "0.1.0".to_owned(),
             library: "/music".to_owned(),
+            running: true,
             started: "2026-01-01T00:00:00Z".to_owned(),
             conditions: vec![ConditionReport {
                 kind: "root_gone".to_owned(),
@@ -262,6 +270,14 @@ mod tests {
         waiting       0 paths
         failed        0 paths
         version       0.1.0, started 2026-01-01T00:00:00Z
+        ");
+        let at_rest = Report { running: false, conditions: Vec::new(), ..report };
+        insta::assert_snapshot!(at_rest, @r"
+        status        no service is running
+        library       /music
+        index         12 files, 3.5 MB
+        outbox        0 messages, 0 parked
+        version       0.1.0
         ");
     }
 }

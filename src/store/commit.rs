@@ -262,7 +262,7 @@ pub(super) fn outgoing_from(row: &SqlRow<'_>) -> Result<Outgoing, rusqlite::Erro
 }
 
 /// The number of messages in the outbox.
-pub(super) fn outbox_length(connection: &Connection) -> Result<u64, StoreError> {
+pub(super) fn outbox_length(connection: &Connection) -> Result<u64, rusqlite::Error> {
     let count: i64 = connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?;
     Ok(count.cast_unsigned())
 }

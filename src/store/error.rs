@@ -46,6 +46,21 @@ pub enum StoreError {
         /// The newest format that this version knows.
         known: i64,
     },
+    /// The file was written by an older version, and is only to be read.
+    #[error("STATE_DIR: the store {file:?} was written by an older version; run scan or watch once, which updates it")]
+    Older {
+        /// The file of the store.
+        file: PathBuf,
+    },
+    /// There is no file: nothing was scanned with this STATE_DIR and SINK.
+    #[error(
+        "STATE_DIR: there is no store {file:?}; scan the library first, or give the DIR, STATE_DIR and SINK with which it \
+         was scanned"
+    )]
+    NeverScanned {
+        /// The file of the store.
+        file: PathBuf,
+    },
     /// The file belongs to another library.
     #[error(
         "STATE_DIR: the store {file:?} contains the index of {found:?}, not of {wanted:?}; if the library was moved, run \
@@ -125,6 +140,8 @@ impl StoreError {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
             Self::Newer { .. }
+            | Self::Older { .. }
+            | Self::NeverScanned { .. }
             | Self::OtherLibrary { .. }
             | Self::Relocating { .. }
             | Self::RelocatesAnother { .. }

@@ -1,8 +1,10 @@
 //! Figures about the files of the index: how many of which size and year there are, and which have equal content.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, params};
 
-use super::index::IndexReader;
+use super::index::{IndexReader, range_under};
 use crate::model::LibraryPath;
 
 /// The files of one kind.
@@ -19,10 +21,25 @@ pub struct Figures {
 /// Files with equal content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DuplicateGroup {
+    /// The SHA-256 of each.
+    pub sha256: [u8; 32],
     /// The size of each.
     pub size: u64,
-    /// The files, the one with the oldest modification time first, and the times in seconds since the epoch.
-    pub files: Vec<(LibraryPath, i64)>,
+    /// The size of all, without one of them and without further hard links, which take no space.
+    pub wasted_bytes: u64,
+    /// The files, the one with the oldest modification time first.
+    pub files: Vec<DuplicatePath>,
+}
+
+/// One of several files with equal content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuplicatePath {
+    /// The path.
+    pub path: LibraryPath,
+    /// The modification time, in seconds since the epoch.
+    pub modified: i64,
+    /// Whether it is a hard link to the file of an earlier path of the group.
+    pub is_hard_link: bool,
 }
 
 /// All groups of files with equal content.
@@ -32,7 +49,7 @@ pub struct Duplicates {
     pub groups: Vec<DuplicateGroup>,
     /// The number of all groups.
     pub total_groups: u64,
-    /// The size of all files that have an equal one, without one of each group.
+    /// The sum of all groups' `wasted_bytes`.
     pub wasted_bytes: u64,
 }
 
@@ -79,43 +96,65 @@ impl IndexReader {
         })
     }
 
-    /// The groups of files with equal content, at most `limit`, those first that waste most.
+    /// The number of files, and the sum of their sizes.
     ///
     /// # Errors
     ///
     /// If the index cannot be read.
-    pub fn duplicates(&self, limit: usize) -> Result<Duplicates, rusqlite::Error> {
+    pub fn totals(&self) -> Result<(u64, u64), rusqlite::Error> {
         self.with(|connection| {
-            let (total_groups, wasted_bytes) = connection
-                .prepare_cached(
-                    "SELECT count(*), coalesce(sum(wasted), 0)
-                     FROM (SELECT size * (count(*) - 1) AS wasted FROM files GROUP BY sha256 HAVING count(*) > 1)",
-                )?
-                .query_row([], |row| Ok((count(row, 0)?, count(row, 1)?)))?;
-            let mut statement = connection.prepare_cached(
-                "SELECT sha256, size FROM files GROUP BY sha256 HAVING count(*) > 1
-                 ORDER BY size * (count(*) - 1) DESC LIMIT ?1",
-            )?;
-            let groups = statement
-                .query_map(params![i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-                    Ok((row.get::<_, Vec<u8>>(0)?, count(row, 1)?))
+            let totals = |row: &rusqlite::Row<'_>| Ok((count(row, 0)?, count(row, 1)?));
+            connection.query_row("SELECT count(*), coalesce(sum(size), 0) FROM files", [], totals)
+        })
+    }
+
+    /// The groups of files with equal content of which at least one is at or under `under`, at most `limit`: those
+    /// first that waste most.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn duplicates(&self, under: &LibraryPath, limit: usize) -> Result<Duplicates, rusqlite::Error> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(DUPLICATES)?;
+            let (start, end) = range_under(under);
+            let found = statement
+                .query_map(params![under.as_bytes(), start, end], |row| {
+                    Ok((row.get::<_, [u8; 32]>(0)?, count(row, 1)?, count(row, 2)?))
                 })?
-                .map(|group| {
-                    let (sha256, size) = group?;
-                    Ok(DuplicateGroup { size, files: files_with(connection, &sha256)? })
-                })
-                .collect::<Result<_, rusqlite::Error>>()?;
-            Ok(Duplicates { groups, total_groups, wasted_bytes })
+                .collect::<Result<Vec<_>, _>>()?;
+            let group = |&(sha256, size, wasted_bytes): &([u8; 32], u64, u64)| {
+                Ok(DuplicateGroup { sha256, size, wasted_bytes, files: files_with(connection, &sha256)? })
+            };
+            Ok(Duplicates {
+                groups: found.iter().take(limit).map(group).collect::<Result<_, rusqlite::Error>>()?,
+                total_groups: found.len() as u64,
+                wasted_bytes: found.iter().map(|(_, _, wasted)| wasted).sum(),
+            })
         })
     }
 }
 
-fn files_with(connection: &Connection, sha256: &[u8]) -> Result<Vec<(LibraryPath, i64)>, rusqlite::Error> {
-    let mut statement = connection
-        .prepare_cached("SELECT path, CAST(mtime_ns AS INTEGER) FROM files WHERE sha256 = ?1 ORDER BY 2, path")?;
+/// The contents that several files have: SHA-256, size and wasted bytes. The inner query reads only an index. Paths of
+/// which only the name is known have no hash.
+const DUPLICATES: &str = "
+    SELECT sha256, size, size * (count(DISTINCT coalesce(mount || ':' || inode, path)) - 1) AS wasted
+    FROM files
+    WHERE sha256 IN (SELECT sha256 FROM files WHERE sha256 <> zeroblob(32) GROUP BY sha256 HAVING count(*) > 1)
+    GROUP BY sha256
+    HAVING max(path = ?1 OR (path > ?2 AND path < ?3))
+    ORDER BY wasted DESC, sha256";
+
+fn files_with(connection: &Connection, sha256: &[u8; 32]) -> Result<Vec<DuplicatePath>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT path, CAST(mtime_ns AS INTEGER), mount, inode FROM files WHERE sha256 = ?1 ORDER BY 2, path",
+    )?;
+    let mut inodes = HashSet::new();
     let files = statement.query_map(params![sha256], |row| {
         let path = LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?);
-        Ok((path, row.get::<_, i64>(1)? / 1_000_000_000))
+        let (mount, inode): (u32, Option<i64>) = (row.get(2)?, row.get(3)?);
+        let is_hard_link = inode.is_some_and(|inode| !inodes.insert((mount, inode)));
+        Ok(DuplicatePath { path, modified: row.get::<_, i64>(1)? / 1_000_000_000, is_hard_link })
     })?;
     files.collect()
 }
@@ -133,8 +172,9 @@ mod tests {
     fn song(path: &str, content: u8, size: u64, mtime_s: i64, date: Option<&str>) -> crate::model::Observation {
         let mut observation = file(&path.into(), content);
         if let Seen::File { stat, content: Content::Read(track), .. } = &mut observation.seen {
-            (stat.inode, stat.size, stat.mtime_ns) =
-                (u64::from(content) + size, size, i128::from(mtime_s) * 1_000_000_000);
+            let name = if path == "link.mp3" { "d.mp3" } else { path };
+            stat.inode = u64::from(name.as_bytes()[0]);
+            (stat.size, stat.mtime_ns) = (size, i128::from(mtime_s) * 1_000_000_000);
             track.metadata.tags.date = date.map(ToOwned::to_owned);
         }
         observation
@@ -150,6 +190,8 @@ mod tests {
             song("c.mp3", 2, 500, 10, None),
             song("d.mp3", 2, 500, 11, Some("soon")),
             song("e.mp3", 3, 200_000_000, 10, Some("2001")),
+            // A hard link to d.mp3.
+            song("link.mp3", 2, 500, 11, Some("soon")),
         ];
         // One after the other, so that none counts as moved.
         for song in songs {
@@ -162,19 +204,26 @@ mod tests {
         assert_eq!(
             lines(index.by_size().unwrap()),
             [
-                ("under 1 MB".to_owned(), 2, 1000),
+                ("under 1 MB".to_owned(), 3, 1500),
                 ("1 to 5 MB".to_owned(), 2, 6_000_000),
                 ("over 100 MB".to_owned(), 1, 200_000_000)
             ]
         );
         assert_eq!(
             lines(index.by_year().unwrap()),
-            [("1999".to_owned(), 2, 6_000_000), ("2001".to_owned(), 1, 200_000_000), ("unknown".to_owned(), 2, 1000)]
+            [("1999".to_owned(), 2, 6_000_000), ("2001".to_owned(), 1, 200_000_000), ("unknown".to_owned(), 3, 1500)]
         );
-        let found = index.duplicates(1).unwrap();
+        assert_eq!(index.totals().unwrap(), (6, 206_001_500));
+        let found = index.duplicates(&LibraryPath::root(), 1).unwrap();
         assert_eq!((found.total_groups, found.wasted_bytes), (2, 3_000_500));
-        let files = vec![("b.mp3".into(), 20), ("a.mp3".into(), 30)];
-        assert_eq!(found.groups, [DuplicateGroup { size: 3_000_000, files }]);
+        let copies = |group: &DuplicateGroup| -> Vec<(String, i64, bool)> {
+            group.files.iter().map(|it| (it.path.to_string(), it.modified, it.is_hard_link)).collect()
+        };
+        assert_eq!(copies(&found.groups[0]), [("b.mp3".into(), 20, false), ("a.mp3".into(), 30, false)]);
+        assert_eq!((found.groups[0].size, found.groups[0].wasted_bytes), (3_000_000, 3_000_000));
+        let found = index.duplicates(&"d.mp3".into(), 9).unwrap();
+        let expected = [("c.mp3".into(), 10, false), ("d.mp3".into(), 11, false), ("link.mp3".into(), 11, true)];
+        assert_eq!((found.total_groups, copies(&found.groups[0])), (1, expected.to_vec()));
         assert!(index.oldest_message().unwrap().is_some());
     }
 }

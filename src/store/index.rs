@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
 use super::columns::{self, Time};
-use super::{Corruption, StoreError, mounts, schema};
+use super::{Corruption, StoreError, commit, corruption, mounts, parked, schema};
 use crate::disk::KnownMount;
 use crate::model::{FileStat, Fingerprint, Index, InodeKind, LibraryPath, Metadata, MountId, Row, Track};
 
@@ -21,12 +21,30 @@ const STAT_COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_n
 /// time.
 #[derive(Clone, Debug)]
 pub struct IndexReader {
-    file: Arc<Path>,
+    pub(super) file: Arc<Path>,
     idle: Arc<Mutex<Vec<Connection>>>,
     corruption: Corruption,
 }
 
 impl IndexReader {
+    /// Opens the index of the store at `file` for reading only, whether a service is running on it or not.
+    ///
+    /// # Errors
+    ///
+    /// If there is no store, or it is corrupt, of another version or of another library.
+    pub fn of_existing(file: &Path, library: &[u8]) -> Result<Self, StoreError> {
+        if !file.exists() {
+            return Err(StoreError::NeverScanned { file: file.to_path_buf() });
+        }
+        corruption::inspect(file, Some(library))?;
+        let reader = Self::open(file, Corruption::new(file))?;
+        let found = reader.with(schema::version)?;
+        if found < schema::newest_version() {
+            return Err(StoreError::Older { file: file.to_path_buf() });
+        }
+        Ok(reader)
+    }
+
     pub(super) fn open(file: &Path, corruption: Corruption) -> Result<Self, StoreError> {
         let idle = Arc::new(Mutex::new(vec![schema::open_reader(file)?]));
         Ok(Self { file: Arc::from(file), idle, corruption })
@@ -56,6 +74,29 @@ impl IndexReader {
             let timestamp: Option<i64> = statement.query_row([], |row| row.get(0)).optional()?;
             Ok(timestamp.map(i64::cast_unsigned))
         })
+    }
+
+    /// The number of messages in the outbox, and of parked ones.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn undelivered(&self) -> Result<(u64, u64), rusqlite::Error> {
+        self.with(|connection| Ok((commit::outbox_length(connection)?, parked::parked_length(connection)?)))
+    }
+
+    /// The next rows after `after`, with their content; otherwise as [`Index::rows_after`].
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn full_rows_after(
+        &self,
+        under: &LibraryPath,
+        after: Option<&LibraryPath>,
+        limit: usize,
+    ) -> Result<Vec<Row>, rusqlite::Error> {
+        self.with(|connection| read_after(connection, (COLUMNS, row_from), under, after, limit))
     }
 
     /// The mounts of the library.
@@ -112,18 +153,32 @@ pub(super) fn rows_after(
     after: Option<&LibraryPath>,
     limit: usize,
 ) -> Result<Vec<(LibraryPath, FileStat)>, rusqlite::Error> {
+    read_after(connection, (STAT_COLUMNS, path_and_stat_from), under, after, limit)
+}
+
+/// Reads a row of SQLite.
+type ReadRow<T> = fn(&SqlRow<'_>) -> Result<T, rusqlite::Error>;
+
+/// The next rows after `after`, at or under `under`: these columns, each row read by the function.
+fn read_after<T>(
+    connection: &Connection,
+    (columns, read): (&str, ReadRow<T>),
+    under: &LibraryPath,
+    after: Option<&LibraryPath>,
+    limit: usize,
+) -> Result<Vec<T>, rusqlite::Error> {
     let mut rows = Vec::new();
     // The path itself comes before the paths under it. Names such as `name.mp3` are in between.
     if after.is_none() && !under.is_root() {
-        let mut statement = connection.prepare_cached(&format!("SELECT {STAT_COLUMNS} FROM files WHERE path = ?1"))?;
-        rows.extend(statement.query_row(params![under.as_bytes()], path_and_stat_from).optional()?);
+        let mut statement = connection.prepare_cached(&format!("SELECT {columns} FROM files WHERE path = ?1"))?;
+        rows.extend(statement.query_row(params![under.as_bytes()], read).optional()?);
     }
     let (start, end) = range_under(under);
     let start = after.map_or(&start[..], |after| after.as_bytes().max(&start));
-    let query = format!("SELECT {STAT_COLUMNS} FROM files WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT ?3");
+    let query = format!("SELECT {columns} FROM files WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT ?3");
     let mut statement = connection.prepare_cached(&query)?;
     let limit = i64::try_from(limit.saturating_sub(rows.len())).unwrap_or(i64::MAX);
-    for row in statement.query_map(params![start, end, limit], path_and_stat_from)? {
+    for row in statement.query_map(params![start, end, limit], read)? {
         rows.push(row?);
     }
     Ok(rows)
@@ -200,7 +255,7 @@ fn path_and_stat_from(row: &SqlRow<'_>) -> Result<(LibraryPath, FileStat), rusql
     Ok((path, stat))
 }
 
-fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
+pub(super) fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
     let (path, stat) = path_and_stat_from(row)?;
     let fingerprint = Fingerprint { sha256: row.get(7)?, xxh128: u128::from_be_bytes(row.get(8)?) };
     // Metadata that cannot be parsed is lost. The next read of the file restores it.

@@ -23,6 +23,7 @@ mod rebuild;
 mod relocate;
 mod schema;
 mod state_dir;
+mod verified;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -44,12 +45,13 @@ use crate::model::{LibraryPath, Observation, Outgoing, Refused};
 pub use commit::Committed;
 pub use corruption::Corruption;
 pub use error::StoreError;
-pub use figures::{DuplicateGroup, Duplicates, Figures};
+pub use figures::{DuplicateGroup, DuplicatePath, Duplicates, Figures};
 pub use index::IndexReader;
 pub use parked::Parked;
 pub use rebuild::{Rebuilt, rebuild};
 pub use relocate::{Relocated, relocate};
 pub use state_dir::{StateDir, StateDirError};
+pub use verified::{Due, Rotten, Verified};
 
 use commit::Writer;
 use mark::Mark;
@@ -57,6 +59,9 @@ use parked::Retries;
 
 /// The number of messages that are read from the outbox at once.
 const OUTBOX_PAGE: usize = 500;
+
+/// The cache of the writer with little memory, in negative KiB as SQLite wants it.
+const SMALL_CACHE_KIB: i32 = -1024;
 
 /// The pause before the outbox is read again after an error.
 const READ_AGAIN: Duration = Duration::from_secs(1);
@@ -137,6 +142,16 @@ impl Store {
     /// The corruption that was found since the store was opened. Once there is any, every operation fails.
     pub fn corruption(&self) -> &Corruption {
         &self.corruption
+    }
+
+    /// Lets the writer keep few pages in memory. Commits to a large index take longer then.
+    pub fn use_little_memory(&self) {
+        let shrink: Job = Box::new(|writer| {
+            // A cache that stays large only takes memory.
+            let _ = writer.connection.pragma_update(None, "cache_size", SMALL_CACHE_KIB);
+        });
+        // If the writer has stopped, the next commit says so.
+        let _ = self.jobs.send(shrink);
     }
 
     /// Classifies a batch against the index, and commits the changes of rows and the messages together.

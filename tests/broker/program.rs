@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use lapin::ExchangeKind;
@@ -20,8 +21,12 @@ use crate::support::rabbit::Node;
 
 /// Gives messages to an oracle, each of which must be new.
 fn replay(oracle: &mut Oracle, received: &[Received]) {
+    static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        jsonschema::validator_for(&serde_json::from_str(&file_watcher::message::schema()).unwrap()).unwrap()
+    });
     for message in received {
         assert!(message.replay(oracle), "{message:?}");
+        SCHEMA.validate(&message.body).unwrap_or_else(|error| panic!("{error}: {message:?}"));
     }
 }
 

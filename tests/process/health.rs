@@ -15,7 +15,7 @@ use crate::{LIMIT, support};
 const FILES: usize = 30;
 
 /// A running service with an HTTP server on a free port.
-struct Served {
+pub(crate) struct Served {
     program: Program,
     running: Recorded,
     address: String,
@@ -23,8 +23,16 @@ struct Served {
 
 impl Served {
     async fn start(network: Network) -> Self {
+        Self::start_with(network, FILES, &[]).await
+    }
+
+    /// The same with so many files, and with these variables.
+    pub(crate) async fn start_with(network: Network, files: usize, variables: &[(&str, &str)]) -> Self {
         let mut program = Program::new().await;
-        program.set("HTTP_ADDR", "127.0.0.1:0").fill(FILES);
+        for (name, value) in variables {
+            program.set(name, value);
+        }
+        program.set("HTTP_ADDR", "127.0.0.1:0").fill(files);
         program.proxy.set(network);
         let mut running = program.start(&["watch"]);
         running.wait_for_log("served by HTTP").await;
@@ -34,7 +42,11 @@ impl Served {
         Self { program, running, address }
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn pid(&self) -> i32 {
+        self.running.pid()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
@@ -44,14 +56,15 @@ impl Served {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let (code, body) = self.get("/status");
         assert_eq!(code, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
 
     async fn until_ready(&self) {
-        support::eventually("it is ready", LIMIT, || self.get("/readyz").0 == 200).await;
+        // Sooner than conditions are checked without a cause.
+        support::eventually("it is ready", Duration::from_secs(30), || self.get("/readyz").0 == 200).await;
     }
 }
 
@@ -142,8 +155,10 @@ async fn a_port_in_use_and_a_service_that_does_not_run_are_clear_errors() {
     let ended = tokio::time::timeout(Duration::from_secs(30), other.run(&["watch"])).await.unwrap();
     assert_eq!(ended.code, Some(1), "{}", ended.log);
     assert!(ended.log.contains("HTTP_ADDR: cannot listen on 127.0.0.1:"), "{}", ended.log);
-    for command in ["status", "healthcheck"] {
-        let ended = other.run(&[command]).await;
-        assert!(ended.code == Some(1) && ended.stdout.starts_with("no service is running on"), "{}", ended.stdout);
-    }
+    let ended = other.run(&["healthcheck"]).await;
+    assert!(
+        ended.code == Some(1) && ended.stdout.starts_with("unhealthy: no service is running on"),
+        "{}",
+        ended.stdout
+    );
 }

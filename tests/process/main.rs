@@ -5,14 +5,21 @@
 
 mod bounded;
 mod health;
+mod inquiries;
 mod known;
 mod outbox;
+mod page;
 mod parked;
 mod program;
+mod reload;
 mod replay;
 mod signals;
+mod small;
 #[path = "../support/mod.rs"]
 mod support;
+mod terminal;
+mod traces;
+mod verify;
 
 use support::consumer::QUIET;
 use support::process::LIMIT;

@@ -287,6 +287,10 @@ pub(crate) struct Ended {
 }
 
 impl Recorded {
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid().as_raw_nonzero().get()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

@@ -1,0 +1,98 @@
+//! `events`: prints the messages of the exchange.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, say};
+use crate::config::ListenSettings;
+use crate::screen::Screen;
+use crate::service;
+use crate::sink::{self, ListenError, Listener};
+use crate::status::LoggedEvent;
+
+/// Prints messages until a signal, until there were enough, or until the reader closes standard output.
+pub(super) fn print(settings: &ListenSettings) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::run)?;
+    let listened = runtime.block_on(async {
+        let shutdown = service::shutdown_on_signals(0, &Screen::stderr()).map_err(Failure::run)?;
+        listen(settings, &shutdown).await
+    });
+    runtime.shutdown_background();
+    listened.map(|()| ExitCode::SUCCESS)
+}
+
+async fn listen(settings: &ListenSettings, shutdown: &CancellationToken) -> Result<(), Failure> {
+    let ListenSettings { broker, tls, types, .. } = settings;
+    let mut left = settings.count.unwrap_or(u64::MAX);
+    let mut pauses = sink::pauses();
+    let mut was_connected = false;
+    loop {
+        let opened = tokio::select! {
+            opened = Listener::open(broker, tls, sink::EXCHANGE, types) => opened,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let lost = match opened {
+            Ok(mut listener) => {
+                let words: Vec<&str> = types.iter().map(|event_type| event_type.as_str()).collect();
+                say(&format!("{broker}: waiting for messages about files that are {}", words.join(", ")));
+                (was_connected, pauses) = (true, sink::pauses());
+                tokio::select! {
+                    printed = print_all(&mut listener, settings, &mut left) => match printed {
+                        Ok(()) => return Ok(()),
+                        Err(lost) => lost,
+                    },
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+            }
+            // Wrong settings should show at once.
+            Err(error) if !was_connected => return Err(of(error)),
+            Err(error @ ListenError::Refused(_)) => return Err(of(error)),
+            Err(lost) => lost,
+        };
+        say(&format!("{lost}; connecting again, and messages in between are missing here"));
+        tokio::select! {
+            () = tokio::time::sleep(pauses.next().unwrap_or_default()) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+fn of(error: ListenError) -> Failure {
+    match error {
+        ListenError::Refused(_) => Failure::usage(error),
+        ListenError::Lost(_) => Failure::run(error),
+    }
+}
+
+/// Prints the wanted messages; returns when there were enough, or standard output is closed.
+async fn print_all(listener: &mut Listener, settings: &ListenSettings, left: &mut u64) -> Result<(), ListenError> {
+    while *left > 0 {
+        let body = listener.next().await?;
+        let Some(line) = line_of(&body, settings) else { continue };
+        if writeln!(io::stdout(), "{line}").is_err() {
+            return Ok(());
+        }
+        *left -= 1;
+    }
+    Ok(())
+}
+
+/// What is printed of a message; `None` if it is not wanted.
+fn line_of(body: &[u8], settings: &ListenSettings) -> Option<String> {
+    if let Some(under) = &settings.under {
+        let message: Value = serde_json::from_slice(body).ok()?;
+        let is_under = |field: &str| message[field].as_str().is_some_and(|path| Path::new(path).starts_with(under));
+        if !is_under("file_path") && !is_under("old_path") {
+            return None;
+        }
+    }
+    match LoggedEvent::of_body(body) {
+        Some(event) if !settings.json => Some(event.to_string()),
+        // A message of another publisher is shown as it is.
+        _ => Some(String::from_utf8_lossy(body).into_owned()),
+    }
+}
