@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +24,15 @@ pub struct Reload {
     next: Mutex<Next>,
     /// `None` on a terminal: there the signal means that the terminal was closed.
     hangups: tokio::sync::Mutex<Option<Signal>>,
+}
+
+/// Whether the new address can be listened on, as far as that can be known while the old one is in use.
+fn check_port(old: Option<SocketAddr>, new: Option<SocketAddr>) -> Result<(), String> {
+    let Some(new) = new.filter(|new| old.is_none_or(|old| old.port() != new.port())) else { return Ok(()) };
+    match TcpListener::bind(new) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("HTTP_ADDR: cannot listen on {new}: {error}; give another address and port, or off")),
+    }
 }
 
 #[derive(Default)]
@@ -75,6 +85,7 @@ impl Reload {
         if let Some(fixed) = current.fixed_difference(&settings) {
             return Err(format!("{fixed} cannot change while the service runs; restart it for that"));
         }
+        check_port(current.http_addr, settings.http_addr)?;
         let mut next = self.next();
         next.settings = Some(Box::new(settings));
         Ok(next.end_of_run.clone().drop_guard())
@@ -101,5 +112,22 @@ impl Reload {
 
     fn next(&self) -> MutexGuard<'_, Next> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_port_must_be_free() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken_address = taken.local_addr().unwrap();
+        let error = check_port(None, Some(taken_address)).unwrap_err();
+        assert!(error.starts_with(&format!("HTTP_ADDR: cannot listen on {taken_address}: ")), "{error}");
+        assert_eq!(check_port(Some(taken_address), Some(taken_address)), Ok(()), "it is the service's own");
+        assert_eq!(check_port(Some(taken_address), None), Ok(()));
+        drop(taken);
+        assert_eq!(check_port(None, Some(taken_address)), Ok(()));
     }
 }

@@ -181,7 +181,9 @@ impl WatchSupervisor {
     }
 
     fn handler(&self) -> Handler {
-        let service = Arc::clone(&self.service);
+        let service = &self.service;
+        // The service owns the watcher, and with it this handler. After a reload nothing must keep the old service alive.
+        let weak = Arc::downgrade(service);
         let poll_s = self.poll_s();
         Handler {
             root: Arc::clone(&service.root),
@@ -190,6 +192,7 @@ impl WatchSupervisor {
             avoided: service.root.silent_places(),
             excluded: service.excluded.clone(),
             trouble: Arc::new(move |trouble| {
+                let Some(service) = weak.upgrade() else { return };
                 let is_new = service.inbox.with(|engine, now: Now| engine.watch_trouble(&trouble, now.instant));
                 let reason = match trouble {
                     WatchTrouble::Overflow => {

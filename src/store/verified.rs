@@ -41,7 +41,7 @@ pub struct Rotten {
 /// Which rows to verify, and in which order.
 #[derive(Clone, Debug)]
 pub enum Due {
-    /// Those at or under a path that were not read since this time, in the order of paths, after a path.
+    /// Those at or under a path that were not read since this time or were rotten, in the order of paths, after a path.
     Under {
         /// The path.
         under: LibraryPath,
@@ -50,9 +50,9 @@ pub enum Due {
         /// The path after which they are.
         after: Option<LibraryPath>,
     },
-    /// Those that were not read for the longest time and not since this one, in seconds since the epoch.
+    /// The same in the whole library, those first that were not read for the longest time.
     Oldest {
-        /// The time.
+        /// The time, in seconds since the epoch.
         before: i64,
     },
 }
@@ -103,7 +103,7 @@ impl Verified {
         let rows = format!(
             "SELECT {} FROM store.files AS f
              LEFT JOIN main.verified AS v ON v.path = f.path AND v.sha256 = f.sha256
-             WHERE coalesce(v.at, f.first_published) < ?1",
+             WHERE (coalesce(v.at, f.first_published) < ?1 OR f.path IN (SELECT path FROM main.rotten))",
             columns.join(", ")
         );
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);

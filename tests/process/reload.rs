@@ -36,6 +36,14 @@ async fn files_that_match_no_longer_are_deleted_and_files_that_match_again_are_c
     program.write("c.mp3", "three");
     assert_eq!(consumer.expect(1, LIMIT).await[0].routing_key, "file.created");
     assert!(running.is_running());
+
+    // Nothing of the runs before is left.
+    let open = |target: &str| {
+        let files = fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap().flatten();
+        files.filter(|file| fs::read_link(file.path()).is_ok_and(|path| path.ends_with(target))).count()
+    };
+    eventually("one watcher is left", LIMIT, || open("anon_inode:inotify") == 1).await;
+    eventually("one writer is left", LIMIT, || open("amqp.mark") <= 1).await;
     assert_eq!(running.stop().await.code, Some(0));
 
     let nobody = program.run(&["reload"]).await;

@@ -55,6 +55,8 @@ async fn rot_is_listed_and_not_published_and_a_change_is_published() {
     let line: serde_json::Value = serde_json::from_str(json.stdout.trim()).unwrap();
     assert_eq!((&line["problem"], &line["path"]), (&"rotten".into(), &"0000/03.mp3".into()));
     assert_ne!(line["published_sha256"], line["found_sha256"]);
+    let known = program.run(&["verify", "--since", "1"]).await;
+    assert!(known.code == Some(1) && known.stdout == "rotten    0000/03.mp3\n", "it is still rotten: {known:?}");
     rot(&program, "0000/03.mp3");
     assert_eq!(program.run(&["verify"]).await.code, Some(0), "the byte is back");
 }
