@@ -349,7 +349,7 @@ impl Settings {
             "RESCAN_INTERVAL_SECS",
             &mut warnings,
         );
-        let root = places::library(&dir, environment)?;
+        let root = places::library(&dir, command.reads_library(), environment)?;
         let rules = exclusions::rules(&sources, &flags, environment)?;
         let command = command::of(command, &root, rules.extensions())?;
         check_rebuild(flags.rebuild_index, &command)?;

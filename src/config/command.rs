@@ -141,6 +141,13 @@ pub(super) enum CommandArguments {
     Parked(ParkedFlags),
 }
 
+impl CommandArguments {
+    /// Whether the library has to be there. A service whose library is gone must still be asked how it is.
+    pub(super) fn reads_library(&self) -> bool {
+        !matches!(self, Self::Status { .. } | Self::Healthcheck { .. } | Self::Reload { .. } | Self::List(_))
+    }
+}
+
 /// The flags of `parked`.
 #[derive(Args)]
 pub(super) struct ParkedFlags {

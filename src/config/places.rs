@@ -9,12 +9,19 @@ use super::raw_value::{RawValue, shown};
 use super::{Environment, Relocation, SettingsError};
 use crate::model::LibraryPath;
 
-/// The library root: an absolute path of a directory that can be read.
-pub(super) fn library(given: &RawValue, environment: &Environment) -> Result<PathBuf, SettingsError> {
+/// The library root: an absolute path of a directory that can be read, if it `must_be_there`.
+pub(super) fn library(
+    given: &RawValue,
+    must_be_there: bool,
+    environment: &Environment,
+) -> Result<PathBuf, SettingsError> {
     if given.value.is_empty() {
         return Err(given.wrong("is empty; give the directory that contains the music"));
     }
     let root = absolute(environment.directory(), Path::new(&given.value));
+    if !must_be_there {
+        return Ok(root);
+    }
     let refused = |error: &io::Error| {
         let problem = match error.kind() {
             io::ErrorKind::NotFound => "does not exist; give the directory that contains the music".to_owned(),
@@ -81,7 +88,8 @@ pub(super) fn state(
     root: &Path,
     environment: &Environment,
 ) -> Result<PathBuf, SettingsError> {
-    let canonical_root = root.canonicalize().map_err(|source| SettingsError::Path { path: shown(root), source })?;
+    // The root may be gone, and then a service is asked how it is.
+    let canonical_root = canonical(root).map_err(|source| SettingsError::Path { path: shown(root), source })?;
     let (state, label) = match given {
         Some(given) if given.value.is_empty() => return Err(given.wrong("is empty; give a directory")),
         Some(given) => (absolute(environment.directory(), Path::new(&given.value)), given.label.as_str()),

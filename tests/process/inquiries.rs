@@ -66,6 +66,13 @@ async fn the_index_is_listed_at_rest_and_while_a_service_runs() {
     );
     let status = program.run(&["status"]).await;
     assert!(status.stdout.starts_with("status        no service is running\n"), "{status:?}");
+
+    // The library may be gone: that is when somebody asks.
+    std::fs::rename(program.root(), program.place("away")).unwrap();
+    assert_eq!(json(&program.run(&["list", "--json"]).await), listed);
+    assert_eq!(program.run(&["status"]).await.stdout, status.stdout);
+    let unhealthy = program.run(&["healthcheck"]).await;
+    assert!(unhealthy.code == Some(1) && unhealthy.stdout.starts_with("unhealthy: no service"), "{unhealthy:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
