@@ -170,11 +170,7 @@ impl Service {
     pub fn open(settings: Settings, instance_id: &str, screen: Screen) -> Result<Self, ServiceError> {
         use std::os::unix::ffi::OsStrExt;
 
-        let root = Root::open(&settings.root)
-            .and_then(|root| root.trusting_inodes(settings.inode_trust))
-            .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
-        let root = root.with_rules(settings.rules.clone());
-        let root = Arc::new(root.following_links(settings.follow_symlinks));
+        let root = Arc::new(open_root(&settings)?);
         let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
         let file = settings.store_file();
         let relocated = relocate_store(&settings, &file, &encoder)?;
@@ -287,6 +283,14 @@ impl Service {
     pub fn corruption(&self) -> Corruption {
         self.store.corruption().clone()
     }
+}
+
+/// Opens the library with the rules of the settings.
+fn open_root(settings: &Settings) -> Result<Root, ServiceError> {
+    let root = Root::open(&settings.root)
+        .and_then(|root| root.trusting_inodes(settings.inode_trust))
+        .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
+    Ok(root.with_rules(settings.rules.clone()).following_links(settings.follow_symlinks))
 }
 
 /// Replaces the store at `file` by a new one, and logs what was kept of the old one.

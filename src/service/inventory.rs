@@ -1,12 +1,12 @@
 //! Answers from the index alone, whether a service is running on it or not.
 
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 
 use super::ServiceError;
-use super::reporter::rfc3339;
+use super::reporter::{age, rfc3339};
 use crate::config::Settings;
 use crate::message::Encoder;
 use crate::model::{FileType, LibraryPath, Row, Selection, printable};
@@ -79,7 +79,6 @@ pub fn status_at_rest(settings: &Settings, instance_id: &str) -> Result<Report, 
     let (files, bytes) = index.totals().map_err(StoreError::from)?;
     let (messages, parked) = index.undelivered().map_err(StoreError::from)?;
     let oldest = index.oldest_message().map_err(StoreError::from)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance_id: instance_id.to_owned(),
@@ -88,7 +87,7 @@ pub fn status_at_rest(settings: &Settings, instance_id: &str) -> Result<Report, 
         index: IndexReport { files, bytes },
         outbox: OutboxReport {
             messages,
-            oldest_seconds: oldest.map(|at| now.saturating_sub(Duration::from_secs(at)).as_secs_f64()),
+            oldest_seconds: oldest.map(|at| age(at).as_secs_f64()),
             limit: settings.outbox_max_events,
         },
         parked,

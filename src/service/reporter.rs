@@ -174,9 +174,7 @@ impl Reporter {
     }
 
     fn outbox_oldest(&self) -> Option<Duration> {
-        let committed = self.service.store.index().oldest_message().ok()??;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Some(now.saturating_sub(Duration::from_secs(committed)))
+        self.service.store.index().oldest_message().ok()?.map(age)
     }
 
     fn broker(&self) -> BrokerReport {
@@ -368,6 +366,12 @@ fn watches() -> Option<u64> {
 
 fn watches_allowed() -> Option<u64> {
     std::fs::read_to_string(MAX_USER_WATCHES).ok()?.trim().parse().ok()
+}
+
+/// How long ago this time was, in seconds since the epoch.
+pub(super) fn age(seconds: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_secs(seconds))
 }
 
 pub(super) fn rfc3339(time: SystemTime) -> String {

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::inventory::index_of;
-use super::{Service, ServiceError, readers};
+use super::{Service, ServiceError, open_root, readers};
 use crate::config::Settings;
 use crate::content::{Reader, Verification, verify as verify_file};
 use crate::disk::Root;
@@ -123,9 +123,7 @@ pub fn verify(
     out: &mut impl Write,
 ) -> Result<VerifySummary, ServiceError> {
     let index = index_of(settings)?;
-    let library = |source| ServiceError::Library { path: settings.root.display().to_string(), source };
-    let root = Root::open(&settings.root).and_then(|root| root.trusting_inodes(settings.inode_trust));
-    let root = root.map_err(library)?.with_rules(settings.rules.clone()).following_links(settings.follow_symlinks);
+    let root = open_root(settings)?;
     let pool = readers(settings.max_concurrent_files)?;
     let mut verifier = Verifier {
         files: Files {
