@@ -9,11 +9,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::config::{Command, Exit, Relocation, Settings, SettingsError};
+use crate::config::{Command, Exit, Relocation, Settings, SettingsError, SinkKind};
 use crate::control::{self, ControlError, Request};
-use crate::model::{LibraryPath, ParkedRequest, VerifyRequest, with_causes};
+use crate::model::{LibraryPath, ParkedRequest, VerifyRequest, counted, with_causes};
 use crate::screen::Screen;
-use crate::service::{self, Reload, Service, ServiceError};
+use crate::service::{self, Observed, Reload, Service, ServiceError};
 use crate::status::{ConditionReport, HeldList, Report, Severity, VerifySummary, human_bytes};
 use crate::store::{StateDir, StateDirError};
 use crate::telemetry::{self, LogLevel};
@@ -229,7 +229,7 @@ fn inquire(settings: &Settings) -> Result<ExitCode, Failure> {
                 .and_then(|listed| out.flush().map(|()| listed).map_err(ServiceError::Output));
             match listed {
                 Ok(_) if *json => {}
-                Ok(listed) => say(&format!("{} files, {}", listed.files, human_bytes(listed.bytes as f64))),
+                Ok(listed) => say(&format!("{}, {}", counted(listed.files, "file"), human_bytes(listed.bytes as f64))),
                 // The reader, such as `head`, has enough.
                 Err(ServiceError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
                 Err(error) => return Err(error.into()),
@@ -251,16 +251,37 @@ fn inquire(settings: &Settings) -> Result<ExitCode, Failure> {
 
 /// Reads published files again. Scans the library if some have changed and no service runs that publishes them.
 fn verify(mut settings: Settings, request: &VerifyRequest, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
-    let summary = service::verify(&settings, request, &Screen::stderr(), &mut io::stdout())?;
+    let screen = Screen::stderr();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::run)?;
+    let (verified, is_interrupted) = runtime.block_on(async {
+        let end = service::shutdown_on_signals(FAILED, &screen).map_err(Failure::run)?;
+        let (settings, request, screen, ended) = (settings.clone(), request.clone(), screen.clone(), end.clone());
+        let reading = move || service::verify(&settings, &request, &screen, &mut io::stdout(), &ended);
+        let verified = tokio::task::spawn_blocking(reading).await.map_err(Failure::run)?;
+        Ok::<_, Failure>((verified, end.is_cancelled()))
+    })?;
+    let summary = match verified {
+        // The reader, such as `head`, has enough.
+        Err(ServiceError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(FAILED.into()),
+        verified => verified?,
+    };
     say(&summary.to_string());
+    if is_interrupted {
+        say("interrupted; --since leaves out what was read");
+        return Ok(FAILED.into());
+    }
     let is_running = matches!(StateDir::open(&settings.state_dir), Err(StateDirError::InUse(_)));
     let mut code = ExitCode::SUCCESS;
-    if summary.changed > 0 && is_running {
-        say("the running service publishes the changed files");
-    } else if summary.changed > 0 {
-        say("scanning, to publish the changed files");
-        settings.command = Command::Scan;
-        code = work(settings, arguments)?;
+    match (summary.changed + summary.gone > 0, is_running, settings.sink) {
+        (false, ..) => {}
+        (true, true, _) => say("the running service publishes the changed files"),
+        // Its messages would be mixed with the answer.
+        (true, false, SinkKind::Stdout) => say("`file-watcher scan` publishes the changed files"),
+        (true, false, SinkKind::Amqp) => {
+            say("scanning, to publish the changed files");
+            settings.command = Command::Scan;
+            code = work(settings, arguments)?;
+        }
     }
     Ok(match summary {
         VerifySummary { rotten: 1.., .. } => ExitCode::from(FAILED),
@@ -291,9 +312,10 @@ async fn watch(
     let shutdown = service::shutdown_on_signals(0, screen).map_err(Failure::run)?;
     let read = move || Settings::from_env_and_args(arguments.clone()).map_err(Exit::into_error);
     let reload = Reload::new(screen, read).map_err(Failure::run)?;
+    let observed = Arc::new(Observed::new(&settings));
     loop {
         let mut sink = service::sink_of(&settings, instance_id);
-        let service = Service::open(settings, instance_id, screen.clone())?;
+        let service = Service::open(settings, instance_id, screen.clone(), Arc::clone(&observed))?;
         let corruption = service.corruption();
         let watching = service::watch(Arc::new(service), state_dir, &mut sink, shutdown.clone(), &reload);
         let done = Service::unless_corrupt(&corruption, Box::pin(watching)).await;
@@ -312,7 +334,8 @@ async fn start(settings: Settings, instance_id: &str, screen: Screen) -> Result<
     let command = settings.command.clone();
     let shutdown = service::shutdown_on_signals(FAILED, &screen).map_err(Failure::run)?;
     let mut sink = service::sink_of(&settings, instance_id);
-    let service = Service::open(settings, instance_id, screen)?;
+    let observed = Arc::new(Observed::new(&settings));
+    let service = Service::open(settings, instance_id, screen, observed)?;
     let corruption = service.corruption();
     let incomplete = ExitCode::from(INCOMPLETE);
     let work = async {

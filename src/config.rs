@@ -32,7 +32,7 @@ use crate::sink::{BrokerUrl, Reread, Tls};
 
 use arguments::Arguments;
 use broker::Broker;
-use raw_value::RawValue;
+use raw_value::{RawValue, shown};
 
 pub use environment::Environment;
 
@@ -184,6 +184,10 @@ impl SinkKind {
     }
 }
 
+/// The longest waits that make sense.
+const AN_HOUR_IN_MS: u64 = 3_600_000;
+const A_YEAR_IN_SECS: u64 = 31_536_000;
+
 /// What to do instead of a command on a library.
 #[derive(Debug)]
 pub enum Exit {
@@ -275,15 +279,19 @@ impl Settings {
     /// The first setting that cannot change while a service runs and that differs in `new`, with both values.
     #[must_use]
     pub fn fixed_difference(&self, new: &Self) -> Option<String> {
-        let differs = |name: &str, old: &dyn std::fmt::Debug, new: &dyn std::fmt::Debug| {
-            let (old, new) = (format!("{old:?}"), format!("{new:?}"));
-            (old != new).then(|| format!("{name} (from {old} to {new})"))
+        let not_set = || "not set".to_owned();
+        let fixed = |settings: &Self| {
+            [
+                ("DATA_DIR", shown(&settings.root)),
+                ("STATE_DIR", shown(&settings.state_dir)),
+                ("SINK", settings.sink.as_str().to_owned()),
+                ("INSTANCE_ID", settings.instance_id.clone().unwrap_or_else(not_set)),
+                ("LOG_FORMAT", settings.log_format.map_or_else(not_set, |format| format.as_str().to_owned())),
+            ]
         };
-        differs("DATA_DIR", &self.root, &new.root)
-            .or_else(|| differs("STATE_DIR", &self.state_dir, &new.state_dir))
-            .or_else(|| differs("SINK", &self.sink, &new.sink))
-            .or_else(|| differs("INSTANCE_ID", &self.instance_id, &new.instance_id))
-            .or_else(|| differs("LOG_FORMAT", &self.log_format, &new.log_format))
+        let (old, new) = (fixed(self), fixed(new));
+        let ((name, old), (_, new)) = old.into_iter().zip(new).find(|(old, new)| old != new)?;
+        Some(format!("{name} (from {old} to {new})"))
     }
 
     /// Whether to use as little memory and as few threads as possible: one file at a time was asked for.
@@ -315,9 +323,6 @@ impl Settings {
     ///
     /// What to do instead: see [`Exit`].
     pub fn read(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Self, Exit> {
-        const AN_HOUR_IN_MS: u64 = 3_600_000;
-        const A_YEAR_IN_SECS: u64 = 31_536_000;
-
         let declared = arguments::command();
         let matches = declared.clone().try_get_matches_from(arguments).map_err(|error| usage::exit_of(&error))?;
         let Arguments { command, flags } =
@@ -351,7 +356,8 @@ impl Settings {
         );
         let root = places::library(&dir, command.reads_library(), environment)?;
         let rules = exclusions::rules(&sources, &flags, environment)?;
-        let command = command::of(command, &root, rules.extensions())?;
+        let library = places::Library { root: &root, working_directory: environment.directory() };
+        let command = command::of(command, library, rules.extensions())?;
         check_rebuild(flags.rebuild_index, &command)?;
         let relocation = match relocate_from {
             Some(from) if matches!(command, Command::Scan | Command::Watch | Command::Relocate) => {
@@ -550,7 +556,7 @@ mod tests {
         let settings = case.read("watch").unwrap();
         assert_eq!(settings.fixed_difference(&case.read("watch --batch-size 7 --exclude x").unwrap()), None);
         let sink = settings.fixed_difference(&case.read("watch --sink stdout").unwrap()).unwrap();
-        assert_eq!(sink, "SINK (from Amqp to Stdout)");
+        assert_eq!(sink, "SINK (from amqp to stdout)");
         let library = settings.fixed_difference(&case.read("watch other").unwrap()).unwrap();
         assert!(library.starts_with("DATA_DIR (from "), "{library}");
     }

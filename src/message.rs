@@ -6,10 +6,9 @@
 mod bounds;
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
@@ -19,7 +18,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::{
-    Change, EventType, FileEvent, FileType, LibraryPath, Metadata, MetadataStyle, Origin, Outgoing, Row,
+    Change, EventType, FileEvent, FileType, Metadata, MetadataStyle, Origin, Outgoing, PublishedPath, Row,
 };
 
 pub use bounds::{file_path, without_metadata};
@@ -100,13 +99,13 @@ impl Encoder {
     /// The file of a row as one JSON object, in the fields of the messages about it.
     pub fn describe(&self, row: &Row) -> String {
         let file_type = FileType::of(&row.path);
-        let path = path_text(&row.path, &self.root);
+        let path = PublishedPath::of(&row.path, &self.root);
         let file = Described {
-            file_path: path.text,
+            file_path: path.file_path,
             content: ContentFields::of(row, &row.track.metadata, self.metadata_style),
             file_type: file_type.as_str(),
             format_family: file_type.format_family(),
-            file_path_bytes: path.bytes,
+            file_path_bytes: path.file_path_bytes,
         };
         serde_json::to_string(&file).expect("strings and finite numbers are always JSON")
     }
@@ -142,24 +141,24 @@ impl Encoder {
             Change::Deleted(_) => (None, None),
         };
         let file_type = FileType::of(change.path());
-        let path = path_text(change.path(), &self.root);
-        let old_path = from.map(|from| path_text(from, old_root));
+        let path = PublishedPath::of(change.path(), &self.root);
+        let old_path = from.map(|from| PublishedPath::of(from, old_root));
         let correlation_id = stamp.correlation_id.to_string();
         let body = Body {
             event_type,
-            file_path: path.text,
+            file_path: path.file_path,
             timestamp: format!("{:.6}", stamp.at),
             instance_id: &self.instance_id,
             content: row.zip(metadata).map(|(row, metadata)| ContentFields::of(row, metadata, self.metadata_style)),
-            old_path: old_path.as_ref().map(|path| path.text.as_str()),
+            old_path: old_path.as_ref().map(|path| path.file_path.as_str()),
             correlation_id: &correlation_id,
             sequence: stamp.sequence,
             origin: event.origin.as_str(),
             watched_directory: &self.watched_directory,
             file_type: file_type.as_str(),
             format_family: file_type.format_family(),
-            file_path_bytes: path.bytes,
-            old_path_bytes: old_path.as_ref().and_then(|path| path.bytes.as_deref()),
+            file_path_bytes: path.file_path_bytes,
+            old_path_bytes: old_path.as_ref().and_then(|path| path.file_path_bytes.as_deref()),
         };
         Outgoing {
             sequence: stamp.sequence,
@@ -199,23 +198,6 @@ impl TraceIds {
 struct Naming<'a> {
     event_type: EventType,
     old_root: &'a Path,
-}
-
-fn path_text(path: &LibraryPath, root: &Path) -> PathText {
-    let absolute = path.to_absolute(root);
-    match absolute.to_str() {
-        Some(text) => PathText { text: text.to_owned(), bytes: None },
-        None => PathText {
-            text: absolute.to_string_lossy().into_owned(),
-            bytes: Some(BASE64.encode(absolute.as_os_str().as_bytes())),
-        },
-    }
-}
-
-/// A path as text, and in base64 if it is not UTF-8.
-struct PathText {
-    text: String,
-    bytes: Option<String>,
 }
 
 /// A message of file-watcher, published to the topic exchange file_events.
@@ -357,10 +339,11 @@ fn flat(metadata: &Metadata) -> BTreeMap<&'static str, String> {
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::BASE64;
     use serde_json::json;
 
     use super::*;
-    use crate::model::{FileStat, Fingerprint, Tags, Track};
+    use crate::model::{FileStat, Fingerprint, LibraryPath, Tags, Track};
 
     fn row(path: LibraryPath) -> Row {
         let metadata = Metadata {

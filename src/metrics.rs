@@ -246,6 +246,11 @@ impl Metrics {
         self.0.files_hashed.get()
     }
 
+    /// The bytes of these files.
+    pub fn bytes_hashed(&self) -> u64 {
+        self.0.bytes_hashed.get()
+    }
+
     /// A batch was committed.
     pub fn observe_commit(&self, took: Duration) {
         self.0.commit_seconds.observe(took.as_secs_f64());

@@ -6,6 +6,7 @@ mod delivery;
 mod held;
 mod inventory;
 mod latency;
+mod observed;
 mod parked;
 mod progress;
 mod reload;
@@ -36,12 +37,11 @@ use crate::disk::Root;
 use crate::http::HttpError;
 use crate::library::{ExcludedDirectories, Inbox, Scanner, Tally, Watcher};
 use crate::message::Encoder;
-use crate::metrics::Metrics;
 use crate::model::Index as _;
 use crate::pipeline::Chain;
 use crate::screen::Screen;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
-use crate::status::{Conditions, Counters, EventLog, History};
+use crate::status::{Conditions, Counters};
 use crate::store::{Corruption, IndexReader, Rebuilt, Relocated, Store, StoreError};
 use crate::stream::{Leases, Pace, Settle};
 use crate::traces::Traces;
@@ -49,6 +49,7 @@ use latency::Latencies;
 
 pub use held::{approve, held};
 pub use inventory::{duplicates, list, status_at_rest};
+pub use observed::Observed;
 pub use parked::parked_at_rest;
 pub use reload::Reload;
 pub use relocation::relocate;
@@ -60,12 +61,6 @@ pub use watch::watch;
 /// How long a file must have been empty before it is published. A download may create its file long before the first
 /// byte arrives.
 const EMPTY_FILE_WAIT: Duration = Duration::from_mins(1);
-
-/// The most events that the page can list.
-const MAX_EVENTS: usize = 100_000;
-
-/// The same with little memory.
-const FEW_EVENTS: usize = 1_000;
 
 /// The largest frame with little memory, in bytes. RabbitMQ accepts no limit below half of it.
 const SMALL_FRAME: u32 = 16 * 1024;
@@ -135,15 +130,13 @@ pub struct Service {
     examiner: Arc<Examiner<Arc<Root>, Reader, IndexReader>>,
     scanner: Scanner<IndexReader>,
     counters: Counters,
-    metrics: Metrics,
+    observed: Arc<Observed>,
     /// Spans for OpenTelemetry, if a collector is given.
     traces: Option<Traces>,
     conditions: Conditions,
     instance_id: String,
     /// Whether the index was created at this start.
     is_index_new: bool,
-    history: History,
-    event_log: EventLog,
     /// When the events came whose messages are not confirmed yet.
     latencies: Mutex<Latencies>,
     /// The result of the requested relocation.
@@ -167,7 +160,12 @@ impl Service {
     ///
     /// # Errors
     /// If the library root cannot be read, the store cannot be opened, relocated or rebuilt, or threads cannot be started.
-    pub fn open(settings: Settings, instance_id: &str, screen: Screen) -> Result<Self, ServiceError> {
+    pub fn open(
+        settings: Settings,
+        instance_id: &str,
+        screen: Screen,
+        observed: Arc<Observed>,
+    ) -> Result<Self, ServiceError> {
         use std::os::unix::ffi::OsStrExt;
 
         let root = Arc::new(open_root(&settings)?);
@@ -184,13 +182,12 @@ impl Service {
         store.keep_mounts(root.mounts())?;
         root.own_mount_at_start()
             .map_err(|source| ServiceError::Library { path: settings.root.display().to_string(), source })?;
-        let metrics = Metrics::new();
         let is_index_new = store.index().is_empty().unwrap_or(false);
         let inbox = Inbox::new();
         inbox.engine().with(|engine| engine.set_mass_delete_percent(settings.mass_delete_percent));
         let examiner = Examiner {
             disk: Arc::clone(&root),
-            contents: Reader::new(settings.max_bytes_per_second, metrics.clone()),
+            contents: Reader::new(settings.max_bytes_per_second, observed.metrics.clone()),
             index: store.index().clone(),
             settle_policy: SettlePolicy {
                 debounce: settings.debounce,
@@ -204,7 +201,6 @@ impl Service {
         let readers = readers(settings.max_concurrent_files)?;
         let traces =
             settings.otlp_endpoint.as_deref().map(|endpoint| Traces::new(endpoint, instance_id)).transpose()?;
-        let event_log = EventLog::new(if settings.is_low_resource() { FEW_EVENTS } else { MAX_EVENTS });
         let excluded = ExcludedDirectories::default();
         let scanner = Scanner {
             excluded: excluded.clone(),
@@ -234,12 +230,10 @@ impl Service {
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
-            metrics,
+            observed,
             traces,
             instance_id: instance_id.to_owned(),
             is_index_new,
-            history: History::default(),
-            event_log,
             latencies: Mutex::default(),
             conditions: Conditions::default(),
             relocated,

@@ -1,12 +1,12 @@
 //! The commands of the command line, and the directories that are given with them.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use clap::{Args, Subcommand};
 
+use super::places::Library;
 use super::raw_value::RawValue;
-use super::{Command, SettingsError, inquiries, parked, places};
+use super::{Command, SettingsError, inquiries, parked};
 use crate::model::Extensions;
 
 #[derive(Subcommand)]
@@ -216,12 +216,16 @@ pub(super) fn parse(command: Option<CommandArguments>) -> ParsedCommand {
     ParsedCommand { command, library: dir.map(|dir| given("DIR", dir)), old_library: None }
 }
 
-/// The command that these arguments ask for, about the library at `root` with these audio extensions.
+/// The command that these arguments ask for, about a library with these audio extensions.
 ///
 /// # Panics
 ///
 /// If the command needs no library: [`inquiries::without_library`] has it.
-pub(super) fn of(command: CommandArguments, root: &Path, extensions: &Extensions) -> Result<Command, SettingsError> {
+pub(super) fn of(
+    command: CommandArguments,
+    library: Library<'_>,
+    extensions: &Extensions,
+) -> Result<Command, SettingsError> {
     Ok(match command {
         CommandArguments::Scan { .. } => Command::Scan,
         CommandArguments::Watch { .. } => Command::Watch,
@@ -230,12 +234,12 @@ pub(super) fn of(command: CommandArguments, root: &Path, extensions: &Extensions
         CommandArguments::Status { json, .. } => Command::Status { json },
         CommandArguments::Healthcheck { .. } => Command::Healthcheck,
         CommandArguments::Reload { .. } => Command::Reload,
-        CommandArguments::Approve { path, .. } => Command::Approve(places::path_or_root(path, root)?),
+        CommandArguments::Approve { path, .. } => Command::Approve(library.path_or_root(path)?),
         CommandArguments::Parked(flags) => Command::Parked(parked::request(flags)?),
-        CommandArguments::Replay { path, .. } => Command::Replay(places::path_or_root(path, root)?),
-        CommandArguments::List(flags) => inquiries::list(flags, root, extensions)?,
-        CommandArguments::Duplicates(flags) => inquiries::duplicates(flags, root)?,
-        CommandArguments::Verify(flags) => inquiries::verify(flags, root)?,
+        CommandArguments::Replay { path, .. } => Command::Replay(library.path_or_root(path)?),
+        CommandArguments::List(flags) => inquiries::list(flags, library, extensions)?,
+        CommandArguments::Duplicates(flags) => inquiries::duplicates(flags, library)?,
+        CommandArguments::Verify(flags) => inquiries::verify(flags, library)?,
         CommandArguments::Events(_)
         | CommandArguments::Schema
         | CommandArguments::Completions { .. }

@@ -9,8 +9,9 @@ use clap::{Args, ValueEnum};
 use super::arguments::{self, Flags};
 use super::broker::Broker;
 use super::command::CommandArguments;
+use super::places::Library;
 use super::raw_value::RawValue;
-use super::{Command, Exit, ListenSettings, SettingsError, Sources, places};
+use super::{Command, Exit, ListenSettings, SettingsError, Sources};
 use crate::message;
 use crate::model::{EventType, Extensions, FileType, LibraryPath, Selection, TagCondition, VerifyRequest};
 
@@ -86,28 +87,28 @@ fn given(flag: &str, value: OsString) -> RawValue {
     RawValue { label: flag.to_owned(), value, is_default: false }
 }
 
-/// `list` for the library at `root` with these audio extensions.
-pub(super) fn list(flags: ListFlags, root: &Path, extensions: &Extensions) -> Result<Command, SettingsError> {
+/// `list` for a library with these audio extensions.
+pub(super) fn list(flags: ListFlags, library: Library<'_>, extensions: &Extensions) -> Result<Command, SettingsError> {
     let condition = |value| given("--where", value).parsed::<TagCondition>();
     let selection = Selection {
-        under: places::path_or_root(flags.path, root)?,
+        under: library.path_or_root(flags.path)?,
         file_type: flags.format.map(|format| file_type(&given("--format", format), extensions)).transpose()?,
         tags: flags.conditions.into_iter().map(condition).collect::<Result<_, _>>()?,
     };
     Ok(Command::List { selection, json: flags.json })
 }
 
-/// `duplicates` for the library at `root`.
-pub(super) fn duplicates(flags: DuplicatesFlags, root: &Path) -> Result<Command, SettingsError> {
-    Ok(Command::Duplicates { under: places::path_or_root(flags.path, root)?, json: flags.json })
+/// `duplicates` for a library.
+pub(super) fn duplicates(flags: DuplicatesFlags, library: Library<'_>) -> Result<Command, SettingsError> {
+    Ok(Command::Duplicates { under: library.path_or_root(flags.path)?, json: flags.json })
 }
 
-/// `verify` for the library at `root`.
-pub(super) fn verify(flags: VerifyFlags, root: &Path) -> Result<Command, SettingsError> {
+/// `verify` for a library.
+pub(super) fn verify(flags: VerifyFlags, library: Library<'_>) -> Result<Command, SettingsError> {
     let days = |value| given("--since", value).number("a number of days", 1..=36_500);
     let since = flags.since.map(days).transpose()?;
     Ok(Command::Verify(VerifyRequest {
-        under: places::path_or_root(flags.path, root)?,
+        under: library.path_or_root(flags.path)?,
         since: since.map(|days: u64| Duration::from_secs(days * 24 * 3600)),
         json: flags.json,
     }))
@@ -168,11 +169,13 @@ fn listening(events: &EventsFlags, sources: &Sources<'_>, flags: &Flags) -> Resu
 
 fn event_types(types: &RawValue) -> Result<Vec<EventType>, SettingsError> {
     let one = |word: &str| {
-        word.trim().parse::<EventType>().map_err(|_| {
+        word.trim().to_lowercase().parse::<EventType>().map_err(|_| {
             types.wrong(format!("{word:?} is not an event type; give created, modified, deleted, moved or renamed"))
         })
     };
-    types.text()?.split(',').map(one).collect()
+    let words = types.text()?.trim();
+    // A comma at the end separates nothing.
+    words.strip_suffix(',').unwrap_or(words).split(',').map(one).collect()
 }
 
 fn absolute(path: &RawValue) -> Result<PathBuf, SettingsError> {

@@ -62,24 +62,40 @@ pub(super) fn relocation(
     Ok(Relocation { from, old_state_dir })
 }
 
-/// The path of `--path`; the root without it.
-pub(super) fn path_or_root(path: Option<OsString>, root: &Path) -> Result<LibraryPath, SettingsError> {
-    let Some(value) = path else { return Ok(LibraryPath::root()) };
-    path_in_library(&RawValue { label: "--path".to_owned(), value, is_default: false }, root)
+/// A library, and the working directory, for the paths of `--path`.
+#[derive(Clone, Copy)]
+pub(super) struct Library<'a> {
+    pub(super) root: &'a Path,
+    pub(super) working_directory: &'a Path,
 }
 
-/// A path in the library, given absolute or relative to the root. It need not exist.
-fn path_in_library(given: &RawValue, root: &Path) -> Result<LibraryPath, SettingsError> {
-    let path = Path::new(&given.value);
-    let inside = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
-    let named =
-        |inside: &&Path| inside.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    let inside = inside.filter(named).ok_or_else(|| {
-        given.wrong(format!("{} is not in the library {}; give a path under it", shown(path), shown(root)))
-    })?;
-    // Removes doubled and trailing slashes.
-    let tidy: PathBuf = inside.components().filter(|part| *part != Component::CurDir).collect();
-    Ok(LibraryPath::from_bytes(tidy.as_os_str().as_bytes()))
+impl Library<'_> {
+    /// The path of `--path`; the root without it.
+    pub(super) fn path_or_root(self, path: Option<OsString>) -> Result<LibraryPath, SettingsError> {
+        let Some(value) = path else { return Ok(LibraryPath::root()) };
+        self.path_of(&RawValue { label: "--path".to_owned(), value, is_default: false })
+    }
+
+    /// A path in the library, which need not exist: absolute, or relative to the working directory if it exists there,
+    /// or else relative to the root.
+    fn path_of(self, given: &RawValue) -> Result<LibraryPath, SettingsError> {
+        let path = Path::new(&given.value);
+        let from_here = absolute(self.working_directory, path);
+        let inside = match self.strip_root(&from_here) {
+            Some(inside) if path.is_absolute() || from_here.exists() => Some(inside),
+            _ => self.strip_root(&absolute(self.root, path)),
+        };
+        let inside = inside.ok_or_else(|| {
+            given.wrong(format!("{} is not in the library {}; give a path under it", shown(path), shown(self.root)))
+        })?;
+        Ok(LibraryPath::from_bytes(inside.as_os_str().as_bytes()))
+    }
+
+    fn strip_root(self, path: &Path) -> Option<PathBuf> {
+        let canonical = || self.root.canonicalize().ok();
+        let inside = path.strip_prefix(self.root).ok().map(Path::to_path_buf);
+        inside.or_else(|| Some(path.strip_prefix(canonical()?).ok()?.to_path_buf()))
+    }
 }
 
 /// The state directory: an absolute path outside of the library. It need not exist.
@@ -190,6 +206,36 @@ mod tests {
         assert_eq!(absolute(&base, Path::new(".")), base);
         assert_eq!(absolute(&base, Path::new("link/../x")), base.join("real/x"));
         assert_eq!(absolute(&base, Path::new("/../x")), Path::new("/x"));
+    }
+
+    #[test]
+    fn a_path_of_the_library_is_found_from_the_root_and_from_the_working_directory() {
+        let temporary = tempfile::tempdir().unwrap();
+        let base = temporary.path().canonicalize().unwrap();
+        std::fs::create_dir_all(base.join("real/a/b")).unwrap();
+        std::os::unix::fs::symlink(base.join("real"), base.join("music")).unwrap();
+        let (root, real) = (base.join("music"), base.join("real"));
+        let of = |directory: &str, path: &str| {
+            let library = Library { root: &root, working_directory: &base.join(directory) };
+            library.path_or_root(Some(path.into())).map(|path| path.to_string()).map_err(|error| error.to_string())
+        };
+        for (directory, path, expected) in [
+            ("", "a//b/", "a/b"),
+            ("music/a", "b", "a/b"),
+            ("music/a", "gone", "gone"),
+            ("", "music/a", "a"),
+            ("", "a/../c", "c"),
+            ("", ".", ""),
+            ("music/a/b", "..", "a"),
+            ("", root.join("a").to_str().unwrap(), "a"),
+            ("", real.join("a/gone").to_str().unwrap(), "a/gone"),
+        ] {
+            assert_eq!(of(directory, path).as_deref(), Ok(expected), "{path} in {directory}");
+        }
+        for outside in ["..", "../x", "/elsewhere", "a/../../x"] {
+            let refused = of("", outside).unwrap_err();
+            assert!(refused.contains("is not in the library"), "{outside}: {refused}");
+        }
     }
 
     #[test]

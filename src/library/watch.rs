@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use notify::event::EventKindMask;
 use notify::{Config, ErrorKind, EventHandler, RecommendedWatcher, RecursiveMode, Watcher as _};
+use rustix::io::Errno;
 
 use super::events::{Handler, Translator};
 use crate::disk::{LinkTarget, Root};
@@ -31,8 +32,14 @@ struct WatchedLinks {
 
 /// The watcher could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("the library cannot be watched")]
-pub struct WatchError(#[from] notify::Error);
+pub enum WatchError {
+    /// This user or this process has too many inotify instances.
+    #[error("the library cannot be watched: fs.inotify.max_user_instances or the limit of open files is reached")]
+    TooManyInstances,
+    /// Another cause.
+    #[error("the library cannot be watched")]
+    Notify(#[from] notify::Error),
+}
 
 impl Watcher {
     /// Watches everything under the handler's root, new directories included. Blocks while the watches are added, which
@@ -97,7 +104,11 @@ impl Watcher {
             | EventKindMask::MODIFY_META
             | EventKindMask::ACCESS_CLOSE;
         let config = Config::default().with_event_kinds(mask).with_follow_symlinks(false);
-        let watcher = RecommendedWatcher::new(handler, config)?;
+        let is_emfile = |error: &std::io::Error| error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
+        let watcher = RecommendedWatcher::new(handler, config).map_err(|error| match error.kind {
+            ErrorKind::Io(cause) if is_emfile(&cause) => WatchError::TooManyInstances,
+            _ => error.into(),
+        })?;
         Ok(Self { inner: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier"), links: None })
     }
 

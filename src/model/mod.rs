@@ -21,11 +21,11 @@ pub use held::{HeldDeletes, HeldReason};
 pub use hint::{Cause, Evidence, FsEvent, Guards, Origin, RetryState, Sighting, Token, WeakToken};
 #[doc(hidden)]
 pub use memory_index::MemoryIndex;
-pub use path::LibraryPath;
+pub use path::{LibraryPath, PublishedPath};
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use selection::{Selection, TagCondition, TagConditionError};
 pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
-pub use text::printable;
+pub use text::{counted, printable};
 pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};
 pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 

@@ -6,6 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use data_encoding::BASE64;
+use serde::Serialize;
+
 /// Paths of up to this many bytes are joined on the stack, without an intermediate heap allocation.
 const SHORT_PATH: usize = 256;
 
@@ -15,6 +18,30 @@ const SHORT_PATH: usize = 256;
 /// merged without sorting. A clone shares the bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LibraryPath(Arc<[u8]>);
+
+/// An absolute path as it appears in messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PublishedPath {
+    /// As text. Bytes that are not UTF-8 are replaced.
+    pub file_path: String,
+    /// The bytes in base64, if they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_path_bytes: Option<String>,
+}
+
+impl PublishedPath {
+    /// The path of a file in the library at `root`.
+    pub fn of(path: &LibraryPath, root: &Path) -> Self {
+        let absolute = path.to_absolute(root);
+        match absolute.to_str() {
+            Some(text) => Self { file_path: text.to_owned(), file_path_bytes: None },
+            None => Self {
+                file_path: absolute.to_string_lossy().into_owned(),
+                file_path_bytes: Some(BASE64.encode(absolute.as_os_str().as_bytes())),
+            },
+        }
+    }
+}
 
 impl LibraryPath {
     /// The root itself.

@@ -57,6 +57,16 @@ pub enum LogFormat {
     Pretty,
 }
 
+impl LogFormat {
+    /// The value of `LOG_FORMAT`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Pretty => "pretty",
+        }
+    }
+}
+
 /// Whether inode numbers identify files across mounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InodeTrust {

@@ -1,14 +1,43 @@
-//! Texts for terminals.
+//! Texts for people.
 
-/// `text` with escaped control characters: file names may contain newlines and terminal sequences.
+/// `text` with escaped control characters, also those that reverse the direction of text: file names may contain
+/// newlines and terminal sequences, and may pretend to be other names.
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() {
+        if letter.is_control() || changes_direction(letter) {
             safe.extend(letter.escape_default());
         } else {
             safe.push(letter);
         }
     }
     safe
+}
+
+/// Whether a character is one of Unicode's controls for bidirectional text (Unicode Standard Annex 9, section 2).
+fn changes_direction(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A number with its noun: `1 file`, `2 files`.
+pub fn counted(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        assert_eq!(printable("Björk\n\x1b[2J"), r"Björk\n\u{1b}[2J");
+        assert_eq!(printable("song\u{202e}3pm.flac"), r"song\u{202e}3pm.flac");
+        assert_eq!(printable("שלום"), "שלום");
+    }
+
+    #[test]
+    fn a_noun_has_the_number_of_its_number() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "file")), ["0 files", "1 file", "2 files"]);
+    }
 }

@@ -95,7 +95,7 @@ impl Service {
             let begun = Instant::now();
             let observations: Arc<[Observation]> = observations.into();
             let committed = self.commit_to_store(&observations).await;
-            self.metrics.observe_commit(begun.elapsed());
+            self.observed.metrics.observe_commit(begun.elapsed());
             self.count(&observations, &committed);
             self.follow(&instead, &committed);
             let Committed { changes, again, other_names, .. } = committed;
@@ -231,7 +231,7 @@ impl Service {
                     self.screen.print(&logged.to_string());
                 }
                 if is_kept {
-                    self.event_log.add(logged);
+                    self.observed.event_log.add(logged);
                 }
             }
         }
@@ -260,8 +260,8 @@ impl Service {
         let mut changed = HashSet::new();
         for event in &committed.changes {
             let event_type = event.change.event_type();
-            self.counters.events.count(event_type);
-            self.metrics.count_event(event_type, event.origin);
+            self.observed.events.count(event_type);
+            self.observed.metrics.count_event(event_type, event.origin);
             changed.insert(event.change.path());
             if matches!(event.change, Change::Created(_) | Change::Modified(_)) {
                 self.chain.pace.published(event.change.path());

@@ -54,12 +54,12 @@ impl Service {
     /// Records how long a batch and its messages took.
     fn confirmed(&self, sequences: &[u64], messages: &[Outgoing], begun: Instant) {
         let now = Instant::now();
-        self.metrics.observe_confirm(now - begun);
+        self.observed.metrics.observe_confirm(now - begun);
         let last = sequences.last().copied().unwrap_or(0);
         let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).confirmed(last, now);
         for (_, took) in &latencies {
-            self.metrics.observe_latency(*took);
-            self.history.add_latency(*took);
+            self.observed.metrics.observe_latency(*took);
+            self.observed.history.add_latency(*took);
         }
         if let Some(traces) = &self.traces {
             trace(traces, messages, &latencies, now - begun);

@@ -1,20 +1,21 @@
 //! Answers from the index alone, whether a service is running on it or not.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 
 use super::ServiceError;
-use super::reporter::{age, rfc3339};
+use super::reporter::{age, condition_report, rfc3339};
 use crate::config::Settings;
 use crate::message::Encoder;
-use crate::model::{FileType, LibraryPath, Row, Selection, printable};
+use crate::model::{FileType, LibraryPath, PublishedPath, Row, Selection, printable};
 use crate::status::{
-    DuplicateFile, DuplicatesLine, DuplicatesReport, IndexReport, OutboxReport, Report, duration_text, human_bytes,
-    kilohertz,
+    Active, Condition, DuplicateFile, DuplicatesLine, DuplicatesReport, IndexReport, OutboxReport, Report,
+    duration_text, human_bytes, kilohertz,
 };
-use crate::store::{DuplicateGroup, DuplicatePath, Duplicates, IndexReader, StoreError};
+use crate::store::{DuplicateGroup, DuplicatePath, Duplicates, IndexReader, Rotten, StoreError, Verified};
 
 /// The rows that are read at once. A longer read would keep the service from shortening its log.
 const PAGE: usize = 1_000;
@@ -40,6 +41,7 @@ pub fn list(
     out: &mut impl Write,
 ) -> Result<Listed, ServiceError> {
     let index = index_of(settings)?;
+    check_known(&index, &selection.under, settings)?;
     let encoder = Encoder::new("", &settings.root, settings.metadata_style);
     let mut listed = Listed::default();
     let mut after: Option<LibraryPath> = None;
@@ -65,8 +67,10 @@ pub fn list(
 ///
 /// If the index cannot be read.
 pub fn duplicates(settings: &Settings, under: &LibraryPath, limit: usize) -> Result<DuplicatesReport, ServiceError> {
-    let found = index_of(settings)?.duplicates(under, limit).map_err(StoreError::from)?;
-    Ok(report_of(found))
+    let index = index_of(settings)?;
+    check_known(&index, under, settings)?;
+    let found = index.duplicates(under, limit).map_err(StoreError::from)?;
+    Ok(report_of(found, &settings.root))
 }
 
 /// What is known while no service is running.
@@ -79,6 +83,9 @@ pub fn status_at_rest(settings: &Settings, instance_id: &str) -> Result<Report, 
     let (files, bytes) = index.totals().map_err(StoreError::from)?;
     let (messages, parked) = index.undelivered().map_err(StoreError::from)?;
     let oldest = index.oldest_message().map_err(StoreError::from)?;
+    let rotten = Verified::rotten_of(&settings.store_file())?;
+    let since = rotten.iter().map(|rotten| rotten.since).min().unwrap_or_default();
+    let conditions = rotten_condition(&rotten).map(|condition| condition_report(&Active { condition, since }));
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance_id: instance_id.to_owned(),
@@ -91,8 +98,23 @@ pub fn status_at_rest(settings: &Settings, instance_id: &str) -> Result<Report, 
             limit: settings.outbox_max_events,
         },
         parked,
+        conditions: conditions.into_iter().collect(),
         ..Report::default()
     })
+}
+
+/// The condition that these files are rotten, if there are any.
+pub(super) fn rotten_condition(rotten: &[Rotten]) -> Option<Condition> {
+    let first = rotten.first()?.path.to_string();
+    Some(Condition::Rotten { files: rotten.len() as u64, first })
+}
+
+/// Refuses a path that the index knows nothing at or under.
+pub(super) fn check_known(index: &IndexReader, under: &LibraryPath, settings: &Settings) -> Result<(), ServiceError> {
+    if under.is_root() || !index.full_rows_after(under, None, 1).map_err(StoreError::from)?.is_empty() {
+        return Ok(());
+    }
+    Err(ServiceError::NothingKnown(under.to_absolute(&settings.root)))
 }
 
 pub(super) fn index_of(settings: &Settings) -> Result<IndexReader, ServiceError> {
@@ -101,9 +123,10 @@ pub(super) fn index_of(settings: &Settings) -> Result<IndexReader, ServiceError>
     Ok(IndexReader::of_existing(&settings.store_file(), settings.root.as_os_str().as_bytes())?)
 }
 
-pub(super) fn report_of(found: Duplicates) -> DuplicatesReport {
+pub(super) fn report_of(found: Duplicates, root: &Path) -> DuplicatesReport {
     let file = |DuplicatePath { path, modified, is_hard_link }: DuplicatePath| DuplicateFile {
         path: path.to_string(),
+        published: PublishedPath::of(&path, root),
         modified: jiff::Timestamp::from_second(modified).map(|time| time.to_string()).unwrap_or_default(),
         is_hard_link,
     };

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::ServiceError;
 use crate::config::Settings;
 use crate::message::Encoder;
-use crate::model::ParkedRequest;
+use crate::model::{ParkedRequest, counted};
 use crate::store::{Parked, Store};
 
 /// Carries out a request about parked messages while no service runs; returns the answer. It needs no broker.
@@ -38,8 +38,8 @@ pub(super) async fn answer(store: &Store, request: ParkedRequest, is_running: bo
                 return Ok(NOTHING.to_owned());
             }
             store.retry_parked(chosen.iter().map(|message| message.sequence).collect()).await?;
-            let when = if is_running { "are delivered again" } else { "will be delivered by the next watch or scan" };
-            Ok(format!("{} parked messages {when}", chosen.len()))
+            let when = if is_running { "now" } else { "by the next watch or scan" };
+            Ok(format!("{} to be delivered again {when}", counted(chosen.len() as u64, "parked message")))
         }
         ParkedRequest::Drop(sequences) => {
             let chosen = chosen(&parked, sequences)?;
@@ -49,9 +49,9 @@ pub(super) async fn answer(store: &Store, request: ParkedRequest, is_running: bo
             store.drop_parked(chosen.iter().map(|message| message.sequence).collect()).await?;
             tracing::warn!(messages = chosen.len(), "parked messages dropped");
             Ok(format!(
-                "{}\n{} parked messages were dropped; consumers never get them",
+                "{}\n{} dropped; consumers never get them",
                 as_table(&chosen),
-                chosen.len()
+                counted(chosen.len() as u64, "parked message")
             ))
         }
     }

@@ -99,12 +99,12 @@ impl Service {
 
     /// Logs the progress soon after the work begins, then at a longer interval.
     async fn log_progress(&self, total: &mut Total<'_>) -> Infallible {
-        let mut progress = Progress::default();
+        let mut progress = Progress::after(self.observed.events.now());
         let mut is_logged = false;
         loop {
             tokio::time::sleep(if is_logged { PROGRESS_INTERVAL } else { FIRST_PROGRESS }).await;
             let scan = self.scan_progress(total);
-            is_logged = progress.log(self.counters.events.now(), scan, self.store.outbox_length(), Instant::now());
+            is_logged = progress.log(self.observed.events.now(), scan, self.store.outbox_length(), Instant::now());
         }
     }
 

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::scan::run_and_deliver;
 use super::{Service, ServiceError};
+use crate::model::counted;
 use crate::sink::Sink;
 use crate::store::Relocated;
 
@@ -20,7 +21,9 @@ pub async fn relocate(
 ) -> Result<(), ServiceError> {
     let root = service.root.path().display();
     match service.relocated {
-        Some(Relocated::Done { messages }) => say(&format!("{messages} files are published as moved to {root}")),
+        Some(Relocated::Done { messages }) => {
+            say(&format!("{} published as moved to {root}", counted(messages, "file")));
+        }
         Some(Relocated::AlreadyThere) | None => {
             say(&format!("nothing to relocate: the store belongs to {root} already"));
         }

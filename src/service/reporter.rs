@@ -9,16 +9,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::{Service, inventory};
+use super::{Observed, Service, inventory};
 use crate::engine::Coverage;
 use crate::http::Source;
 use crate::metrics::{FormatFigures, Snapshot};
 use crate::model::{FileType, Index as _, LibraryPath};
 use crate::sink::{BrokerState, DeliveryStatus};
 use crate::status::{
-    BrokerReport, ConditionKind, ConditionReport, DuplicatesReport, EventPage, EventQuery, EventsReport, FailedLine,
-    FailedReport, IndexReport, LibraryLine, LibraryReport, LoggedEvent, OutboxReport, Readiness, Report, STEP,
-    ScanReport, WatchReport,
+    Active, BrokerReport, Condition, ConditionKind, ConditionReport, DuplicatesReport, EventPage, EventQuery,
+    EventsReport, FailedLine, FailedReport, IndexReport, LibraryLine, LibraryReport, LoggedEvent, OutboxReport,
+    Readiness, Report, STEP, ScanReport, WatchReport,
 };
 use crate::store::Figures;
 
@@ -42,7 +42,6 @@ const MAX_USER_WATCHES: &str = "/proc/sys/fs/inotify/max_user_watches";
 pub(super) struct Reporter {
     service: Arc<Service>,
     delivery: Option<Arc<DeliveryStatus>>,
-    started: SystemTime,
     begun: Instant,
     /// When the engine answered last, in seconds after `begun`.
     last_beat: AtomicU64,
@@ -63,7 +62,6 @@ impl Reporter {
         Self {
             service: Arc::clone(service),
             delivery,
-            started: SystemTime::now(),
             begun: Instant::now(),
             last_beat: AtomicU64::new(0),
             index: Mutex::default(),
@@ -76,8 +74,8 @@ impl Reporter {
         loop {
             tokio::time::sleep(STEP).await;
             let service = &self.service;
-            let bytes = service.examiner.contents.bytes_read();
-            service.history.sample(service.metrics.files_hashed(), bytes, service.store.outbox_length());
+            let Observed { history, metrics, .. } = &*service.observed;
+            history.sample(metrics.files_hashed(), metrics.bytes_hashed(), service.store.outbox_length());
         }
     }
 
@@ -118,21 +116,9 @@ impl Reporter {
     }
 
     fn conditions(&self) -> Vec<ConditionReport> {
-        let report = |active: crate::status::Active| {
-            let kind = active.condition.kind();
-            let details = match kind {
-                ConditionKind::FirstScan => self.scan_progress(),
-                _ => active.condition.details(),
-            };
-            ConditionReport {
-                kind: kind.as_str().to_owned(),
-                severity: kind.severity(),
-                prevents_readiness: kind.prevents_readiness(),
-                since: rfc3339(UNIX_EPOCH + Duration::from_secs(active.since.unsigned_abs())),
-                summary: active.condition.description(),
-                details,
-                what_to_do: active.condition.what_to_do().to_owned(),
-            }
+        let report = |active: Active| match active.condition {
+            Condition::FirstScan => ConditionReport { details: self.scan_progress(), ..condition_report(&active) },
+            _ => condition_report(&active),
         };
         self.service.conditions.list().into_iter().map(report).collect()
     }
@@ -217,7 +203,7 @@ impl Reporter {
             returns: count(DeliveryStatus::returned),
             redeliveries: count(DeliveryStatus::redelivered),
             connections: count(DeliveryStatus::connections),
-            overflows: service.counters.overflows.load(Ordering::Relaxed),
+            overflows: service.observed.overflows.load(Ordering::Relaxed),
             scans: scans.count,
             last_scan: scans.last.map(|last| last.took),
             last_clean_scan: scans.clean.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs_f64()),
@@ -245,7 +231,7 @@ impl Source for Reporter {
     fn report(&self) -> Report {
         let service = &self.service;
         let Readiness { ready, reasons: conditions } = self.readiness();
-        let events = service.counters.events.now();
+        let events = service.observed.events.now();
         let index = self.index_figures();
         let (pending, failed, coverage) = service.inbox.engine().with(|engine| {
             let failed = engine.failed_count() + engine.unreadable_count();
@@ -256,11 +242,11 @@ impl Source for Reporter {
             instance_id: service.instance_id.clone(),
             library: service.root.path().display().to_string(),
             running: true,
-            started: rfc3339(self.started),
+            started: rfc3339(service.observed.started),
             now: rfc3339(SystemTime::now()),
             ready,
             conditions,
-            history: service.history.report(),
+            history: service.observed.history.report(),
             scan: self.scan(),
             events: EventsReport {
                 created: events.created,
@@ -291,15 +277,15 @@ impl Source for Reporter {
     }
 
     fn metrics(&self) -> String {
-        self.service.metrics.encode(&self.snapshot())
+        self.service.observed.metrics.encode(&self.snapshot())
     }
 
     fn events(&self, query: &EventQuery) -> EventPage {
-        self.service.event_log.find(query)
+        self.service.observed.event_log.find(query)
     }
 
     fn live(&self) -> broadcast::Receiver<Arc<LoggedEvent>> {
-        self.service.event_log.live()
+        self.service.observed.event_log.live()
     }
 
     fn ended(&self) -> CancellationToken {
@@ -323,7 +309,7 @@ impl Source for Reporter {
 
     fn duplicates(&self, limit: usize) -> Result<DuplicatesReport, String> {
         let found = self.service.store.index().duplicates(&LibraryPath::root(), limit);
-        found.map(inventory::report_of).map_err(|error| error.to_string())
+        found.map(|found| inventory::report_of(found, self.service.root.path())).map_err(|error| error.to_string())
     }
 
     fn failed(&self, limit: usize) -> FailedReport {
@@ -338,6 +324,19 @@ impl Source for Reporter {
         let by_looks =
             looked_at.into_iter().map(|(path, error)| FailedLine { path: path.to_string(), error, since: None });
         FailedReport { failed: by_walks.chain(by_looks).take(limit).collect(), total }
+    }
+}
+
+pub(super) fn condition_report(active: &Active) -> ConditionReport {
+    let kind = active.condition.kind();
+    ConditionReport {
+        kind: kind.as_str().to_owned(),
+        severity: kind.severity(),
+        prevents_readiness: kind.prevents_readiness(),
+        since: rfc3339(UNIX_EPOCH + Duration::from_secs(active.since.unsigned_abs())),
+        summary: active.condition.description(),
+        details: active.condition.details(),
+        what_to_do: active.condition.what_to_do().to_owned(),
     }
 }
 

@@ -133,7 +133,7 @@ impl Service {
     }
 
     fn summary(&self, started: Instant) -> Summary {
-        let events = self.counters.events.now();
+        let events = self.observed.events.now();
         let seen = self.scanner.tally.seen.load(Ordering::Relaxed);
         let unchanged_on_walk = self.scanner.tally.unchanged.load(Ordering::Relaxed);
         let (held, unreadable) =

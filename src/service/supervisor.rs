@@ -196,7 +196,7 @@ impl WatchSupervisor {
                 let is_new = service.inbox.with(|engine, now: Now| engine.watch_trouble(&trouble, now.instant));
                 let reason = match trouble {
                     WatchTrouble::Overflow => {
-                        service.counters.overflows.fetch_add(1, Ordering::Relaxed);
+                        service.observed.overflows.fetch_add(1, Ordering::Relaxed);
                         service.conditions.set(&Condition::EventsLost);
                         return;
                     }

@@ -3,25 +3,27 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io::{self, Write};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
-use serde_json::json;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::inventory::index_of;
+use super::inventory::{check_known, index_of, rotten_condition};
 use super::{Service, ServiceError, open_root, readers};
 use crate::config::Settings;
 use crate::content::{Reader, Verification, verify as verify_file};
 use crate::disk::Root;
 use crate::metrics::Metrics;
-use crate::model::{Index as _, LibraryPath, Row, VerifyRequest, printable};
+use crate::model::{Index as _, LibraryPath, PublishedPath, Row, VerifyRequest, printable};
 use crate::screen::Screen;
-use crate::status::{Condition, ConditionKind, Progress, ScanProgress, VerifySummary, scan_text};
+use crate::status::{ConditionKind, Progress, ScanProgress, VerifySummary, scan_text};
 use crate::store::{Due, IndexReader, Rotten, StoreError, Verified};
 
 /// The files that are read between two records of what was read.
@@ -30,29 +32,49 @@ const PAGE: usize = 64;
 /// The hours of the night, in local time.
 const NIGHT: std::ops::Range<i8> = 1..6;
 
-/// How often to check whether it is night.
-const NIGHT_CHECK: Duration = Duration::from_mins(10);
+/// How often the service checks whether it is night, and which files are known to be rotten.
+const CHECK: Duration = Duration::from_secs(30);
 
 /// What reads files again.
 struct Files<'a> {
     root: &'a Root,
     reader: Reader,
     ignore_ctime: bool,
+    per_second: Option<DefaultDirectRateLimiter>,
 }
 
-impl Files<'_> {
-    fn verify(&self, row: &Row) -> Result<Verification, io::Error> {
-        verify_file(self.root, &self.reader, row, self.ignore_ctime)
+impl<'a> Files<'a> {
+    fn new(root: &'a Root, reader: Reader, settings: &Settings) -> Self {
+        // One file at a time may be begun: this runs for hours, beside other work.
+        let limiter = |rate| RateLimiter::direct(Quota::per_second(rate).allow_burst(NonZeroU32::MIN));
+        Self {
+            root,
+            reader,
+            ignore_ctime: settings.ignore_ctime,
+            per_second: settings.max_files_per_second.map(limiter),
+        }
+    }
+
+    /// Reads the file of a row again, within the rate limits; `None` if `end` comes before it is begun.
+    fn verify(&self, row: &Row, end: &CancellationToken) -> Option<io::Result<Verification>> {
+        if let Some(limiter) = &self.per_second {
+            while let Err(not_until) = limiter.check() {
+                if end.is_cancelled() {
+                    return None;
+                }
+                thread::sleep(not_until.wait_time_from(DefaultClock::default().now()));
+            }
+        }
+        (!end.is_cancelled()).then(|| verify_file(self.root, &self.reader, row, self.ignore_ctime))
     }
 }
 
-/// What has files read again and records the results.
-struct Verifier<'a> {
-    files: Files<'a>,
+/// Records what was read again.
+struct Recorder<'a> {
     index: &'a IndexReader,
     record: Verified,
-    /// The shortest time from one file to the next.
-    per_file: Duration,
+    /// Those that were as they were published, since the last record.
+    as_published: Vec<Row>,
     summary: VerifySummary,
 }
 
@@ -60,131 +82,169 @@ struct Verifier<'a> {
 enum Finding {
     Rotten(Rotten),
     Changed(LibraryPath),
+    Gone(LibraryPath),
     Failed(LibraryPath, io::Error),
 }
 
-impl Verifier<'_> {
-    /// Reads the files of these rows with `verify`, and records those that are as they were published and the rotten ones.
-    fn page(
-        &mut self,
-        rows: &[Row],
-        verify: impl Fn(&Files<'_>, &[Row]) -> Vec<Result<Verification, io::Error>>,
-    ) -> Result<Vec<Finding>, StoreError> {
-        let begun = Instant::now();
-        let verified = verify(&self.files, rows);
-        let now = seconds_since_epoch();
-        let (mut as_published, mut findings) = (Vec::new(), Vec::new());
-        for (row, verification) in rows.iter().zip(verified) {
-            self.summary.files += 1;
-            match verification {
-                Ok(Verification::AsPublished) => {
-                    self.summary.bytes += row.stat.size;
-                    as_published.push(row.clone());
-                }
-                Ok(Verification::Rotten { found }) => {
-                    self.summary.bytes += row.stat.size;
-                    // The row may have changed while the file was read.
-                    if self.index.row(&row.path)?.is_none_or(|now| now.track.fingerprint != row.track.fingerprint) {
-                        continue;
-                    }
-                    let published = row.track.fingerprint.sha256;
-                    let rotten = Rotten { path: row.path.clone(), published, found, since: now };
-                    self.record.record_rotten(&rotten)?;
-                    self.summary.rotten += 1;
-                    findings.push(Finding::Rotten(rotten));
-                }
-                Ok(Verification::Changed) => {
-                    self.summary.changed += 1;
-                    findings.push(Finding::Changed(row.path.clone()));
-                }
-                Err(error) => {
-                    self.summary.failed += 1;
-                    findings.push(Finding::Failed(row.path.clone(), error));
-                }
+impl<'a> Recorder<'a> {
+    fn open(store: &Path, index: &'a IndexReader) -> Result<Self, StoreError> {
+        let record = Verified::open(store)?;
+        Ok(Self { index, record, as_published: Vec::new(), summary: VerifySummary::default() })
+    }
+
+    /// Takes the result of one file. A rotten one is recorded at once.
+    fn take(&mut self, row: Row, result: io::Result<Verification>) -> Result<Option<Finding>, StoreError> {
+        let summary = &mut self.summary;
+        summary.files += 1;
+        let finding = match result {
+            Ok(Verification::AsPublished) => {
+                summary.bytes += row.stat.size;
+                self.as_published.push(row);
+                None
             }
-        }
-        self.record.record(&as_published, now)?;
-        let pause = self.per_file * u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        thread::sleep(pause.saturating_sub(begun.elapsed()));
-        Ok(findings)
+            Ok(Verification::Rotten { found }) => {
+                summary.bytes += row.stat.size;
+                let published = row.track.fingerprint.sha256;
+                // The row may have changed while the file was read.
+                if self.index.row(&row.path)?.is_none_or(|now| now.track.fingerprint.sha256 != published) {
+                    return Ok(None);
+                }
+                let rotten = Rotten { path: row.path, published, found, since: seconds_since_epoch() };
+                self.record.record_rotten(&rotten)?;
+                summary.rotten += 1;
+                Some(Finding::Rotten(rotten))
+            }
+            Ok(Verification::Changed) => {
+                summary.changed += 1;
+                Some(Finding::Changed(row.path))
+            }
+            Ok(Verification::Gone) => {
+                summary.gone += 1;
+                Some(Finding::Gone(row.path))
+            }
+            Err(error) => {
+                summary.failed += 1;
+                Some(Finding::Failed(row.path, error))
+            }
+        };
+        Ok(finding)
+    }
+
+    /// Records the files that were as they were published.
+    fn record(&mut self) -> Result<(), StoreError> {
+        self.record.record(&self.as_published, seconds_since_epoch())?;
+        self.as_published.clear();
+        Ok(())
     }
 }
 
 /// Reads the files of the index again that the request selects, and writes a line to `out` for each that is not as it
-/// was published. Works whether a service is running or not. After an interruption, `since` leaves out what was read.
+/// was published, at once. Works whether a service is running or not. Begins no other file after `end`; then `since`
+/// leaves out what was read.
 ///
 /// # Errors
 ///
-/// If the index cannot be read, the record cannot be written, or `out` cannot be written.
+/// If nothing is known at the path, the index cannot be read, the record cannot be written, or `out` cannot be written.
 pub fn verify(
     settings: &Settings,
     request: &VerifyRequest,
     screen: &Screen,
     out: &mut impl Write,
+    end: &CancellationToken,
 ) -> Result<VerifySummary, ServiceError> {
     let index = index_of(settings)?;
+    check_known(&index, &request.under, settings)?;
     let root = open_root(settings)?;
     let pool = readers(settings.max_concurrent_files)?;
-    let mut verifier = Verifier {
-        files: Files {
-            root: &root,
-            reader: Reader::new(settings.max_bytes_per_second, Metrics::new()),
-            ignore_ctime: settings.ignore_ctime,
-        },
-        index: &index,
-        record: Verified::open(&settings.store_file())?,
-        per_file: per_file(settings),
-        summary: VerifySummary::default(),
-    };
+    let files = Files::new(&root, Reader::new(settings.max_bytes_per_second, Metrics::new()), settings);
+    let mut recorder = Recorder::open(&settings.store_file(), &index)?;
     let mut progress = Progress::default();
     let before = |since: Duration| seconds_since_epoch() - i64::try_from(since.as_secs()).unwrap_or(0);
     let before = request.since.map_or(i64::MAX, before);
+    let (total, _) = recorder.record.count_due(&request.under, before)?;
     let mut after = None;
-    loop {
+    while !end.is_cancelled() {
         let due = Due::Under { under: request.under.clone(), before, after: after.take() };
-        let rows = verifier.record.due(&due, PAGE)?;
+        let rows = recorder.record.due(&due, PAGE)?;
         let Some(last) = rows.last() else { break };
         after = Some(last.path.clone());
-        let known: Vec<Row> = rows.into_iter().filter(|row| !row.is_forgotten()).collect();
-        let read_all =
-            |files: &Files<'_>, rows: &[Row]| pool.install(|| rows.par_iter().map(|row| files.verify(row)).collect());
-        for finding in verifier.page(&known, read_all)? {
-            screen.clear_progress();
-            writeln!(out, "{}", line_of(&finding, request.json)).map_err(ServiceError::Output)?;
-        }
-        let summary = verifier.summary;
-        let scan = ScanProgress { files: summary.files, total: None, bytes: summary.bytes };
-        if let Some(pace) = progress.pace(Some(scan), Instant::now()) {
-            screen.show_progress(summary.files, None, scan_text(scan, pace));
-        }
+        // Tells the threads of this page to begin no other file, whatever the reason.
+        let end_of_page = end.child_token();
+        let _ends_page = end_of_page.clone().drop_guard();
+        pool.in_place_scope(|scope| {
+            let (results, received) = mpsc::channel();
+            for row in rows.into_iter().filter(|row| !row.is_forgotten()) {
+                let (results, files, end_of_page) = (results.clone(), &files, &end_of_page);
+                scope.spawn(move |_| {
+                    if let Some(result) = files.verify(&row, end_of_page) {
+                        // Nobody receives it after an error.
+                        let _ = results.send((row, result));
+                    }
+                });
+            }
+            drop(results);
+            for (row, result) in received {
+                let taken = recorder.take(row, result).map_err(ServiceError::from).and_then(|finding| {
+                    let Some(finding) = finding else { return Ok(()) };
+                    screen.clear_progress();
+                    writeln!(out, "{}", line_of(&finding, settings, request.json)).map_err(ServiceError::Output)
+                });
+                if taken.is_err() {
+                    end_of_page.cancel();
+                    return taken;
+                }
+                let VerifySummary { files, bytes, .. } = recorder.summary;
+                let scan = ScanProgress { files, total: Some(total), bytes };
+                if let Some(pace) = progress.pace(Some(scan), Instant::now()) {
+                    screen.show_progress(files, Some(total), scan_text(scan, pace));
+                }
+            }
+            Ok(())
+        })?;
+        recorder.record()?;
     }
     screen.clear_progress();
-    Ok(verifier.summary)
+    recorder.record.tidy()?;
+    Ok(recorder.summary)
 }
 
-fn line_of(finding: &Finding, json: bool) -> String {
+/// A line of `verify` as JSON.
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    problem: &'a str,
+    #[serde(flatten)]
+    path: PublishedPath,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn line_of(finding: &Finding, settings: &Settings, json: bool) -> String {
     let (problem, path) = match finding {
         Finding::Rotten(rotten) => ("rotten", &rotten.path),
         Finding::Changed(path) => ("changed", path),
+        Finding::Gone(path) => ("gone", path),
         Finding::Failed(path, _) => ("failed", path),
     };
-    let hex = |sha256: &[u8; 32]| HEXLOWER.encode(sha256);
-    match (finding, json) {
-        (Finding::Rotten(Rotten { published, found, .. }), true) => {
-            json!({"problem": problem, "path": path.to_string(), "published_sha256": hex(published), "found_sha256": hex(found)})
-                .to_string()
-        }
-        (Finding::Failed(_, error), true) => {
-            json!({"problem": problem, "path": path.to_string(), "error": error.to_string()}).to_string()
-        }
-        (Finding::Changed(_), true) => json!({"problem": problem, "path": path.to_string()}).to_string(),
-        (Finding::Failed(_, error), false) => format!("{problem:<8}  {}: {error}", printable(&path.to_string())),
-        (_, false) => format!("{problem:<8}  {}", printable(&path.to_string())),
+    let hashes = match finding {
+        Finding::Rotten(Rotten { published, found, .. }) => Some((HEXLOWER.encode(published), HEXLOWER.encode(found))),
+        _ => None,
+    };
+    let error = match finding {
+        Finding::Failed(_, error) => Some(error.to_string()),
+        _ => None,
+    };
+    if json {
+        let (published_sha256, found_sha256) = hashes.unzip();
+        let path = PublishedPath::of(path, &settings.root);
+        let line = JsonLine { problem, path, published_sha256, found_sha256, error };
+        return serde_json::to_string(&line).expect("texts are always JSON");
     }
-}
-
-fn per_file(settings: &Settings) -> Duration {
-    settings.max_files_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.get())
+    let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{problem:<8}  {}{error}", printable(&path.to_string()))
 }
 
 fn seconds_since_epoch() -> i64 {
@@ -193,21 +253,27 @@ fn seconds_since_epoch() -> i64 {
 }
 
 impl Service {
-    /// Reads a part of the library again every night, if that is wanted, and keeps the condition about rotten files.
-    /// Never returns.
+    /// Reads a part of the library again every night. Never returns.
     pub(super) async fn verify_nightly(self: &Arc<Self>, end_of_run: CancellationToken) -> Infallible {
-        let store = self.settings.store_file();
+        let Some(days) = self.settings.verify_interval_days else { return std::future::pending().await };
         let mut last_night = None;
         loop {
-            self.note_rotten(&store).await;
             let now = jiff::ZonedDateTime::now();
-            let is_due = NIGHT.contains(&now.hour()) && last_night != Some(now.date());
-            if let Some(days) = self.settings.verify_interval_days.filter(|_| is_due) {
+            if NIGHT.contains(&now.hour()) && last_night != Some(now.date()) {
                 last_night = Some(now.date());
-                self.verify_slice(store.clone(), days.get(), end_of_run.clone()).await;
-                self.note_rotten(&store).await;
+                self.verify_slice(self.settings.store_file(), days.get(), end_of_run.clone()).await;
+                self.note_rotten(&self.settings.store_file()).await;
             }
-            tokio::time::sleep(NIGHT_CHECK).await;
+            tokio::time::sleep(CHECK).await;
+        }
+    }
+
+    /// Keeps the condition about rotten files, whoever found them. Never returns.
+    pub(super) async fn watch_rotten(&self) -> Infallible {
+        let store = self.settings.store_file();
+        loop {
+            self.note_rotten(&store).await;
+            tokio::time::sleep(CHECK).await;
         }
     }
 
@@ -217,11 +283,12 @@ impl Service {
         let begun = Instant::now();
         let verified = tokio::task::spawn_blocking(move || service.verify_slice_now(&store, days, &end)).await;
         match verified {
-            Ok(Ok(VerifySummary { files, bytes, rotten, changed, failed })) => tracing::info!(
+            Ok(Ok(VerifySummary { files, bytes, rotten, changed, gone, failed })) => tracing::info!(
                 files,
                 bytes,
                 rotten,
                 changed,
+                gone,
                 failed,
                 took_s = begun.elapsed().as_secs(),
                 "a part of the library was verified"
@@ -237,62 +304,56 @@ impl Service {
         let index = self.store.index();
         let (_, total) = index.totals()?;
         let slice = total.div_ceil(u64::from(days));
-        let mut verifier = Verifier {
-            files: Files {
-                root: &self.root,
-                reader: self.examiner.contents.beside(),
-                ignore_ctime: self.settings.ignore_ctime,
-            },
-            index,
-            record: Verified::open(store)?,
-            per_file: per_file(&self.settings),
-            summary: VerifySummary::default(),
-        };
+        let files = Files::new(&self.root, self.examiner.contents.beside(), &self.settings);
+        let mut recorder = Recorder::open(store, index)?;
         // What this night reads is not due a second time, also if it cannot be read.
         let due = Due::Oldest { before: seconds_since_epoch() };
         let mut tried = HashSet::new();
-        while verifier.summary.bytes < slice && !end.is_cancelled() {
-            let mut rows = verifier.record.due(&due, PAGE + tried.len())?;
+        while recorder.summary.bytes < slice && !end.is_cancelled() {
+            let mut rows = recorder.record.due(&due, PAGE + tried.len())?;
             rows.retain(|row| !tried.contains(&row.path) && !row.is_forgotten());
             rows.truncate(PAGE);
             if rows.is_empty() {
                 break;
             }
             // One after the other: the machine has other work.
-            let one_by_one = |files: &Files<'_>, rows: &[Row]| rows.iter().map(|row| files.verify(row)).collect();
-            let before = verifier.summary;
-            let findings = verifier.page(&rows, one_by_one)?;
-            self.metrics.count_verified(verifier.summary.files - before.files, verifier.summary.bytes - before.bytes);
-            for finding in findings {
-                match finding {
-                    Finding::Rotten(Rotten { path, .. }) => {
-                        tracing::warn!(%path, "rotten: another content than was published, with the same size and times");
-                        tried.insert(path);
-                    }
-                    Finding::Changed(path) => {
-                        self.inbox.mark(path.clone(), Duration::ZERO);
-                        tried.insert(path);
-                    }
-                    Finding::Failed(path, error) => {
-                        tracing::warn!(%path, %error, "cannot be verified");
-                        tried.insert(path);
-                    }
-                }
+            for row in rows {
+                let before = recorder.summary.bytes;
+                let Some(result) = files.verify(&row, end) else { break };
+                let finding = recorder.take(row, result)?;
+                self.observed.metrics.count_verified(1, recorder.summary.bytes - before);
+                tried.extend(finding.map(|finding| self.report_finding(finding)));
             }
+            recorder.record()?;
         }
-        Ok(verifier.summary)
+        recorder.record.tidy()?;
+        Ok(recorder.summary)
     }
 
-    /// Keeps the condition about rotten files, whoever found them.
+    /// Logs a finding of the night, or has the change published; returns its path.
+    fn report_finding(&self, finding: Finding) -> LibraryPath {
+        match finding {
+            Finding::Rotten(Rotten { path, .. }) => {
+                tracing::warn!(%path, "rotten: another content than was published, with the same size and times");
+                path
+            }
+            Finding::Changed(path) | Finding::Gone(path) => {
+                self.inbox.mark(path.clone(), Duration::ZERO);
+                path
+            }
+            Finding::Failed(path, error) => {
+                tracing::warn!(%path, %error, "cannot be verified");
+                path
+            }
+        }
+    }
+
     async fn note_rotten(&self, store: &Path) {
         let store = store.to_path_buf();
-        let count = move || if Verified::exists(&store) { Verified::open(&store)?.rotten() } else { Ok(Vec::new()) };
-        match tokio::task::spawn_blocking(count).await {
+        match tokio::task::spawn_blocking(move || Verified::rotten_of(&store)).await {
             Ok(Ok(rotten)) => {
-                self.metrics.set_rotten(rotten.len() as u64);
-                let first = rotten.first().map(|rotten| rotten.path.to_string()).unwrap_or_default();
-                let condition = Condition::Rotten { files: rotten.len(), first };
-                self.conditions.set_or_clear(ConditionKind::Rotten, (!rotten.is_empty()).then_some(condition));
+                self.observed.metrics.set_rotten(rotten.len() as u64);
+                self.conditions.set_or_clear(ConditionKind::Rotten, rotten_condition(&rotten));
             }
             Ok(Err(error)) => {
                 tracing::error!(

@@ -11,7 +11,7 @@ use super::{Reload, Service, ServiceError, parked};
 use crate::control::{Control, Refusal, Reply, Request};
 use crate::http::{HttpServer, Source as _};
 use crate::library::{Barrier, Recheck, RecheckThread};
-use crate::model::with_causes;
+use crate::model::{counted, with_causes};
 use crate::sink::Sink;
 use crate::status::Condition;
 use crate::store::StateDir;
@@ -93,6 +93,7 @@ pub async fn watch(
         never = reporter.sample() => match never {},
         never = service.replay_for_good(&shutdown) => match never {},
         never = service.verify_nightly(ended) => match never {},
+        never = service.watch_rotten() => match never {},
         () = stopped => Ok(()),
     };
     service.send_last_traces().await;
@@ -135,7 +136,7 @@ impl Service {
             },
             Request::Approve(under) => Ok(self.approve(under).await.into()),
             Request::Replay(under) => match self.begin_replay(under).await {
-                Ok(files) => Ok(format!("{files} files will be published again").into()),
+                Ok(files) => Ok(format!("{} to be published again", counted(files, "file")).into()),
                 Err(error @ ServiceError::NothingKnown(_)) => Err(Refusal::Invalid(error.to_string())),
                 Err(error) => Err(Refusal::Failed(with_causes(&error))),
             },

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Severity;
-use crate::model::HeldReason;
+use crate::model::{HeldReason, counted};
 
 /// How often a lasting condition is logged.
 const LOGGED_AGAIN: Duration = Duration::from_hours(1);
@@ -92,7 +92,7 @@ pub enum Condition {
     /// Some files have another content than was published, although their size and times are the same.
     Rotten {
         /// Their number.
-        files: usize,
+        files: u64,
         /// The path of the first one.
         first: String,
     },
@@ -300,18 +300,18 @@ impl Condition {
     pub fn details(&self) -> String {
         let every = |poll_s: &u64| format!("everything is walked every {poll_s} s");
         match self {
-            Self::DeletesHeld { count, places, .. } => format!("{count} deletes at {places}"),
+            Self::DeletesHeld { count, places, .. } => format!("{} at {places}", counted(*count, "delete")),
             Self::RootGone { error } | Self::StoreFails { error } | Self::BrokerAway { error } => error.clone(),
             Self::PartlyWatched { reason, poll_s } | Self::NotWatched { reason, poll_s } => {
                 format!("{reason}; {}", every(poll_s))
             }
             Self::Polled { filesystems, poll_s } => format!("{filesystems}; {}", every(poll_s)),
-            Self::Unreadable { paths } => format!("{paths} paths"),
-            Self::OutboxFull { max_events } => format!("{max_events} messages"),
+            Self::Unreadable { paths } => counted(*paths as u64, "path"),
+            Self::OutboxFull { max_events } => counted(*max_events, "message"),
             Self::BrokerRefuses { reason } | Self::BrokerBlocked { reason } => reason.clone(),
             Self::DeliveryStalled { waiting_for } => waiting_for.clone(),
-            Self::MessagesParked { messages } => format!("{messages} messages"),
-            Self::Rotten { files, first } => format!("{files} files, the first one is {first}"),
+            Self::MessagesParked { messages } => counted(*messages, "message"),
+            Self::Rotten { files, first } => format!("{}, the first one is {first}", counted(*files, "file")),
             Self::EventsLost | Self::FirstScan => String::new(),
         }
     }
@@ -327,7 +327,7 @@ impl Condition {
             }
             Self::RootGone { .. } => "Mount the library, or correct DATA_DIR.",
             Self::PartlyWatched { .. } | Self::NotWatched { .. } => {
-                "Raise the limit with `sysctl fs.inotify.max_user_watches=1048576`, or set WATCH_MODE=poll."
+                "Raise the limit that is named, such as with `sysctl fs.inotify.max_user_watches=1048576`, or set WATCH_MODE=poll."
             }
             Self::Polled { .. } => "Nothing. Changes on such filesystems are found by walking.",
             Self::EventsLost => "Nothing. A walk of everything finds what was lost.",

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::human_bytes;
-use crate::model::printable;
+use crate::model::{PublishedPath, counted, printable};
 
 /// The files of the index by format, by size and by year.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,6 +58,9 @@ pub struct DuplicatesLine {
 pub struct DuplicateFile {
     /// The path in the library.
     pub path: String,
+    /// The path as it appears in the messages.
+    #[serde(flatten)]
+    pub published: PublishedPath,
     /// When it was last modified, in RFC 3339.
     pub modified: String,
     /// Whether it is a hard link to an earlier file of the group.
@@ -88,11 +91,11 @@ impl fmt::Display for DuplicatesReport {
             }
         }
         if self.total_groups > self.groups.len() as u64 {
-            writeln!(formatter, "and {} groups that waste less", self.total_groups - self.groups.len() as u64)?;
+            let others = counted(self.total_groups - self.groups.len() as u64, "group");
+            writeln!(formatter, "and {others} that waste less")?;
         }
         let wasted = human_bytes(self.wasted_bytes as f64);
-        let groups = if self.total_groups == 1 { "group" } else { "groups" };
-        write!(formatter, "{} {groups} of equal files, {wasted} wasted", self.total_groups)
+        write!(formatter, "{} of equal files, {wasted} wasted", counted(self.total_groups, "group"))
     }
 }
 

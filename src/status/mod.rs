@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::model::EventType;
+use crate::model::{EventType, counted};
 
 pub use conditions::{Active, Condition, ConditionKind, Conditions};
 pub use event_log::{EventLog, EventPage, EventQuery, LoggedEvent};
@@ -30,16 +30,12 @@ pub use report::{
 /// Counters that only increase while the service runs.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Messages that were committed to the outbox, by event type.
-    pub events: EventCounts<AtomicU64>,
     /// Looks that ended, whatever they found.
     pub looks: AtomicU64,
     /// Looks that found a file unchanged.
     pub unchanged: AtomicU64,
     /// Looks that failed.
     pub failed: AtomicU64,
-    /// How often the kernel lost events.
-    pub overflows: AtomicU64,
     /// Files that a scan left to the next scan.
     pub left: AtomicU64,
 }
@@ -107,17 +103,19 @@ pub struct VerifySummary {
     pub bytes: u64,
     /// Files with another content than was published, and the same size and times.
     pub rotten: u64,
-    /// Files with another size or other times, and those that are gone.
+    /// Files with another size or other times.
     pub changed: u64,
+    /// Files that are gone.
+    pub gone: u64,
     /// Files that could not be read.
     pub failed: u64,
 }
 
 impl fmt::Display for VerifySummary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { files, bytes, rotten, changed, failed } = self;
-        let bytes = human_bytes(*bytes as f64);
-        write!(formatter, "{files} files verified, {bytes}: {rotten} rotten, {changed} changed, {failed} failed")
+        let Self { files, bytes, rotten, changed, gone, failed } = self;
+        let (files, bytes) = (counted(*files, "file"), human_bytes(*bytes as f64));
+        write!(formatter, "{files} verified, {bytes}: {rotten} rotten, {changed} changed, {gone} gone, {failed} failed")
     }
 }
 

@@ -35,6 +35,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Follows the events after these.
+    pub fn after(events: EventCounts<u64>) -> Self {
+        Self { events, ..Self::default() }
+    }
+
     /// The pace of the scan that is going on, given its figures at `now`; `None` if none is.
     pub fn pace(&mut self, scan: Option<ScanProgress>, now: Instant) -> Option<Pace> {
         let Some(scan) = scan else {

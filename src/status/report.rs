@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{HistoryReport, human_bytes};
+use crate::model::counted;
 
 /// The state of a running service. Times are in RFC 3339 and in UTC.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -138,7 +139,7 @@ pub struct BrokerReport {
     pub state: String,
     /// Why it is not connected.
     pub details: Option<String>,
-    /// Confirmed messages since the start.
+    /// Confirmed messages since the start or the last reload; likewise the next three.
     pub confirmed: u64,
     /// Messages that a queue rejected.
     pub rejected: u64,
@@ -192,9 +193,14 @@ impl fmt::Display for Report {
             }
         }
         writeln!(formatter, "library       {}", self.library)?;
-        writeln!(formatter, "index         {} files, {}", self.index.files, human_bytes(self.index.bytes as f64))?;
+        writeln!(
+            formatter,
+            "index         {}, {}",
+            counted(self.index.files, "file"),
+            human_bytes(self.index.bytes as f64)
+        )?;
         let oldest = self.outbox.oldest_seconds.map(|oldest| format!(", oldest {oldest:.0} s")).unwrap_or_default();
-        let outbox = format!("{} messages{oldest}, {} parked", self.outbox.messages, self.parked);
+        let outbox = format!("{}{oldest}, {} parked", counted(self.outbox.messages, "message"), self.parked);
         if !self.running {
             return write!(formatter, "outbox        {outbox}\nversion       {}", self.version);
         }
@@ -202,7 +208,7 @@ impl fmt::Display for Report {
         if *running {
             let which = if *is_first { "first scan" } else { "scan" };
             let total = files_total.map(|total| format!(" of about {total}")).unwrap_or_default();
-            writeln!(formatter, "scan          {which} running, {files_seen} files{total}")?;
+            writeln!(formatter, "scan          {which} running, {}{total}", counted(*files_seen, "file"))?;
         } else if let (Some(finished), Some(seconds)) = (last_finished, last_seconds) {
             writeln!(formatter, "scan          last one finished {finished}, took {seconds:.1} s")?;
         }
@@ -216,8 +222,8 @@ impl fmt::Display for Report {
         let details = details.as_ref().map(|details| format!(" ({details})")).unwrap_or_default();
         writeln!(formatter, "broker        {state}{details}, {confirmed} confirmed")?;
         writeln!(formatter, "watch         {}", self.watch.coverage)?;
-        writeln!(formatter, "waiting       {} paths", self.pending)?;
-        writeln!(formatter, "failed        {} paths", self.failed)?;
+        writeln!(formatter, "waiting       {}", counted(self.pending, "path"))?;
+        writeln!(formatter, "failed        {}", counted(self.failed, "path"))?;
         write!(formatter, "version       {}, started {}", self.version, self.started)
     }
 }

@@ -136,11 +136,12 @@ impl IndexReader {
 }
 
 /// The contents that several files have: SHA-256, size and wasted bytes. The inner query reads only an index. Paths of
-/// which only the name is known have no hash.
+/// which only the name is known have no hash, and empty files have no content.
 const DUPLICATES: &str = "
     SELECT sha256, size, size * (count(DISTINCT coalesce(mount || ':' || inode, path)) - 1) AS wasted
     FROM files
     WHERE sha256 IN (SELECT sha256 FROM files WHERE sha256 <> zeroblob(32) GROUP BY sha256 HAVING count(*) > 1)
+        AND size > 0
     GROUP BY sha256
     HAVING max(path = ?1 OR (path > ?2 AND path < ?3))
     ORDER BY wasted DESC, sha256";

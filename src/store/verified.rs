@@ -25,6 +25,11 @@ const TABLES: &str = "
     ) WITHOUT ROWID;
 ";
 
+/// The rows `f` that were not read since `?1`, and those that were rotten.
+const DUE: &str = "FROM store.files AS f
+    LEFT JOIN main.verified AS v ON v.path = f.path AND v.sha256 = f.sha256
+    WHERE (coalesce(v.at, f.first_published) < ?1 OR f.path IN (SELECT path FROM main.rotten))";
+
 /// A file with another content than was published, although its size and times are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotten {
@@ -93,6 +98,31 @@ impl Verified {
         Ok(Self { connection })
     }
 
+    /// The rotten files of the store at `store`: none if nothing of it was ever verified.
+    ///
+    /// # Errors
+    ///
+    /// If the record cannot be read.
+    pub fn rotten_of(store: &Path) -> Result<Vec<Rotten>, StoreError> {
+        if Self::file(store).exists() { Self::open(store)?.rotten() } else { Ok(Vec::new()) }
+    }
+
+    /// The number of rows to verify at or under a path, and the sum of their sizes.
+    ///
+    /// # Errors
+    ///
+    /// If the index or the record cannot be read.
+    pub fn count_due(&self, under: &LibraryPath, before: i64) -> Result<(u64, u64), StoreError> {
+        let (start, end) = range_under(under);
+        let counted = format!(
+            "SELECT count(*), coalesce(sum(f.size), 0) {DUE} AND (f.path = ?2 OR (f.path > ?3 AND f.path < ?4))"
+        );
+        let numbers = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        let (files, bytes) =
+            self.connection.query_row(&counted, params![before, under.as_bytes(), start, end], numbers)?;
+        Ok((files.cast_unsigned(), bytes.cast_unsigned()))
+    }
+
     /// The next rows to verify, at most `limit`.
     ///
     /// # Errors
@@ -100,12 +130,7 @@ impl Verified {
     /// If the index or the record cannot be read.
     pub fn due(&self, due: &Due, limit: usize) -> Result<Vec<Row>, StoreError> {
         let columns: Vec<String> = COLUMNS.split(", ").map(|column| format!("f.{}", column.trim())).collect();
-        let rows = format!(
-            "SELECT {} FROM store.files AS f
-             LEFT JOIN main.verified AS v ON v.path = f.path AND v.sha256 = f.sha256
-             WHERE (coalesce(v.at, f.first_published) < ?1 OR f.path IN (SELECT path FROM main.rotten))",
-            columns.join(", ")
-        );
+        let rows = format!("SELECT {} {DUE}", columns.join(", "));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Result<Vec<Row>, rusqlite::Error> = match due {
             Due::Under { under, before, after } => {
@@ -159,31 +184,35 @@ impl Verified {
         Ok(())
     }
 
-    /// The rotten files, without those that were published anew or as deleted since. Forgets what concerns paths that
-    /// are not in the index any more.
+    /// Forgets what concerns paths that are not in the index any more, and rotten files that were published anew.
     ///
     /// # Errors
     ///
-    /// If the record cannot be read or written.
-    pub fn rotten(&mut self) -> Result<Vec<Rotten>, StoreError> {
-        self.connection.execute_batch(
+    /// If the record cannot be written.
+    pub fn tidy(&self) -> Result<(), StoreError> {
+        Ok(self.connection.execute_batch(
             "DELETE FROM rotten WHERE NOT EXISTS
                 (SELECT 1 FROM store.files AS f WHERE f.path = rotten.path AND f.sha256 = rotten.published);
              DELETE FROM verified WHERE path NOT IN (SELECT path FROM store.files);",
+        )?)
+    }
+
+    /// The rotten files, without those that were published anew or as deleted since.
+    ///
+    /// # Errors
+    ///
+    /// If the record cannot be read.
+    pub fn rotten(&self) -> Result<Vec<Rotten>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT path, published, found, since FROM rotten WHERE EXISTS
+                (SELECT 1 FROM store.files AS f WHERE f.path = rotten.path AND f.sha256 = rotten.published)
+             ORDER BY path",
         )?;
-        let mut statement =
-            self.connection.prepare_cached("SELECT path, published, found, since FROM rotten ORDER BY path")?;
         let rows = statement.query_map([], |row| {
             let path = LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?);
             Ok(Rotten { path, published: row.get(1)?, found: row.get(2)?, since: row.get(3)? })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// Whether the file of the record exists: something was verified before.
-    #[must_use]
-    pub fn exists(store: &Path) -> bool {
-        Self::file(store).exists()
     }
 }
 
@@ -213,6 +242,8 @@ mod tests {
         let rows = verified.due(&all, 1).unwrap();
         verified.record(&rows, now).unwrap();
         assert_eq!(names(&verified, &Due::Under { under: root(), before: now, after: None }), ["a/y.mp3", "b.mp3"]);
+        let due = |under: &str| verified.count_due(&under.into(), now).unwrap().0;
+        assert_eq!((due(""), due("a"), due("b.mp3"), due("c")), (2, 1, 1, 0));
         assert_eq!(names(&verified, &Due::Oldest { before: i64::MAX }), ["a/y.mp3", "b.mp3", "a/x.mp3"]);
 
         let row = verified.due(&all, 10).unwrap().pop().unwrap();
@@ -223,5 +254,11 @@ mod tests {
         assert_eq!(verified.rotten().unwrap(), [rotten]);
         store.commit([file(&"b.mp3".into(), 7)].into()).await.unwrap();
         assert_eq!(verified.rotten().unwrap(), [], "the new content was published");
+        verified.tidy().unwrap();
+        let rows = |table: &str| -> i64 {
+            let count = format!("SELECT count(*) FROM {table}");
+            verified.connection.query_row(&count, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((rows("rotten"), rows("verified")), (0, 1));
     }
 }

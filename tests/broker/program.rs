@@ -194,7 +194,7 @@ async fn a_replay_publishes_everything_again_alone_or_by_the_running_service() {
     eventually("the control socket", LIMIT, || program.place("state/control.sock").exists()).await;
     let asked = program.run(&["replay"]).await;
     assert_eq!(asked.code, Some(0), "{asked:?}");
-    assert!(asked.log.contains("2 files will be published again"), "{asked:?}");
+    assert!(asked.log.contains("2 files to be published again"), "{asked:?}");
     replay(&mut rebuilt, &consumer.expect(2, LIMIT).await);
     assert_eq!(rebuilt.files, program.files());
     watching.stop().await;

@@ -70,7 +70,7 @@ fn a_library_that_was_moved_is_refused_with_what_to_do_and_relocated_without_rea
     assert!(log.contains("not of \\\"/elsewhere\\\""), "{log}");
 
     let log = run(&library, &mut consumer, &["relocate", &old, &new], 0);
-    assert!(log.contains("3 files are published as moved"), "{log}");
+    assert!(log.contains("3 files published as moved"), "{log}");
     assert_eq!(consumer.kinds(), ["moved"; 3]);
     consumer.agrees_with(Path::new(&new));
     let log = run(&library, &mut consumer, &["scan", &new], 0);

@@ -84,7 +84,12 @@ async fn duplicates_are_found_and_hard_links_waste_nothing() {
     let files = group["files"].as_array().unwrap();
     assert_eq!((files.len(), &group["wasted_bytes"]), (3, &group["size"]));
     assert_eq!(files.iter().filter(|file| file["is_hard_link"] == true).count(), 1);
+    assert_eq!(files[0]["file_path"], program.root().join(files[0]["path"].as_str().unwrap()).to_str().unwrap());
     assert!(json(&program.run(&["duplicates", "--json", "--path", "b/two.flac"]).await).is_empty());
+    for command in ["duplicates", "list"] {
+        let unknown = program.run(&[command, "--path", "nobody"]).await;
+        assert!(unknown.code == Some(2) && unknown.log.contains("nothing is known at or under"), "{unknown:?}");
+    }
     let text = program.run(&["duplicates", "--path", "b"]).await;
     assert!(
         text.stdout.contains("(oldest)") && text.stdout.ends_with("1 group of equal files, 4.7 kB wasted\n"),
@@ -95,7 +100,7 @@ async fn duplicates_are_found_and_hard_links_waste_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_printed_as_they_are_published() {
     let program = with_songs().await;
-    let mut raw = program.start(&["events", "--json", "--count", "2", "--type", "created"]);
+    let mut raw = program.start(&["events", "--json", "--count", "2", "--type", "Created,"]);
     raw.wait_for_log("waiting for messages").await;
     let under = program.path("b").to_str().unwrap().to_owned();
     let mut lines = program.start(&["events", "--count", "4", "--path", &under]);

@@ -71,7 +71,7 @@ async fn a_refused_message_is_parked_listed_and_retried_while_the_service_runs()
     // The limit is still the same, so the message is refused and parked again.
     let retried = program.run(&["parked", "--retry", &sequence.to_string()]).await;
     assert_eq!(retried.code, Some(0), "{}", retried.log);
-    assert!(retried.log.contains("1 parked messages are delivered again"), "{}", retried.log);
+    assert!(retried.log.contains("1 parked message to be delivered again now"), "{}", retried.log);
     eventually("it is parked again", LIMIT, || watching.log().matches("is parked; later ones").count() == 2).await;
     eventually("it is parked again", LIMIT, || program.count("parked WHERE retry IS NULL") == 1).await;
 
@@ -108,7 +108,7 @@ async fn what_is_parked_survives_and_can_be_retried_and_dropped_without_a_servic
     // No broker is needed.
     let retried = program.run(&["parked", "--retry"]).await;
     assert_eq!(retried.code, Some(0), "{}", retried.log);
-    assert!(retried.log.contains("will be delivered by the next watch or scan"), "{}", retried.log);
+    assert!(retried.log.contains("to be delivered again by the next watch or scan"), "{}", retried.log);
     assert!(listed(&program).await.is_empty());
     let scanned = program.run(&["scan"]).await;
     assert_eq!((scanned.code, scanned.log.matches("is parked; later").count()), (Some(0), 1), "{}", scanned.log);
@@ -123,7 +123,7 @@ async fn what_is_parked_survives_and_can_be_retried_and_dropped_without_a_servic
 
     let dropped = program.run(&["parked", "--drop", &sequence.to_string()]).await;
     assert_eq!(dropped.code, Some(0), "{}", dropped.log);
-    assert!(dropped.log.contains("b.mp3") && dropped.log.contains("1 parked messages were dropped"), "{}", dropped.log);
+    assert!(dropped.log.contains("b.mp3") && dropped.log.contains("1 parked message dropped"), "{}", dropped.log);
     let left: Vec<Value> = listed(&program).await;
     assert!(left.iter().all(|message| message["sequence"] != sequence), "{left:?}");
     // Drops all that are left, because the new index has published the file again.

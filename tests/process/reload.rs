@@ -17,6 +17,9 @@ async fn files_that_match_no_longer_are_deleted_and_files_that_match_again_are_c
     let mut consumer = program.consumer().await;
     consumer.expect(2, LIMIT).await;
 
+    let status = async || program.run(&["status", "--json"]).await.stdout;
+    let started = |status: String| serde_json::from_str::<serde_json::Value>(&status).unwrap()["started"].clone();
+    let before = started(status().await);
     fs::write(program.place(".env"), "EXCLUDE=*.flac\n").unwrap();
     let reloaded = program.run(&["reload"]).await;
     assert!(reloaded.code == Some(0) && reloaded.log.contains("the settings were read again"), "{reloaded:?}");
@@ -36,6 +39,10 @@ async fn files_that_match_no_longer_are_deleted_and_files_that_match_again_are_c
     program.write("c.mp3", "three");
     assert_eq!(consumer.expect(1, LIMIT).await[0].routing_key, "file.created");
     assert!(running.is_running());
+    let after: serde_json::Value = serde_json::from_str(&status().await).unwrap();
+    assert_eq!(after["started"], before, "it is the same service");
+    let count = |kind: &str| after["events"][kind].as_u64();
+    assert_eq!((count("created"), count("deleted")), (Some(4), Some(1)), "{after}");
 
     // Nothing of the runs before is left.
     let open = |target: &str| {

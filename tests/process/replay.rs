@@ -64,7 +64,7 @@ async fn a_replay_by_the_service_goes_on_where_it_was_after_every_kind_of_end() 
     let watching = program.watch().await;
     let asked = program.run(&["replay"]).await;
     assert_eq!(asked.code, Some(0), "{}", asked.log);
-    assert!(asked.log.contains("2000 files will be published again"), "{}", asked.log);
+    assert!(asked.log.contains("2000 files to be published again"), "{}", asked.log);
     until_the_replay_waits(&program).await;
     watching.kill().await;
 

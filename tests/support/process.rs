@@ -307,6 +307,10 @@ impl Recorded {
         self.output().log.clone()
     }
 
+    pub(crate) fn stdout(&self) -> String {
+        self.output().stdout.clone()
+    }
+
     /// Waits until the log has these words.
     pub(crate) async fn wait_for_log(&mut self, words: &str) {
         let begun = Instant::now();

@@ -1,0 +1,43 @@
+//! What the process observed since its start, also under other settings than now.
+
+use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
+
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::status::{EventCounts, EventLog, History};
+
+/// The most events that the page can list.
+const MAX_EVENTS: usize = 100_000;
+
+/// The same with little memory.
+const FEW_EVENTS: usize = 1_000;
+
+/// What people are shown about the past. It outlives the run of one set of settings.
+#[derive(Debug)]
+pub struct Observed {
+    /// When the process was started.
+    pub(super) started: SystemTime,
+    /// Messages that were committed to the outbox, by event type.
+    pub(super) events: EventCounts<AtomicU64>,
+    /// How often the kernel lost events.
+    pub(super) overflows: AtomicU64,
+    pub(super) metrics: Metrics,
+    pub(super) history: History,
+    pub(super) event_log: EventLog,
+}
+
+impl Observed {
+    /// Nothing so far. `settings` are those at the start.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            started: SystemTime::now(),
+            events: EventCounts::default(),
+            overflows: AtomicU64::new(0),
+            metrics: Metrics::new(),
+            history: History::default(),
+            event_log: EventLog::new(if settings.is_low_resource() { FEW_EVENTS } else { MAX_EVENTS }),
+        }
+    }
+}
