@@ -48,6 +48,10 @@ fixtures:
 ci:
     .ci/run
 
+# The manifests for Kubernetes against its schemas; needs kubectl, and kubernetes-validate from PyPI
+kubernetes:
+    deploy/kubernetes/check
+
 # The container's image
 release-docker tag="file-watcher:latest":
     docker build --pull --tag {{ tag }} .

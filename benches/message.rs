@@ -15,7 +15,8 @@ pub(crate) fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("message");
     group.throughput(Throughput::Elements(1));
     let encoder = support::encoder();
-    let stamp = Stamp { sequence: 123_456, at: Timestamp::now(), correlation_id: Uuid::new_v4() };
+    let stamp =
+        Stamp { store_id: Uuid::new_v4(), sequence: 123_456, at: Timestamp::now(), correlation_id: Uuid::new_v4() };
     let event = |change| FileEvent { change, origin: Origin::Watch };
     let from = LibraryPath::from("Unsorted/03 - Summer Rain.flac");
     let events = [

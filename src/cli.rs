@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use crate::config::{Command, Exit, Relocation, Settings, SettingsError, SinkKind};
 use crate::control::{self, ControlError, Request};
-use crate::model::{LibraryPath, ParkedRequest, VerifyRequest, counted, with_causes};
+use crate::model::{LibraryPath, ParkedRequest, VerifyRequest, counted, printable, with_causes};
 use crate::screen::Screen;
 use crate::service::{self, Observed, Reload, Service, ServiceError};
+use crate::sink::SinkError;
 use crate::status::{ConditionReport, HeldList, Report, Severity, VerifySummary, human_bytes};
 use crate::store::{StateDir, StateDirError};
 use crate::telemetry::{self, LogLevel};
@@ -50,6 +51,21 @@ impl Failure {
     /// Invalid usage.
     fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Usage(error.into())
+    }
+
+    fn service_error(&self) -> Option<&ServiceError> {
+        let (Self::Run(error) | Self::Usage(error)) = self;
+        error.downcast_ref()
+    }
+
+    /// Whether a signal was the cause. That is no error.
+    fn is_interruption(&self) -> bool {
+        matches!(self.service_error(), Some(ServiceError::Interrupted))
+    }
+
+    /// Whether the reader of standard output has enough, such as `head`. It does not expect a text.
+    fn is_quiet(&self) -> bool {
+        matches!(self.service_error(), Some(ServiceError::Sink(SinkError::Closed)))
     }
 
     fn exit_code(&self) -> ExitCode {
@@ -126,6 +142,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Prints why the command did not succeed: to the log once it is started, before that as one line.
 fn report(failure: &Failure) {
     let line = with_causes(failure).replace('\n', " ");
+    if failure.is_quiet() {
+        return;
+    }
+    if failure.is_interruption() {
+        say(&line);
+        return;
+    }
     if tracing::dispatcher::has_been_set() {
         tracing::error!("{line}");
     } else {
@@ -331,7 +354,8 @@ async fn watch(
 
 /// Runs another command that needs the store.
 async fn start(settings: Settings, instance_id: &str, screen: Screen) -> Result<ExitCode, Failure> {
-    let command = settings.command.clone();
+    let (command, json_summary) = (settings.command.clone(), settings.json_summary);
+    let (is_scan, root) = (command == Command::Scan, settings.root.display().to_string());
     let shutdown = service::shutdown_on_signals(FAILED, &screen).map_err(Failure::run)?;
     let mut sink = service::sink_of(&settings, instance_id);
     let observed = Arc::new(Observed::new(&settings));
@@ -370,7 +394,10 @@ async fn start(settings: Settings, instance_id: &str, screen: Screen) -> Result<
     match done? {
         Some(summary) => {
             // Standard output is for messages only.
-            say(&summary.to_string());
+            say(&if json_summary { summary.to_json() } else { summary.to_string() });
+            if summary.seen == 0 && summary.held == 0 && is_scan {
+                say(&format!("there is no audio file in {root}; is it the right directory, and is it mounted?"));
+            }
             Ok(if summary.is_complete() { ExitCode::SUCCESS } else { incomplete })
         }
         None => Ok(ExitCode::SUCCESS),
@@ -430,7 +457,7 @@ fn check_health(report: &Report) -> ExitCode {
         say_to_stdout("healthy");
         return ExitCode::SUCCESS;
     }
-    say_to_stdout(&format!("unhealthy: {}", reasons.join("; ")));
+    say_to_stdout(&format!("unhealthy: {}", printable(&reasons.join("; "))));
     ExitCode::FAILURE
 }
 

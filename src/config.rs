@@ -12,6 +12,8 @@ mod inquiries;
 mod parked;
 mod places;
 mod raw_value;
+mod sources;
+mod units;
 mod usage;
 
 use std::ffi::OsString;
@@ -21,18 +23,18 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, FromArgMatches};
+use clap::FromArgMatches;
 
 use crate::model::{
     EventType, FollowSymlinks, InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Selection,
     Unroutable, VerifyRequest, WatchMode,
 };
-use crate::sink::{BrokerUrl, Reread, Tls};
+use crate::sink::{BrokerUrl, ListenQueue, Reread, Tls};
 
 use arguments::Arguments;
 use broker::Broker;
-use raw_value::{RawValue, shown};
+use raw_value::shown;
+use sources::Sources;
 
 pub use environment::Environment;
 
@@ -107,6 +109,10 @@ pub struct Settings {
     pub outbox_max_events: u64,
     /// Warnings to log once at start.
     pub warnings: Vec<String>,
+    /// The settings that differ from their defaults, as `NAME=value` without secrets.
+    pub changed: Vec<String>,
+    /// Whether the summary of a scan is JSON.
+    pub json_summary: bool,
 }
 
 /// The relocation of a library that was moved.
@@ -185,8 +191,9 @@ impl SinkKind {
 }
 
 /// The longest waits that make sense.
-const AN_HOUR_IN_MS: u64 = 3_600_000;
-const A_YEAR_IN_SECS: u64 = 31_536_000;
+const AN_HOUR: Duration = Duration::from_hours(1);
+const A_DAY: Duration = Duration::from_hours(24);
+const A_YEAR: Duration = Duration::from_hours(24 * 365);
 
 /// What to do instead of a command on a library.
 #[derive(Debug)]
@@ -214,6 +221,8 @@ pub struct ListenSettings {
     pub count: Option<u64>,
     /// The messages as they are, instead of a line for people.
     pub json: bool,
+    /// The queue.
+    pub queue: ListenQueue,
 }
 
 impl Exit {
@@ -310,10 +319,7 @@ impl Settings {
         // `--help` works even if the environment is invalid.
         match Environment::of_process() {
             Ok(environment) => Self::read(arguments, &environment),
-            Err(error) => match arguments::command().try_get_matches_from(arguments) {
-                Ok(_) => Err(error.into()),
-                Err(error) => Err(usage::exit_of(&error)),
-            },
+            Err(error) => Err(usage::parse(&arguments::command(), arguments).err().unwrap_or_else(|| error.into())),
         }
     }
 
@@ -324,7 +330,7 @@ impl Settings {
     /// What to do instead: see [`Exit`].
     pub fn read(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Self, Exit> {
         let declared = arguments::command();
-        let matches = declared.clone().try_get_matches_from(arguments).map_err(|error| usage::exit_of(&error))?;
+        let matches = usage::parse(&declared, arguments.into_iter().collect())?;
         let Arguments { command, flags } =
             Arguments::from_arg_matches(&matches).map_err(|error| usage::exit_of(&error))?;
         let sources = Sources { declared: &declared, matches: &matches, environment };
@@ -357,6 +363,8 @@ impl Settings {
         let root = places::library(&dir, command.reads_library(), environment)?;
         let rules = exclusions::rules(&sources, &flags, environment)?;
         let library = places::Library { root: &root, working_directory: environment.directory() };
+        let given_broker = Broker::given(&sources, &flags, command.may_connect());
+        let wants_json = matches!(command, command::CommandArguments::Scan { json: true, .. });
         let command = command::of(command, library, rules.extensions())?;
         check_rebuild(flags.rebuild_index, &command)?;
         let relocation = match relocate_from {
@@ -368,8 +376,13 @@ impl Settings {
         };
         // The setting is checked for every command, so that a wrong value shows at once.
         let http_addr = given!(http_addr).http_address()?.filter(|_| command == Command::Watch);
-        let given_broker = Broker::given(&sources, &flags);
         let (broker, tls) = given_broker.read()?;
+        sources.warn_of_defaults(&mut warnings);
+        let log_format = given!(log_format).choice(
+            "a log format",
+            &[("auto", None), ("json", Some(LogFormat::Json)), ("pretty", Some(LogFormat::Pretty))],
+        )?;
+        let json_summary = wants_json || log_format == Some(LogFormat::Json);
         Ok(Self {
             command,
             state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
@@ -387,19 +400,16 @@ impl Settings {
                 "a watch mode",
                 &[("auto", WatchMode::Auto), ("native", WatchMode::Native), ("poll", WatchMode::Poll)],
             )?,
-            debounce: Duration::from_millis(given!(debounce_ms).number("a number of milliseconds", 0..=AN_HOUR_IN_MS)?),
-            settle: Duration::from_millis(given!(settle_ms).number("a number of milliseconds", 0..=AN_HOUR_IN_MS)?),
-            rescan_interval: match rescan_interval.number("a number of seconds", 0..=A_YEAR_IN_SECS)? {
-                0 => None,
-                seconds => Some(Duration::from_secs(seconds)),
-            },
-            poll_interval: Duration::from_secs(given!(poll_interval_secs).number("a number of seconds", 1..=86_400)?),
+            debounce: given!(debounce_ms).milliseconds(Duration::ZERO..=AN_HOUR)?,
+            settle: given!(settle_ms).milliseconds(Duration::ZERO..=AN_HOUR)?,
+            rescan_interval: Some(rescan_interval.seconds(Duration::ZERO..=A_YEAR)?).filter(|it| !it.is_zero()),
+            poll_interval: given!(poll_interval_secs).seconds(Duration::from_secs(1)..=A_DAY)?,
             mass_delete_percent: given!(mass_delete_percent).number("a percentage", 0..=100)?,
             verify_interval_days: NonZeroU32::new(given!(verify_interval_days).number("a number of days", 0..=3650)?),
             max_concurrent_files: given!(max_concurrent_files).number("a number of files", 1..=10_000)?,
             batch_size: given!(batch_size).number("a number of files", 1..=10_000)?,
-            max_files_per_second: given!(max_files_per_second).rate("a number of files", false)?.map(saturating),
-            max_bytes_per_second: given!(max_bytes_per_second).rate("a number of bytes", true)?,
+            max_files_per_second: given!(max_files_per_second).files_per_second()?.map(saturating),
+            max_bytes_per_second: given!(max_bytes_per_second).bytes_per_second()?,
             sink: given!(sink).choice("a sink", &[("amqp", SinkKind::Amqp), ("stdout", SinkKind::Stdout)])?,
             instance_id: given!(instance_id?).map(|given| given.instance_id()).transpose()?,
             metadata_style: given!(metadata_style).choice(
@@ -411,18 +421,17 @@ impl Settings {
                 &[("auto", Unroutable::Auto), ("hold", Unroutable::Hold), ("drop", Unroutable::Drop)],
             )?,
             outbox_max_events: given!(outbox_max_events).number("a number of messages", 1..=1_000_000_000)?,
-            shutdown_grace: Duration::from_secs(given!(shutdown_grace_secs).number("a number of seconds", 0..=3600)?),
+            shutdown_grace: given!(shutdown_grace_secs).seconds(Duration::ZERO..=AN_HOUR)?,
             broker,
             tls,
             reread: given_broker.reread(),
             http_addr,
             otlp_endpoint: given!(otel_exporter_otlp_endpoint?).map(|given| given.http_url()).transpose()?,
             log_level: given!(log_level).log_directives()?,
-            log_format: given!(log_format).choice(
-                "a log format",
-                &[("auto", None), ("json", Some(LogFormat::Json)), ("pretty", Some(LogFormat::Pretty))],
-            )?,
+            log_format,
             warnings,
+            changed: sources.changed(),
+            json_summary,
         })
     }
 }
@@ -439,52 +448,6 @@ fn check_rebuild(is_wanted: bool, command: &Command) -> Result<(), SettingsError
 /// Limits a rate to the highest one that fits. No machine reaches it.
 fn saturating(rate: NonZeroU64) -> NonZeroU32 {
     NonZeroU32::try_from(rate).unwrap_or(NonZeroU32::MAX)
-}
-
-/// The sources of values. Variables are read from `environment` and not by `clap`, because of empty variables, `.env`
-/// and tests.
-struct Sources<'a> {
-    declared: &'a clap::Command,
-    matches: &'a ArgMatches,
-    environment: &'a Environment,
-}
-
-impl Sources<'_> {
-    /// The value of a setting with a default.
-    fn of(&self, id: &str, flag: &OsString) -> RawValue {
-        self.of_optional(id, Some(flag)).unwrap_or_else(|| {
-            let default = self.declaration(id).and_then(|argument| argument.get_default_values().first());
-            let value = default.map(OsString::from).unwrap_or_default();
-            RawValue { label: id.to_uppercase(), value, is_default: true }
-        })
-    }
-
-    /// The value of a setting without a default.
-    fn of_optional(&self, id: &str, flag: Option<&OsString>) -> Option<RawValue> {
-        let variable = id.to_uppercase();
-        if self.matches.value_source(id) == Some(ValueSource::CommandLine) {
-            let long = self.declaration(id).and_then(clap::Arg::get_long).unwrap_or(id);
-            let label = format!("--{long} ({variable})");
-            return flag.map(|value| RawValue { label, value: value.clone(), is_default: false });
-        }
-        let value = self.environment.get(&variable)?.to_owned();
-        Some(RawValue { label: variable, value, is_default: false })
-    }
-
-    /// `given`, or the value of the deprecated variable if `given` is the default.
-    fn or_deprecated(&self, given: RawValue, old: &str, new: &str, warnings: &mut Vec<String>) -> RawValue {
-        match self.environment.get(old) {
-            Some(value) if given.is_default => {
-                warnings.push(format!("{old} is deprecated; use {new}"));
-                RawValue { label: old.to_owned(), value: value.to_owned(), is_default: false }
-            }
-            _ => given,
-        }
-    }
-
-    fn declaration(&self, id: &str) -> Option<&clap::Arg> {
-        self.declared.get_arguments().find(|argument| argument.get_id() == id)
-    }
 }
 
 #[cfg(test)]
@@ -539,7 +502,7 @@ mod tests {
         assert_eq!(settings.log_level, "error,lapin=off,file_watcher=info");
         assert_eq!(settings.log_format, None);
         assert_eq!(settings.unroutable, Unroutable::Auto);
-        assert_eq!(settings.shutdown_grace, Duration::from_secs(10));
+        assert_eq!(settings.shutdown_grace, Duration::from_secs(8));
         assert_eq!(settings.rescan_interval, Some(Duration::from_hours(1)));
         assert_eq!(settings.poll_interval, Duration::from_secs(30));
         assert_eq!(settings.watch_mode, WatchMode::Auto);

@@ -13,7 +13,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -28,6 +29,9 @@ const NAME: &str = "control.sock";
 
 /// The longest request, in bytes.
 const LONGEST_REQUEST: u64 = 64 * 1024;
+
+/// How long a service may take until it listens.
+const LISTENS_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a client may take to send its request and to receive the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -181,7 +185,7 @@ pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> 
     let path = state_dir.join(NAME);
     let unreachable = |source| ControlError::Unreachable { path: path.clone(), source };
     let answer = in_directory(state_dir, |short| {
-        let mut stream = UnixStream::connect(short.join(NAME))?;
+        let mut stream = connect(&short.join(NAME))?;
         stream.set_read_timeout(Some(request.answered_within()))?;
         stream.write_all(&request.to_bytes())?;
         stream.shutdown(Shutdown::Write)?;
@@ -196,6 +200,23 @@ pub fn ask(state_dir: &Path, request: &Request) -> Result<String, ControlError> 
         Some(("error", text)) => Err(ControlError::Failed(text.to_owned())),
         _ => Err(unreachable(io::Error::other("it sent no answer"))),
     }
+}
+
+/// Connects to the service. While it starts or reads its settings again, it does not listen for a moment.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let begun = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Err(error) if is_not_listening(&error) && begun.elapsed() < LISTENS_WITHIN => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            connected => return connected,
+        }
+    }
+}
+
+fn is_not_listening(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// The service's side of the control socket. The socket is removed when this is dropped.

@@ -4,6 +4,7 @@
 //! or removed. Their order is that of the message contract.
 
 mod bounds;
+mod headers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use crate::model::{
 };
 
 pub use bounds::{file_path, without_metadata};
+pub use headers::Headers;
 
 /// Encodes messages. It holds what is the same in every message of one process.
 #[derive(Clone, Debug)]
@@ -35,7 +37,9 @@ pub struct Encoder {
 /// The parts of a message that do not come from its event.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
-    /// The sequence number.
+    /// The id of the store.
+    pub store_id: Uuid,
+    /// The sequence number, which increases in this store.
     pub sequence: u64,
     /// When the transaction is committed.
     pub at: Timestamp,
@@ -75,7 +79,8 @@ impl Encoder {
     ///
     /// let encoder = Encoder::new("ab12cd34", Path::new("/music"), MetadataStyle::Nested);
     /// let event = FileEvent { change: Change::Deleted("album/1.mp3".into()), origin: Origin::Watch };
-    /// let stamp = Stamp { sequence: 7, at: jiff::Timestamp::UNIX_EPOCH, correlation_id: uuid::Uuid::nil() };
+    /// let id = uuid::Uuid::nil();
+    /// let stamp = Stamp { store_id: id, sequence: 7, at: jiff::Timestamp::UNIX_EPOCH, correlation_id: id };
     /// let message = encoder.encode(&event, &stamp);
     /// assert_eq!(message.routing_key(), "file.deleted");
     /// let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
@@ -153,6 +158,7 @@ impl Encoder {
             old_path: old_path.as_ref().map(|path| path.file_path.as_str()),
             correlation_id: &correlation_id,
             sequence: stamp.sequence,
+            store_id: stamp.store_id.to_string(),
             origin: event.origin.as_str(),
             watched_directory: &self.watched_directory,
             file_type: file_type.as_str(),
@@ -222,6 +228,9 @@ struct Body<'a> {
     correlation_id: &'a str,
     /// Increases by one with each message of a store, so that duplicates and gaps can be detected.
     sequence: u64,
+    /// The id of the store, to which the sequence belongs. A new index has a new one. Also an AMQP header.
+    #[schemars(extend("format" = "uuid"))]
+    store_id: String,
     /// What found the change: watch (an event of the kernel), scan, or replay.
     origin: &'static str,
     /// The root of the library.
@@ -364,8 +373,12 @@ mod tests {
 
     fn encode(change: Change, style: MetadataStyle) -> (Outgoing, Value) {
         let encoder = Encoder::new("ab12cd34", Path::new("/data/music"), style);
-        let stamp =
-            Stamp { sequence: 7, at: "2026-11-23T10:00:00.5Z".parse().unwrap(), correlation_id: Uuid::from_u128(5) };
+        let stamp = Stamp {
+            store_id: Uuid::from_u128(4),
+            sequence: 7,
+            at: "2026-11-23T10:00:00.5Z".parse().unwrap(),
+            correlation_id: Uuid::from_u128(5),
+        };
         let outgoing = encoder.encode(&FileEvent { change, origin: Origin::Watch }, &stamp);
         let body = serde_json::from_slice(&outgoing.body).unwrap();
         (outgoing, body)
@@ -392,6 +405,7 @@ mod tests {
                 },
                 "correlation_id": "00000000-0000-0000-0000-000000000005",
                 "sequence": 7,
+                "store_id": "00000000-0000-0000-0000-000000000004",
                 "origin": "watch",
                 "watched_directory": "/data/music",
                 "size_bytes": 42,
@@ -425,7 +439,12 @@ mod tests {
     #[test]
     fn a_relocated_file_is_moved_from_the_old_root_even_if_it_is_right_in_it() {
         let encoder = Encoder::new("ab12cd34", Path::new("/music"), MetadataStyle::Nested);
-        let stamp = Stamp { sequence: 7, at: Timestamp::UNIX_EPOCH, correlation_id: Uuid::from_u128(5) };
+        let stamp = Stamp {
+            store_id: Uuid::from_u128(4),
+            sequence: 7,
+            at: Timestamp::UNIX_EPOCH,
+            correlation_id: Uuid::from_u128(5),
+        };
         let outgoing = encoder.encode_relocated(row("x.mp3".into()), Path::new("/data/music"), &stamp);
         let body: Value = serde_json::from_slice(&outgoing.body).unwrap();
         assert_eq!((outgoing.routing_key(), &body["event_type"]), ("file.moved", &json!("moved")));

@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub pending_paths: u64,
     /// Messages in the outbox.
     pub outbox_messages: u64,
+    /// The number of them at which intake pauses.
+    pub outbox_limit: u64,
     /// The age of the oldest of them.
     pub outbox_oldest: Option<Duration>,
     /// Parked messages.
@@ -60,6 +62,8 @@ pub struct Snapshot {
     pub nacks: u64,
     /// Messages that no queue was bound for.
     pub returns: u64,
+    /// Messages that were discarded because no queue was bound.
+    pub dropped: u64,
     /// Messages that were published again.
     pub redeliveries: u64,
     /// Connections to the broker that were opened.
@@ -101,11 +105,13 @@ pub struct FormatFigures {
 struct SnapshotGauges {
     pending_paths: IntGauge,
     outbox_messages: IntGauge,
+    outbox_limit: IntGauge,
     outbox_oldest_seconds: Gauge,
     parked_messages: IntGauge,
     confirms: IntCounter,
     nacks: IntCounter,
     returns: IntCounter,
+    dropped: IntCounter,
     redeliveries: IntCounter,
     connections: IntCounter,
     overflows: IntCounter,
@@ -182,6 +188,8 @@ impl Metrics {
                 events.with_label_values(&[event_type.as_str(), origin.as_str()]);
             }
         }
+        let version = make.add(IntGaugeVec::new(Maker::opts("build_info", "1, with the version."), &["version"]));
+        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).expect("the names of the process metrics are unique");
         Self(Arc::new(Inner {
@@ -283,11 +291,17 @@ impl SnapshotGauges {
         Self {
             pending_paths: make.int_gauge("pending_paths", "Paths that wait to be looked at."),
             outbox_messages: make.int_gauge("outbox_messages", "Messages that are not confirmed yet."),
+            outbox_limit: make
+                .int_gauge("outbox_max_messages", "The number of messages in the outbox at which intake pauses."),
             outbox_oldest_seconds: make.gauge("outbox_oldest_seconds", "Age of the oldest message in the outbox."),
             parked_messages: make.int_gauge("parked_messages", "Messages that the broker refused."),
             confirms: make.counter("confirms_total", "Messages that the broker confirmed."),
             nacks: make.counter("nacks_total", "Messages that a queue rejected."),
             returns: make.counter("returns_total", "Messages that were returned because no queue was bound."),
+            dropped: make.counter(
+                "dropped_total",
+                "Messages that were discarded because no queue was bound, as UNROUTABLE says.",
+            ),
             redeliveries: make.counter("redeliveries_total", "Messages that were published again."),
             connections: make.counter("broker_connections_total", "Connections to the broker that were opened."),
             overflows: make.counter("overflows_total", "How often the kernel lost events."),
@@ -310,11 +324,13 @@ impl SnapshotGauges {
     fn set(&self, snapshot: &Snapshot) {
         self.pending_paths.set(signed(snapshot.pending_paths));
         self.outbox_messages.set(signed(snapshot.outbox_messages));
+        self.outbox_limit.set(signed(snapshot.outbox_limit));
         self.outbox_oldest_seconds.set(snapshot.outbox_oldest.unwrap_or_default().as_secs_f64());
         self.parked_messages.set(signed(snapshot.parked_messages));
         raise(&self.confirms, snapshot.confirms);
         raise(&self.nacks, snapshot.nacks);
         raise(&self.returns, snapshot.returns);
+        raise(&self.dropped, snapshot.dropped);
         raise(&self.redeliveries, snapshot.redeliveries);
         raise(&self.connections, snapshot.connections);
         raise(&self.overflows, snapshot.overflows);

@@ -1,5 +1,6 @@
 //! The service: the parts assembled from the settings. They run once (`scan`) or until stopped (`watch`).
 
+mod announce;
 mod commit;
 mod conditions;
 mod delivery;
@@ -15,6 +16,7 @@ mod replay;
 mod reporter;
 mod scan;
 mod supervisor;
+mod systemd;
 mod verify;
 mod watch;
 

@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-use crate::model::{LogFormat, printable, with_causes};
+use crate::model::{LogFormat, is_control, printable, printable_json, with_causes};
 use crate::screen::Screen;
 
 /// Starts the log of this process, on `screen`. `directives` select the lines, in the syntax of `EnvFilter`. Without a
@@ -128,7 +128,7 @@ impl Lines {
             }
         }
         object.end()?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(printable_json(&String::from_utf8_lossy(&bytes)))
     }
 
     /// `12:03:04Z INFO  message  files=3 instance_id=ab12cd34`
@@ -162,7 +162,7 @@ impl Lines {
 
 /// Whether a value needs no quotes.
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '"')
+    !text.is_empty() && !text.contains(|letter: char| letter.is_whitespace() || is_control(letter) || letter == '"')
 }
 
 /// The content of a log line.

@@ -109,7 +109,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("AUDIO_EXTENSIONS", &[b"mp3;flac", b"+", b","]),
     ("BATCH_SIZE", &[b"abc", b"0", b"-5", b"10001", b"1.5", b"\xff"]),
     ("DATA_DIR", &[b"nowhere", b"file"]),
-    ("DEBOUNCE_MS", &[b"abc", b"50ms", b"3600001"]),
+    ("DEBOUNCE_MS", &[b"abc", b"2h", b"50 ticks", b"3600001"]),
     ("EXCLUDE", &[b"[z-a]", b"*.wav,{a", b"#recycle", b"\xff"]),
     ("EXCLUDE_DEFAULTS", &[b"some"]),
     ("EXCLUDE_FILE", &[b"nowhere", b"library", b"patterns", b"not-utf-8"]),
@@ -121,7 +121,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("LOG_FORMAT", &[b"xml"]),
     ("LOG_LEVEL", &[b"chatty", b"lapin=loud"]),
     ("MASS_DELETE_PERCENT", &[b"101", b"50%"]),
-    ("MAX_BYTES_PER_SECOND", &[b"fast", b"10MB", b"-1"]),
+    ("MAX_BYTES_PER_SECOND", &[b"fast", b"10MB/s", b"-1"]),
     ("MAX_CONCURRENT_FILES", &[b"abc", b"0"]),
     ("MAX_FILES_PER_SECOND", &[b"fast", b"10K"]),
     ("METADATA_STYLE", &[b"round"]),
@@ -130,7 +130,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
         &[b"localhost:4318", b"https://localhost:4318", b"http://u:hunter2@localhost:4318", b"on"],
     ),
     ("OUTBOX_MAX_EVENTS", &[b"many", b"0"]),
-    ("POLL_INTERVAL_SECS", &[b"0", b"30s"]),
+    ("POLL_INTERVAL_SECS", &[b"0", b"30 moons", b"2d"]),
     ("RABBITMQ_CA_FILE", &[b"nowhere", b"library", b"file", b"file/below"]),
     ("RABBITMQ_CERT_FILE", &[b"file"]),
     ("RABBITMQ_HOST", &[b"rabbit:5672", b"amqp://u:hunter2@rabbit", b"u:hunter2@rabbit", b"two words"]),
@@ -156,9 +156,10 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ),
     ("RABBITMQ_URL_FILE", &[b"amqp://u:hunter2@rabbit/", b"library", b"file", b"not-utf-8", b"not-a-url"]),
     ("RABBITMQ_USER", &[b"\xff"]),
+    ("RABBITMQ_VHOST", &[b"\xff"]),
     ("RELOCATE_FROM", &[b"library"]),
     ("RESCAN_INTERVAL_SECS", &[b"hourly", b"31536001"]),
-    ("SETTLE_MS", &[b"2s"]),
+    ("SETTLE_MS", &[b"2 s s"]),
     ("SHUTDOWN_GRACE_SECS", &[b"long", b"3601"]),
     ("SINK", &[b"kafka", b"amqp://u:hunter2@rabbit"]),
     ("STATE_DIR", &[b"library/state", b"file", b"file/state"]),
@@ -233,8 +234,9 @@ fn every_usage_error_is_one_line() {
         &["scan", "library", "elsewhere"],
         &["scan", "library", "amqp://u:hunter2@rabbit"],
         &["scna"],
-        &["library"],
-        &["help"],
+        &["libary"],
+        &["libary/albums"],
+        &["help", "nothing"],
         &["scan", "--sink"],
         &["--batch-size", "-5"],
         &["--ignore-ctime=perhaps"],
@@ -428,10 +430,10 @@ fn a_deprecated_variable_causes_one_warning_and_the_log_shows_no_password() {
 }
 
 #[test]
-fn the_readme_and_the_help_agree_on_every_setting() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+fn the_documentation_and_the_help_agree_on_every_setting() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md")).unwrap();
     let help = text(&Program::new().run(&["--help"]).stdout);
-    assert_eq!(settings_in_readme(&readme), settings_in_help(&help));
+    assert_eq!(settings_in_page(&page), settings_in_help(&help));
 }
 
 /// Flag and default of each variable. The default is empty if there is none.
@@ -459,10 +461,9 @@ fn settings_in_help(help: &str) -> Listed {
 }
 
 /// Reads the rows "| `VARIABLE` | `--flag` | `default` | meaning |". A default in words counts as none.
-fn settings_in_readme(readme: &str) -> Listed {
+fn settings_in_page(page: &str) -> Listed {
     let code = |cell: &str| cell.strip_prefix('`')?.strip_suffix('`').map(ToOwned::to_owned);
-    readme
-        .lines()
+    page.lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| ")?.split(" | ");
             let (variable, flag) = (code(cells.next()?)?, code(cells.next()?)?);

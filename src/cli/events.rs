@@ -11,7 +11,7 @@ use super::{Failure, say};
 use crate::config::ListenSettings;
 use crate::screen::Screen;
 use crate::service;
-use crate::sink::{self, ListenError, Listener};
+use crate::sink::{self, ListenError, ListenQueue, Listener};
 use crate::status::LoggedEvent;
 
 /// Prints messages until a signal, until there were enough, or until the reader closes standard output.
@@ -26,26 +26,36 @@ pub(super) fn print(settings: &ListenSettings) -> Result<ExitCode, Failure> {
 }
 
 async fn listen(settings: &ListenSettings, shutdown: &CancellationToken) -> Result<(), Failure> {
-    let ListenSettings { broker, tls, types, .. } = settings;
+    let ListenSettings { broker, tls, types, queue, .. } = settings;
     let mut left = settings.count.unwrap_or(u64::MAX);
     let mut pauses = sink::pauses();
     let mut was_connected = false;
     loop {
         let opened = tokio::select! {
-            opened = Listener::open(broker, tls, sink::EXCHANGE, types) => opened,
+            opened = Listener::open(broker, tls, sink::EXCHANGE, queue, types) => opened,
             () = shutdown.cancelled() => return Ok(()),
         };
         let lost = match opened {
             Ok(mut listener) => {
                 let words: Vec<&str> = types.iter().map(|event_type| event_type.as_str()).collect();
                 say(&format!("{broker}: waiting for messages about files that are {}", words.join(", ")));
+                say(&match queue {
+                    ListenQueue::Own => "the queue ends with this command; --durable NAME keeps messages".to_owned(),
+                    ListenQueue::Durable(name) => {
+                        format!("the queue {name:?} keeps messages also while nobody reads it")
+                    }
+                });
                 (was_connected, pauses) = (true, sink::pauses());
-                tokio::select! {
-                    printed = print_all(&mut listener, settings, &mut left) => match printed {
-                        Ok(()) => return Ok(()),
-                        Err(lost) => lost,
-                    },
-                    () = shutdown.cancelled() => return Ok(()),
+                let printed = tokio::select! {
+                    printed = print_all(&mut listener, settings, &mut left) => printed,
+                    () = shutdown.cancelled() => Ok(()),
+                };
+                match printed {
+                    Ok(()) => {
+                        listener.close().await;
+                        return Ok(());
+                    }
+                    Err(lost) => lost,
                 }
             }
             // Wrong settings should show at once.
@@ -53,7 +63,10 @@ async fn listen(settings: &ListenSettings, shutdown: &CancellationToken) -> Resu
             Err(error @ ListenError::Refused(_)) => return Err(of(error)),
             Err(lost) => lost,
         };
-        say(&format!("{lost}; connecting again, and messages in between are missing here"));
+        say(&match queue {
+            ListenQueue::Own => format!("{lost}; connecting again, and messages in between are missing here"),
+            ListenQueue::Durable(_) => format!("{lost}; connecting again"),
+        });
         tokio::select! {
             () = tokio::time::sleep(pauses.next().unwrap_or_default()) => {}
             () = shutdown.cancelled() => return Ok(()),
@@ -71,12 +84,14 @@ fn of(error: ListenError) -> Failure {
 /// Prints the wanted messages; returns when there were enough, or standard output is closed.
 async fn print_all(listener: &mut Listener, settings: &ListenSettings, left: &mut u64) -> Result<(), ListenError> {
     while *left > 0 {
-        let body = listener.next().await?;
-        let Some(line) = line_of(&body, settings) else { continue };
-        if writeln!(io::stdout(), "{line}").is_err() {
-            return Ok(());
+        let message = listener.next().await?;
+        if let Some(line) = line_of(message.body(), settings) {
+            if writeln!(io::stdout(), "{line}").is_err() {
+                return Ok(());
+            }
+            *left -= 1;
         }
-        *left -= 1;
+        listener.acknowledge(message).await?;
     }
     Ok(())
 }

@@ -17,12 +17,11 @@ use super::command::CommandArguments;
     propagate_version = true,
     max_term_width = 100,
     args_override_self = true,
-    disable_help_subcommand = true,
     override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|status|healthcheck|reload|list|duplicates|verify|parked] [DIR]\n       \
-                      file-watcher [FLAGS] relocate OLD NEW\n       file-watcher [FLAGS] [events|schema|completions SHELL|man]",
+                      file-watcher [FLAGS] relocate OLD NEW\n       file-watcher [FLAGS] [events|schema|completions SHELL|man|help COMMAND]",
     after_help = "Every setting is a flag and an environment variable. The flag overrides the variable. An empty variable \
                   counts as unset. Variables are also read from a file .env in the working directory; the environment \
-                  overrides it.\n\n\
+                  overrides it. Times can have a unit, such as 500ms, 30s, 5m or 1h.\n\n\
                   Exit codes: 0 success, or watch or events was ended by SIGTERM or SIGINT; 1 failure, or another \
                   command was interrupted, or files are rotten; 2 invalid usage; 3 scan or verify is done, but could \
                   not read everything, or deletes are held. A \
@@ -96,7 +95,7 @@ pub(super) struct Flags {
 
     /// Whether to exclude the internal files of systems, network storage and sync tools.
     ///
-    /// Examples are ._*, @eaDir, #recycle, .Trash-*, .snapshots, .stversions and lost+found. The README has the list.
+    /// Examples are ._*, @eaDir, #recycle, .Trash-*, .snapshots, .stversions and lost+found. docs/settings.md has the list.
     #[arg(
         long, global = true, env = "EXCLUDE_DEFAULTS", value_name = "BOOL", default_value = "true",
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
@@ -260,7 +259,9 @@ pub(super) struct Flags {
     )]
     pub(super) max_files_per_second: OsString,
 
-    /// How many bytes are read per second at most; K, M and G are 1024, 1024² and 1024³.
+    /// How many bytes are read per second at most.
+    ///
+    /// A number, or one with a unit: 20M and 20MiB are 20 · 1024² bytes, 20MB is 20 · 1000² bytes.
     #[arg(
         long,
         global = true,
@@ -328,12 +329,14 @@ pub(super) struct Flags {
     pub(super) outbox_max_events: OsString,
 
     /// How long work in progress may take to finish after SIGTERM or SIGINT, in seconds.
+    ///
+    /// Docker kills a container ten seconds after it asks it to stop.
     #[arg(
         long,
         global = true,
         env = "SHUTDOWN_GRACE_SECS",
         value_name = "SECS",
-        default_value = "10",
+        default_value = "8",
         allow_negative_numbers = true,
         help_heading = "Messages and their delivery"
     )]
@@ -373,6 +376,17 @@ pub(super) struct Flags {
     )]
     pub(super) rabbitmq_user: OsString,
 
+    /// The virtual host.
+    #[arg(
+        long,
+        global = true,
+        env = "RABBITMQ_VHOST",
+        value_name = "VHOST",
+        default_value = "/",
+        help_heading = "RabbitMQ"
+    )]
+    pub(super) rabbitmq_vhost: OsString,
+
     /// The password. Prefer the variable: other users of the machine can read the command line.
     #[arg(
         long,
@@ -393,8 +407,8 @@ pub(super) struct Flags {
 
     /// The URL of the broker: amqp://user:password@host:5672/vhost, or amqps for TLS.
     ///
-    /// It overrides the single settings, except for a user or password that it does not have. Special characters must
-    /// be percent-encoded. The default virtual host is "/". The parameters heartbeat (seconds) and connection_timeout
+    /// It overrides the single settings, except for a user, password or virtual host that it does not have. Special characters must
+    /// be percent-encoded. The parameters heartbeat (seconds) and connection_timeout
     /// (milliseconds) may follow after a question mark.
     #[arg(long, global = true, env = "RABBITMQ_URL", value_name = "URL", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_url: Option<OsString>,
@@ -446,6 +460,7 @@ pub(super) struct Flags {
 
     /// The log level: error, warn, info, debug or trace.
     ///
+    /// The names of Python work too, such as WARNING and CRITICAL.
     /// Or a list such as debug,lapin=info in the syntax of tracing's EnvFilter. Other libraries log only errors
     /// unless they are named.
     #[arg(

@@ -26,6 +26,7 @@ pub(super) struct Broker {
     port: RawValue,
     user: RawValue,
     password: RawValue,
+    vhost: RawValue,
     password_file: Option<RawValue>,
     url: Option<RawValue>,
     url_file: Option<RawValue>,
@@ -35,15 +36,17 @@ pub(super) struct Broker {
 }
 
 impl Broker {
-    pub(super) fn given(sources: &Sources<'_>, flags: &Flags) -> Self {
+    /// The given settings. If the command never connects, the files are left out: it must work where they cannot be read.
+    pub(super) fn given(sources: &Sources<'_>, flags: &Flags, may_connect: bool) -> Self {
         let directory = sources.environment.directory().to_path_buf();
-        let file = |id, flag: &Option<OsString>| sources.of_optional(id, flag.as_ref());
+        let file = |id, flag: &Option<OsString>| sources.of_optional(id, flag.as_ref()).filter(|_| may_connect);
         Self {
             directory,
             host: sources.of("rabbitmq_host", &flags.rabbitmq_host),
             port: sources.of("rabbitmq_port", &flags.rabbitmq_port),
             user: sources.of("rabbitmq_user", &flags.rabbitmq_user),
             password: sources.of("rabbitmq_pass", &flags.rabbitmq_pass),
+            vhost: sources.of("rabbitmq_vhost", &flags.rabbitmq_vhost),
             password_file: file("rabbitmq_pass_file", &flags.rabbitmq_pass_file),
             url: sources.of_optional("rabbitmq_url", flags.rabbitmq_url.as_ref()),
             url_file: file("rabbitmq_url_file", &flags.rabbitmq_url_file),
@@ -95,13 +98,15 @@ impl Broker {
                     self.port.number("a port", 1..=u16::MAX)?,
                     self.user.text()?,
                     &password()?.text()?.into(),
-                ));
+                )
+                .with_vhost(Some(self.vhost.text()?)));
             }
         };
         let url: BrokerUrl = url.parsed()?;
         let user = if url.names_user() { None } else { Some(self.user.text()?) };
         let password = if url.names_password() { None } else { Some(password()?.text()?.into()) };
-        Ok(url.with_credentials(user, password.as_ref()))
+        let vhost = if url.names_vhost() { None } else { Some(self.vhost.text()?) };
+        Ok(url.with_credentials(user, password.as_ref()).with_vhost(vhost))
     }
 
     fn tls(&self, files: Files<'_>) -> Result<Tls, SettingsError> {

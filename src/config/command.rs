@@ -15,6 +15,9 @@ pub(super) enum CommandArguments {
     Scan {
         /// The library. Default: DATA_DIR
         dir: Option<OsString>,
+        /// Print the summary as JSON, to standard error. LOG_FORMAT=json does the same.
+        #[arg(long)]
+        json: bool,
     },
     /// Scan, then publish changes as they happen until SIGTERM or SIGINT. The default command
     Watch {
@@ -118,9 +121,9 @@ pub(super) enum CommandArguments {
     Verify(inquiries::VerifyFlags),
     /// Print the messages of the exchange as they are published, from any machine that reaches the broker
     ///
-    /// It reads the settings of RabbitMQ and needs no library. Its queue ends with it. The broker keeps at most the
-    /// last 100,000 messages for it. A message counts as delivered if it reaches this queue: stop this command if
-    /// messages must wait for a consumer that was never there.
+    /// It reads the settings of RabbitMQ and needs no library. Its queue ends with it, and has at most the last 100,000
+    /// messages; with --durable, the queue and its messages stay. A message counts as delivered if it reaches this
+    /// queue: stop this command if messages must wait for a consumer that was never there.
     Events(inquiries::EventsFlags),
     /// Print the JSON Schema of the messages
     Schema,
@@ -145,6 +148,21 @@ impl CommandArguments {
     /// Whether the library has to be there. A service whose library is gone must still be asked how it is.
     pub(super) fn reads_library(&self) -> bool {
         !matches!(self, Self::Status { .. } | Self::Healthcheck { .. } | Self::Reload { .. } | Self::List(_))
+    }
+}
+
+impl CommandArguments {
+    /// Whether the command may connect to the broker itself.
+    pub(super) fn may_connect(&self) -> bool {
+        !matches!(
+            self,
+            Self::Status { .. }
+                | Self::Healthcheck { .. }
+                | Self::Reload { .. }
+                | Self::List(_)
+                | Self::Duplicates(_)
+                | Self::Parked(_)
+        )
     }
 }
 
@@ -184,7 +202,7 @@ pub(super) fn parse(command: Option<CommandArguments>) -> ParsedCommand {
             let command = CommandArguments::Relocate { old: OsString::new(), new: OsString::new() };
             return ParsedCommand { command, library: Some(given("NEW", new)), old_library: Some(given("OLD", old)) };
         }
-        Some(CommandArguments::Scan { dir }) => (CommandArguments::Scan { dir: None }, dir),
+        Some(CommandArguments::Scan { dir, json }) => (CommandArguments::Scan { dir: None, json }, dir),
         Some(CommandArguments::Watch { dir }) => (CommandArguments::Watch { dir: None }, dir),
         Some(CommandArguments::Held { dir, json }) => (CommandArguments::Held { dir: None, json }, dir),
         Some(CommandArguments::Status { dir, json }) => (CommandArguments::Status { dir: None, json }, dir),

@@ -14,6 +14,7 @@ use super::raw_value::RawValue;
 use super::{Command, Exit, ListenSettings, SettingsError, Sources};
 use crate::message;
 use crate::model::{EventType, Extensions, FileType, LibraryPath, Selection, TagCondition, VerifyRequest};
+use crate::sink::ListenQueue;
 
 /// The flags of `list`.
 #[derive(Args)]
@@ -81,6 +82,12 @@ pub(super) struct EventsFlags {
     /// Print the messages as they are, one per line.
     #[arg(long)]
     json: bool,
+    /// Read the durable queue of this name, and declare and bind it if it does not exist.
+    ///
+    /// Messages wait in it while nobody reads it. It is kept until you delete it. Several readers share its messages.
+    /// Without this, the queue ends with the command.
+    #[arg(long, value_name = "NAME")]
+    durable: Option<OsString>,
 }
 
 fn given(flag: &str, value: OsString) -> RawValue {
@@ -151,7 +158,7 @@ pub(super) fn without_library(
 }
 
 fn listening(events: &EventsFlags, sources: &Sources<'_>, flags: &Flags) -> Result<ListenSettings, SettingsError> {
-    let broker = Broker::given(sources, flags);
+    let broker = Broker::given(sources, flags, true);
     let (url, tls) = broker.read()?;
     let count = events.count.clone().map(|count| given("--count", count).number("a number of messages", 1..=u64::MAX));
     Ok(ListenSettings {
@@ -164,7 +171,17 @@ fn listening(events: &EventsFlags, sources: &Sources<'_>, flags: &Flags) -> Resu
         under: events.path.clone().map(|path| absolute(&given("--path", path))).transpose()?,
         count: count.transpose()?,
         json: events.json,
+        queue: events.durable.clone().map_or(Ok(ListenQueue::Own), |name| queue(&given("--durable", name)))?,
     })
+}
+
+/// The name of a queue: RabbitMQ allows 255 bytes, and reserves the names that begin with `amq.`.
+fn queue(name: &RawValue) -> Result<ListenQueue, SettingsError> {
+    let text = name.text()?;
+    if (1..=255).contains(&text.len()) && !text.starts_with("amq.") {
+        return Ok(ListenQueue::Durable(text.to_owned()));
+    }
+    Err(name.wrong(format!("{text:?} is not the name of a queue; give 1 to 255 bytes that do not begin with amq.")))
 }
 
 fn event_types(types: &RawValue) -> Result<Vec<EventType>, SettingsError> {

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
-use super::SettingsError;
+use super::{SettingsError, units};
 use crate::model::FollowSymlinks;
 
 /// A value with the name of its source, for errors.
@@ -50,24 +51,51 @@ impl RawValue {
         number.ok_or_else(|| self.is_not(what, &format!("a whole number from {} to {}", range.start(), range.end())))
     }
 
-    /// A rate per second; `None` for 0 and `unlimited`. With `units`, the suffixes K, M and G are allowed.
-    pub(super) fn rate(&self, what: &str, units: bool) -> Result<Option<NonZeroU64>, SettingsError> {
+    /// A number of files per second; `None` for 0 and `unlimited`.
+    pub(super) fn files_per_second(&self) -> Result<Option<NonZeroU64>, SettingsError> {
+        self.rate("a number of files", "a whole number or unlimited", |text| text.parse().ok())
+    }
+
+    /// A number of bytes per second, with or without a unit; `None` for 0 and `unlimited`.
+    pub(super) fn bytes_per_second(&self) -> Result<Option<NonZeroU64>, SettingsError> {
+        self.rate("a number of bytes", "a whole number, one such as 20M, 20MB or 20MiB, or unlimited", units::bytes)
+    }
+
+    fn rate(
+        &self,
+        what: &str,
+        instead: &str,
+        parse: impl Fn(&str) -> Option<u64>,
+    ) -> Result<Option<NonZeroU64>, SettingsError> {
         let text = self.text()?.trim();
         if text.eq_ignore_ascii_case("unlimited") {
             return Ok(None);
         }
-        let (digits, factor) = match text.bytes().last().map(|last| last.to_ascii_uppercase()) {
-            Some(b'K') if units => (&text[..text.len() - 1], 1 << 10),
-            Some(b'M') if units => (&text[..text.len() - 1], 1 << 20),
-            Some(b'G') if units => (&text[..text.len() - 1], 1 << 30),
-            _ => (text, 1_u64),
-        };
-        let instead =
-            if units { "a whole number, one such as 20M, or unlimited" } else { "a whole number or unlimited" };
-        match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
-            Some(number) => Ok(NonZeroU64::new(number)),
-            None => Err(self.is_not(what, instead)),
-        }
+        parse(text).map(NonZeroU64::new).ok_or_else(|| self.is_not(what, instead))
+    }
+
+    /// A time in seconds, or with a unit.
+    pub(super) fn seconds(&self, range: RangeInclusive<Duration>) -> Result<Duration, SettingsError> {
+        self.duration("a number of seconds", Duration::from_secs(1), &range)
+    }
+
+    /// A time in milliseconds, or with a unit.
+    pub(super) fn milliseconds(&self, range: RangeInclusive<Duration>) -> Result<Duration, SettingsError> {
+        self.duration("a number of milliseconds", Duration::from_millis(1), &range)
+    }
+
+    fn duration(
+        &self,
+        what: &str,
+        unit: Duration,
+        range: &RangeInclusive<Duration>,
+    ) -> Result<Duration, SettingsError> {
+        let found = units::duration(self.text()?, unit).filter(|duration| range.contains(duration));
+        found.ok_or_else(|| {
+            let of = |duration: &Duration| duration.as_millis() / unit.as_millis();
+            let (least, most) = (of(range.start()), of(range.end()));
+            self.is_not(what, &format!("a whole number from {least} to {most}, or a time such as 30s, 5m or 1h"))
+        })
     }
 
     /// A boolean.
@@ -156,14 +184,25 @@ impl RawValue {
     /// A bare level applies to this program. Other libraries log only errors unless a directive names them: their
     /// warnings, such as about a malformed tag, are handled and reported by this program.
     pub(super) fn log_directives(&self) -> Result<String, SettingsError> {
-        const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+        // Also the names of Python, which existing deployments use.
+        const LEVELS: [(&str, &str); 9] = [
+            ("error", "error"),
+            ("warn", "warn"),
+            ("info", "info"),
+            ("debug", "debug"),
+            ("trace", "trace"),
+            ("warning", "warn"),
+            ("critical", "error"),
+            ("fatal", "error"),
+            ("notset", "trace"),
+        ];
         let unclear = || self.is_not("a level", "error, warn, info, debug, trace, or a list such as debug,lapin=info");
         let text = self.text()?;
         let mut level = "info";
         let mut named = Vec::new();
         for directive in text.split(',').map(str::trim) {
-            match LEVELS.into_iter().find(|level| level.eq_ignore_ascii_case(directive)) {
-                Some(bare) => level = bare,
+            match LEVELS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(directive)) {
+                Some((_, bare)) => level = bare,
                 // EnvFilter would take a misspelt level for the name of a module.
                 None if directive.contains(['=', '[', ']']) => named.push(directive),
                 None => return Err(unclear()),
@@ -204,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_a_number_with_or_without_a_unit_or_no_limit() {
-        let rate = |text| given(text).rate("a rate", true).ok().map(|rate| rate.map_or(0, NonZeroU64::get));
+        let rate = |text| given(text).bytes_per_second().ok().map(|rate| rate.map_or(0, NonZeroU64::get));
         assert_eq!(rate("1000"), Some(1000));
         assert_eq!(rate("20M"), Some(20 << 20));
         assert_eq!(rate("1k"), Some(1024));
@@ -214,7 +253,7 @@ mod tests {
         for wrong in ["", "M", "-1", "1.5M", "1T", "18446744073709551615K", "éK"] {
             assert_eq!(rate(wrong), None, "{wrong}");
         }
-        assert!(given("1K").rate("a rate", false).is_err());
+        assert!(given("1K").files_per_second().is_err());
     }
 
     #[test]

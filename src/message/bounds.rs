@@ -110,7 +110,8 @@ mod tests {
         let metadata = Metadata { duration: Some(1.5), format, tags, ..Metadata::default() };
         let stat = FileStat { inode: 1, size: 42, mtime_ns: 7, ..FileStat::default() };
         let change = Change::Created(Row { path, stat, track: Track { fingerprint, metadata }, first_published: 0 });
-        let stamp = Stamp { sequence: 7, at: Timestamp::UNIX_EPOCH, correlation_id: Uuid::nil() };
+        let stamp =
+            Stamp { store_id: Uuid::nil(), sequence: 7, at: Timestamp::UNIX_EPOCH, correlation_id: Uuid::nil() };
         let encoder = Encoder::new("test", Path::new("/music"), style);
         let message = encoder.encode(&FileEvent { change, origin: Origin::Scan }, &stamp);
         let body = serde_json::from_slice(&message.body).unwrap();

@@ -25,7 +25,7 @@ pub use path::{LibraryPath, PublishedPath};
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use selection::{Selection, TagCondition, TagConditionError};
 pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
-pub use text::{counted, printable};
+pub use text::{counted, is_control, printable, printable_json};
 pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};
 pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Tags, Track};
 

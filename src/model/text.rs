@@ -1,11 +1,13 @@
 //! Texts for people.
 
+use std::fmt::Write as _;
+
 /// `text` with escaped control characters, also those that reverse the direction of text: file names may contain
 /// newlines and terminal sequences, and may pretend to be other names.
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() || changes_direction(letter) {
+        if is_control(letter) {
             safe.extend(letter.escape_default());
         } else {
             safe.push(letter);
@@ -14,9 +16,25 @@ pub fn printable(text: &str) -> String {
     safe
 }
 
-/// Whether a character is one of Unicode's controls for bidirectional text (Unicode Standard Annex 9, section 2).
-fn changes_direction(letter: char) -> bool {
-    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// The same for a line of JSON, whose value stays the same.
+pub fn printable_json(line: &str) -> String {
+    let mut safe = String::with_capacity(line.len());
+    for letter in line.chars() {
+        if is_control(letter) {
+            // All of them are in the basic plane, so one escape is enough.
+            let _ = write!(safe, "\\u{:04x}", u32::from(letter));
+        } else {
+            safe.push(letter);
+        }
+    }
+    safe
+}
+
+/// Whether a terminal may obey a character: controls, and those of Unicode for bidirectional text (Unicode Standard Annex
+/// 9, section 2).
+pub fn is_control(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A number with its noun: `1 file`, `2 files`.
@@ -34,6 +52,14 @@ mod tests {
         assert_eq!(printable("Björk\n\x1b[2J"), r"Björk\n\u{1b}[2J");
         assert_eq!(printable("song\u{202e}3pm.flac"), r"song\u{202e}3pm.flac");
         assert_eq!(printable("שלום"), "שלום");
+    }
+
+    #[test]
+    fn a_line_of_json_keeps_its_value() {
+        let line = serde_json::to_string("a\u{9b}b\u{202e}\u{7f}ö").unwrap();
+        let safe = printable_json(&line);
+        assert_eq!(safe, r#""a\u009bb\u202e\u007fö""#);
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), "a\u{9b}b\u{202e}\u{7f}ö");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Service;
+use crate::config::Command;
 use crate::engine::Engine;
 use crate::model::{HeldReason, LibraryPath};
 use crate::sink::{BrokerState, DeliveryStatus, Stall};
@@ -31,7 +32,7 @@ impl EngineState {
     fn of(engine: &mut Engine) -> Self {
         Self {
             full_walks: engine.full_walks(),
-            unreadable: engine.unreadable_count(),
+            unreadable: engine.unreadable_count() + engine.failed_count(),
             makes_up_for_lost_events: engine.trust().is_replaced(&LibraryPath::root()),
         }
     }
@@ -44,11 +45,17 @@ impl Service {
         let mut broker = delivery.as_ref().map(|status| status.state());
         let mut stall = delivery.as_ref().map(|status| status.stall());
         let mut scans = self.scanner.tally.finished();
+        let mut committed = self.store.committed();
         loop {
             let known = self.inbox.engine().with(EngineState::of);
-            if scans.borrow_and_update().count > 0 {
+            if let Some(last) = scans.borrow_and_update().last
+                && self.conditions.is_active(ConditionKind::FirstScan)
+            {
                 self.conditions.clear(ConditionKind::FirstScan);
+                self.announce_first_scan(last.took);
             }
+            committed.mark_unchanged();
+            let is_empty = self.settings.command == Command::Watch && self.note_emptiness();
             self.note_engine();
             if !known.makes_up_for_lost_events {
                 self.conditions.clear(ConditionKind::EventsLost);
@@ -68,6 +75,8 @@ impl Service {
                 () = changed(Some(&mut scans)) => {}
                 () = changed(broker.as_mut()) => {}
                 () = changed(stall.as_mut()) => {}
+                // The first file ends the emptiness.
+                () = changed(is_empty.then_some(&mut committed)) => {}
                 () = tokio::time::sleep(REMIND) => {}
             }
         }
@@ -75,7 +84,10 @@ impl Service {
 
     /// Updates the conditions that the engine knows about.
     pub(super) fn note_engine(&self) {
-        let (held, unreadable) = self.inbox.engine().with(|engine| (engine.held_deletes(), engine.unreadable_count()));
+        let (held, unreadable) = self
+            .inbox
+            .engine()
+            .with(|engine| (engine.held_deletes(), engine.unreadable_count() + engine.failed_count()));
         for reason in HeldReason::ALL {
             let of_reason: Vec<_> = held.iter().filter(|held| held.reason == reason).cloned().collect();
             let list = HeldList::new(&of_reason, self.root.path());

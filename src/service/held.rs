@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Service, ServiceError, scan};
 use crate::disk::{Disk as _, Entry};
 use crate::engine::Released;
-use crate::model::{LibraryPath, MountId, Origin};
+use crate::model::{LibraryPath, MountId, Origin, printable};
 use crate::sink::Sink;
 use crate::status::HeldList;
 
@@ -93,7 +93,7 @@ impl Service {
         if under.is_root() {
             String::new()
         } else {
-            format!(" at or under {}", under.to_absolute(self.root.path()).display())
+            format!(" at or under {}", printable(&under.to_absolute(self.root.path()).to_string_lossy()))
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the process observed since its start, also under other settings than now.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::config::Settings;
@@ -22,9 +23,23 @@ pub struct Observed {
     pub(super) events: EventCounts<AtomicU64>,
     /// How often the kernel lost events.
     pub(super) overflows: AtomicU64,
+    /// What runs with other settings counted.
+    pub(super) earlier: Mutex<Earlier>,
     pub(super) metrics: Metrics,
     pub(super) history: History,
     pub(super) event_log: EventLog,
+}
+
+/// The counts of parts that each run has of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Earlier {
+    pub(super) confirms: u64,
+    pub(super) nacks: u64,
+    pub(super) returns: u64,
+    pub(super) dropped: u64,
+    pub(super) redeliveries: u64,
+    pub(super) connections: u64,
+    pub(super) scans: u64,
 }
 
 impl Observed {
@@ -35,9 +50,14 @@ impl Observed {
             started: SystemTime::now(),
             events: EventCounts::default(),
             overflows: AtomicU64::new(0),
+            earlier: Mutex::default(),
             metrics: Metrics::new(),
             history: History::default(),
             event_log: EventLog::new(if settings.is_low_resource() { FEW_EVENTS } else { MAX_EVENTS }),
         }
+    }
+
+    pub(super) fn earlier(&self) -> Earlier {
+        *self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::observed::Earlier;
 use super::{Observed, Service, inventory};
 use crate::engine::Coverage;
 use crate::http::Source;
@@ -167,6 +168,7 @@ impl Reporter {
         let Some(status) = &self.delivery else {
             return BrokerReport { state: "none".to_owned(), ..BrokerReport::default() };
         };
+        let counts = self.counts();
         let state = match &*status.state().borrow() {
             BrokerState::Connecting { .. } => "connecting",
             BrokerState::Connected => "connected",
@@ -176,11 +178,33 @@ impl Reporter {
         BrokerReport {
             state: state.to_owned(),
             details: status.waiting_for().map(|waiting_for| format!("waits for {waiting_for}")),
-            confirmed: status.delivered(),
-            rejected: status.rejected(),
-            returned: status.returned(),
-            connections: status.connections(),
+            confirmed: counts.confirms,
+            rejected: counts.nacks,
+            returned: counts.returns,
+            connections: counts.connections,
         }
+    }
+
+    /// The counts since the start, also those of runs with other settings.
+    fn counts(&self) -> Earlier {
+        let earlier = self.service.observed.earlier();
+        let delivery = self.delivery.as_deref();
+        let count = |count: fn(&DeliveryStatus) -> u64| delivery.map(count).unwrap_or_default();
+        Earlier {
+            confirms: earlier.confirms + count(DeliveryStatus::delivered),
+            nacks: earlier.nacks + count(DeliveryStatus::rejected),
+            returns: earlier.returns + count(DeliveryStatus::returned),
+            dropped: earlier.dropped + count(DeliveryStatus::dropped),
+            redeliveries: earlier.redeliveries + count(DeliveryStatus::redelivered),
+            connections: earlier.connections + count(DeliveryStatus::connections),
+            scans: earlier.scans + self.service.scanner.tally.finished().borrow().count,
+        }
+    }
+
+    /// Keeps the counts of this run for the next one.
+    pub(super) fn keep_counts(&self) {
+        let counts = self.counts();
+        *self.service.observed.earlier.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -191,20 +215,21 @@ impl Reporter {
         let active: Vec<ConditionKind> =
             service.conditions.list().into_iter().map(|active| active.condition.kind()).collect();
         let scans = *service.scanner.tally.finished().borrow();
-        let delivery = self.delivery.as_deref();
-        let count = |count: fn(&DeliveryStatus) -> u64| delivery.map(count).unwrap_or_default();
+        let counts = self.counts();
         Snapshot {
             pending_paths: pending,
             outbox_messages: service.store.outbox_length(),
+            outbox_limit: service.settings.outbox_max_events,
             outbox_oldest: self.outbox_oldest(),
             parked_messages: *service.store.parked_length().borrow(),
-            confirms: count(DeliveryStatus::delivered),
-            nacks: count(DeliveryStatus::rejected),
-            returns: count(DeliveryStatus::returned),
-            redeliveries: count(DeliveryStatus::redelivered),
-            connections: count(DeliveryStatus::connections),
+            confirms: counts.confirms,
+            nacks: counts.nacks,
+            returns: counts.returns,
+            dropped: counts.dropped,
+            redeliveries: counts.redeliveries,
+            connections: counts.connections,
             overflows: service.observed.overflows.load(Ordering::Relaxed),
-            scans: scans.count,
+            scans: counts.scans,
             last_scan: scans.last.map(|last| last.took),
             last_clean_scan: scans.clean.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs_f64()),
             failed_files: failed,
@@ -350,7 +375,7 @@ fn word_of(coverage: Coverage) -> &'static str {
 }
 
 /// The number of inotify watches of this process.
-fn watches() -> Option<u64> {
+pub(super) fn watches() -> Option<u64> {
     let mut watches = 0;
     for entry in std::fs::read_dir("/proc/self/fd").ok()?.flatten() {
         let is_inotify =

@@ -1,5 +1,6 @@
 //! Watching: starts the watcher, walks everything once, then follows the events.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -7,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reporter::Reporter;
 use super::supervisor::WatchSupervisor;
-use super::{Reload, Service, ServiceError, parked};
+use super::{Reload, Service, ServiceError, parked, systemd};
 use crate::control::{Control, Refusal, Reply, Request};
 use crate::http::{HttpServer, Source as _};
 use crate::library::{Barrier, Recheck, RecheckThread};
@@ -38,19 +39,12 @@ pub async fn watch(
         tracing::info!(%address, "health, metrics and status are served by HTTP");
     }
     service.conditions.set(&Condition::FirstScan);
-    let supervisor = Arc::new(WatchSupervisor::new(&service));
-    supervisor.start().await;
-    tracing::info!(root = %service.root.path().display(), "watching");
-
-    let _recheck = service.start_recheck();
-    let scan = service.scanner.clone().rounds(Arc::clone(&supervisor) as Arc<dyn Barrier>);
-    let hints = futures::stream::select(service.inbox.hints(), scan);
     let status = sink.status();
     let reporter = Arc::new(Reporter::new(&service, status.clone()));
     // Connections to the HTTP server outlive it, and must not keep the service alive.
     let ended = reporter.ended();
     let _ends_connections = ended.clone().drop_guard();
-    let http = {
+    let mut http = pin!({
         let reporter = Arc::clone(&reporter);
         async move {
             match server {
@@ -58,7 +52,22 @@ pub async fn watch(
                 None => std::future::pending().await,
             }
         }
-    };
+    });
+    let mut answers = pin!(control.serve(|request| service.answer(&reporter, reload, request)));
+    let supervisor = Arc::new(WatchSupervisor::new(&service));
+    // This adds a watch for each directory.
+    tokio::select! {
+        () = supervisor.start() => {}
+        never = &mut http => match never {},
+        never = &mut answers => match never {},
+        never = reporter.beat() => match never {},
+        never = systemd::notify_of_start() => match never {},
+    }
+    service.announce();
+
+    let _recheck = service.start_recheck();
+    let scan = service.scanner.clone().rounds(Arc::clone(&supervisor) as Arc<dyn Barrier>);
+    let hints = futures::stream::select(service.inbox.hints(), scan);
     let work = async {
         let hints = hints.take_until(end_of_run.cancelled());
         service.index(hints, &shutdown).await;
@@ -73,6 +82,9 @@ pub async fn watch(
             () = shutdown.cancelled() => {}
             () = end_of_run.cancelled() => {}
         }
+        if shutdown.is_cancelled() {
+            systemd::notify_end();
+        }
         tokio::time::sleep(service.settings.shutdown_grace).await;
         tracing::warn!(
             waiting = service.store.outbox_length(),
@@ -86,10 +98,11 @@ pub async fn watch(
         never = service.send_traces() => match never {},
         never = supervisor.supervise() => match never {},
         never = service.keep_conditions(status) => match never {},
-        never = control.serve(|request| service.answer(&reporter, reload, request)) => match never {},
+        never = &mut answers => match never {},
         never = reload.on_hangups(&service.settings) => match never {},
-        never = http => match never {},
+        never = &mut http => match never {},
         never = reporter.beat() => match never {},
+        never = systemd::notify(&reporter) => match never {},
         never = reporter.sample() => match never {},
         never = service.replay_for_good(&shutdown) => match never {},
         never = service.verify_nightly(ended) => match never {},
@@ -97,6 +110,7 @@ pub async fn watch(
         () = stopped => Ok(()),
     };
     service.send_last_traces().await;
+    reporter.keep_counts();
     done
 }
 

@@ -22,6 +22,7 @@ pub struct BrokerUrl {
     uri: AMQPUri,
     names_user: bool,
     names_password: bool,
+    names_vhost: bool,
 }
 
 /// Why a text is not the URL of a broker.
@@ -60,7 +61,7 @@ impl BrokerUrl {
             vhost: "/".to_owned(),
             query: AMQPQueryString::default(),
         };
-        Self { uri: with_defaults(uri), names_user: true, names_password: true }
+        Self { uri: with_defaults(uri), names_user: true, names_password: true, names_vhost: false }
     }
 
     /// The same URL with this user name and this password, if they are given.
@@ -73,6 +74,16 @@ impl BrokerUrl {
         if let Some(password) = password {
             password.expose_secret().clone_into(&mut self.uri.authority.userinfo.password);
             self.names_password = true;
+        }
+        self
+    }
+
+    /// The same URL with this virtual host, if it is given.
+    #[must_use]
+    pub fn with_vhost(mut self, vhost: Option<&str>) -> Self {
+        if let Some(vhost) = vhost {
+            vhost.clone_into(&mut self.uri.vhost);
+            self.names_vhost = true;
         }
         self
     }
@@ -92,6 +103,11 @@ impl BrokerUrl {
     /// Whether a password was given.
     pub fn names_password(&self) -> bool {
         self.names_password
+    }
+
+    /// Whether a virtual host was given, even if it is the default one.
+    pub fn names_vhost(&self) -> bool {
+        self.names_vhost
     }
 
     /// Whether the connection uses TLS: the scheme is `amqps`.
@@ -171,6 +187,7 @@ impl FromStr for BrokerUrl {
             uri: with_defaults(uri),
             names_user: !url.username().is_empty(),
             names_password: url.password().is_some(),
+            names_vhost: !matches!(url.path(), "" | "/"),
         })
     }
 }

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties, Event, ExchangeKind};
+use lapin::options::ConfirmSelectOptions;
+use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery_status::DeliveryStatus;
+use super::exchange::channel_with_exchange;
 use super::log_throttle::LogThrottle;
 use super::publish::{Link, LinkError};
 use super::refusal::{self, Failure, Step};
@@ -188,12 +188,7 @@ impl Supervisor {
         };
         let connection = socket.connect(&broker, &self.tls, properties).await.map_err(at(Step::Connect))?;
         let events = connection.events_listener().boxed();
-        let channel = connection.create_channel().await.map_err(at(Step::Connect))?;
-        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        channel
-            .exchange_declare(settings.exchange.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default())
-            .await
-            .map_err(at(Step::Declare))?;
+        let channel = channel_with_exchange(&connection, &settings.exchange).await.map_err(at(Step::Declare))?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(at(Step::Declare))?;
         let (give_up, reasons) = mpsc::unbounded_channel();
         let blocked = watch::Sender::new(connection.status().blocked());

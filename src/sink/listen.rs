@@ -1,15 +1,14 @@
 //! Receives copies of the messages of the exchange.
 
 use futures::StreamExt;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
-};
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, ConnectionProperties, Consumer, Error as BrokerError, ExchangeKind};
+use lapin::{Connection, ConnectionProperties, Consumer, Error as BrokerError};
 use tokio::time;
 
 use super::connection::HANDSHAKE_TIMEOUT;
+use super::exchange::channel_with_exchange;
 use super::refusal::{self, Failure, Step};
 use super::socket::SocketGuard;
 use super::{BrokerUrl, Tls};
@@ -18,6 +17,9 @@ use crate::model::EventType;
 /// The most messages that wait at the broker for this listener. Older ones are dropped, so that a listener that nobody
 /// reads does not fill the memory of the broker.
 const LONGEST_QUEUE: i32 = 100_000;
+
+/// The AMQP reply code of an orderly close.
+const REPLY_SUCCESS: u16 = 200;
 
 /// The messages that the broker sends ahead.
 const PREFETCH: u16 = 500;
@@ -33,12 +35,32 @@ pub enum ListenError {
     Refused(String),
 }
 
-/// Receives messages in a queue of its own, which ends with the connection.
+/// The queue in which messages are received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenQueue {
+    /// One that ends with the connection.
+    Own,
+    /// A durable one of this name, in which messages wait while nobody listens.
+    Durable(String),
+}
+
+/// A received message. The broker sends it again unless it is acknowledged.
+#[derive(Debug)]
+pub struct Received(Delivery);
+
+impl Received {
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        &self.0.data
+    }
+}
+
+/// Receives messages in a queue.
 pub struct Listener {
     url: BrokerUrl,
     exchange: String,
     messages: Consumer,
-    _connection: Connection,
+    connection: Connection,
     _socket: SocketGuard,
 }
 
@@ -54,8 +76,14 @@ impl Listener {
     /// # Errors
     ///
     /// If the broker cannot be reached, or refuses something.
-    pub async fn open(url: &BrokerUrl, tls: &Tls, exchange: &str, types: &[EventType]) -> Result<Self, ListenError> {
-        let opened = time::timeout(2 * HANDSHAKE_TIMEOUT, Self::handshake(url, tls, exchange, types)).await;
+    pub async fn open(
+        url: &BrokerUrl,
+        tls: &Tls,
+        exchange: &str,
+        queue: &ListenQueue,
+        types: &[EventType],
+    ) -> Result<Self, ListenError> {
+        let opened = time::timeout(2 * HANDSHAKE_TIMEOUT, Self::handshake(url, tls, exchange, queue, types)).await;
         let refused = |(error, step): (BrokerError, Step)| error_of(&error, step, url, exchange);
         let silent = ListenError::Lost(format!("{}: no answer", url.address()));
         opened.map_or(Err(silent), |opened| opened.map_err(refused))
@@ -65,23 +93,25 @@ impl Listener {
         url: &BrokerUrl,
         tls: &Tls,
         exchange: &str,
+        queue: &ListenQueue,
         types: &[EventType],
     ) -> Result<Self, (BrokerError, Step)> {
         let at = |step| move |error: BrokerError| (error, step);
         let socket = SocketGuard::default();
         let properties = ConnectionProperties::default().with_connection_name("file_watcher_events".into());
         let connection = socket.connect(url, tls, properties).await.map_err(at(Step::Connect))?;
-        let channel = connection.create_channel().await.map_err(at(Step::Connect))?;
+        let channel = channel_with_exchange(&connection, exchange).await.map_err(at(Step::Declare))?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.map_err(at(Step::Connect))?;
-        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        channel
-            .exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default())
-            .await
-            .map_err(at(Step::Declare))?;
-        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let options = QueueDeclareOptions::default();
         let mut limits = FieldTable::default();
-        limits.insert("x-max-length".into(), AMQPValue::LongInt(LONGEST_QUEUE));
-        let queue = channel.queue_declare("".into(), own, limits).await.map_err(at(Step::Listen))?;
+        let (name, options) = match queue {
+            ListenQueue::Durable(name) => (name.as_str(), QueueDeclareOptions { durable: true, ..options }),
+            ListenQueue::Own => {
+                limits.insert("x-max-length".into(), AMQPValue::LongInt(LONGEST_QUEUE));
+                ("", QueueDeclareOptions { exclusive: true, auto_delete: true, ..options })
+            }
+        };
+        let queue = channel.queue_declare(name.into(), options, limits).await.map_err(at(Step::Listen))?;
         for event_type in types {
             let (key, bind) = (format!("file.{event_type}"), QueueBindOptions::default());
             channel
@@ -93,24 +123,41 @@ impl Listener {
             .basic_consume(queue.name().clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
             .await
             .map_err(at(Step::Listen))?;
-        Ok(Self { url: url.clone(), exchange: exchange.to_owned(), messages, _connection: connection, _socket: socket })
+        Ok(Self { url: url.clone(), exchange: exchange.to_owned(), messages, connection, _socket: socket })
     }
 
-    /// Waits for the next message; returns its body.
+    /// Waits for the next message.
     ///
     /// # Errors
     ///
     /// If the connection is lost.
-    pub async fn next(&mut self) -> Result<Vec<u8>, ListenError> {
-        let failed = |error: &BrokerError| error_of(error, Step::Publish, &self.url, &self.exchange);
+    pub async fn next(&mut self) -> Result<Received, ListenError> {
         match self.messages.next().await {
-            Some(Ok(message)) => {
-                message.ack(BasicAckOptions::default()).await.map_err(|error| failed(&error))?;
-                Ok(message.data)
-            }
-            Some(Err(error)) => Err(failed(&error)),
+            Some(Ok(message)) => Ok(Received(message)),
+            Some(Err(error)) => Err(self.failed(&error)),
             None => Err(ListenError::Lost("the broker closed it".to_owned())),
         }
+    }
+
+    /// Acknowledges a message, after everything was done with it.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is lost.
+    pub async fn acknowledge(&self, message: Received) -> Result<(), ListenError> {
+        let acknowledged = message.0.ack(BasicAckOptions::default()).await;
+        acknowledged.map(|_| ()).map_err(|error| self.failed(&error))
+    }
+
+    /// Closes the connection, so that the last acknowledgement reaches the broker.
+    pub async fn close(self) {
+        let closing = self.connection.close(REPLY_SUCCESS, "".into());
+        // It ends anyway.
+        let _ = time::timeout(HANDSHAKE_TIMEOUT, closing).await;
+    }
+
+    fn failed(&self, error: &BrokerError) -> ListenError {
+        error_of(error, Step::Publish, &self.url, &self.exchange)
     }
 }
 

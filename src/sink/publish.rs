@@ -15,7 +15,7 @@ use tokio::time;
 
 use super::AmqpSettings;
 use crate::failpoint::failpoint;
-use crate::message::TraceIds;
+use crate::message::{Headers, TraceIds};
 use crate::model::Outgoing;
 
 /// The outcome for a published message.
@@ -239,19 +239,22 @@ impl Link {
     }
 
     fn properties(&self, message: &Outgoing) -> BasicProperties {
-        let properties = self.plain_properties(message);
-        match TraceIds::of(&message.correlation_id).filter(|_| self.is_traced) {
-            Some(ids) => {
-                let mut headers = FieldTable::default();
-                headers.insert("traceparent".into(), AMQPValue::LongString(ids.traceparent().into()));
-                properties.with_headers(headers)
+        let mut headers = FieldTable::default();
+        let mut set = |name: &str, value: String| {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        };
+        if let Some(Headers { store_id, partition_key, old_partition_key }) = Headers::of(&message.body) {
+            set("store_id", store_id);
+            set("partition_key", partition_key);
+            if let Some(old_partition_key) = old_partition_key {
+                set("old_partition_key", old_partition_key);
             }
-            None => properties,
         }
-    }
-
-    fn plain_properties(&self, message: &Outgoing) -> BasicProperties {
+        if let Some(ids) = TraceIds::of(&message.correlation_id).filter(|_| self.is_traced) {
+            set("traceparent", ids.traceparent());
+        }
         BasicProperties::default()
+            .with_headers(headers)
             .with_delivery_mode(2)
             .with_content_type("application/json".into())
             .with_content_encoding("utf-8".into())

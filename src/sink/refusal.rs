@@ -43,7 +43,7 @@ impl Failure {
 
 // AMQP reply codes that show which setting is wrong.
 const ACCESS_REFUSED: u16 = 403;
-const PRECONDITION_FAILED: u16 = 406;
+pub(super) const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
 
 // AMQP reply codes that refuse a message, as PRECONDITION_FAILED does.

@@ -1,13 +1,9 @@
-//! The register of conditions: the states that an operator should know, with their start times.
+//! The states that an operator should know, in words.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::Severity;
 use crate::model::{HeldReason, counted};
-
-/// How often a lasting condition is logged.
-const LOGGED_AGAIN: Duration = Duration::from_hours(1);
 
 /// A state that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +21,11 @@ pub enum Condition {
     RootGone {
         /// The cause, in words.
         error: String,
+    },
+    /// There is no audio file under the root.
+    LibraryEmpty {
+        /// The root.
+        root: String,
     },
     /// Some directories are not watched.
     PartlyWatched {
@@ -107,6 +108,8 @@ pub enum ConditionKind {
     DeletesHeld(HeldReason),
     /// [`Condition::RootGone`].
     RootGone,
+    /// [`Condition::LibraryEmpty`].
+    LibraryEmpty,
     /// [`Condition::PartlyWatched`].
     PartlyWatched,
     /// [`Condition::NotWatched`].
@@ -139,11 +142,12 @@ pub enum ConditionKind {
 
 impl ConditionKind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::DeletesHeld(HeldReason::MountGone),
         Self::DeletesHeld(HeldReason::RootEmpty),
         Self::DeletesHeld(HeldReason::TooMany),
         Self::RootGone,
+        Self::LibraryEmpty,
         Self::PartlyWatched,
         Self::NotWatched,
         Self::Polled,
@@ -167,6 +171,7 @@ impl ConditionKind {
             Self::DeletesHeld(HeldReason::RootEmpty) => "deletes_held_root_empty",
             Self::DeletesHeld(HeldReason::TooMany) => "deletes_held_too_many",
             Self::RootGone => "root_gone",
+            Self::LibraryEmpty => "library_empty",
             Self::PartlyWatched => "partly_watched",
             Self::NotWatched => "not_watched",
             Self::Polled => "polled",
@@ -195,6 +200,7 @@ impl ConditionKind {
             | Self::BrokerBlocked
             | Self::DeliveryStalled => Severity::Error,
             Self::DeletesHeld(_)
+            | Self::LibraryEmpty
             | Self::PartlyWatched
             | Self::NotWatched
             | Self::EventsLost
@@ -213,7 +219,7 @@ impl ConditionKind {
 
     /// Whether the begin and the end of such conditions are logged by the part of the program that finds them, because
     /// it logs more: each path, each attempt.
-    fn is_logged_where_found(self) -> bool {
+    pub(super) fn is_logged_where_found(self) -> bool {
         match self {
             Self::Unreadable
             | Self::StoreFails
@@ -224,6 +230,7 @@ impl ConditionKind {
             | Self::FirstScan => true,
             Self::DeletesHeld(_)
             | Self::RootGone
+            | Self::LibraryEmpty
             | Self::PartlyWatched
             | Self::NotWatched
             | Self::Polled
@@ -236,7 +243,7 @@ impl ConditionKind {
 
     /// The shortest time between two log lines about the begin of such conditions. With a slow broker the outbox is full
     /// again and again.
-    fn quiet_time(self) -> Duration {
+    pub(super) fn quiet_time(self) -> Duration {
         if self == Self::OutboxFull { Duration::from_mins(1) } else { Duration::ZERO }
     }
 }
@@ -247,6 +254,7 @@ impl Condition {
         match self {
             Self::DeletesHeld { reason, .. } => ConditionKind::DeletesHeld(*reason),
             Self::RootGone { .. } => ConditionKind::RootGone,
+            Self::LibraryEmpty { .. } => ConditionKind::LibraryEmpty,
             Self::PartlyWatched { .. } => ConditionKind::PartlyWatched,
             Self::NotWatched { .. } => ConditionKind::NotWatched,
             Self::Polled { .. } => ConditionKind::Polled,
@@ -273,6 +281,9 @@ impl Condition {
                 reason.description()
             ),
             Self::RootGone { .. } => "the library root is gone; no deletes are published until it is back".to_owned(),
+            Self::LibraryEmpty { .. } => {
+                "there is no audio file in the library; is it the right directory, and is it mounted?".to_owned()
+            }
             Self::PartlyWatched { .. } => {
                 "some directories are not watched; everything is walked at an interval".to_owned()
             }
@@ -302,6 +313,7 @@ impl Condition {
         match self {
             Self::DeletesHeld { count, places, .. } => format!("{} at {places}", counted(*count, "delete")),
             Self::RootGone { error } | Self::StoreFails { error } | Self::BrokerAway { error } => error.clone(),
+            Self::LibraryEmpty { root } => root.clone(),
             Self::PartlyWatched { reason, poll_s } | Self::NotWatched { reason, poll_s } => {
                 format!("{reason}; {}", every(poll_s))
             }
@@ -320,12 +332,18 @@ impl Condition {
     pub fn what_to_do(&self) -> &'static str {
         match self {
             Self::DeletesHeld { reason: HeldReason::MountGone | HeldReason::RootEmpty, .. } => {
-                "Mount the filesystem. If the files are gone for good, run `file-watcher approve`."
+                "Mount the filesystem. If the files are gone for good, run `file-watcher approve` (in a container: `docker exec \
+                 CONTAINER file-watcher approve`)."
             }
             Self::DeletesHeld { reason: HeldReason::TooMany, .. } => {
-                "Check that the files are gone, then run `file-watcher approve`."
+                "Check that the files are gone, then run `file-watcher approve` (in a container: `docker exec CONTAINER \
+                 file-watcher approve`)."
             }
             Self::RootGone { .. } => "Mount the library, or correct DATA_DIR.",
+            Self::LibraryEmpty { .. } => {
+                "Mount the library, or correct DATA_DIR. In a container, check the folder of the host; a mount that the \
+                 host made after the container's start needs the option rslave."
+            }
             Self::PartlyWatched { .. } | Self::NotWatched { .. } => {
                 "Raise the limit that is named, such as with `sysctl fs.inotify.max_user_watches=1048576`, or set WATCH_MODE=poll."
             }
@@ -346,13 +364,14 @@ impl Condition {
         }
     }
 
-    fn log(&self, lasted: Duration) {
+    pub(super) fn log(&self, lasted: Duration) {
         let lasted_s = lasted.as_secs();
         match self {
             Self::DeletesHeld { reason, count, places } => {
                 tracing::warn!(reason = reason.as_str(), held = count, places, lasted_s, "{}", self.description());
             }
             Self::RootGone { error } => tracing::error!(error, lasted_s, "{}", self.description()),
+            Self::LibraryEmpty { root } => tracing::warn!(root, lasted_s, "{}", self.description()),
             Self::PartlyWatched { reason, poll_s } | Self::NotWatched { reason, poll_s } => {
                 tracing::error!(reason, every_s = poll_s, lasted_s, "{}", self.description());
             }
@@ -375,13 +394,14 @@ impl Condition {
         }
     }
 
-    fn log_end(&self, lasted: Duration) {
+    pub(super) fn log_end(&self, lasted: Duration) {
         let lasted_s = lasted.as_secs();
         match self {
             Self::DeletesHeld { reason, .. } => {
                 tracing::info!(reason = reason.as_str(), lasted_s, "no deletes are held for this reason any more");
             }
             Self::RootGone { .. } => tracing::info!(lasted_s, "the library root is back"),
+            Self::LibraryEmpty { .. } => tracing::info!(lasted_s, "there are audio files in the library"),
             Self::PartlyWatched { .. } | Self::NotWatched { .. } => {
                 tracing::info!(lasted_s, "everything is watched again");
             }
@@ -398,198 +418,6 @@ impl Condition {
             | Self::BrokerBlocked { .. }
             | Self::DeliveryStalled { .. }
             | Self::FirstScan => {}
-        }
-    }
-}
-
-/// A condition that is in effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Active {
-    /// The condition, with its latest figures.
-    pub condition: Condition,
-    /// Since when it is in effect, in seconds since the epoch.
-    pub since: i64,
-}
-
-/// The register. A condition is logged when it begins, every hour while it lasts, and when it ends.
-#[derive(Debug, Default)]
-pub struct Conditions(Mutex<Register>);
-
-impl Conditions {
-    /// Sets a condition: a new one, or new figures of one that is in effect.
-    pub fn set(&self, condition: &Condition) {
-        let now = Instant::now();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let since = i64::try_from(since).unwrap_or(i64::MAX);
-        if self.register().set(condition.clone(), now, since) == Begin::Logged {
-            condition.log(Duration::ZERO);
-        }
-    }
-
-    /// Sets the condition of this kind, or ends it if there is none.
-    pub fn set_or_clear(&self, kind: ConditionKind, condition: Option<Condition>) {
-        match condition {
-            Some(condition) => self.set(&condition),
-            None => self.clear(kind),
-        }
-    }
-
-    /// Ends the condition of this kind, if it is in effect.
-    pub fn clear(&self, kind: ConditionKind) {
-        let ended = self.register().clear(kind);
-        if let Some(entry) = ended.filter(|entry| entry.is_logged) {
-            entry.active.condition.log_end(entry.begun.elapsed());
-        }
-    }
-
-    /// Removes the condition of this kind without logging its end, because another condition has taken its place.
-    pub fn supersede(&self, kind: ConditionKind) {
-        self.register().clear(kind);
-    }
-
-    /// Logs the conditions that have not been logged for an hour. Call this regularly.
-    pub fn remind(&self) {
-        let now = Instant::now();
-        let due = self.register().due(now);
-        for (condition, lasted) in due {
-            condition.log(lasted);
-        }
-    }
-
-    /// All conditions in effect, in the order in which they began.
-    pub fn list(&self) -> Vec<Active> {
-        self.register().entries.iter().map(|entry| entry.active.clone()).collect()
-    }
-
-    fn register(&self) -> MutexGuard<'_, Register> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The register without lock and clocks.
-#[derive(Debug, Default)]
-struct Register {
-    entries: Vec<Entry>,
-    /// When the begin of a condition with a quiet time was last logged.
-    begins: Vec<(ConditionKind, Instant)>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    active: Active,
-    begun: Instant,
-    /// When it was last logged, or would have been.
-    logged: Instant,
-    /// Whether its begin was logged, so its end is logged too.
-    is_logged: bool,
-}
-
-/// What [`Register::set`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Begin {
-    /// The condition is new, and is to be logged.
-    Logged,
-    /// The condition is new, and is not logged.
-    Quiet,
-    /// The condition was in effect.
-    Known,
-}
-
-impl Register {
-    /// Adds or replaces a condition.
-    fn set(&mut self, condition: Condition, now: Instant, since: i64) -> Begin {
-        let kind = condition.kind();
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.active.condition.kind() == kind) {
-            entry.active.condition = condition;
-            return Begin::Known;
-        }
-        let is_logged = !kind.is_logged_where_found() && !self.was_logged_lately(kind, now);
-        if is_logged && kind.quiet_time() > Duration::ZERO {
-            self.begins.retain(|(known, _)| *known != kind);
-            self.begins.push((kind, now));
-        }
-        self.entries.push(Entry { active: Active { condition, since }, begun: now, logged: now, is_logged });
-        if is_logged { Begin::Logged } else { Begin::Quiet }
-    }
-
-    fn was_logged_lately(&self, kind: ConditionKind, now: Instant) -> bool {
-        self.begins.iter().any(|(known, begun)| *known == kind && now.duration_since(*begun) < kind.quiet_time())
-    }
-
-    fn clear(&mut self, kind: ConditionKind) -> Option<Entry> {
-        let place = self.entries.iter().position(|entry| entry.active.condition.kind() == kind)?;
-        Some(self.entries.remove(place))
-    }
-
-    /// The conditions that are due to be logged again, with their durations. They are marked as logged.
-    fn due(&mut self, now: Instant) -> Vec<(Condition, Duration)> {
-        let is_due = |entry: &&mut Entry| now.duration_since(entry.logged) >= LOGGED_AGAIN;
-        let due = self.entries.iter_mut().filter(is_due).map(|entry| {
-            (entry.logged, entry.is_logged) = (now, true);
-            (entry.active.condition.clone(), now.duration_since(entry.begun))
-        });
-        due.collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn held(reason: HeldReason, count: u64) -> Condition {
-        Condition::DeletesHeld { reason, count, places: "a".to_owned() }
-    }
-
-    #[test]
-    fn a_condition_begins_once_keeps_its_start_time_and_ends_once() {
-        let mut register = Register::default();
-        let begun = Instant::now();
-        assert_eq!(register.set(held(HeldReason::MountGone, 2), begun, 100), Begin::Logged);
-        assert_eq!(register.set(held(HeldReason::MountGone, 3), begun, 200), Begin::Known);
-        assert_eq!(register.set(held(HeldReason::TooMany, 20), begun, 300), Begin::Logged);
-        let listed: Vec<_> = register.entries.iter().map(|entry| entry.active.clone()).collect();
-        let first = Active { condition: held(HeldReason::MountGone, 3), since: 100 };
-        assert_eq!(listed, [first, Active { condition: held(HeldReason::TooMany, 20), since: 300 }]);
-        let kind = ConditionKind::DeletesHeld(HeldReason::MountGone);
-        assert!(register.clear(kind).is_some() && register.clear(kind).is_none());
-        assert_eq!(register.set(held(HeldReason::MountGone, 1), begun, 400), Begin::Logged);
-    }
-
-    #[test]
-    fn an_outbox_that_is_full_again_and_again_is_logged_once_a_minute() {
-        let mut register = Register::default();
-        let begun = Instant::now();
-        let full = Condition::OutboxFull { max_events: 1 };
-        let logged: Vec<u64> = (0..150)
-            .filter(|second| {
-                let is_logged = register.set(full.clone(), begun + Duration::from_secs(*second), 0) == Begin::Logged;
-                assert_eq!(register.clear(ConditionKind::OutboxFull).unwrap().is_logged, is_logged);
-                is_logged
-            })
-            .collect();
-        assert_eq!(logged, [0, 60, 120]);
-    }
-
-    #[test]
-    fn what_is_logged_where_it_is_found_is_only_logged_again() {
-        let mut register = Register::default();
-        let begun = Instant::now();
-        let unreadable = Condition::Unreadable { paths: 1 };
-        assert_eq!(register.set(unreadable.clone(), begun, 0), Begin::Quiet);
-        let hour = Duration::from_hours(1);
-        assert_eq!(register.due(begun + hour), [(unreadable, hour)]);
-    }
-
-    #[test]
-    fn a_condition_that_lasts_is_due_again_every_hour() {
-        let mut register = Register::default();
-        let begun = Instant::now();
-        register.set(held(HeldReason::RootEmpty, 2), begun, 0);
-        assert_eq!(register.due(begun + Duration::from_mins(59)), []);
-        for hours in 1..4 {
-            let lasted = Duration::from_hours(hours);
-            assert_eq!(register.due(begun + lasted), [(held(HeldReason::RootEmpty, 2), lasted)]);
-            assert_eq!(register.due(begun + lasted + Duration::from_mins(59)), []);
         }
     }
 }

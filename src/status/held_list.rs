@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{HeldDeletes, HeldReason};
+use crate::model::{HeldDeletes, HeldReason, printable};
 
 /// All held deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,8 @@ impl fmt::Display for HeldList {
                 let known = HeldReason::ALL.into_iter().find(|known| known.as_str() == reason);
                 write!(formatter, "\n\n{}:", known.map_or(reason, |known| known.description()))?;
             }
-            write!(formatter, "\n{:>9}  {}", line.count, line.place.as_deref().unwrap_or(Self::ELSEWHERE))?;
+            let place = printable(line.place.as_deref().unwrap_or(Self::ELSEWHERE));
+            write!(formatter, "\n{:>9}  {place}", line.count)?;
             if let (Some(kind), Some(source)) = (&line.mount_type, &line.mount_source) {
                 write!(formatter, " ({kind}, {source})")?;
             }

@@ -6,15 +6,18 @@ mod held_list;
 mod history;
 mod lists;
 mod progress;
+mod register;
 mod report;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::model::{EventType, counted};
 
-pub use conditions::{Active, Condition, ConditionKind, Conditions};
+pub use conditions::{Condition, ConditionKind};
 pub use event_log::{EventLog, EventPage, EventQuery, LoggedEvent};
 pub use held_list::{HeldLine, HeldList};
 pub use history::{History, HistoryReport, STEP};
@@ -22,6 +25,7 @@ pub use lists::{
     DuplicateFile, DuplicatesLine, DuplicatesReport, FailedLine, FailedReport, LibraryLine, LibraryReport,
 };
 pub use progress::{Progress, ScanProgress, duration_text, human_bytes, kilohertz, scan_text};
+pub use register::{Active, Conditions};
 pub use report::{
     BrokerReport, ConditionReport, EventsReport, IndexReport, OutboxReport, Readiness, Report, ScanReport, Severity,
     WatchReport,
@@ -145,6 +149,29 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// The summary as one line of JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let EventCounts { created, modified, deleted, moved, renamed } = self.events;
+        json!({
+            "files_seen": self.seen,
+            "created": created,
+            "modified": modified,
+            "deleted": deleted,
+            "moved": moved,
+            "renamed": renamed,
+            "unchanged": self.unchanged,
+            "failed": self.failed,
+            "left": self.left,
+            "links_skipped": self.links_passed_over,
+            "held_deletes": self.held,
+            "bytes_hashed": self.bytes,
+            "bytes_verified": self.verified,
+            "seconds": self.took.as_secs_f64(),
+        })
+        .to_string()
+    }
+
     /// Whether everything could be read and no delete is held.
     pub fn is_complete(&self) -> bool {
         self.failed == 0 && self.held == 0

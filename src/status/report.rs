@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{HistoryReport, human_bytes};
-use crate::model::counted;
+use crate::model::{counted, printable};
 
 /// The state of a running service. Times are in RFC 3339 and in UTC.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ pub struct BrokerReport {
     pub state: String,
     /// Why it is not connected.
     pub details: Option<String>,
-    /// Confirmed messages since the start or the last reload; likewise the next three.
+    /// Confirmed messages since the start.
     pub confirmed: u64,
     /// Messages that a queue rejected.
     pub rejected: u64,
@@ -187,12 +187,12 @@ impl fmt::Display for Report {
         };
         writeln!(formatter, "status        {headline}")?;
         for ConditionReport { since, summary, details, what_to_do, .. } in &self.conditions {
-            writeln!(formatter, "              - {summary} (since {since})")?;
+            writeln!(formatter, "              - {} (since {since})", printable(summary))?;
             for line in [details, what_to_do].into_iter().filter(|line| !line.is_empty()) {
-                writeln!(formatter, "                {line}")?;
+                writeln!(formatter, "                {}", printable(line))?;
             }
         }
-        writeln!(formatter, "library       {}", self.library)?;
+        writeln!(formatter, "library       {}", printable(&self.library))?;
         writeln!(
             formatter,
             "index         {}, {}",

@@ -32,6 +32,7 @@ pub struct Committed {
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) encoder: Encoder,
+    pub(super) store_id: Uuid,
     pub(super) mark: Mark,
     pub(super) last_sequence: u64,
     pub(super) announce: watch::Sender<u64>,
@@ -75,7 +76,7 @@ impl Writer {
         }
         other_names.retain(|name| !decision.updates.iter().any(|update| update.path() == name));
         failpoint!("store::enqueue");
-        let sequence = enqueue(&transaction, &self.encoder, &decision.changes, self.last_sequence)?;
+        let sequence = enqueue(&transaction, &self.encoder, self.store_id, &decision.changes, self.last_sequence)?;
         let mounts = self.mounts.as_ref().map(|mounts| mounts.write(&transaction)).transpose()?.flatten();
         // A batch that changes nothing does not wait for the disk.
         if decision.updates.is_empty() && decision.changes.is_empty() && mounts.is_none() {
@@ -139,7 +140,7 @@ impl Writer {
         // The next scan publishes forgotten rows, once their files are read.
         rows.retain(|row| !row.is_forgotten());
         let changes = classify::announce(rows, Origin::Replay);
-        let sequence = enqueue(&transaction, &self.encoder, &changes, self.last_sequence)?;
+        let sequence = enqueue(&transaction, &self.encoder, self.store_id, &changes, self.last_sequence)?;
         self.mark.reserve(sequence)?;
         transaction.commit()?;
         self.enqueued(sequence);
@@ -210,6 +211,7 @@ pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> 
 fn enqueue(
     connection: &Connection,
     encoder: &Encoder,
+    store_id: Uuid,
     changes: &[FileEvent],
     last_sequence: u64,
 ) -> Result<u64, StoreError> {
@@ -217,7 +219,7 @@ fn enqueue(
     let mut sequence = last_sequence;
     for event in changes {
         sequence += 1;
-        let stamp = Stamp { sequence, at, correlation_id: Uuid::new_v4() };
+        let stamp = Stamp { store_id, sequence, at, correlation_id: Uuid::new_v4() };
         insert(connection, &encoder.encode(event, &stamp))?;
     }
     Ok(sequence)

@@ -74,6 +74,19 @@ pub enum StoreError {
         /// The root of this library.
         wanted: String,
     },
+    /// The file belongs to the same library under another path, for example that of a symbolic link.
+    #[error(
+        "STATE_DIR: the store {file:?} contains the index of this library, and its messages name it {found:?}; give \
+         {found:?} as the library, or run `file-watcher relocate {found:?} {wanted:?}` to publish its files as moved"
+    )]
+    OtherPath {
+        /// The file of the store.
+        file: PathBuf,
+        /// The root in the store.
+        found: String,
+        /// The root of this library.
+        wanted: String,
+    },
     /// A relocation of the library was begun and not finished.
     #[error(
         "STATE_DIR: the store {file:?} is being relocated from {from:?} to {to:?}; run `file-watcher relocate {from:?} \
@@ -143,6 +156,7 @@ impl StoreError {
             | Self::Older { .. }
             | Self::NeverScanned { .. }
             | Self::OtherLibrary { .. }
+            | Self::OtherPath { .. }
             | Self::Relocating { .. }
             | Self::RelocatesAnother { .. }
             | Self::NothingToRelocate { .. }
@@ -169,7 +183,7 @@ impl StoreError {
 
     /// Turns the error about another library's store into the one for a relocation.
     pub(super) fn for_relocation(self, from: &Path, to: &Path) -> Self {
-        let Self::OtherLibrary { file, found, .. } = self else { return self };
+        let (Self::OtherLibrary { file, found, .. } | Self::OtherPath { file, found, .. }) = self else { return self };
         let (from, to) = (from.to_string_lossy().into_owned(), to.to_string_lossy().into_owned());
         Self::RelocatesAnother { file, found, from, to }
     }

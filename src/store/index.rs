@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
+use uuid::Uuid;
 
 use super::columns::{self, Time};
 use super::{Corruption, StoreError, commit, corruption, mounts, parked, schema};
@@ -63,6 +64,15 @@ impl IndexReader {
 }
 
 impl IndexReader {
+    /// The id of the store, to which its sequence numbers belong.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read, or was made by a version without ids.
+    pub fn store_id(&self) -> Result<Uuid, rusqlite::Error> {
+        self.with(schema::store_id)
+    }
+
     /// When the oldest message of the outbox was committed, in seconds since the epoch; `None` if there is none.
     ///
     /// # Errors

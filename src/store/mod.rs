@@ -98,6 +98,7 @@ impl Store {
 
     fn open_sound(file: &Path, library: &[u8], encoder: Encoder) -> Result<Self, StoreError> {
         let connection = schema::open(file, library)?;
+        let store_id = schema::store_id(&connection)?;
         let last = last_sequence(&connection, file)?;
         let mark = Mark::open(file, last)?;
         let retries = Retries::read(&connection)?;
@@ -109,6 +110,7 @@ impl Store {
         let mut writer = Writer {
             connection,
             encoder,
+            store_id,
             mark,
             last_sequence: last,
             announce,
@@ -212,6 +214,11 @@ impl Store {
     /// [`StoreError::Stopped`] if the writer has ended.
     pub async fn drained(&self) -> Result<(), StoreError> {
         self.room(1).await
+    }
+
+    /// The sequence number of the newest committed message, to wait for the next one.
+    pub fn committed(&self) -> watch::Receiver<u64> {
+        self.last_sequence.clone()
     }
 
     /// The sequence number of the newest committed message.

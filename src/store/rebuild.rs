@@ -165,7 +165,9 @@ fn make(unfinished: &Path, file: &Path, library: &[u8], encoder: &Encoder) -> Re
     let mut old_library = None;
     if let Some(old) = &old {
         match schema::check_library(old, file, library) {
-            Err(StoreError::OtherLibrary { .. }) => old_library = schema::library_of(old)?,
+            Err(StoreError::OtherLibrary { .. } | StoreError::OtherPath { .. }) => {
+                old_library = schema::library_of(old)?;
+            }
             Err(relocating @ StoreError::Relocating { .. }) => return Err(relocating),
             // An unreadable store is taken for one of this library.
             _ => {}
@@ -202,7 +204,7 @@ fn make(unfinished: &Path, file: &Path, library: &[u8], encoder: &Encoder) -> Re
 
 /// Replaces every row with a `deleted` message; returns the last sequence number.
 fn publish_deletes(new: &Connection, encoder: &Encoder, mut sequence: u64) -> Result<u64, StoreError> {
-    let at = Timestamp::now();
+    let (store_id, at) = (schema::store_id(new)?, Timestamp::now());
     let mut after = None;
     loop {
         let rows = index::rows_after(new, &LibraryPath::root(), after.as_ref(), DELETED_AT_ONCE)?;
@@ -211,7 +213,8 @@ fn publish_deletes(new: &Connection, encoder: &Encoder, mut sequence: u64) -> Re
         for (path, _) in rows {
             sequence += 1;
             let event = FileEvent { change: Change::Deleted(path), origin: Origin::Scan };
-            commit::insert(new, &encoder.encode(&event, &Stamp { sequence, at, correlation_id: Uuid::new_v4() }))?;
+            let stamp = Stamp { store_id, sequence, at, correlation_id: Uuid::new_v4() };
+            commit::insert(new, &encoder.encode(&event, &stamp))?;
         }
     }
     new.execute("DELETE FROM files", [])?;

@@ -97,12 +97,12 @@ impl<'a> Relocation<'a> {
             return Ok(false);
         };
         let last = last.clone();
-        let at = Timestamp::now();
+        let (store_id, at) = (schema::store_id(&transaction)?, Timestamp::now());
         let mut sequence = self.sequence;
         for (path, _) in paths {
             let Some(row) = index::row(&transaction, &path)? else { continue };
             sequence += 1;
-            let stamp = Stamp { sequence, at, correlation_id: Uuid::new_v4() };
+            let stamp = Stamp { store_id, sequence, at, correlation_id: Uuid::new_v4() };
             let message = if row.is_forgotten() {
                 // Its content is unknown. The next scan publishes the file at its new path, if it exists.
                 transaction.execute("DELETE FROM files WHERE path = ?1", params![path.as_bytes()])?;

@@ -9,11 +9,14 @@
 //! | `replays` | a subtree that is being published again, and the last path that was |
 //! | `meta` | a property of the file itself, by name |
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use uuid::Uuid;
 
 use super::StoreError;
 
@@ -128,7 +131,16 @@ pub(super) fn open_any(file: &Path) -> Result<Connection, StoreError> {
     // 16 MiB fit the upper pages of an index of a million files.
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
     migrate(&mut connection, file)?;
+    let new_id = Uuid::new_v4().into_bytes();
+    connection.execute("INSERT OR IGNORE INTO meta (name, value) VALUES ('store_id', ?1)", params![new_id])?;
     Ok(connection)
+}
+
+/// The id of the store. It is made with the store, and sequence numbers belong to it.
+pub(super) fn store_id(connection: &Connection) -> Result<Uuid, rusqlite::Error> {
+    let bytes: [u8; 16] =
+        connection.query_row("SELECT value FROM meta WHERE name = 'store_id'", [], |row| row.get(0))?;
+    Ok(Uuid::from_bytes(bytes))
 }
 
 /// Opens the file for reading, concurrently with the writer.
@@ -220,7 +232,19 @@ pub(super) fn check_library(connection: &Connection, file: &Path, wanted: &[u8])
     if found == wanted {
         return Ok(());
     }
-    Err(StoreError::OtherLibrary { file: file.to_path_buf(), found: text(&found), wanted: text(wanted) })
+    let (file, is_same) = (file.to_path_buf(), is_same_directory(&found, wanted));
+    let (found, wanted) = (text(&found), text(wanted));
+    Err(if is_same {
+        StoreError::OtherPath { file, found, wanted }
+    } else {
+        StoreError::OtherLibrary { file, found, wanted }
+    })
+}
+
+/// Whether two paths lead to one directory, through symbolic links.
+fn is_same_directory(one: &[u8], other: &[u8]) -> bool {
+    let canonical = |path: &[u8]| Path::new(OsStr::from_bytes(path)).canonicalize().ok();
+    canonical(one).is_some_and(|one| Some(one) == canonical(other))
 }
 
 pub(super) fn text(path: &[u8]) -> String {

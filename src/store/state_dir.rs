@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -26,6 +26,23 @@ pub enum StateDirError {
         #[source]
         source: io::Error,
     },
+    /// The directory belongs to another user.
+    #[error(
+        "STATE_DIR: {path:?} belongs to user {owner} and cannot be written by user {user}; run `chown -R {user}:{group} \
+         DIRECTORY` on it, or start the program as user {owner} (in a container: `--user {owner}:{owner_group}`)"
+    )]
+    OtherOwner {
+        /// The directory.
+        path: PathBuf,
+        /// The user id of its owner.
+        owner: u32,
+        /// The group id of the directory.
+        owner_group: u32,
+        /// The user id of this process.
+        user: u32,
+        /// The group id of this process.
+        group: u32,
+    },
     /// Another process has locked the directory.
     #[error(
         "STATE_DIR: {0:?} is in use by another file-watcher; stop that one, or give this one a directory of its own"
@@ -47,6 +64,28 @@ pub enum StateDirError {
     BadInstanceId(PathBuf),
 }
 
+impl StateDirError {
+    /// The error that a directory cannot be used, with its owner if that is another user.
+    fn of(path: &Path, source: io::Error) -> Self {
+        let unusable = |source| Self::Unusable { path: path.to_path_buf(), source };
+        // The nearest directory that exists is the one that cannot be written.
+        let Some((existing, metadata)) = path.ancestors().find_map(|path| Some((path, path.metadata().ok()?))) else {
+            return unusable(source);
+        };
+        let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        if source.kind() != io::ErrorKind::PermissionDenied || metadata.uid() == user {
+            return unusable(source);
+        }
+        Self::OtherOwner {
+            path: existing.to_path_buf(),
+            owner: metadata.uid(),
+            owner_group: metadata.gid(),
+            user,
+            group,
+        }
+    }
+}
+
 impl StateDir {
     /// Locks the directory, and creates it if it does not exist, accessible to its owner only.
     ///
@@ -54,7 +93,7 @@ impl StateDir {
     ///
     /// [`StateDirError::InUse`] if another process has locked it; [`StateDirError::Unusable`] otherwise.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
-        let unusable = |source| StateDirError::Unusable { path: path.to_path_buf(), source };
+        let unusable = |source| StateDirError::of(path, source);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let lock = File::options()
             .create(true)

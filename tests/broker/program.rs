@@ -164,7 +164,7 @@ async fn a_scan_that_is_refused_names_the_setting_and_ends_with_two() {
 
     let url = node.url(&vhost);
     program.set("RABBITMQ_URL", &url);
-    declare_exchange(&url, ExchangeKind::Fanout).await;
+    declare_exchange(&url, ExchangeKind::Fanout, FieldTable::default()).await;
     let refused = program.run(&["scan"]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.log.contains("file_events"), "{refused:?}");

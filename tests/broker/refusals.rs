@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use file_watcher::sink::{Amqp, BrokerState, Deliver};
 use lapin::ExchangeKind;
+use lapin::types::{AMQPValue, FieldTable};
 use tokio::time;
 
-use crate::support::consumer::{Consumer, declare_exchange, delete_exchange};
+use crate::support::consumer::{Consumer, bind_queue, declare_exchange, delete_exchange};
 use crate::support::created;
 use crate::support::rabbit::Node;
 use crate::{LIMIT, sink};
@@ -109,7 +110,7 @@ impl io::Write for Log {
 async fn an_exchange_of_the_wrong_type_is_named_and_waited_for() {
     let node = Node::shared();
     let url = node.url(&node.vhost());
-    declare_exchange(&url, ExchangeKind::Fanout).await;
+    declare_exchange(&url, ExchangeKind::Fanout, FieldTable::default()).await;
     let mut sink = sink(&url);
     let reason = refusal(&sink).await;
     assert!(reason.contains("file_events") && reason.contains("topic"), "{reason}");
@@ -118,4 +119,18 @@ async fn an_exchange_of_the_wrong_type_is_named_and_waited_for() {
     let mut consumer = Consumer::of_all_keys(&url).await;
     time::timeout(LIMIT, sink.deliver(&created(1..=3))).await.expect("delivered").unwrap();
     assert_eq!(consumer.expect(3, LIMIT).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_with_arguments_is_used_as_it_is() {
+    let node = Node::shared();
+    let url = node.url(&node.vhost());
+    let mut arguments = FieldTable::default();
+    arguments.insert("alternate-exchange".into(), AMQPValue::LongString("amq.fanout".into()));
+    declare_exchange(&url, ExchangeKind::Topic, arguments).await;
+    bind_queue(&url, "everything", "file.#").await;
+    let mut sink = sink(&url);
+    sink.deliver(&created(1..2)).await.unwrap();
+    assert_eq!(Consumer::of_queue(&url, "everything").await.expect(1, LIMIT).await.len(), 1);
+    sink.close().await;
 }

@@ -50,7 +50,7 @@ async fn auto_lets_go_what_a_consumer_that_is_there_does_not_want() {
     let status = sink.status();
     assert_eq!((status.delivered(), status.dropped()), (10, 10));
 
-    // From then on they are let go at once.
+    // From then on they are discarded at once.
     let begun = time::Instant::now();
     sink.deliver(&[outgoing(21, "moved"), outgoing(22, "deleted")]).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(500));

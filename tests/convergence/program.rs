@@ -94,8 +94,7 @@ impl Program {
             .set("EXCLUDE", &self.exclude)
             // Half of a library is often deleted here, on purpose.
             .set("MASS_DELETE_PERCENT", "100")
-            .set("LOG_LEVEL", "file_watcher=trace,warn")
-            .set("LOG_FORMAT", "json");
+            .set("LOG_LEVEL", "file_watcher=trace,warn");
         let stdout = match &self.target {
             Target::Pipe => {
                 launcher.set("SINK", "stdout").set("SHUTDOWN_GRACE_SECS", "10");

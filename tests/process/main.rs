@@ -7,6 +7,7 @@ mod bounded;
 mod health;
 mod inquiries;
 mod known;
+mod operator;
 mod outbox;
 mod page;
 mod parked;

@@ -12,7 +12,7 @@ use crate::program::Program;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_shows_a_bar_then_a_line_for_each_event_and_leaves_the_terminal_tidy() {
     let mut program = Program::new().await;
-    program.set("MAX_FILES_PER_SECOND", "5").set("LOG_LEVEL", "info").launcher.unset("LOG_FORMAT");
+    program.set("MAX_FILES_PER_SECOND", "5").set("LOG_LEVEL", "info");
     program.fill(25);
     // `script` gives it a terminal.
     let command = format!("exec {} watch", env!("CARGO_BIN_EXE_file-watcher"));

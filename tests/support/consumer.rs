@@ -8,7 +8,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
     QueueBindOptions, QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value;
 use tokio::time;
@@ -44,7 +44,16 @@ impl Received {
         let body = &self.body;
         assert_eq!(self.routing_key, format!("file.{}", body["event_type"].as_str().unwrap()), "{body}");
         assert_eq!(body["correlation_id"], self.message_id(), "{body}");
+        assert_eq!(body["store_id"].as_str(), self.header("store_id").as_deref(), "{body}");
         oracle.take_body(body).unwrap_or_else(|violation| panic!("{violation}: {body}"))
+    }
+
+    /// The text of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        match self.properties.headers().as_ref()?.inner().get(name)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            other => panic!("the header {name} is {other:?}"),
+        }
     }
 
     /// The property by which redeliveries are known.
@@ -99,11 +108,20 @@ pub(crate) async fn declare_on(
     Ok(())
 }
 
-/// Declares the exchange with this type, whatever the contract says.
-pub(crate) async fn declare_exchange(url: &str, kind: ExchangeKind) {
+/// Declares the exchange with this type and these arguments, whatever the contract says.
+pub(crate) async fn declare_exchange(url: &str, kind: ExchangeKind, arguments: FieldTable) {
     let (_connection, channel) = channel(url).await;
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(EXCHANGE.into(), kind, durable, FieldTable::default()).await.unwrap();
+    channel.exchange_declare(EXCHANGE.into(), kind, durable, arguments).await.unwrap();
+}
+
+/// Binds a durable queue to an exchange that is there, whatever its arguments are.
+pub(crate) async fn bind_queue(url: &str, queue: &str, key: &str) {
+    let (_connection, channel) = channel(url).await;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), durable, FieldTable::default()).await.unwrap();
+    let bind = QueueBindOptions::default();
+    channel.queue_bind(queue.into(), EXCHANGE.into(), key.into(), bind, FieldTable::default()).await.unwrap();
 }
 
 /// Deletes the exchange.

@@ -71,7 +71,6 @@ impl Library {
             .set("SETTLE_MS", SETTLE.as_millis().to_string())
             .set("RESCAN_INTERVAL_SECS", "0")
             .set("LOG_LEVEL", "file_watcher=debug")
-            .set("LOG_FORMAT", "json")
             .set("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         let written = Written { oracle: Oracle::new(&root), log: Vec::new(), violation: None };
         Self { folder, launcher, running: None, written: Arc::new(Monitor::new(written)) }

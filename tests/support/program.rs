@@ -23,12 +23,7 @@ impl Program {
         let (library, state) = (folder.path().join("music"), folder.path().join("state"));
         fs::create_dir(&library).unwrap();
         let mut launcher = Launcher::new(folder.path());
-        launcher
-            .set("DATA_DIR", library)
-            .set("STATE_DIR", state)
-            .set("RABBITMQ_URL", url)
-            .set("SETTLE_MS", "300")
-            .set("LOG_FORMAT", "json");
+        launcher.set("DATA_DIR", library).set("STATE_DIR", state).set("RABBITMQ_URL", url).set("SETTLE_MS", "300");
         Self { folder, launcher }
     }
 
