@@ -187,8 +187,9 @@ impl Supervisor {
             None => self.broker.clone(),
         };
         let connection = socket.connect(&broker, &self.tls, properties).await.map_err(at(Step::Connect))?;
-        let events = connection.events_listener().boxed();
         let channel = channel_with_exchange(&connection, &settings.exchange).await.map_err(at(Step::Declare))?;
+        // From here on: the refusal of a first declaration is no end of the connection.
+        let events = connection.events_listener().boxed();
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(at(Step::Declare))?;
         let (give_up, reasons) = mpsc::unbounded_channel();
         let blocked = watch::Sender::new(connection.status().blocked());

@@ -130,7 +130,7 @@ async fn an_exchange_with_arguments_is_used_as_it_is() {
     declare_exchange(&url, ExchangeKind::Topic, arguments).await;
     bind_queue(&url, "everything", "file.#").await;
     let mut sink = sink(&url);
-    sink.deliver(&created(1..2)).await.unwrap();
+    assert_eq!(sink.deliver(&created(1..2)).await.unwrap(), [], "none is refused");
     assert_eq!(Consumer::of_queue(&url, "everything").await.expect(1, LIMIT).await.len(), 1);
     sink.close().await;
 }
