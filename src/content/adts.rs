@@ -151,7 +151,7 @@ impl Counter {
             let rest = &bytes[at..];
             match self.state {
                 State::Start if rest.len() < ID3V2_HEADER && !at_end => return at,
-                State::Start => match id3v2_length(rest) {
+                State::Start => match super::id3v2::length(rest) {
                     Some(length) => self.skip = length,
                     None => self.state = State::Hunting,
                 },
@@ -187,19 +187,6 @@ impl Default for Counter {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Length in bytes of the ID3v2 tag at the start of `bytes`, with its header and footer.
-///
-/// Format: id3v2.4.0-structure, section 3.1.
-pub(super) fn id3v2_length(bytes: &[u8]) -> Option<u64> {
-    let header: &[u8; ID3V2_HEADER] = bytes.first_chunk()?;
-    if !header.starts_with(b"ID3") || header[6..].iter().any(|&byte| byte >= 0x80) {
-        return None;
-    }
-    let body = header[6..].iter().fold(0, |size, &byte| size << 7 | u64::from(byte));
-    let footer = if header[5] & 0x10 == 0 { 0 } else { ID3V2_HEADER as u64 };
-    Some(ID3V2_HEADER as u64 + body + footer)
 }
 
 /// Whether `bytes` begin with a valid frame header.

@@ -1,26 +1,19 @@
 //! The formats that lofty reads, with corrections of what it gets wrong.
 
-use std::borrow::Cow;
 use std::io::{Read, Seek};
 
 use lofty::config::{GlobalOptions, ParseOptions, ParsingMode, apply_global_options};
-use lofty::error::FileParseError;
 use lofty::file::{AudioFile, FileType as Container, TaggedFile, TaggedFileExt};
-use lofty::id3::v2::FrameId;
-use lofty::mpeg::{Layer, MpegFile};
 use lofty::probe::Probe;
 use lofty::tag::{ItemKey, Tag};
 
 use super::source::Source;
 use super::values::{explain, guarded, tidy, track};
-use super::{mp4, wav};
+use super::{mp4, ogg, wav};
 use crate::model::{Metadata, Tags};
 
 /// Bytes that lofty may allocate for one item.
 const ALLOCATION_LIMIT: usize = 16 * 1024 * 1024;
-
-/// The frame of ID3v2 that holds the track number.
-const TRACK: FrameId<'static> = FrameId::Valid(Cow::Borrowed("TRCK"));
 
 /// Reads into `metadata` what lofty can read. On failure, `metadata` has the parts that could be read.
 pub(super) fn read<R: Read + Seek>(
@@ -46,12 +39,26 @@ pub(super) fn read<R: Read + Seek>(
     }
     match container {
         Container::Mp4 => {
-            if let Ok(Some(bitrate)) = mp4::audio_bitrate(source) {
-                metadata.bitrate = Some(bitrate);
+            if let Ok(described) = mp4::described(source) {
+                metadata.bitrate = described.bitrate.or(metadata.bitrate);
+                metadata.sample_rate = described.sample_rate.or(metadata.sample_rate);
+                metadata.channels = described.channels.or(metadata.channels);
             }
         }
+        // lofty takes the position of the last page as it is, also if that page has none.
+        Container::Vorbis | Container::Opus | Container::Speex => {
+            metadata.duration = ogg::duration(source).unwrap_or_default();
+        }
         // A file that is corrupt here was corrupt for lofty too, and `result` has that error.
-        Container::Wav => wav::read(source, metadata).unwrap_or_default(),
+        Container::Wav => {
+            let mut found = super::found::Found::default();
+            // A list that is cut keeps the texts before the cut.
+            let _ = wav::read_info(source, &mut found);
+            let (tags, _) = found.into_parts();
+            tags_are_read |= tags.present().next().is_some();
+            metadata.tags.fill(tags);
+            wav::read(source, metadata).unwrap_or_default();
+        }
         _ => {}
     }
     if tags_are_read && metadata.duration.is_some() {
@@ -62,21 +69,8 @@ pub(super) fn read<R: Read + Seek>(
     result
 }
 
-/// Reads only the ID3 tags of `source`. It need not contain any audio.
-pub(super) fn read_id3<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> Result<(), String> {
-    let options = options(Container::Mpeg).parsing_mode(ParsingMode::Relaxed).read_properties(false);
-    attempt(source, Container::Mpeg, options)?.show_tags(metadata);
-    Ok(())
-}
-
 /// The result of one try with lofty.
-struct Found {
-    file: TaggedFile,
-    /// The MIME type, if it is not the usual one of this container.
-    format: Option<&'static str>,
-    /// The track number of an ID3v2 tag. lofty drops it if it is not a number, such as `A1` for vinyl.
-    track: Option<String>,
-}
+struct Found(TaggedFile);
 
 /// Tries to read the file once.
 fn attempt<R: Read + Seek>(
@@ -93,18 +87,8 @@ fn attempt<R: Read + Seek>(
     );
     guarded(|| {
         source.rewind().map_err(|error| explain(&error))?;
-        if container != Container::Mpeg {
-            let file = Probe::with_file_type(source, container).options(options).read();
-            return file.map(|file| Found { file, format: None, track: None }).map_err(|error| explain(&error));
-        }
-        let file = MpegFile::read_from(source, options).map_err(|error: FileParseError| explain(&error))?;
-        let format = match file.properties().layer() {
-            Layer::Layer1 => Some("audio/mp1"),
-            Layer::Layer2 => Some("audio/mp2"),
-            Layer::Layer3 => None,
-        };
-        let track = file.id3v2().and_then(|tag| tidy(tag.get_text(&TRACK)?));
-        Ok(Found { file: file.into(), format, track })
+        let file = Probe::with_file_type(source, container).options(options).read();
+        file.map(Found).map_err(|error| explain(&error))
     })
 }
 
@@ -117,7 +101,7 @@ pub(super) fn options(container: Container) -> ParseOptions {
 
 impl Found {
     fn show_properties(&self, metadata: &mut Metadata) {
-        let properties = self.file.properties();
+        let properties = self.0.properties();
         let duration = properties.duration().as_secs_f64();
         let known = |number: &u32| *number > 0;
         let kilobits = properties.audio_bitrate().filter(known).or(properties.overall_bitrate().filter(known));
@@ -125,14 +109,11 @@ impl Found {
         metadata.bitrate = kilobits.and_then(|kilobits| kilobits.checked_mul(1000));
         metadata.sample_rate = properties.sample_rate().filter(known);
         metadata.channels = properties.channels().map(u32::from).filter(known);
-        if let Some(format) = self.format {
-            metadata.format = Some(format.to_owned());
-        }
     }
 
     /// The six tags. A tag that the format's primary kind of tag lacks is taken from the other kinds.
     fn show_tags(&self, metadata: &mut Metadata) {
-        let kinds = || self.file.primary_tag().into_iter().chain(self.file.tags());
+        let kinds = || self.0.primary_tag().into_iter().chain(self.0.tags());
         let first = |keys: &[ItemKey]| kinds().find_map(|kind| keys.iter().find_map(|&key| first_of(kind, key)));
         let track_of = |kind| track(first_of(kind, ItemKey::TrackNumber), first_of(kind, ItemKey::TrackTotal));
         metadata.tags = Tags {
@@ -141,7 +122,7 @@ impl Found {
             album: first(&[ItemKey::AlbumTitle]),
             date: first(&[ItemKey::RecordingDate, ItemKey::Year]),
             genre: first(&[ItemKey::Genre]),
-            track: self.track.clone().or_else(|| kinds().find_map(track_of)),
+            track: kinds().find_map(track_of),
         };
     }
 }

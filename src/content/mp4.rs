@@ -1,10 +1,10 @@
-//! The bit rate of the audio in an MP4 file, from its decoder configuration.
+//! The bit rate, the sample rate and the channels of the audio in an MP4 file, from its decoder configuration.
 //!
 //! lofty divides all of the media data by the playing time, which is far too much if there is
-//! video too.
+//! video too. It gives the rate of the core of HE-AAC, of which the output has twice as many samples.
 //!
 //! Formats: boxes, ISO/IEC 14496-12, sections 4.2 and 8; `esds`, 14496-14, section 5.6, and 14496-1,
-//! section 7.2.6.
+//! section 7.2.6; `AudioSpecificConfig`, 14496-3, section 1.6.2.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -16,10 +16,21 @@ const MAX_BOXES: usize = 4096;
 /// Bytes of an audio sample entry before the boxes in it, by its version.
 const ENTRY_LENGTHS: [u64; 3] = [28, 28 + 16, 28 + 36];
 
-/// Bits per second of the first audio track; `None` if its description has none.
-pub(super) fn audio_bitrate<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u32>> {
+/// What the configuration of a decoder says; `None` for what it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Described {
+    /// Bits per second.
+    pub(super) bitrate: Option<u32>,
+    /// Samples per second of the output.
+    pub(super) sample_rate: Option<u32>,
+    /// Channels of the output.
+    pub(super) channels: Option<u32>,
+}
+
+/// What is said of the first audio track.
+pub(super) fn described<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Described> {
     let file = Part { kind: [0; 4], start: 0, end: source.length() };
-    let Some(movie) = file.child(source, *b"moov")? else { return Ok(None) };
+    let Some(movie) = file.child(source, *b"moov")? else { return Ok(Described::default()) };
     let mut tracks = Vec::new();
     movie.each(source, |part| {
         if part.kind == *b"trak" {
@@ -32,13 +43,13 @@ pub(super) fn audio_bitrate<R: Read + Seek>(source: &mut Source<R>) -> io::Resul
         let Some(handler) = media.child(source, *b"hdlr")? else { continue };
         source.seek(SeekFrom::Start(handler.start + 8))?;
         if source.array()? == *b"soun" {
-            return described_bitrate(source, media);
+            return Ok(described_in(source, media)?.unwrap_or_default());
         }
     }
-    Ok(None)
+    Ok(Described::default())
 }
 
-fn described_bitrate<R: Read + Seek>(source: &mut Source<R>, media: Part) -> io::Result<Option<u32>> {
+fn described_in<R: Read + Seek>(source: &mut Source<R>, media: Part) -> io::Result<Option<Described>> {
     let Some(information) = media.child(source, *b"minf")? else { return Ok(None) };
     let Some(table) = information.child(source, *b"stbl")? else { return Ok(None) };
     let Some(descriptions) = table.child(source, *b"stsd")? else { return Ok(None) };
@@ -62,11 +73,11 @@ fn described_bitrate<R: Read + Seek>(source: &mut Source<R>, media: Part) -> io:
     };
     // Version and flags.
     source.seek(SeekFrom::Start(stream.start + 4))?;
-    average_bitrate(source)
+    of_descriptor(source)
 }
 
-/// The `avgBitrate` of the decoder's configuration in an elementary stream's descriptor.
-fn average_bitrate<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u32>> {
+/// The decoder's configuration in an elementary stream's descriptor.
+fn of_descriptor<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Described>> {
     if descriptor(source)? != 3 {
         return Ok(None);
     }
@@ -86,7 +97,105 @@ fn average_bitrate<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<
     }
     // Object type, stream type, buffer size and the highest bit rate.
     source.seek(SeekFrom::Current(1 + 1 + 3 + 4))?;
-    Ok(Some(u32::from_be_bytes(source.array()?)).filter(|&bitrate| bitrate > 0))
+    let bitrate = Some(u32::from_be_bytes(source.array()?)).filter(|&bitrate| bitrate > 0);
+    let mut described = Described { bitrate, ..Described::default() };
+    // A file that ends here still has a bit rate.
+    if descriptor(source).is_ok_and(|tag| tag == 5) {
+        let mut config = [0; 16];
+        let at = source.stream_position()?;
+        let output = Output::of(Bits::new(source.read_at(at, &mut config)?)).unwrap_or_default();
+        (described.sample_rate, described.channels) = (output.sample_rate, output.channels);
+    }
+    Ok(Some(described))
+}
+
+/// What the decoder puts out, where the core of the stream has something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Output {
+    sample_rate: Option<u32>,
+    channels: Option<u32>,
+}
+
+/// The sample rates by their number.
+const RATES: [u32; 13] =
+    [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
+
+/// The object types of spectral band replication (HE-AAC), and of parametric stereo on top of it (HE-AAC v2).
+const SBR: u32 = 5;
+const PARAMETRIC_STEREO: u32 = 29;
+
+/// The words that announce both in a configuration that older decoders understand too.
+const SBR_FOLLOWS: u32 = 0x2B7;
+const PARAMETRIC_STEREO_FOLLOWS: u32 = 0x548;
+
+impl Output {
+    /// What an `AudioSpecificConfig` says, if it announces more than its core.
+    fn of(mut bits: Bits<'_>) -> Option<Self> {
+        let mut object = bits.object_type()?;
+        bits.rate()?;
+        let channels = bits.take(4)?;
+        if object == SBR || object == PARAMETRIC_STEREO {
+            let is_stereo = object == PARAMETRIC_STEREO && channels == 1;
+            return Some(Self { sample_rate: bits.rate()?, channels: is_stereo.then_some(2) });
+        }
+        // The configuration of the core: only the object types of AAC have this form.
+        if !matches!(object, 1..=4) || channels == 0 {
+            return None;
+        }
+        let _frame_length = bits.take(1)?;
+        if bits.take(1)? == 1 {
+            bits.take(14)?;
+        }
+        let _extension = bits.take(1)?;
+        if bits.take(11)? != SBR_FOLLOWS {
+            return None;
+        }
+        object = bits.object_type()?;
+        if object != SBR || bits.take(1)? == 0 {
+            return None;
+        }
+        let sample_rate = bits.rate()?;
+        let has_stereo = bits.take(11) == Some(PARAMETRIC_STEREO_FOLLOWS) && bits.take(1) == Some(1);
+        Some(Self { sample_rate, channels: (has_stereo && channels == 1).then_some(2) })
+    }
+}
+
+/// Reads bits, the highest one of each byte first.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Bits<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    fn take(&mut self, count: usize) -> Option<u32> {
+        let mut number = 0;
+        for _ in 0..count {
+            let byte = self.bytes.get(self.at / 8)?;
+            number = number << 1 | u32::from(byte >> (7 - self.at % 8) & 1);
+            self.at += 1;
+        }
+        Some(number)
+    }
+
+    fn object_type(&mut self) -> Option<u32> {
+        match self.take(5)? {
+            31 => Some(32 + self.take(6)?),
+            object => Some(object),
+        }
+    }
+
+    /// A sample rate; the inner `None` is for a number without one.
+    #[expect(clippy::option_option, reason = "the outer one is for the end of the bits")]
+    fn rate(&mut self) -> Option<Option<u32>> {
+        match self.take(4)? {
+            15 => self.take(24).map(Some),
+            number => Some(RATES.get(number as usize).copied()),
+        }
+    }
 }
 
 /// Reads a descriptor's tag, and skips its size, of which every byte but the last has its high bit set.
@@ -179,7 +288,7 @@ mod tests {
     }
 
     fn bitrate(bytes: &[u8]) -> Option<u32> {
-        audio_bitrate(&mut Source::new(Cursor::new(bytes)).unwrap()).unwrap_or_default()
+        described(&mut Source::new(Cursor::new(bytes)).unwrap()).unwrap_or_default().bitrate
     }
 
     #[test]
@@ -188,6 +297,18 @@ mod tests {
         assert_eq!(bitrate(&file(&tracks)), Some(96_000));
         assert_eq!(bitrate(&file(&tracks[..1])), None);
         assert_eq!(bitrate(&file(&[track(*b"soun", 0, 0, false)])), None);
+    }
+
+    #[test]
+    fn the_output_of_he_aac_has_more_samples_than_its_core() {
+        let of = |bytes: &[u8]| Output::of(Bits::new(bytes));
+        let output = |rate, channels| Some(Output { sample_rate: Some(rate), channels });
+        // AAC-LC of 44,100 Hz, and HE-AAC of 22,050 Hz announced in both ways, as encoders write them.
+        assert_eq!(of(&[0x12, 0x10]), None);
+        assert_eq!(of(&[0x2B, 0x92, 0x08, 0x00]), output(44_100, None));
+        assert_eq!(of(&[0x13, 0x90, 0x56, 0xE5, 0xA0]), output(44_100, None));
+        assert_eq!(of(&[0x13, 0x88, 0x56, 0xE5, 0xA5, 0x48, 0x80]), output(44_100, Some(2)));
+        assert!((0..4).all(|length| of(&[0x13, 0x90, 0x56, 0xE5, 0xA0][..length]).is_none()));
     }
 
     #[test]

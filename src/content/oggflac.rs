@@ -113,7 +113,7 @@ fn read_comments<R: Read + Seek>(packets: &mut Packets<'_, R>, tags: &mut Tags) 
 }
 
 /// The number of samples before the end of the stream's last page; 0 if no page has it.
-fn last_granule_position<R: Read + Seek>(source: &mut Source<R>, serial: u32) -> io::Result<u64> {
+pub(super) fn last_granule_position<R: Read + Seek>(source: &mut Source<R>, serial: u32) -> io::Result<u64> {
     let mut buffer = vec![0; TAIL];
     let tail = source.read_at(source.length().saturating_sub(TAIL as u64), &mut buffer)?;
     let last = tail.windows(PAGE_HEADER).rev().find_map(|page| {

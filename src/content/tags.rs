@@ -7,20 +7,21 @@
 //! - A corrupt file costs a bounded amount of reading and memory.
 //! - A text is kept up to [`Metadata::LONGEST_TEXT`] bytes.
 //!
-//! Most formats are read by lofty, in `container`. `asf`, `adts` and `oggflac` read the others.
+//! - Each tag is read apart from the others, so a damaged part costs itself and nothing else.
+//!
+//! MPEG audio, AAC, WMA and FLAC in Ogg are read here (`mpeg`, `adts`, `asf`, `oggflac`, and the tags around them by `id3v2`
+//! and `end_tags`). The other formats are read by lofty, in `container`, with corrections.
 
-use std::io::{self, Cursor, Read, Seek};
+use std::io::{self, Read, Seek};
 
 use lofty::file::FileType as Container;
 use lofty::probe::Probe;
 
+use super::found::Found;
 use super::source::Source;
 use super::values::{explain, guarded};
-use super::{adts, asf, container, oggflac};
+use super::{adts, asf, container, end_tags, id3v2, mpeg, oggflac};
 use crate::model::{FileType, LibraryPath, Metadata};
-
-/// Bytes of ID3v2 tags in front of raw AAC that are read.
-const LONGEST_TAGS: u64 = 16 * 1024 * 1024;
 
 /// Bytes that are enough to determine the format: an Ogg page's header and the first packet's magic.
 const HEAD: usize = 512;
@@ -30,9 +31,6 @@ const MAX_LEADING_TAGS: usize = 16;
 
 /// Bytes per read when a whole file is read.
 const CHUNK: usize = 64 * 1024;
-
-/// Bytes of an ID3v1 tag.
-const ID3V1: usize = 128;
 
 /// The error of a file of no known format.
 const UNKNOWN_FORMAT: &str = "it is of no audio format that is known";
@@ -48,6 +46,7 @@ pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::
         metadata.format = kind.format().map(str::to_owned);
         let result = match kind {
             Kind::Adts { .. } => read_adts(&mut file, adts, &mut metadata),
+            Kind::Mpeg => read_mpeg(&mut file, &mut metadata),
             Kind::Asf => asf::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
             Kind::OggFlac => oggflac::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
             Kind::Container { container, .. } => container::read(&mut open(&mut file)?, container, &mut metadata),
@@ -59,7 +58,9 @@ pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::
         // The error of a wrong guess says nothing about the file.
         result.map_err(|failure| if kind.is_guess() { UNKNOWN_FORMAT.to_owned() } else { failure })
     });
-    metadata.error = outcome.err();
+    if let Err(failure) = outcome {
+        metadata.add_error(&failure);
+    }
     if metadata.format.is_none() {
         metadata.format = format_of_name(path).map(str::to_owned);
     }
@@ -81,6 +82,7 @@ enum Kind {
         sure: bool,
     },
     Asf,
+    Mpeg,
     OggFlac,
     Container {
         container: Container,
@@ -107,21 +109,27 @@ impl Kind {
         if by_magic == Some(Container::Aac) && adts::begins_frame(head) {
             return Ok(Self::Adts { sure: true });
         }
-        if let Some(container) = by_magic.filter(|&container| container != Container::Aac) {
+        let is_frames = |container: &Container| matches!(container, Container::Aac | Container::Mpeg);
+        if let Some(container) = by_magic.filter(|container| !is_frames(container)) {
             return Ok(Self::Container { container, sure: true });
         }
         if head.is_empty() && tags_end == 0 {
             return Ok(Self::Unknown);
         }
-        // There is junk here. Only raw AAC and MPEG audio may have junk in front of them.
-        source.rewind()?;
-        if FileType::of(path).as_str() == "aac" {
+        // Only raw AAC and MPEG audio may have junk in front of them.
+        let is_mpeg = by_magic == Some(Container::Mpeg);
+        if FileType::of(path).as_str() == "aac" && !is_mpeg {
             return Ok(Self::Adts { sure: true });
         }
+        let end = source.length();
+        if mpeg::read(&mut source, tags_end, end)?.is_some() {
+            return Ok(Self::Mpeg);
+        }
+        source.rewind()?;
         Ok(match Probe::new(source).options(container::options(Container::Mpeg)).guess_file_type()?.file_type() {
             Some(Container::Aac) => Self::Adts { sure: false },
+            Some(Container::Mpeg) | None => Self::Unknown,
             Some(container) => Self::Container { container, sure: false },
-            None => Self::Unknown,
         })
     }
 
@@ -137,7 +145,8 @@ impl Kind {
             Self::Asf => Some("audio/x-ms-wma"),
             Self::OggFlac => Some("audio/x-oggflac"),
             Self::Container { container, sure: true } => container::format_of(container),
-            Self::Adts { .. } | Self::Container { .. } | Self::Unknown => None,
+            // What `read_mpeg` finds says which layer it is.
+            Self::Mpeg | Self::Adts { .. } | Self::Container { .. } | Self::Unknown => None,
         }
     }
 }
@@ -147,12 +156,27 @@ fn leading_tags_end<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
     let mut end = 0_u64;
     for _ in 0..MAX_LEADING_TAGS {
         let mut header = [0; 10];
-        match adts::id3v2_length(source.read_at(end, &mut header)?) {
+        match id3v2::length(source.read_at(end, &mut header)?) {
             Some(length) => end += length,
             None => break,
         }
     }
     Ok(end)
+}
+
+/// Reads MPEG audio, and the tags around it.
+fn read_mpeg<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) -> Result<(), String> {
+    let Surrounding { begin, end } = read_surrounding_tags(file, metadata)?;
+    let mut source = open(file)?;
+    let Some(sound) = mpeg::read(&mut source, begin, end).map_err(|error| explain(&error))? else {
+        return Err(UNKNOWN_FORMAT.to_owned());
+    };
+    metadata.duration = sound.duration;
+    metadata.bitrate = sound.bitrate;
+    metadata.sample_rate = Some(sound.sample_rate);
+    metadata.channels = Some(sound.channels);
+    metadata.format = Some(format!("audio/mp{}", sound.layer));
+    Ok(())
 }
 
 /// Reads raw AAC: the sums over its frames, and the ID3 tags around them.
@@ -165,7 +189,7 @@ fn read_adts<R: Read + Seek>(file: &mut R, seen: Option<adts::Summary>, metadata
     metadata.bitrate = summary.bitrate;
     metadata.sample_rate = summary.sample_rate;
     metadata.channels = summary.channels;
-    let tags_end = read_surrounding_tags(file, metadata)?;
+    let Surrounding { begin: tags_end, .. } = read_surrounding_tags(file, metadata)?;
     if summary.frames == 0 {
         return Err("there is no whole aac frame in it".to_owned());
     }
@@ -194,36 +218,33 @@ fn count_frames<R: Read + Seek>(file: &mut R) -> io::Result<adts::Summary> {
     }
 }
 
-/// Reads the ID3 tags at both ends of a file without showing lofty its audio. Returns the position behind
-/// the first tags.
-fn read_surrounding_tags<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) -> Result<u64, String> {
-    let mut source = open(file)?;
-    let tags_end = leading_tags_end(&mut source).map_err(|error| explain(&error))?;
-    let excerpt = excerpt(&mut source, tags_end).map_err(|error| explain(&error))?;
-    let Some(excerpt) = excerpt else { return Ok(tags_end) };
-    // The rest of the excerpt is zeros, in which lofty finds no frames.
-    let mut excerpt = Source::new(Cursor::new(excerpt)).map_err(|error| explain(&error))?;
-    container::read_id3(&mut excerpt, metadata)?;
-    Ok(tags_end)
+/// Where the audio is between the tags.
+struct Surrounding {
+    begin: u64,
+    end: u64,
 }
 
-/// The first `tags_end` bytes, zeros, and the ID3v1 tag if there is one; `None` if there is no tag at all.
-fn excerpt<R: Read + Seek>(source: &mut Source<R>, tags_end: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut last = [0; ID3V1];
-    let last_start = source.length().saturating_sub(ID3V1 as u64).max(tags_end);
-    let last = source.read_at(last_start, &mut last)?;
-    let id3v1 = last.len() == ID3V1 && last.starts_with(b"TAG");
-    if tags_end == 0 && !id3v1 {
-        return Ok(None);
+/// Reads the tags at both ends of a file.
+fn read_surrounding_tags<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) -> Result<Surrounding, String> {
+    let mut source = open(file)?;
+    let mut found = Found::default();
+    let read = (|| {
+        let mut begin = 0;
+        for _ in 0..MAX_LEADING_TAGS {
+            let mut header = [0; 10];
+            let Some(length) = id3v2::length(source.read_at(begin, &mut header)?) else { break };
+            id3v2::read(&mut source, begin, &mut found)?;
+            begin += length;
+        }
+        let end = end_tags::read(&mut source, &mut found)?;
+        Ok(Surrounding { begin, end: end.max(begin) })
+    })();
+    let (tags, problems) = found.into_parts();
+    metadata.tags = tags;
+    if let Some(problems) = problems {
+        metadata.add_error(&problems);
     }
-    let mut excerpt = Vec::new();
-    source.rewind()?;
-    source.take(tags_end.min(LONGEST_TAGS)).read_to_end(&mut excerpt)?;
-    excerpt.resize(excerpt.len() + 256, 0);
-    if id3v1 {
-        excerpt.extend_from_slice(last);
-    }
-    Ok(Some(excerpt))
+    read.map_err(|error: io::Error| explain(&error))
 }
 
 /// The usual format of files with this extension.
@@ -247,6 +268,8 @@ fn open<R: Read + Seek>(file: R) -> Result<Source<R>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::super::values::PANICKED;
     use super::*;
     use proptest::prelude::*;
@@ -366,14 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_frame_of_a_tag_costs_that_frame_only() {
+    fn texts_are_as_they_are_written() {
         let tag = id3v2(&[("TIT2", "Title"), ("TDRC", "Unknown"), ("TRCK", "A1"), ("TPE1", "Artist")]);
         let metadata = parse(&[tag, mp3(20)].concat(), "a.mp3");
         assert_eq!(metadata.error, None);
         assert!(metadata.duration.is_some());
         assert_eq!(
             metadata.tags.present().collect::<Vec<_>>(),
-            [("title", "Title"), ("artist", "Artist"), ("track", "A1")]
+            [("title", "Title"), ("artist", "Artist"), ("date", "Unknown"), ("track", "A1")]
         );
     }
 

@@ -1,30 +1,99 @@
-//! The properties of the audio in a WAV file.
+//! The properties of the audio in a WAV file, and the tags in its list of information.
 //!
 //! lofty rejects files whose header announces more audio than they contain, such as those that were
 //! written to a pipe, and its figures are wrong for compressed codecs. Here the audio that is there
-//! counts.
+//! counts. lofty takes the texts of the list for UTF-8, and many are in the code page of Windows.
 //!
-//! Format: Multimedia Programming Interface and Data Specifications 1.0 (IBM, Microsoft), chapter 3.
+//! Format: Multimedia Programming Interface and Data Specifications 1.0 (IBM, Microsoft), chapters 2 and 3.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::found::{Field, Found};
 use super::source::Source;
+use super::text;
+use super::values::tidy;
 use crate::model::Metadata;
 
-/// The most chunks in a file. A file with more is corrupt.
+/// The most chunks in a file, or in a list. A file with more is corrupt.
 const MAX_CHUNKS: usize = 4096;
+
+/// The position of the first chunk: behind "RIFF", a size and "WAVE".
+const FIRST_CHUNK: u64 = 12;
+
+/// Bytes of a text that are decoded.
+const LONGEST_TEXT: u64 = Metadata::LONGEST_TEXT as u64 + 1024;
+
+/// Reads the tags in the lists of information into `found`.
+///
+/// # Errors
+///
+/// If the file ends in a chunk, which files that were not finished do.
+pub(super) fn read_info<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
+    let mut at = FIRST_CHUNK;
+    for _ in 0..MAX_CHUNKS {
+        let Some(chunk) = Chunk::at(source, at, source.length())? else { break };
+        if &chunk.kind == b"LIST" && source.array()? == *b"INFO" {
+            read_list(source, chunk.content + 4, chunk.end, found)?;
+        }
+        at = chunk.next;
+    }
+    Ok(())
+}
+
+fn read_list<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64, found: &mut Found) -> io::Result<()> {
+    let mut at = begin;
+    for _ in 0..MAX_CHUNKS {
+        let Some(chunk) = Chunk::at(source, at, end)? else { break };
+        let field = match &chunk.kind {
+            b"INAM" => Some(Field::Title),
+            b"IART" => Some(Field::Artist),
+            b"IPRD" => Some(Field::Album),
+            b"ICRD" => Some(Field::Date),
+            b"IGNR" => Some(Field::Genre),
+            b"ITRK" | b"IPRT" => Some(Field::Track),
+            _ => None,
+        };
+        if let Some(field) = field {
+            let mut text = Vec::new();
+            source.by_ref().take((chunk.end - chunk.content).min(LONGEST_TEXT)).read_to_end(&mut text)?;
+            let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+            found.set(field, tidy(&text::utf8_or_windows(&text[..end])));
+        }
+        at = chunk.next;
+    }
+    Ok(())
+}
+
+/// A chunk of a RIFF file.
+struct Chunk {
+    kind: [u8; 4],
+    content: u64,
+    end: u64,
+    /// Chunks begin at even positions.
+    next: u64,
+}
+
+impl Chunk {
+    /// The chunk at this position, and goes to its content; `None` behind the last one.
+    fn at<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) -> io::Result<Option<Self>> {
+        if at + 8 > end {
+            return Ok(None);
+        }
+        source.seek(SeekFrom::Start(at))?;
+        let kind = source.array()?;
+        let size = u64::from(u32::from_le_bytes(source.array()?));
+        let content = at + 8;
+        Ok(Some(Self { kind, content, end: (content + size).min(end), next: content + size.next_multiple_of(2) }))
+    }
+}
 
 /// Reads the properties into `metadata`, if there is a format chunk before the audio.
 pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
-    // "RIFF", a size and "WAVE".
-    let mut at = 12;
+    let mut at = FIRST_CHUNK;
     let (mut channels, mut sample_rate, mut bytes_per_second) = (0_u16, 0_u32, 0_u32);
     for _ in 0..MAX_CHUNKS {
-        source.seek(SeekFrom::Start(at))?;
-        let kind: [u8; 4] = source.array()?;
-        let size = u64::from(u32::from_le_bytes(source.array()?));
-        let content = at + 8;
-        match &kind {
+        let Some(chunk) = Chunk::at(source, at, source.length())? else { break };
+        match &chunk.kind {
             b"fmt " => {
                 let _codec: [u8; 2] = source.array()?;
                 channels = u16::from_le_bytes(source.array()?);
@@ -32,7 +101,7 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
                 bytes_per_second = u32::from_le_bytes(source.array()?);
             }
             b"data" if bytes_per_second > 0 => {
-                let bytes = size.min(source.length().saturating_sub(content));
+                let bytes = chunk.end - chunk.content;
                 metadata.duration = (bytes > 0).then(|| bytes as f64 / f64::from(bytes_per_second));
                 metadata.bitrate = bytes_per_second.checked_mul(8);
                 metadata.channels = (channels > 0).then_some(channels.into());
@@ -41,8 +110,7 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
             }
             _ => {}
         }
-        // Chunks begin at even positions.
-        at = content + size.next_multiple_of(2);
+        at = chunk.next;
     }
     Ok(())
 }
@@ -66,6 +134,23 @@ mod tests {
         let mut metadata = Metadata::default();
         read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata).ok();
         metadata
+    }
+
+    #[test]
+    fn the_list_of_information_is_in_utf8_or_in_the_code_page_of_windows() {
+        let item = |kind: &[u8], text: &[u8]| {
+            let mut item = [kind, &u32::try_from(text.len()).unwrap().to_le_bytes(), text].concat();
+            item.resize(item.len().next_multiple_of(2), 0);
+            item
+        };
+        let items = [item(b"INAM", b"Gr\xf6\xdfe\0"), item(b"IART", "Björk".as_bytes()), item(b"ITRK", b"3")].concat();
+        let list = item(b"LIST", &[b"INFO".to_vec(), items].concat());
+        let bytes = [b"RIFF\xFF\xFF\xFF\xFFWAVE".to_vec(), item(b"junk", b"x"), list].concat();
+        let mut found = Found::default();
+        read_info(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut found).unwrap();
+        let (tags, problems) = found.into_parts();
+        let tags: Vec<_> = tags.present().map(|(_, text)| text.to_owned()).collect();
+        assert_eq!((tags, problems), (vec!["Größe".to_owned(), "Björk".to_owned(), "3".to_owned()], None));
     }
 
     #[test]

@@ -214,6 +214,15 @@ impl Tags {
             .filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
 
+    /// Takes the tags that are missing here from `others`.
+    pub fn fill(&mut self, mut others: Self) {
+        for ((_, tag), (_, other)) in self.texts_mut().into_iter().zip(others.texts_mut()) {
+            if tag.is_none() {
+                *tag = other.take();
+            }
+        }
+    }
+
     /// All tags by name, mutable.
     pub fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 6] {
         [

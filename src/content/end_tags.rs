@@ -1,0 +1,219 @@
+//! The tags at the end of a file: ID3v1, and APEv2 in front of it.
+//!
+//! Formats: ID3v1.1 (id3.org), APE tag version 2 (wiki.hydrogenaud.io, "APEv2 specification").
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use super::found::{Field, Found};
+use super::source::Source;
+use super::values::{tidy, track};
+use super::{genres, text};
+use crate::model::Metadata;
+
+/// Bytes of an ID3v1 tag.
+const ID3V1: usize = 128;
+
+/// Bytes of the footer of an APEv2 tag.
+const APE_FOOTER: usize = 32;
+
+/// Bytes of the longest key of an APEv2 tag, as the specification has it.
+const LONGEST_KEY: usize = 255;
+
+/// The most items of an APEv2 tag. A tag with more is corrupt.
+const MOST_ITEMS: u32 = 4096;
+
+/// Bytes of a value that are decoded.
+const LONGEST_VALUE: u64 = Metadata::LONGEST_TEXT as u64 + 1024;
+
+/// Reads the tags at the end of the file into `found`, which has what is in front of the audio. Returns where the audio
+/// ends.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<u64> {
+    let mut id3v1 = [0; ID3V1];
+    let length = source.length();
+    let at = length.saturating_sub(ID3V1 as u64);
+    let has_id3v1 = source.read_at(at, &mut id3v1)?.starts_with(b"TAG") && length >= ID3V1 as u64;
+    let mut end = if has_id3v1 { at } else { length };
+    end = read_ape(source, end, found)?;
+    if has_id3v1 {
+        read_id3v1(&id3v1, found);
+    }
+    Ok(end)
+}
+
+fn read_id3v1(tag: &[u8; ID3V1], found: &mut Found) {
+    let value = |from: usize, to: usize| tidy(&text::latin1(&tag[from..to]));
+    found.set(Field::Title, value(3, 33));
+    found.set(Field::Artist, value(33, 63));
+    found.set(Field::Album, value(63, 93));
+    found.set(Field::Date, value(93, 97));
+    // In version 1.1, the comment ends with a zero and the number of the track.
+    if tag[125] == 0 && tag[126] != 0 {
+        found.set(Field::Track, Some(tag[126].to_string()));
+    }
+    found.set(Field::Genre, genres::name(tag[127].into()).map(ToOwned::to_owned));
+}
+
+/// Reads the APEv2 tag that ends at `end`, if there is one. Returns where it begins.
+fn read_ape<R: Read + Seek>(source: &mut Source<R>, end: u64, found: &mut Found) -> io::Result<u64> {
+    let Some(at) = end.checked_sub(APE_FOOTER as u64) else { return Ok(end) };
+    let mut footer = [0; APE_FOOTER];
+    if !source.read_at(at, &mut footer)?.starts_with(b"APETAGEX") {
+        return Ok(end);
+    }
+    let number = |from: usize| u32::from_le_bytes(footer[from..from + 4].try_into().unwrap_or_default());
+    let (size, items, flags) = (u64::from(number(12)), number(16), number(20));
+    let header = if flags & 1 << 31 != 0 { APE_FOOTER as u64 } else { 0 };
+    let Some(begin) = end.checked_sub(size).filter(|_| size >= APE_FOOTER as u64) else {
+        found.problem("APEv2 has an impossible size");
+        return Ok(at);
+    };
+    if !read_items(source, begin, at, items, found)? {
+        found.problem("APEv2 is damaged");
+    }
+    Ok(begin.saturating_sub(header))
+}
+
+/// Reads the items between `begin` and `end`; returns whether all could be read.
+fn read_items<R: Read + Seek>(
+    source: &mut Source<R>,
+    begin: u64,
+    end: u64,
+    items: u32,
+    found: &mut Found,
+) -> io::Result<bool> {
+    let mut at = begin;
+    let mut read = Items::default();
+    for _ in 0..items.min(MOST_ITEMS) {
+        let mut head = [0; 8 + LONGEST_KEY + 1];
+        let head = source.read_at(at, &mut head)?;
+        let Some((sizes, rest)) = head.split_first_chunk::<8>() else { return Ok(false) };
+        let length = u64::from(u32::from_le_bytes([sizes[0], sizes[1], sizes[2], sizes[3]]));
+        let Some(key) = rest.iter().position(|&byte| byte == 0).map(|end| rest[..end].to_vec()) else {
+            return Ok(false);
+        };
+        let value = at + 8 + key.len() as u64 + 1;
+        if key.is_empty() || value + length > end {
+            read.keep(found);
+            return Ok(false);
+        }
+        // The other kinds are binary values and links.
+        let is_text = sizes[4] & 0b110 == 0;
+        if let Some(place) = read.place(&key).filter(|_| is_text) {
+            let mut bytes = Vec::new();
+            source.seek(SeekFrom::Start(value))?;
+            source.by_ref().take(length.min(LONGEST_VALUE)).read_to_end(&mut bytes)?;
+            if place.is_none() {
+                *place = tidy(&text::utf8_or_windows(&bytes));
+            }
+        }
+        at = value + length;
+    }
+    read.keep(found);
+    Ok(items <= MOST_ITEMS)
+}
+
+/// The wanted items.
+#[derive(Default)]
+struct Items {
+    title: Option<String>,
+    artist: Option<String>,
+    album: Option<String>,
+    year: Option<String>,
+    genre: Option<String>,
+    track: Option<String>,
+}
+
+impl Items {
+    fn place(&mut self, key: &[u8]) -> Option<&mut Option<String>> {
+        Some(match key.to_ascii_lowercase().as_slice() {
+            b"title" => &mut self.title,
+            b"artist" => &mut self.artist,
+            b"album" => &mut self.album,
+            b"year" => &mut self.year,
+            b"genre" => &mut self.genre,
+            b"track" => &mut self.track,
+            _ => return None,
+        })
+    }
+
+    fn keep(self, found: &mut Found) {
+        found.set(Field::Title, self.title);
+        found.set(Field::Artist, self.artist);
+        found.set(Field::Album, self.album);
+        found.set(Field::Date, self.year);
+        found.set(Field::Genre, self.genre);
+        found.set(Field::Track, track(self.track, None));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    fn parse(bytes: &[u8]) -> (u64, String, Option<String>) {
+        let mut found = Found::default();
+        let end = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut found).unwrap();
+        let (tags, problems) = found.into_parts();
+        let tags: Vec<_> = tags.present().map(|(name, text)| format!("{name}={text}")).collect();
+        (end, tags.join(" "), problems)
+    }
+
+    fn item(key: &str, value: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(value.len()).unwrap().to_le_bytes();
+        [&length[..], &[0; 4], key.as_bytes(), b"\0", value].concat()
+    }
+
+    fn ape(items: &[Vec<u8>]) -> Vec<u8> {
+        let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+        let body = items.concat();
+        let footer =
+            [&b"APETAGEX"[..], &number(2000), &number(body.len() + 32), &number(items.len()), &[0; 12]].concat();
+        [body, footer].concat()
+    }
+
+    fn id3v1() -> Vec<u8> {
+        let mut tag = b"TAGTitle\0\0".to_vec();
+        tag.resize(128, 0);
+        tag[93..97].copy_from_slice(b"1999");
+        (tag[126], tag[127]) = (7, 17);
+        tag
+    }
+
+    #[test]
+    fn both_tags_are_read_and_the_longer_texts_win() {
+        let sound = [0xFF; 100];
+        let tags =
+            ape(&[item("TITLE", "Björk\0x".as_bytes()), item("Cover Art (front)", &[1; 300]), item("Track", b"3/12")]);
+        let (end, found, problems) = parse(&[&sound[..], &tags, &id3v1()].concat());
+        assert_eq!((end, found.as_str(), problems), (100, "title=Björk date=1999 genre=Rock track=3/12", None));
+        let (end, found, problems) = parse(&[&sound[..], &id3v1()].concat());
+        assert_eq!((end, found.as_str(), problems), (100, "title=Title date=1999 genre=Rock track=7", None));
+        assert_eq!(parse(&sound), (100, String::new(), None));
+    }
+
+    #[test]
+    fn a_damaged_item_costs_those_behind_it() {
+        let mut damaged = item("Year", b"1999");
+        damaged[..4].copy_from_slice(&0x7FFF_FFF0_u32.to_le_bytes());
+        let (_, found, problems) = parse(&ape(&[item("Artist", b"A"), damaged, item("Title", b"T")]));
+        assert_eq!((found.as_str(), problems.as_deref()), ("artist=A", Some("APEv2 is damaged")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_mutation_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
+            let mut bytes = [&[0; 10][..], &ape(&[item("Artist", b"A"), item("Title", b"T")]), &id3v1()].concat();
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            prop_assert!(parse(&bytes).0 <= bytes.len() as u64);
+        }
+    }
+}

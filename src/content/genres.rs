@@ -1,0 +1,70 @@
+//! The genres of ID3, which tags give by number.
+
+use lofty::id3::v1::GENRES;
+
+/// The number whose name was replaced in the list.
+const RENAMED: (usize, &str) = (133, "Afro-Punk");
+
+/// The name of a genre by its number in Winamp's list.
+pub(super) fn name(number: usize) -> Option<&'static str> {
+    let (renamed, name) = RENAMED;
+    if number == renamed { Some(name) } else { GENRES.get(number).copied() }
+}
+
+/// The first genre of a frame TCON: `17`, `(17)`, `(17)(18)`, `(17)Rock`, `((Foo)` or a name. `RX` is a remix and `CR` a
+/// cover.
+pub(super) fn first(text: &str) -> Option<String> {
+    let text = text.trim();
+    if let Some(named) = of_word(text) {
+        return Some(named);
+    }
+    let mut rest = text;
+    while let Some((word, after)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        if rest.starts_with("((") {
+            break;
+        }
+        if let Some(named) = of_word(word) {
+            return Some(named);
+        }
+        if !word.bytes().all(|byte| byte.is_ascii_digit()) {
+            break;
+        }
+        rest = after;
+    }
+    let name = rest.strip_prefix("((").map_or_else(|| rest.to_owned(), |name| format!("({name}"));
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+fn of_word(word: &str) -> Option<String> {
+    match word {
+        "RX" => Some("Remix".to_owned()),
+        "CR" => Some("Cover".to_owned()),
+        _ => word.parse().ok().and_then(name).map(ToOwned::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_genre_is_a_number_or_a_name() {
+        for (text, expected) in [
+            ("17", "Rock"),
+            ("(17)", "Rock"),
+            ("(4)Eurodisco", "Disco"),
+            ("(17)(18)", "Rock"),
+            ("(RX)", "Remix"),
+            ("CR", "Cover"),
+            ("((Foo)", "(Foo)"),
+            ("(Foo) Bar", "(Foo) Bar"),
+            ("133", "Afro-Punk"),
+            ("191", "Psybient"),
+            ("(255)", ""),
+            ("(999)Odd", "Odd"),
+            ("Jazz", "Jazz"),
+        ] {
+            assert_eq!(first(text).unwrap_or_default(), expected, "{text}");
+        }
+    }
+}

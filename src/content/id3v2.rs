@@ -1,0 +1,504 @@
+//! The text frames of an ID3v2 tag, each apart from the others: a damaged frame costs its own text and nothing else.
+//!
+//! Formats: ID3v2.2.0, ID3v2.3.0 and ID3v2.4.0 (id3.org). Frames that are not wanted, such as pictures, are passed over.
+
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
+
+use flate2::read::ZlibDecoder;
+
+use super::found::{Field, Found};
+use super::source::Source;
+use super::text;
+use crate::model::Metadata;
+
+/// Bytes of the header of a tag.
+const HEADER: u64 = 10;
+
+/// Bytes of a frame that are decoded: more than a text may have in messages, in the widest encoding.
+const LONGEST_FRAME: u64 = 2 * Metadata::LONGEST_TEXT as u64 + 1024;
+
+/// The most frames of a tag. A tag with more is corrupt.
+const MOST_FRAMES: usize = 10_000;
+
+/// Whether the whole tag is unsynchronised, before ID3v2.4.
+const UNSYNCHRONISED: u8 = 0x80;
+
+/// Whether the tag has an extended header.
+const EXTENDED: u8 = 0x40;
+
+/// Whether the tag of ID3v2.4 has a footer.
+const FOOTER: u8 = 0x10;
+
+/// The length in bytes of the tag at the beginning of `head`, with its header and footer; `None` if there is none.
+pub(super) fn length(head: &[u8]) -> Option<u64> {
+    let &[b'I', b'D', b'3', version, _, flags, ref size @ ..] = head.first_chunk::<10>()? else { return None };
+    let footer = if version == 4 && flags & FOOTER != 0 { HEADER } else { 0 };
+    size.iter().all(|&byte| byte < 0x80).then(|| HEADER + u64::from(synchsafe(*size)) + footer)
+}
+
+/// Reads the tag that begins at `at` into `found`.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, at: u64, found: &mut Found) -> io::Result<()> {
+    source.seek(SeekFrom::Start(at))?;
+    let header: [u8; 10] = source.array()?;
+    let (version, flags) = (header[3], header[5]);
+    let size = u64::from(synchsafe([header[6], header[7], header[8], header[9]]));
+    let end = (at + HEADER + size).min(source.length());
+    if size > end - at - HEADER {
+        found.problem("ID3v2 ends too early");
+    }
+    let Some(layout) = Layout::of(version) else {
+        found.problem(format!("ID3v2 is of version 2.{version}, which is not known"));
+        return Ok(());
+    };
+    let is_unsynchronised = version < 4 && flags & UNSYNCHRONISED != 0;
+    let mut body = Body { source, end, is_unsynchronised, follows_ff: false };
+    if flags & EXTENDED != 0 && version > 2 {
+        body.skip_extended_header(version)?;
+    }
+    let sizes = if version == 4 { body.sizes_of_frames()? } else { Sizes::Plain };
+    let mut dates = Dates::default();
+    for _ in 0..MOST_FRAMES {
+        let Some(frame) = body.next_frame(layout, sizes)? else { break };
+        let after = frame.size;
+        let taken = match wanted(frame.id) {
+            Some(wanted) => {
+                let taken = after.min(LONGEST_FRAME);
+                let data = body.read(taken)?;
+                if (data.len() as u64) < taken {
+                    found.problem(format!("ID3v2 {} ends too early", frame.name()));
+                }
+                let unsynchronised_tag = version == 4 && flags & UNSYNCHRONISED != 0;
+                match frame.content(version, unsynchronised_tag, &data).and_then(|data| text::of_id3(&data)) {
+                    Ok(text) => wanted.keep(text, &mut dates, found),
+                    Err(problem) => found.problem(format!("ID3v2 {} {problem}", frame.name())),
+                }
+                taken
+            }
+            None => 0,
+        };
+        body.skip(after - taken)?;
+    }
+    found.set(Field::Date, dates.written());
+    Ok(())
+}
+
+fn synchsafe(bytes: [u8; 4]) -> u32 {
+    bytes.into_iter().fold(0, |number, byte| number << 7 | u32::from(byte & 0x7F))
+}
+
+/// The form of a frame's header.
+#[derive(Clone, Copy)]
+struct Layout {
+    id: usize,
+    size: usize,
+    flags: usize,
+}
+
+impl Layout {
+    fn of(version: u8) -> Option<Self> {
+        match version {
+            2 => Some(Self { id: 3, size: 3, flags: 0 }),
+            3 | 4 => Some(Self { id: 4, size: 4, flags: 2 }),
+            _ => None,
+        }
+    }
+}
+
+/// How the sizes of frames are written. ID3v2.4 says seven bits a byte, and some versions of iTunes wrote eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sizes {
+    Plain,
+    Synchsafe,
+}
+
+/// The header of a frame.
+struct Frame {
+    id: [u8; 4],
+    size: u64,
+    flags: u16,
+}
+
+impl Frame {
+    fn name(&self) -> String {
+        self.id.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(|byte| char::from(*byte)).collect()
+    }
+
+    /// The text of the frame, without what its flags add.
+    fn content(&self, version: u8, is_unsynchronised: bool, data: &[u8]) -> Result<Vec<u8>, String> {
+        let is_set = |flag: u16| self.flags & flag != 0;
+        let (grouped, compressed, encrypted, unsynchronised, has_length) = match version {
+            3 => (is_set(0x20), is_set(0x80), is_set(0x40), false, is_set(0x80)),
+            4 => (is_set(0x40), is_set(0x08), is_set(0x04), is_set(0x02) || is_unsynchronised, is_set(0x01)),
+            _ => Default::default(),
+        };
+        if encrypted {
+            return Err("is encrypted".to_owned());
+        }
+        let added = usize::from(grouped) + if has_length { 4 } else { 0 };
+        let data = data.get(added..).ok_or("ends too early")?;
+        let data = if unsynchronised { synchronised(data) } else { data.to_vec() };
+        if !compressed {
+            return Ok(data);
+        }
+        let mut text = Vec::new();
+        // What was decompressed before an error is as good as a text that is cut.
+        let decompressed = ZlibDecoder::new(&data[..]).take(LONGEST_FRAME).read_to_end(&mut text);
+        if text.is_empty() && decompressed.is_err() {
+            return Err("cannot be decompressed".to_owned());
+        }
+        Ok(text)
+    }
+}
+
+/// Removes the zeros that unsynchronisation inserted.
+fn synchronised(data: &[u8]) -> Vec<u8> {
+    let mut before = 0;
+    data.iter().copied().filter(|&byte| std::mem::replace(&mut before, byte) != 0xFF || byte != 0).collect()
+}
+
+/// A frame whose text is wanted.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Tag(Field),
+    Genre,
+    Date(DatePart),
+}
+
+#[derive(Clone, Copy)]
+enum DatePart {
+    Recorded,
+    Year,
+    DayAndMonth,
+    Time,
+}
+
+fn wanted(id: [u8; 4]) -> Option<Wanted> {
+    Some(match &id {
+        b"TIT2" | b"TT2\0" => Wanted::Tag(Field::Title),
+        b"TPE1" | b"TP1\0" => Wanted::Tag(Field::Artist),
+        b"TALB" | b"TAL\0" => Wanted::Tag(Field::Album),
+        b"TRCK" | b"TRK\0" => Wanted::Tag(Field::Track),
+        b"TCON" | b"TCO\0" => Wanted::Genre,
+        b"TDRC" => Wanted::Date(DatePart::Recorded),
+        b"TYER" | b"TYE\0" => Wanted::Date(DatePart::Year),
+        b"TDAT" | b"TDA\0" => Wanted::Date(DatePart::DayAndMonth),
+        b"TIME" | b"TIM\0" => Wanted::Date(DatePart::Time),
+        _ => return None,
+    })
+}
+
+impl Wanted {
+    fn keep(self, text: Option<String>, dates: &mut Dates, found: &mut Found) {
+        match self {
+            Self::Tag(field) => found.set(field, text),
+            Self::Genre => found.set(Field::Genre, text.and_then(|text| super::genres::first(&text))),
+            Self::Date(part) => {
+                let place = match part {
+                    DatePart::Recorded => &mut dates.recorded,
+                    DatePart::Year => &mut dates.year,
+                    DatePart::DayAndMonth => &mut dates.day_and_month,
+                    DatePart::Time => &mut dates.time,
+                };
+                if place.is_none() {
+                    *place = text;
+                }
+            }
+        }
+    }
+}
+
+/// The frames that together are the date.
+#[derive(Default)]
+struct Dates {
+    recorded: Option<String>,
+    year: Option<String>,
+    /// `DDMM`.
+    day_and_month: Option<String>,
+    /// `HHMM`.
+    time: Option<String>,
+}
+
+impl Dates {
+    /// The date as it is written. The three frames of ID3v2.3 are put together as one of ID3v2.4 would be written.
+    fn written(self) -> Option<String> {
+        if self.recorded.is_some() {
+            return self.recorded;
+        }
+        let year = self.year?;
+        let is_number = |text: &str| text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let day_and_month = self.day_and_month.filter(|text| is_number(text) && is_number(&year));
+        let Some(day_and_month) = day_and_month else { return Some(year) };
+        let (day, month) = day_and_month.split_at(2);
+        let time = self.time.filter(|text| is_number(text));
+        let time = time.map(|time| format!(" {}:{}:00", &time[..2], &time[2..])).unwrap_or_default();
+        Some(format!("{year}-{month}-{day}{time}"))
+    }
+}
+
+/// What follows the header of a tag.
+struct Body<'a, R> {
+    source: &'a mut Source<R>,
+    end: u64,
+    is_unsynchronised: bool,
+    /// Whether the last byte was one after which a zero is inserted.
+    follows_ff: bool,
+}
+
+impl<R: Read + Seek> Body<'_, R> {
+    /// The next bytes, at most so many: fewer at the end of the tag.
+    fn read(&mut self, most: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if !self.is_unsynchronised {
+            let left = self.end.saturating_sub(self.source.stream_position()?);
+            self.source.by_ref().take(most.min(left)).read_to_end(&mut bytes)?;
+            return Ok(bytes);
+        }
+        while (bytes.len() as u64) < most {
+            match self.next_byte()? {
+                Some(byte) => bytes.push(byte),
+                None => break,
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn next_byte(&mut self) -> io::Result<Option<u8>> {
+        loop {
+            if self.source.stream_position()? >= self.end {
+                return Ok(None);
+            }
+            let Some(&byte) = self.source.fill_buf()?.first() else { return Ok(None) };
+            self.source.consume(1);
+            let is_inserted = std::mem::replace(&mut self.follows_ff, byte == 0xFF) && byte == 0;
+            if !is_inserted {
+                return Ok(Some(byte));
+            }
+        }
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        if self.is_unsynchronised {
+            for _ in 0..bytes {
+                if self.next_byte()?.is_none() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        let at = self.source.stream_position()?;
+        self.source.seek(SeekFrom::Start(at.saturating_add(bytes).min(self.end)))?;
+        Ok(())
+    }
+
+    /// Skips the extended header. Some programs set its flag and write none: then the first frame follows at once.
+    fn skip_extended_header(&mut self, version: u8) -> io::Result<()> {
+        let before = self.source.stream_position()?;
+        let size: [u8; 4] = self.read(4)?.try_into().unwrap_or_default();
+        if wanted(size).is_some() || is_id(size) {
+            self.follows_ff = false;
+            self.source.seek(SeekFrom::Start(before))?;
+            return Ok(());
+        }
+        // In ID3v2.3 the size is without itself.
+        let rest = if version == 3 { u32::from_be_bytes(size) } else { synchsafe(size).saturating_sub(4) };
+        self.skip(u64::from(rest))
+    }
+
+    /// How the sizes are written: in the way by which more frames follow each other.
+    fn sizes_of_frames(&mut self) -> io::Result<Sizes> {
+        let begin = self.source.stream_position()?;
+        let mut count = |sizes| {
+            self.source.seek(SeekFrom::Start(begin))?;
+            let layout = Layout { id: 4, size: 4, flags: 2 };
+            let mut frames = 0_usize;
+            while let Some(frame) = self.next_frame(layout, sizes)?.filter(|frame| is_id(frame.id)) {
+                let fits = self.source.stream_position()?.saturating_add(frame.size) <= self.end;
+                if !fits || frames == MOST_FRAMES {
+                    break;
+                }
+                frames += 1;
+                self.skip(frame.size)?;
+            }
+            Ok::<_, io::Error>(frames)
+        };
+        let (synchsafe, plain) = (count(Sizes::Synchsafe)?, count(Sizes::Plain)?);
+        self.source.seek(SeekFrom::Start(begin))?;
+        Ok(if plain > synchsafe { Sizes::Plain } else { Sizes::Synchsafe })
+    }
+
+    /// The header of the next frame; `None` at the padding or the end of the tag.
+    fn next_frame(&mut self, layout: Layout, sizes: Sizes) -> io::Result<Option<Frame>> {
+        let header = self.read((layout.id + layout.size + layout.flags) as u64)?;
+        if header.len() < layout.id + layout.size + layout.flags || header[..layout.id].iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        let mut id = [0; 4];
+        id[..layout.id].copy_from_slice(&header[..layout.id]);
+        let size = &header[layout.id..layout.id + layout.size];
+        let bits = if sizes == Sizes::Synchsafe { 7 } else { 8 };
+        let size = size.iter().fold(0_u64, |number, &byte| number << bits | u64::from(byte));
+        let flags = header[layout.id + layout.size..].iter().fold(0, |flags, &byte| flags << 8 | u16::from(byte));
+        Ok(Some(Frame { id, size, flags }))
+    }
+}
+
+fn is_id(id: [u8; 4]) -> bool {
+    id.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::ZlibEncoder;
+    use proptest::prelude::*;
+    use std::io::{Cursor, Write};
+
+    fn seven_bits_a_byte(size: usize) -> [u8; 4] {
+        [21, 14, 7, 0].map(|shift| u8::try_from(size >> shift & 0x7F).unwrap())
+    }
+
+    fn tag(version: u8, flags: u8, body: &[u8]) -> Vec<u8> {
+        [&[b'I', b'D', b'3', version, 0, flags], &seven_bits_a_byte(body.len())[..], body].concat()
+    }
+
+    fn frame(version: u8, id: &str, flags: [u8; 2], data: &[u8]) -> Vec<u8> {
+        let plain = u32::try_from(data.len()).unwrap().to_be_bytes();
+        match version {
+            2 => [id.as_bytes(), &plain[1..], data].concat(),
+            3 => [id.as_bytes(), &plain, &flags, data].concat(),
+            _ => [id.as_bytes(), &seven_bits_a_byte(data.len()), &flags, data].concat(),
+        }
+    }
+
+    fn text(version: u8, id: &str, text: &str) -> Vec<u8> {
+        frame(version, id, [0, 0], &[b"\0", text.as_bytes()].concat())
+    }
+
+    fn parse(bytes: &[u8]) -> (String, Option<String>) {
+        let mut found = Found::default();
+        read(&mut Source::new(Cursor::new(bytes)).unwrap(), 0, &mut found).unwrap();
+        let (tags, problems) = found.into_parts();
+        let tags: Vec<_> = tags.present().map(|(name, text)| format!("{name}={text}")).collect();
+        (tags.join(" "), problems)
+    }
+
+    fn of(bytes: &[u8]) -> String {
+        let (tags, problems) = parse(bytes);
+        assert_eq!(problems, None);
+        tags
+    }
+
+    #[test]
+    fn the_three_versions_are_read_and_the_first_of_two_frames_wins() {
+        let picture = "x".repeat(5000);
+        for (version, ids) in [(2, ["TT2", "PIC", "TP1", "TCO"]), (3, ["TIT2", "APIC", "TPE1", "TCON"])] {
+            let frames = [
+                text(version, ids[0], "Title"),
+                text(version, ids[1], &picture),
+                text(version, ids[2], "First"),
+                text(version, ids[2], "Second"),
+                text(version, ids[3], "(17)"),
+                vec![0; 50],
+            ];
+            assert_eq!(of(&tag(version, 0, &frames.concat())), "title=Title artist=First genre=Rock");
+        }
+        let frames = [text(4, "TIT2", "Title"), text(4, "APIC", &picture), text(4, "TDRC", "1999-12-31")];
+        assert_eq!(of(&tag(4, 0, &frames.concat())), "title=Title date=1999-12-31");
+    }
+
+    #[test]
+    fn a_date_is_as_it_is_written() {
+        let of_frames = |version, frames: &[(&str, &str)]| {
+            let frames: Vec<u8> = frames.iter().flat_map(|(id, value)| text(version, id, value)).collect();
+            of(&tag(version, 0, &frames))
+        };
+        assert_eq!(of_frames(3, &[("TYER", "1999-12-31")]), "date=1999-12-31");
+        assert_eq!(of_frames(4, &[("TYER", "1999")]), "date=1999");
+        assert_eq!(of_frames(3, &[("TDAT", "3112"), ("TYER", "1999")]), "date=1999-12-31");
+        assert_eq!(of_frames(3, &[("TIME", "0930"), ("TDAT", "3112"), ("TYER", "1999")]), "date=1999-12-31 09:30:00");
+        assert_eq!(of_frames(2, &[("TYE", "1999 (remaster)"), ("TDA", "3112")]), "date=1999 (remaster)");
+        assert_eq!(of_frames(4, &[("TYER", "1998"), ("TDRC", "1999/12/31")]), "date=1999/12/31");
+    }
+
+    #[test]
+    fn a_damaged_frame_costs_its_own_text_alone() {
+        let frames = [
+            frame(3, "TIT2", [0, 0], b"\x07Title"),
+            frame(3, "TALB", [0, 0x40], b"\0secret"),
+            frame(3, "COMM", [0, 0], b""),
+            text(3, "TPE1", "Artist"),
+        ];
+        let (tags, problems) = parse(&tag(3, 0, &frames.concat()));
+        assert_eq!(tags, "artist=Artist");
+        let expected = "ID3v2 TIT2 has the text encoding 7, which is not known; ID3v2 TALB is encrypted";
+        assert_eq!(problems.as_deref(), Some(expected));
+        let cut = tag(3, 0, &[text(3, "TPE1", "Artist"), text(3, "TIT2", "A long title")].concat());
+        let (tags, problems) = parse(&cut[..cut.len() - 5]);
+        assert_eq!(tags, "title=A long  artist=Artist".replace("long ", "long"));
+        assert_eq!(problems.as_deref(), Some("ID3v2 ends too early; ID3v2 TIT2 ends too early"));
+    }
+
+    #[test]
+    fn extended_headers_are_passed_over_and_may_be_missing() {
+        let frames = text(3, "TIT2", "Title");
+        assert_eq!(of(&tag(3, EXTENDED, &[&[0, 0, 0, 6, 0, 0, 0, 0, 0, 0], &frames[..]].concat())), "title=Title");
+        assert_eq!(of(&tag(3, EXTENDED, &frames)), "title=Title", "the flag without the header");
+        let frames = text(4, "TIT2", "Title");
+        assert_eq!(of(&tag(4, EXTENDED, &[&[0, 0, 0, 6, 1, 0], &frames[..]].concat())), "title=Title");
+    }
+
+    #[test]
+    fn unsynchronisation_is_undone() {
+        let data = b"\x01\xff\xfeA\0";
+        let inserted = b"\x01\xff\0\xfeA\0";
+        let body = frame(3, "TIT2", [0, 0], data);
+        let unsynchronised: Vec<u8> =
+            body.iter().flat_map(|&byte| if byte == 0xFF { vec![byte, 0] } else { vec![byte] }).collect();
+        let frames = [unsynchronised, text(3, "TPE1", "Artist")].concat();
+        assert_eq!(of(&tag(3, UNSYNCHRONISED, &frames)), "title=A artist=Artist");
+        let frames = [frame(4, "TIT2", [0, 0x02], inserted), text(4, "TPE1", "Artist")].concat();
+        assert_eq!(of(&tag(4, 0, &frames)), "title=A artist=Artist");
+    }
+
+    #[test]
+    fn sizes_of_eight_bits_a_byte_are_recognised() {
+        let long = "x".repeat(200);
+        let frames = [text(3, "TIT2", &long), text(3, "TPE1", "Artist"), text(3, "TALB", "Album")].concat();
+        assert_eq!(of(&tag(4, 0, &frames)), format!("title={long} artist=Artist album=Album"));
+    }
+
+    #[test]
+    fn what_is_compressed_costs_no_more_than_what_is_kept() {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&[b"\0", vec![b'A'; 20 << 20].as_slice()].concat()).unwrap();
+        let packed = encoder.finish().unwrap();
+        let data = [&seven_bits_a_byte(20 << 20)[..], &packed].concat();
+        let frames = [frame(4, "TIT2", [0, 0x09], &data), text(4, "TPE1", "Artist")].concat();
+        let (tags, problems) = parse(&tag(4, 0, &frames));
+        assert!(problems.is_none() && tags.ends_with("AAA artist=Artist"));
+        assert_eq!(tags.len() as u64, "title= artist=Artist".len() as u64 + LONGEST_FRAME - 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_mutation_panics(
+            version in 2_u8..5,
+            flags: u8,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12)
+        ) {
+            let ids = if version == 2 { ["TT2", "TDA", "TYE"] } else { ["TIT2", "TDAT", "TYER"] };
+            let frames: Vec<u8> = ids.iter().flat_map(|id| text(version, id, "3112")).collect();
+            let mut bytes = tag(version, flags, &frames);
+            for (at, value) in changes {
+                let at = at.index(bytes.len() - 10) + 10;
+                bytes[at] = value;
+            }
+            parse(&bytes);
+        }
+    }
+}
