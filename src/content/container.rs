@@ -9,7 +9,7 @@ use lofty::tag::{ItemKey, Tag};
 
 use super::source::Source;
 use super::values::{explain, guarded, tidy, track};
-use super::{mp4, ogg, wav};
+use super::{mp4, wav};
 use crate::model::{Metadata, Tags};
 
 /// Bytes that lofty may allocate for one item.
@@ -45,18 +45,13 @@ pub(super) fn read<R: Read + Seek>(
                 metadata.channels = described.channels.or(metadata.channels);
             }
         }
-        // lofty takes the position of the last page as it is, also if that page has none.
-        Container::Vorbis | Container::Opus | Container::Speex => {
-            metadata.duration = ogg::duration(source).unwrap_or_default();
-        }
         // A file that is corrupt here was corrupt for lofty too, and `result` has that error.
         Container::Wav => {
             let mut found = super::found::Found::default();
             // A list that is cut keeps the texts before the cut.
             let _ = wav::read_info(source, &mut found);
-            let (tags, _) = found.into_parts();
-            tags_are_read |= tags.present().next().is_some();
-            metadata.tags.fill(tags);
+            found.show(metadata);
+            tags_are_read |= metadata.tags.present().next().is_some();
             wav::read(source, metadata).unwrap_or_default();
         }
         _ => {}

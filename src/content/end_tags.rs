@@ -159,7 +159,9 @@ mod tests {
     fn parse(bytes: &[u8]) -> (u64, String, Option<String>) {
         let mut found = Found::default();
         let end = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut found).unwrap();
-        let (tags, problems) = found.into_parts();
+        let mut metadata = Metadata::default();
+        found.show(&mut metadata);
+        let Metadata { tags, error: problems, .. } = metadata;
         let tags: Vec<_> = tags.present().map(|(name, text)| format!("{name}={text}")).collect();
         (end, tags.join(" "), problems)
     }

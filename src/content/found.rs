@@ -1,6 +1,6 @@
 //! What the tags of a file say, put together from several tags.
 
-use crate::model::Tags;
+use crate::model::{Metadata, Tags};
 
 /// A published tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +45,11 @@ impl Found {
         }
     }
 
-    /// The tags, and the problems in one text if there are any.
-    pub(super) fn into_parts(self) -> (Tags, Option<String>) {
-        let problems = (!self.problems.is_empty()).then(|| self.problems.join("; "));
-        (self.tags, problems)
+    /// Shows the tags, and what could not be read.
+    pub(super) fn show(self, metadata: &mut Metadata) {
+        metadata.tags.fill(self.tags);
+        for problem in self.problems {
+            metadata.add_error(&problem);
+        }
     }
 }

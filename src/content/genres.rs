@@ -2,13 +2,38 @@
 
 use lofty::id3::v1::GENRES;
 
-/// The number whose name was replaced in the list.
-const RENAMED: (usize, &str) = (133, "Afro-Punk");
+/// The names that other readers of tags write differently from lofty, which has one of them in an old form.
+const NAMES: [(usize, &str); 24] = [
+    (1, "Classic Rock"),
+    (22, "Death Metal"),
+    (29, "Jazz+Funk"),
+    (37, "Sound Clip"),
+    (40, "Alt. Rock"),
+    (59, "Gangsta Rap"),
+    (64, "Native American"),
+    (69, "Showtunes"),
+    (78, "Rock & Roll"),
+    (84, "Fast-Fusion"),
+    (95, "Slow Rock"),
+    (104, "Chamber Music"),
+    (107, "Booty Bass"),
+    (109, "Porn Groove"),
+    (111, "Slow Jam"),
+    (123, "A Cappella"),
+    (126, "Goa"),
+    (129, "Hardcore"),
+    (133, "Afro-Punk"),
+    (141, "Christian Rock"),
+    (146, "JPop"),
+    (152, "Big Beat"),
+    (184, "Audio Theatre"),
+    (187, "Indie Rock"),
+];
 
 /// The name of a genre by its number in Winamp's list.
 pub(super) fn name(number: usize) -> Option<&'static str> {
-    let (renamed, name) = RENAMED;
-    if number == renamed { Some(name) } else { GENRES.get(number).copied() }
+    let named = NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name);
+    named.or_else(|| GENRES.get(number).copied())
 }
 
 /// The first genre of a frame TCON: `17`, `(17)`, `(17)(18)`, `(17)Rock`, `((Foo)` or a name. `RX` is a remix and `CR` a

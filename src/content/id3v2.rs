@@ -382,7 +382,9 @@ mod tests {
     fn parse(bytes: &[u8]) -> (String, Option<String>) {
         let mut found = Found::default();
         read(&mut Source::new(Cursor::new(bytes)).unwrap(), 0, &mut found).unwrap();
-        let (tags, problems) = found.into_parts();
+        let mut metadata = Metadata::default();
+        found.show(&mut metadata);
+        let Metadata { tags, error: problems, .. } = metadata;
         let tags: Vec<_> = tags.present().map(|(name, text)| format!("{name}={text}")).collect();
         (tags.join(" "), problems)
     }

@@ -5,10 +5,12 @@ pub mod tags;
 
 mod asf;
 mod batch;
+mod comments;
 mod confirm;
 mod container;
 mod end_tags;
 mod examine;
+mod flac;
 mod found;
 mod genres;
 mod id3v2;

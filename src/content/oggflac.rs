@@ -1,26 +1,17 @@
 //! FLAC in Ogg: the stream's properties from its first packet, the tags from its second.
 //!
-//! Comments are read one at a time, and long ones, such as pictures, are skipped. So little is kept
-//! in memory, whatever the sizes in the file are.
-//!
 //! Formats: Ogg, RFC 3533, section 6. FLAC and its mapping to Ogg, RFC 9639, sections 8 and 10.1.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 
+use super::comments;
+use super::found::Found;
+use super::ogg::{PAGE_HEADER, Packets, corrupt, last_position};
 use super::source::Source;
-use crate::model::{Metadata, Tags};
+use crate::model::Metadata;
 
 /// The first bytes of the first packet.
-pub(super) const MAGIC: &[u8] = b"\x7FFLAC";
-
-/// Bytes of a page's header, without its table of segments.
-pub(super) const PAGE_HEADER: usize = 27;
-
-/// Bytes at the end of the file in which the last page is looked for: one page at most.
-const TAIL: usize = 64 * 1024;
-
-/// Bytes of the longest comment that is read.
-const LONGEST_COMMENT: u32 = 64 * 1024;
+const MAGIC: &[u8] = b"\x7FFLAC";
 
 /// The block type of Vorbis comments.
 const VORBIS_COMMENT: u8 = 4;
@@ -54,12 +45,20 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
     metadata.sample_rate = Some(sample_rate);
     metadata.channels = Some(u32::from(stream_info[16] >> 1 & 7) + 1);
 
-    let comments = packets.next_packet().and_then(|()| read_comments(&mut packets, &mut metadata.tags));
+    let mut found = Found::default();
+    let read = packets.next_packet().and_then(|()| {
+        let block_header: [u8; 4] = packets.array()?;
+        if block_header[0] & 0x7F != VORBIS_COMMENT {
+            return Err(corrupt("no comments in the second packet"));
+        }
+        comments::read(&mut packets, &mut found)
+    });
+    found.show(metadata);
     let serial = packets.serial.unwrap_or(0);
     let headers_end = source.stream_position()?;
 
     let samples = match rate_and_counts & 0xF_FFFF_FFFF {
-        0 => last_granule_position(source, serial)?,
+        0 => last_position(source, serial)?,
         samples => samples,
     };
     if samples > 0 {
@@ -68,160 +67,7 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
         let sound_bytes = source.length().saturating_sub(headers_end);
         metadata.bitrate = super::values::bits_per_second(sound_bytes, duration);
     }
-    comments
-}
-
-/// Reads the block of Vorbis comments, RFC 9639, section 8.6.
-fn read_comments<R: Read + Seek>(packets: &mut Packets<'_, R>, tags: &mut Tags) -> io::Result<()> {
-    let block_header: [u8; 4] = packets.array()?;
-    if block_header[0] & 0x7F != VORBIS_COMMENT {
-        return Err(corrupt("no comments in the second packet"));
-    }
-    let vendor_length = u32::from_le_bytes(packets.array()?);
-    packets.skip(vendor_length)?;
-    let count = u32::from_le_bytes(packets.array()?);
-    let (mut year, mut total) = (None, None);
-    let mut comment = Vec::new();
-    for _ in 0..count {
-        let length = u32::from_le_bytes(packets.array()?);
-        if length > LONGEST_COMMENT {
-            packets.skip(length)?;
-            continue;
-        }
-        comment.resize(length as usize, 0);
-        packets.read_exact(&mut comment)?;
-        let text = String::from_utf8_lossy(&comment);
-        let Some((name, value)) = text.split_once('=') else { continue };
-        let slot = match name.to_ascii_uppercase().as_str() {
-            "TITLE" => &mut tags.title,
-            "ARTIST" => &mut tags.artist,
-            "ALBUM" => &mut tags.album,
-            "DATE" => &mut tags.date,
-            "YEAR" => &mut year,
-            "GENRE" => &mut tags.genre,
-            "TRACKNUMBER" => &mut tags.track,
-            "TRACKTOTAL" | "TOTALTRACKS" => &mut total,
-            _ => continue,
-        };
-        if slot.is_none() {
-            *slot = super::values::tidy(value);
-        }
-    }
-    tags.date = tags.date.take().or(year);
-    tags.track = super::values::track(tags.track.take(), total);
-    Ok(())
-}
-
-/// The number of samples before the end of the stream's last page; 0 if no page has it.
-pub(super) fn last_granule_position<R: Read + Seek>(source: &mut Source<R>, serial: u32) -> io::Result<u64> {
-    let mut buffer = vec![0; TAIL];
-    let tail = source.read_at(source.length().saturating_sub(TAIL as u64), &mut buffer)?;
-    let last = tail.windows(PAGE_HEADER).rev().find_map(|page| {
-        let page = page.strip_prefix(b"OggS")?;
-        let granule_position = u64::from_le_bytes(*page[2..].first_chunk()?);
-        // A page on which no packet ends has the position -1.
-        (page[10..14] == serial.to_le_bytes() && granule_position != u64::MAX).then_some(granule_position)
-    });
-    Ok(last.unwrap_or(0))
-}
-
-/// Reads the packets of the container's first stream, one after another.
-struct Packets<'source, R> {
-    source: &'source mut Source<R>,
-    /// The serial number of the stream, once its first page was read.
-    serial: Option<u32>,
-    /// The lengths of the page's segments. `segments` is how many there are, `begun` how many were begun.
-    lacing: [u8; 255],
-    segments: usize,
-    begun: usize,
-    /// Bytes of the current segment that are left to read.
-    left: u8,
-    /// Whether the packet continues after the current segment.
-    goes_on: bool,
-}
-
-impl<'source, R: Read + Seek> Packets<'source, R> {
-    fn new(source: &'source mut Source<R>) -> Self {
-        Self { source, serial: None, lacing: [0; 255], segments: 0, begun: 0, left: 0, goes_on: true }
-    }
-
-    /// Goes to the beginning of the next packet.
-    fn next_packet(&mut self) -> io::Result<()> {
-        loop {
-            self.source.seek(SeekFrom::Current(self.left.into()))?;
-            self.left = 0;
-            if !self.next_segment()? {
-                self.goes_on = true;
-                return Ok(());
-            }
-        }
-    }
-
-    /// Goes to the next segment of this packet. Returns false if there is none.
-    fn next_segment(&mut self) -> io::Result<bool> {
-        if !self.goes_on {
-            return Ok(false);
-        }
-        while self.begun == self.segments {
-            self.next_page()?;
-        }
-        self.left = self.lacing[self.begun];
-        self.begun += 1;
-        // A segment of less than 255 bytes, possibly empty, is the last one of its packet.
-        self.goes_on = self.left == u8::MAX;
-        Ok(true)
-    }
-
-    /// Reads the header of the stream's next page. Pages of other streams are skipped.
-    fn next_page(&mut self) -> io::Result<()> {
-        let header: [u8; PAGE_HEADER] = self.source.array()?;
-        if !header.starts_with(b"OggS") {
-            return Err(corrupt("no ogg page where one should be"));
-        }
-        let serial = header[14..].first_chunk().map_or(0, |&bytes| u32::from_le_bytes(bytes));
-        let segments = usize::from(header[PAGE_HEADER - 1]);
-        self.source.read_exact(&mut self.lacing[..segments])?;
-        if *self.serial.get_or_insert(serial) == serial {
-            (self.segments, self.begun) = (segments, 0);
-        } else {
-            let body: i64 = self.lacing[..segments].iter().map(|&length| i64::from(length)).sum();
-            self.source.seek(SeekFrom::Current(body))?;
-        }
-        Ok(())
-    }
-
-    fn skip(&mut self, bytes: u32) -> io::Result<()> {
-        let skipped = io::copy(&mut self.take(bytes.into()), &mut io::sink())?;
-        if skipped == u64::from(bytes) { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-
-    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-}
-
-impl<R: Read + Seek> Read for Packets<'_, R> {
-    /// Reads up to the end of the packet.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.left == 0 {
-            if !self.next_segment()? {
-                return Ok(0);
-            }
-        }
-        let length = buffer.len().min(self.left.into());
-        let read = self.source.read(&mut buffer[..length])?;
-        if read == 0 && length > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.left -= u8::try_from(read).unwrap_or(self.left);
-        Ok(read)
-    }
-}
-
-fn corrupt(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+    read
 }
 
 #[cfg(test)]

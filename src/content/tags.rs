@@ -9,8 +9,8 @@
 //!
 //! - Each tag is read apart from the others, so a damaged part costs itself and nothing else.
 //!
-//! MPEG audio, AAC, WMA and FLAC in Ogg are read here (`mpeg`, `adts`, `asf`, `oggflac`, and the tags around them by `id3v2`
-//! and `end_tags`). The other formats are read by lofty, in `container`, with corrections.
+//! The other formats than MP4, WAV, AIFF, APE, Musepack and WavPack are read here: `mpeg`, `adts`, `flac`, `ogg`, `oggflac`
+//! and `asf`, and the tags around them by `id3v2` and `end_tags`. Those are read by lofty, in `container`, with corrections.
 
 use std::io::{self, Read, Seek};
 
@@ -20,7 +20,7 @@ use lofty::probe::Probe;
 use super::found::Found;
 use super::source::Source;
 use super::values::{explain, guarded};
-use super::{adts, asf, container, end_tags, id3v2, mpeg, oggflac};
+use super::{adts, asf, container, end_tags, flac, id3v2, mpeg, ogg, oggflac};
 use crate::model::{FileType, LibraryPath, Metadata};
 
 /// Bytes that are enough to determine the format: an Ogg page's header and the first packet's magic.
@@ -48,6 +48,10 @@ pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::
             Kind::Adts { .. } => read_adts(&mut file, adts, &mut metadata),
             Kind::Mpeg => read_mpeg(&mut file, &mut metadata),
             Kind::Asf => asf::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
+            Kind::Flac { begin } => {
+                flac::read(&mut open(&mut file)?, begin, &mut metadata).map_err(|error| explain(&error))
+            }
+            Kind::Ogg => ogg::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
             Kind::OggFlac => oggflac::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
             Kind::Container { container, .. } => container::read(&mut open(&mut file)?, container, &mut metadata),
             Kind::Unknown => {
@@ -82,7 +86,12 @@ enum Kind {
         sure: bool,
     },
     Asf,
+    Flac {
+        /// The position of its first bytes, behind the tags of ID3v2 that some programs put there.
+        begin: u64,
+    },
     Mpeg,
+    Ogg,
     OggFlac,
     Container {
         container: Container,
@@ -103,8 +112,14 @@ impl Kind {
         if oggflac::begins_stream(head) {
             return Ok(Self::OggFlac);
         }
+        if ogg::begins_stream(head) {
+            return Ok(Self::Ogg);
+        }
         let tags_end = leading_tags_end(&mut source)?;
         let head = source.read_at(tags_end, &mut buffer)?;
+        if head.starts_with(flac::MAGIC) {
+            return Ok(Self::Flac { begin: tags_end });
+        }
         let by_magic = Container::from_buffer(head);
         if by_magic == Some(Container::Aac) && adts::begins_frame(head) {
             return Ok(Self::Adts { sure: true });
@@ -144,9 +159,10 @@ impl Kind {
             Self::Adts { sure: true } => Some("audio/x-aac"),
             Self::Asf => Some("audio/x-ms-wma"),
             Self::OggFlac => Some("audio/x-oggflac"),
+            Self::Flac { .. } => Some("audio/flac"),
             Self::Container { container, sure: true } => container::format_of(container),
             // What `read_mpeg` finds says which layer it is.
-            Self::Mpeg | Self::Adts { .. } | Self::Container { .. } | Self::Unknown => None,
+            Self::Mpeg | Self::Ogg | Self::Adts { .. } | Self::Container { .. } | Self::Unknown => None,
         }
     }
 }
@@ -239,11 +255,7 @@ fn read_surrounding_tags<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) 
         let end = end_tags::read(&mut source, &mut found)?;
         Ok(Surrounding { begin, end: end.max(begin) })
     })();
-    let (tags, problems) = found.into_parts();
-    metadata.tags = tags;
-    if let Some(problems) = problems {
-        metadata.add_error(&problems);
-    }
+    found.show(metadata);
     read.map_err(|error: io::Error| explain(&error))
 }
 

@@ -148,7 +148,9 @@ mod tests {
         let bytes = [b"RIFF\xFF\xFF\xFF\xFFWAVE".to_vec(), item(b"junk", b"x"), list].concat();
         let mut found = Found::default();
         read_info(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut found).unwrap();
-        let (tags, problems) = found.into_parts();
+        let mut metadata = Metadata::default();
+        found.show(&mut metadata);
+        let Metadata { tags, error: problems, .. } = metadata;
         let tags: Vec<_> = tags.present().map(|(_, text)| text.to_owned()).collect();
         assert_eq!((tags, problems), (vec!["Größe".to_owned(), "Björk".to_owned(), "3".to_owned()], None));
     }

@@ -1,0 +1,141 @@
+//! FLAC: the properties from the first block of metadata, the tags from the block of Vorbis comments. The other blocks, such
+//! as pictures, are passed over.
+//!
+//! Format: RFC 9639, section 8.
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use super::comments;
+use super::found::Found;
+use super::ogg::corrupt;
+use super::source::Source;
+use super::values::bits_per_second;
+use super::{end_tags, id3v2};
+use crate::model::Metadata;
+
+/// The first bytes.
+pub(super) const MAGIC: &[u8] = b"fLaC";
+
+/// The kinds of blocks that are read.
+const STREAM_INFO: u8 = 0;
+const VORBIS_COMMENT: u8 = 4;
+
+/// The most blocks. A file with more is corrupt.
+const MOST_BLOCKS: usize = 1024;
+
+/// Bytes of a block's header.
+const BLOCK_HEADER: u64 = 4;
+
+/// Reads the file, whose first bytes are at `begin`, into `metadata`. On failure, `metadata` has what came before the
+/// damaged part.
+pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, begin: u64, metadata: &mut Metadata) -> io::Result<()> {
+    let mut found = Found::default();
+    let read = read_blocks(source, begin, metadata, &mut found);
+    // Some programs put tags of other kinds around it.
+    if begin > 0 {
+        id3v2::read(source, 0, &mut found)?;
+    }
+    let end = end_tags::read(source, &mut found)?;
+    found.show(metadata);
+    let sound = read?;
+    if let Some(duration) = metadata.duration {
+        metadata.bitrate = bits_per_second(end.saturating_sub(sound), duration);
+    }
+    Ok(())
+}
+
+/// Reads the blocks; returns where the sound begins.
+fn read_blocks<R: Read + Seek>(
+    source: &mut Source<R>,
+    begin: u64,
+    metadata: &mut Metadata,
+    found: &mut Found,
+) -> io::Result<u64> {
+    let mut at = begin + MAGIC.len() as u64;
+    for number in 0..MOST_BLOCKS {
+        source.seek(SeekFrom::Start(at))?;
+        let [kind, size @ ..]: [u8; 4] = source.array()?;
+        let size = size.into_iter().fold(0_u64, |size, byte| size << 8 | u64::from(byte));
+        match kind & 0x7F {
+            STREAM_INFO => read_stream_info(source, metadata)?,
+            _ if number == 0 => return Err(corrupt("the first block is not about the stream")),
+            VORBIS_COMMENT => {
+                // Some programs wrote a size that is too small for the comments, which say themselves how long they are.
+                let read = comments::read(source, found);
+                if read.is_err() {
+                    found.problem("Vorbis comments end too early");
+                }
+            }
+            _ => {}
+        }
+        at += BLOCK_HEADER + size;
+        if at > source.length() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if kind & 0x80 != 0 {
+            return Ok(at);
+        }
+    }
+    Err(corrupt("it has too many blocks"))
+}
+
+fn read_stream_info<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
+    let info: [u8; 18] = source.array()?;
+    let rate_and_counts = info[10..].first_chunk().map_or(0, |&bytes| u64::from_be_bytes(bytes));
+    let sample_rate = u32::try_from(rate_and_counts >> 44).unwrap_or(0);
+    if sample_rate == 0 {
+        return Err(corrupt("a sample rate of 0"));
+    }
+    metadata.sample_rate = Some(sample_rate);
+    metadata.channels = Some(u32::from(info[12] >> 1 & 7) + 1);
+    let samples = rate_and_counts & 0xF_FFFF_FFFF;
+    metadata.duration = (samples > 0).then(|| samples as f64 / f64::from(sample_rate));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    fn block(kind: u8, content: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(content.len()).unwrap().to_be_bytes();
+        [&[kind], &size[1..], content].concat()
+    }
+
+    fn file() -> Vec<u8> {
+        // 44,100 Hz, 2 channels, 16 bits, 88,200 samples.
+        let counts = ((44_100_u64 << 44) + (1 << 41) + (15 << 36) + 88_200).to_be_bytes();
+        let info = [&[0; 10][..], &counts, &[0; 16]].concat();
+        let comment = |text: &str| [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
+        let comments = [comment(""), vec![2, 0, 0, 0], comment("title=T"), comment("tracknumber=3")].concat();
+        let blocks = [block(0, &info), block(6, &vec![7; 70_000]), block(0x84, &comments)].concat();
+        [MAGIC, &blocks, &[0xFF; 1000]].concat()
+    }
+
+    fn parse(bytes: &[u8], begin: u64) -> Metadata {
+        let mut metadata = Metadata::default();
+        let _ = read(&mut Source::new(Cursor::new(bytes)).unwrap(), begin, &mut metadata);
+        metadata
+    }
+
+    #[test]
+    fn the_sound_is_what_follows_the_blocks() {
+        let found = parse(&file(), 0);
+        assert_eq!((found.duration, found.bitrate), (Some(2.0), Some(4000)));
+        assert_eq!((found.sample_rate, found.channels), (Some(44_100), Some(2)));
+        assert_eq!((found.tags.title.as_deref(), found.tags.track.as_deref()), (Some("T"), Some("3")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_mutation_panics(changes in prop::collection::vec((0..120_usize, any::<u8>()), 1..12)) {
+            let mut bytes = file();
+            for (at, value) in changes {
+                bytes[at] = value;
+            }
+            parse(&bytes, 0);
+        }
+    }
+}
