@@ -16,7 +16,7 @@ use crate::screen::Screen;
 use crate::service::{self, Observed, Reload, Service, ServiceError};
 use crate::sink::SinkError;
 use crate::status::{ConditionReport, HeldList, Report, Severity, VerifySummary, human_bytes};
-use crate::store::{StateDir, StateDirError};
+use crate::store::{StateDir, StateDirError, StoreError};
 use crate::telemetry::{self, LogLevel};
 
 /// The exit code if a command failed or was interrupted.
@@ -122,11 +122,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::failpoint::arm();
     let outcome = match Settings::from_env_and_args(arguments.clone()) {
         Ok(settings) => work(settings, arguments),
-        Err(Exit::Print(text)) => {
-            // The reader may have closed standard output.
-            let _ = io::stdout().write_all(text.as_bytes());
-            Ok(ExitCode::SUCCESS)
-        }
+        Err(Exit::Print(text)) => put(&text).map(|()| ExitCode::SUCCESS),
         Err(Exit::Listen(settings)) => events::print(&settings),
         Err(Exit::Invalid(error)) => Err(error.into()),
     };
@@ -160,6 +156,9 @@ fn work(settings: Settings, arguments: Vec<OsString>) -> Result<ExitCode, Failur
     if matches!(settings.command, Command::Held { .. } | Command::Approve(_)) && !settings.store_file().exists() {
         say("no delete is held: this library was never scanned; nothing was changed");
         return Ok(ExitCode::SUCCESS);
+    }
+    if matches!(settings.command, Command::Replay(_)) && !settings.store_file().exists() {
+        return Err(Failure::usage(StoreError::NeverScanned { file: settings.store_file() }));
     }
     if let Command::List { .. } | Command::Duplicates { .. } = settings.command {
         return inquire(&settings);
@@ -207,8 +206,7 @@ fn work(settings: Settings, arguments: Vec<OsString>) -> Result<ExitCode, Failur
     let runtime = runtime.enable_all().build().map_err(Failure::run)?;
     if let Command::Parked(request) = settings.command.clone() {
         let command = settings.command.clone();
-        let answer = runtime.block_on(service::parked_at_rest(&settings, &instance_id, request))?;
-        print_answer(&command, &answer);
+        print_parked(&command, &runtime.block_on(service::parked_at_rest(&settings, &instance_id, request))?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let outcome = runtime.block_on(async {
@@ -234,10 +232,10 @@ fn without_service(settings: &Settings, instance_id: &str) -> Result<ExitCode, F
     match settings.command {
         Command::Status { json } => {
             let report = service::status_at_rest(settings, instance_id)?;
-            say_to_stdout(&if json { report.to_json() } else { report.to_string() });
+            answer(&if json { report.to_json() } else { report.to_string() })?;
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Healthcheck => say_to_stdout(&format!("unhealthy: {nobody}")),
+        Command::Healthcheck => answer(&format!("unhealthy: {nobody}"))?,
         _ => say(&nobody),
     }
     Ok(ExitCode::FAILURE)
@@ -263,8 +261,8 @@ fn inquire(settings: &Settings) -> Result<ExitCode, Failure> {
             let found = service::duplicates(settings, under, most)?;
             match (json, found.groups.is_empty()) {
                 (true, true) => {}
-                (true, false) => say_to_stdout(&found.to_json()),
-                (false, _) => say_to_stdout(&found.to_string()),
+                (true, false) => answer(&found.to_json())?,
+                (false, _) => answer(&found.to_string())?,
             }
         }
         _ => {}
@@ -288,7 +286,8 @@ fn verify(mut settings: Settings, request: &VerifyRequest, arguments: Vec<OsStri
         Err(ServiceError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(FAILED.into()),
         verified => verified?,
     };
-    say(&summary.to_string());
+    let is_json = request.json || settings.json_summary;
+    say(&if is_json { summary.to_json() } else { summary.to_string() });
     if is_interrupted {
         say("interrupted; --since leaves out what was read");
         return Ok(FAILED.into());
@@ -314,12 +313,13 @@ fn verify(mut settings: Settings, request: &VerifyRequest, arguments: Vec<OsStri
 }
 
 /// Prints the answer to a command about parked messages: a list to standard output, other answers to standard error.
-fn print_answer(command: &Command, answer: &str) {
+fn print_parked(command: &Command, text: &str) -> Result<(), Failure> {
     match command {
-        Command::Parked(ParkedRequest::List { .. }) if answer.is_empty() => {}
-        Command::Parked(ParkedRequest::List { .. }) => say_to_stdout(answer),
-        _ => say(answer),
+        Command::Parked(ParkedRequest::List { .. }) if text.is_empty() => {}
+        Command::Parked(ParkedRequest::List { .. }) => answer(text)?,
+        _ => say(text),
     }
+    Ok(())
 }
 
 /// Follows the library until a signal, with other settings after each request to read them again.
@@ -362,11 +362,12 @@ async fn start(settings: Settings, instance_id: &str, screen: Screen) -> Result<
     let service = Service::open(settings, instance_id, screen, observed)?;
     let corruption = service.corruption();
     let incomplete = ExitCode::from(INCOMPLETE);
+    let mut held = None;
     let work = async {
         let summary = match command {
             Command::Scan => service::scan(&service, &mut sink, shutdown).await?,
             Command::Held { json } => {
-                print_held(&service::held(&service).await?, json);
+                held = Some((service::held(&service).await?, json));
                 None
             }
             Command::Approve(under) => {
@@ -391,11 +392,15 @@ async fn start(settings: Settings, instance_id: &str, screen: Screen) -> Result<
     };
     let done = Service::unless_corrupt(&corruption, Box::pin(work)).await;
     sink.close().await;
-    match done? {
+    let done = done?;
+    if let Some((held, json)) = held {
+        print_held(&held, json)?;
+    }
+    match done {
         Some(summary) => {
             // Standard output is for messages only.
             say(&if json_summary { summary.to_json() } else { summary.to_string() });
-            if summary.seen == 0 && summary.held == 0 && is_scan {
+            if summary.seen == 0 && summary.held == 0 && is_scan && !json_summary {
                 say(&format!("there is no audio file in {root}; is it the right directory, and is it mounted?"));
             }
             Ok(if summary.is_complete() { ExitCode::SUCCESS } else { incomplete })
@@ -416,7 +421,7 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
         serde_json::from_str::<HeldList>(&answer).map_err(Failure::run)
     };
     match command {
-        Command::Held { json } => print_held(&held(&LibraryPath::root())?, *json),
+        Command::Held { json } => print_held(&held(&LibraryPath::root())?, *json)?,
         Command::Approve(under) => {
             let held = held(under)?;
             if held.total > 0 {
@@ -425,10 +430,12 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
             say(&control::ask(state_dir, &Request::Approve(under.clone()))?);
         }
         Command::Replay(under) => say(&control::ask(state_dir, &Request::Replay(under.clone()))?),
-        Command::Parked(request) => print_answer(command, &control::ask(state_dir, &Request::Parked(request.clone()))?),
-        Command::Status { json: true } => say_to_stdout(&control::ask(state_dir, &Request::Status)?),
-        Command::Status { json: false } => say_to_stdout(&ask_report(state_dir)?.to_string()),
-        Command::Healthcheck => return Ok(check_health(&ask_report(state_dir)?)),
+        Command::Parked(request) => {
+            print_parked(command, &control::ask(state_dir, &Request::Parked(request.clone()))?)?;
+        }
+        Command::Status { json: true } => answer(&control::ask(state_dir, &Request::Status)?)?,
+        Command::Status { json: false } => answer(&ask_report(state_dir)?.to_string())?,
+        Command::Healthcheck => return check_health(&ask_report(state_dir)?),
         Command::Reload => say(&control::ask(state_dir, &Request::Reload)?),
         Command::Scan
         | Command::Watch
@@ -445,7 +452,7 @@ fn ask_report(state_dir: &Path) -> Result<Report, Failure> {
 }
 
 /// Prints in one line whether the service is healthy, and why not.
-fn check_health(report: &Report) -> ExitCode {
+fn check_health(report: &Report) -> Result<ExitCode, Failure> {
     let is_severe = |condition: &&ConditionReport| condition.severity == Severity::Error;
     let reasons: Vec<String> = report
         .conditions
@@ -454,20 +461,29 @@ fn check_health(report: &Report) -> ExitCode {
         .map(|condition| format!("{} ({})", condition.summary, condition.details))
         .collect();
     if reasons.is_empty() {
-        say_to_stdout("healthy");
-        return ExitCode::SUCCESS;
+        answer("healthy")?;
+        return Ok(ExitCode::SUCCESS);
     }
-    say_to_stdout(&format!("unhealthy: {}", printable(&reasons.join("; "))));
-    ExitCode::FAILURE
+    answer(&format!("unhealthy: {}", printable(&reasons.join("; "))))?;
+    Ok(ExitCode::FAILURE)
 }
 
-/// Prints the answer to a question. The reader may have closed standard output.
-fn say_to_stdout(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
+/// Prints the answer to a question.
+fn answer(text: &str) -> Result<(), Failure> {
+    put(&format!("{text}\n"))
 }
 
-fn print_held(held: &HeldList, json: bool) {
-    say_to_stdout(&if json { held.to_json() } else { held.to_string() });
+/// Writes to standard output. The reader, such as `head`, may have enough.
+fn put(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ServiceError::Output(error).into()),
+        _ => Ok(()),
+    }
+}
+
+fn print_held(held: &HeldList, json: bool) -> Result<(), Failure> {
+    answer(&if json { held.to_json() } else { held.to_string() })
 }
 
 /// Prints a text for the user to standard error.

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// The bar while the total is known.
-const WITH_TOTAL: &str = "[{bar:24}] {percent:>3} %  {msg}";
+const WITH_TOTAL: &str = "[{bar:24}] {percent:>3} %  {wide_msg}";
 
 /// The bar while it is not.
-const WITHOUT_TOTAL: &str = "{spinner} {msg}";
+const WITHOUT_TOTAL: &str = "{spinner} {wide_msg}";
 
 /// Standard error. Clones share it.
 #[derive(Clone, Debug)]

@@ -43,7 +43,7 @@ use crate::model::Index as _;
 use crate::pipeline::Chain;
 use crate::screen::Screen;
 use crate::sink::{Amqp, AmqpSettings, Sink, SinkError, Stdout};
-use crate::status::{Conditions, Counters};
+use crate::status::{Conditions, Counters, EventCounts};
 use crate::store::{Corruption, IndexReader, Rebuilt, Relocated, Store, StoreError};
 use crate::stream::{Leases, Pace, Settle};
 use crate::traces::Traces;
@@ -133,6 +133,8 @@ pub struct Service {
     scanner: Scanner<IndexReader>,
     counters: Counters,
     observed: Arc<Observed>,
+    /// The events of runs with other settings before this one.
+    events_before: EventCounts<u64>,
     /// Spans for OpenTelemetry, if a collector is given.
     traces: Option<Traces>,
     conditions: Conditions,
@@ -232,6 +234,7 @@ impl Service {
             examiner: Arc::new(examiner),
             scanner,
             counters: Counters::default(),
+            events_before: observed.events.now(),
             observed,
             traces,
             instance_id: instance_id.to_owned(),
@@ -335,7 +338,12 @@ fn relocate_store(settings: &Settings, file: &Path, encoder: &Encoder) -> Result
 #[must_use]
 pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
     match settings.sink {
-        SinkKind::Stdout => Sink::Stdout(Stdout::new()),
+        SinkKind::Stdout => {
+            if std::fs::read_link("/proc/self/fd/1").is_ok_and(|target| target == Path::new("/dev/null")) {
+                tracing::warn!("standard output is closed or /dev/null: messages go nowhere and count as delivered");
+            }
+            Sink::Stdout(Stdout::new())
+        }
         SinkKind::Amqp => {
             let watched_directory = settings.root.to_string_lossy();
             let amqp = AmqpSettings {

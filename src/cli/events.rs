@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, say};
 use crate::config::ListenSettings;
 use crate::screen::Screen;
-use crate::service;
+use crate::service::{self, ServiceError};
 use crate::sink::{self, ListenError, ListenQueue, Listener};
 use crate::status::LoggedEvent;
 
@@ -55,7 +55,8 @@ async fn listen(settings: &ListenSettings, shutdown: &CancellationToken) -> Resu
                         listener.close().await;
                         return Ok(());
                     }
-                    Err(lost) => lost,
+                    Err(End::Lost(lost)) => lost,
+                    Err(End::Output(error)) => return Err(error.into()),
                 }
             }
             // Wrong settings should show at once.
@@ -81,13 +82,29 @@ fn of(error: ListenError) -> Failure {
     }
 }
 
-/// Prints the wanted messages; returns when there were enough, or standard output is closed.
-async fn print_all(listener: &mut Listener, settings: &ListenSettings, left: &mut u64) -> Result<(), ListenError> {
+/// Why printing ended too early.
+enum End {
+    /// The connection was lost.
+    Lost(ListenError),
+    /// Standard output cannot be written.
+    Output(ServiceError),
+}
+
+impl From<ListenError> for End {
+    fn from(error: ListenError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// Prints the wanted messages; returns when there were enough, or the reader of standard output has enough.
+async fn print_all(listener: &mut Listener, settings: &ListenSettings, left: &mut u64) -> Result<(), End> {
     while *left > 0 {
         let message = listener.next().await?;
         if let Some(line) = line_of(message.body(), settings) {
-            if writeln!(io::stdout(), "{line}").is_err() {
-                return Ok(());
+            match writeln!(io::stdout(), "{line}") {
+                // The reader, such as `head`, has enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written.map_err(|error| End::Output(ServiceError::Output(error)))?,
             }
             *left -= 1;
         }

@@ -79,6 +79,9 @@ impl Library<'_> {
     /// A path in the library, which need not exist: absolute, or relative to the working directory if it exists there,
     /// or else relative to the root.
     fn path_of(self, given: &RawValue) -> Result<LibraryPath, SettingsError> {
+        if given.value.is_empty() {
+            return Err(given.wrong("is empty; give a path of the library, or leave it out"));
+        }
         let path = Path::new(&given.value);
         let from_here = absolute(self.working_directory, path);
         let inside = match self.strip_root(&from_here) {

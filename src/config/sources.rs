@@ -9,8 +9,15 @@ use super::Environment;
 use super::raw_value::RawValue;
 
 /// The settings that are secrets or name their files: a user may give a secret in place of its file.
-const MASKED: [&str; 5] =
-    ["rabbitmq_pass", "rabbitmq_pass_file", "rabbitmq_url", "rabbitmq_url_file", "rabbitmq_key_file"];
+const MASKED: [&str; 6] = [
+    "rabbitmq_pass",
+    "rabbitmq_pass_file",
+    "rabbitmq_url",
+    "rabbitmq_url_file",
+    "rabbitmq_key_file",
+    // Collectors take keys in the query.
+    "otel_exporter_otlp_endpoint",
+];
 
 /// The sources of values. Variables are read from `environment` and not by `clap`, because of empty variables, `.env`
 /// and tests.

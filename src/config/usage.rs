@@ -8,6 +8,7 @@ use clap::{ArgMatches, Command};
 
 use super::raw_value::without_secrets;
 use super::{Exit, SettingsError, arguments};
+use crate::model::printable;
 
 /// The flags whose value can be left out. Their next argument is their value only if it is one of these words.
 const OPTIONAL_VALUES: [(&str, &[&str]); 3] = [
@@ -62,7 +63,7 @@ fn as_watch(declared: &Command, error: &clap::Error, arguments: &[OsString]) -> 
     let place = arguments.iter().skip(1).position(|argument| *argument == *word)? + 1;
     let is_unknown = matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument);
     let is_command = |argument: &OsString| declared.get_subcommands().any(|command| *argument == *command.get_name());
-    let is_first = !arguments[..place].iter().any(is_command);
+    let is_first = !arguments[..place].iter().any(|argument| is_command(argument) || argument == "--");
     (is_directory && is_unknown && is_first && !word.starts_with('-')).then(|| {
         let mut with_command = arguments.to_vec();
         with_command.insert(place, "watch".into());
@@ -85,7 +86,7 @@ fn one_line(error: &clap::Error) -> String {
     let problem = match error.kind() {
         ErrorKind::UnknownArgument => match context(ContextKind::InvalidArg) {
             Some(flag) if flag.starts_with('-') => {
-                format!("there is no flag {}", flag.split('=').next().unwrap_or_default())
+                format!("there is no flag {}", printable(flag.split('=').next().unwrap_or_default()))
             }
             Some(extra) => format!("{:?} is one argument too many", without_secrets(&extra)),
             None => "there is one argument too many".to_owned(),

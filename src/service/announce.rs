@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Service;
 use super::reporter::watches;
+use crate::config::SinkKind;
 use crate::engine::Coverage;
 use crate::model::Index as _;
 use crate::status::{Condition, ConditionKind};
@@ -25,7 +26,12 @@ impl Service {
             settings = self.settings.changed.join(" "),
             "watching"
         );
-        if self.is_index_new && self.store.last_sequence() == 0 {
+        // Each kind of sink has its own index, so another one shows that STATE_DIR was kept.
+        let has_other = [SinkKind::Amqp, SinkKind::Stdout]
+            .into_iter()
+            .filter(|sink| *sink != self.settings.sink)
+            .any(|sink| self.settings.state_dir.join(format!("{}.sqlite", sink.as_str())).exists());
+        if self.is_index_new && self.store.last_sequence() == 0 && !has_other {
             tracing::warn!(
                 state_dir = %self.settings.state_dir.display(),
                 "the index is new: every file is published as created, and sequence begins at 1 with a new store_id; if \
@@ -48,7 +54,8 @@ impl Service {
 
     /// Logs the figures of the first scan.
     pub(super) fn announce_first_scan(&self, took: Duration) {
-        let events = self.observed.events.now();
+        // A run with other settings may have been before.
+        let events = self.observed.events.now().since(&self.events_before);
         let unreadable = self.inbox.engine().with(|engine| engine.unreadable_count() as u64);
         tracing::info!(
             files = self.scanner.tally.seen.load(Ordering::Relaxed),
@@ -67,8 +74,9 @@ impl Service {
     pub(super) fn note_emptiness(&self) -> bool {
         let is_scanned = self.scanner.tally.last_scan().is_some();
         let is_empty = is_scanned && self.store.index().is_empty().unwrap_or(false);
-        let root = self.root.path().display().to_string();
-        self.conditions.set_or_clear(ConditionKind::LibraryEmpty, is_empty.then_some(Condition::LibraryEmpty { root }));
+        let unreadable = self.inbox.engine().with(|engine| engine.unreadable_count() + engine.failed_count());
+        let condition = || Condition::LibraryEmpty { root: self.root.path().display().to_string(), unreadable };
+        self.conditions.set_or_clear(ConditionKind::LibraryEmpty, is_empty.then(condition));
         is_empty
     }
 }

@@ -85,7 +85,10 @@ pub fn status_at_rest(settings: &Settings, instance_id: &str) -> Result<Report, 
     let oldest = index.oldest_message().map_err(StoreError::from)?;
     let rotten = Verified::rotten_of(&settings.store_file())?;
     let since = rotten.iter().map(|rotten| rotten.since).min().unwrap_or_default();
-    let conditions = rotten_condition(&rotten).map(|condition| condition_report(&Active { condition, since }));
+    let rotten = rotten_condition(&rotten).map(|condition| condition_report(&Active { condition, since }));
+    let parked_messages = (parked > 0).then_some(Condition::MessagesParked { messages: parked });
+    let since = index.oldest_parked().map_err(StoreError::from)?.unwrap_or_default();
+    let parked_messages = parked_messages.map(|condition| condition_report(&Active { condition, since }));
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance_id: instance_id.to_owned(),
@@ -98,7 +101,7 @@ pub fn status_at_rest(settings: &Settings, instance_id: &str) -> Result<Report, 
             limit: settings.outbox_max_events,
         },
         parked,
-        conditions: conditions.into_iter().collect(),
+        conditions: rotten.into_iter().chain(parked_messages).collect(),
         ..Report::default()
     })
 }

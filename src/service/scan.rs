@@ -33,7 +33,7 @@ pub async fn scan(
     let started = Instant::now();
     let work = async {
         service.index_once(&shutdown).await?;
-        if service.store.outbox_length() > 0 {
+        if service.store.outbox_length() > 0 && !shutdown.is_cancelled() {
             tracing::info!(waiting = service.store.outbox_length(), "everything is indexed; delivering");
         }
         Ok(())
@@ -147,6 +147,7 @@ impl Service {
             left: self.counters.left.load(Ordering::Relaxed),
             links_passed_over: self.root.links_passed_over(),
             held,
+            parked: *self.store.parked_length().borrow(),
             bytes: self.examiner.contents.bytes_read().saturating_sub(verified),
             verified,
             took: started.elapsed(),

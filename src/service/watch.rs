@@ -109,6 +109,10 @@ pub async fn watch(
         never = service.watch_rotten() => match never {},
         () = stopped => Ok(()),
     };
+    if shutdown.is_cancelled() {
+        // It may have ended before anything else noticed.
+        systemd::notify_end();
+    }
     service.send_last_traces().await;
     reporter.keep_counts();
     done

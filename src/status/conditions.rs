@@ -22,10 +22,12 @@ pub enum Condition {
         /// The cause, in words.
         error: String,
     },
-    /// There is no audio file under the root.
+    /// There is no audio file under the root, or none that can be read.
     LibraryEmpty {
         /// The root.
         root: String,
+        /// The number of paths that cannot be read.
+        unreadable: usize,
     },
     /// Some directories are not watched.
     PartlyWatched {
@@ -212,9 +214,9 @@ impl ConditionKind {
     }
 
     /// Whether the service is not ready while such a condition is in effect. Polling is how some libraries are
-    /// followed, and rotten files are published as they were before.
+    /// followed, rotten files are published as they were before, and so are single paths that cannot be read.
     pub fn prevents_readiness(self) -> bool {
-        !matches!(self, Self::Polled | Self::Rotten)
+        !matches!(self, Self::Polled | Self::Rotten | Self::Unreadable)
     }
 
     /// Whether the begin and the end of such conditions are logged by the part of the program that finds them, because
@@ -276,11 +278,12 @@ impl Condition {
     pub fn description(&self) -> String {
         match self {
             Self::DeletesHeld { reason, .. } => format!(
-                "deletes are held: {}; they are published only if `file-watcher approve` confirms that the files are \
+                "deletes are held: {}; they are published only if `file-watcher approve DIR` confirms that the files are \
                  gone",
                 reason.description()
             ),
             Self::RootGone { .. } => "the library root is gone; no deletes are published until it is back".to_owned(),
+            Self::LibraryEmpty { unreadable: 1.., .. } => "no audio file in the library can be read".to_owned(),
             Self::LibraryEmpty { .. } => {
                 "there is no audio file in the library; is it the right directory, and is it mounted?".to_owned()
             }
@@ -294,11 +297,11 @@ impl Condition {
             Self::OutboxFull { .. } => "the outbox is full; intake waits for the broker".to_owned(),
             Self::StoreFails { .. } => "the index cannot be written; intake waits".to_owned(),
             Self::BrokerAway { .. } => "there is no connection to RabbitMQ; messages wait".to_owned(),
-            Self::BrokerRefuses { reason } => format!("RabbitMQ refuses the connection; messages wait: {reason}"),
+            Self::BrokerRefuses { .. } => "RabbitMQ refuses the connection; messages wait".to_owned(),
             Self::BrokerBlocked { .. } => "RabbitMQ is blocked and takes no messages; they wait".to_owned(),
-            Self::DeliveryStalled { waiting_for } => format!("messages wait for {waiting_for}"),
+            Self::DeliveryStalled { .. } => "messages wait, although there is a connection to RabbitMQ".to_owned(),
             Self::MessagesParked { .. } => {
-                "messages are parked; `file-watcher parked` lists, retries and drops them".to_owned()
+                "messages are parked; `file-watcher parked DIR` lists, retries and drops them".to_owned()
             }
             Self::Rotten { .. } => {
                 "some files are rotten: their content changed, and their size and times did not".to_owned()
@@ -313,7 +316,7 @@ impl Condition {
         match self {
             Self::DeletesHeld { count, places, .. } => format!("{} at {places}", counted(*count, "delete")),
             Self::RootGone { error } | Self::StoreFails { error } | Self::BrokerAway { error } => error.clone(),
-            Self::LibraryEmpty { root } => root.clone(),
+            Self::LibraryEmpty { root, .. } => root.clone(),
             Self::PartlyWatched { reason, poll_s } | Self::NotWatched { reason, poll_s } => {
                 format!("{reason}; {}", every(poll_s))
             }
@@ -321,7 +324,7 @@ impl Condition {
             Self::Unreadable { paths } => counted(*paths as u64, "path"),
             Self::OutboxFull { max_events } => counted(*max_events, "message"),
             Self::BrokerRefuses { reason } | Self::BrokerBlocked { reason } => reason.clone(),
-            Self::DeliveryStalled { waiting_for } => waiting_for.clone(),
+            Self::DeliveryStalled { waiting_for } => format!("they wait for {waiting_for}"),
             Self::MessagesParked { messages } => counted(*messages, "message"),
             Self::Rotten { files, first } => format!("{}, the first one is {first}", counted(*files, "file")),
             Self::EventsLost | Self::FirstScan => String::new(),
@@ -332,14 +335,17 @@ impl Condition {
     pub fn what_to_do(&self) -> &'static str {
         match self {
             Self::DeletesHeld { reason: HeldReason::MountGone | HeldReason::RootEmpty, .. } => {
-                "Mount the filesystem. If the files are gone for good, run `file-watcher approve` (in a container: `docker exec \
+                "Mount the filesystem. If the files are gone for good, run `file-watcher approve DIR` (in a container: `docker exec \
                  CONTAINER file-watcher approve`)."
             }
             Self::DeletesHeld { reason: HeldReason::TooMany, .. } => {
-                "Check that the files are gone, then run `file-watcher approve` (in a container: `docker exec CONTAINER \
+                "Check that the files are gone, then run `file-watcher approve DIR` (in a container: `docker exec CONTAINER \
                  file-watcher approve`)."
             }
             Self::RootGone { .. } => "Mount the library, or correct DATA_DIR.",
+            Self::LibraryEmpty { unreadable: 1.., .. } => {
+                "Give the user of the service permission to read the library. The log names what it cannot read."
+            }
             Self::LibraryEmpty { .. } => {
                 "Mount the library, or correct DATA_DIR. In a container, check the folder of the host; a mount that the \
                  host made after the container's start needs the option rslave."
@@ -356,9 +362,9 @@ impl Condition {
             Self::BrokerRefuses { .. } => "Correct the setting that the message names.",
             Self::BrokerBlocked { .. } => "Free memory or disk space on the host of RabbitMQ.",
             Self::DeliveryStalled { .. } => "Bind a queue for the routing key, or make room in the full queue.",
-            Self::MessagesParked { .. } => "Run `file-watcher parked`, and retry or drop the messages.",
+            Self::MessagesParked { .. } => "Run `file-watcher parked DIR`, and retry or drop the messages.",
             Self::Rotten { .. } => {
-                "Run `file-watcher verify`, which lists them. Check the disk, and restore them from a backup."
+                "Run `file-watcher verify DIR`, which lists them. Check the disk, and restore them from a backup."
             }
             Self::FirstScan => "Wait until it is done.",
         }
@@ -371,7 +377,7 @@ impl Condition {
                 tracing::warn!(reason = reason.as_str(), held = count, places, lasted_s, "{}", self.description());
             }
             Self::RootGone { error } => tracing::error!(error, lasted_s, "{}", self.description()),
-            Self::LibraryEmpty { root } => tracing::warn!(root, lasted_s, "{}", self.description()),
+            Self::LibraryEmpty { root, .. } => tracing::warn!(root, lasted_s, "{}", self.description()),
             Self::PartlyWatched { reason, poll_s } | Self::NotWatched { reason, poll_s } => {
                 tracing::error!(reason, every_s = poll_s, lasted_s, "{}", self.description());
             }
@@ -386,8 +392,9 @@ impl Condition {
                 tracing::error!(error, lasted_s, "{}", self.description());
             }
             Self::BrokerBlocked { reason } => tracing::warn!(reason, lasted_s, "{}", self.description()),
-            Self::BrokerRefuses { .. } => tracing::error!(lasted_s, "{}", self.description()),
-            Self::EventsLost | Self::DeliveryStalled { .. } => tracing::warn!(lasted_s, "{}", self.description()),
+            Self::BrokerRefuses { reason } => tracing::error!(reason, lasted_s, "{}", self.description()),
+            Self::DeliveryStalled { waiting_for } => tracing::warn!(waiting_for, lasted_s, "{}", self.description()),
+            Self::EventsLost => tracing::warn!(lasted_s, "{}", self.description()),
             Self::FirstScan => tracing::info!(lasted_s, "{}", self.description()),
             Self::MessagesParked { messages } => tracing::warn!(messages, lasted_s, "{}", self.description()),
             Self::Rotten { files, first } => tracing::warn!(files, first, lasted_s, "{}", self.description()),

@@ -81,6 +81,18 @@ impl EventCounts<AtomicU64> {
 }
 
 impl EventCounts<u64> {
+    /// What was counted after `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            created: self.created - earlier.created,
+            modified: self.modified - earlier.modified,
+            deleted: self.deleted - earlier.deleted,
+            moved: self.moved - earlier.moved,
+            renamed: self.renamed - earlier.renamed,
+        }
+    }
+
     /// The sum of all numbers.
     pub fn total(&self) -> u64 {
         self.created + self.modified + self.deleted + self.moved + self.renamed
@@ -115,6 +127,23 @@ pub struct VerifySummary {
     pub failed: u64,
 }
 
+impl VerifySummary {
+    /// The summary as one line of JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let Self { files, bytes, rotten, changed, gone, failed } = self;
+        json!({
+            "files_verified": files,
+            "bytes_verified": bytes,
+            "rotten": rotten,
+            "changed": changed,
+            "gone": gone,
+            "failed": failed,
+        })
+        .to_string()
+    }
+}
+
 impl fmt::Display for VerifySummary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { files, bytes, rotten, changed, gone, failed } = self;
@@ -140,6 +169,8 @@ pub struct Summary {
     pub links_passed_over: u64,
     /// Deletes that are held.
     pub held: u64,
+    /// Messages that are parked.
+    pub parked: u64,
     /// Bytes of new or changed files that were read for hashing.
     pub bytes: u64,
     /// Bytes of files that were read to verify that only their names changed.
@@ -165,6 +196,7 @@ impl Summary {
             "left": self.left,
             "links_skipped": self.links_passed_over,
             "held_deletes": self.held,
+            "parked_messages": self.parked,
             "bytes_hashed": self.bytes,
             "bytes_verified": self.verified,
             "seconds": self.took.as_secs_f64(),
@@ -200,6 +232,13 @@ impl fmt::Display for Summary {
         }
         if self.held > 0 {
             writeln!(formatter, "held deletes  {}", self.held)?;
+        }
+        if self.parked > 0 {
+            writeln!(
+                formatter,
+                "parked        {} (`file-watcher parked` lists them)",
+                counted(self.parked, "message")
+            )?;
         }
         write!(formatter, "hashed        {}", human_bytes(self.bytes as f64))?;
         if self.bytes > 0 {

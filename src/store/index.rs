@@ -86,6 +86,15 @@ impl IndexReader {
         })
     }
 
+    /// When the oldest parked message was parked, in seconds since the epoch; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn oldest_parked(&self) -> Result<Option<i64>, rusqlite::Error> {
+        self.with(|connection| connection.query_row("SELECT min(parked_at) FROM parked", [], |row| row.get(0)))
+    }
+
     /// The number of messages in the outbox, and of parked ones.
     ///
     /// # Errors

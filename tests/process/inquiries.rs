@@ -86,6 +86,8 @@ async fn duplicates_are_found_and_hard_links_waste_nothing() {
     assert_eq!(files.iter().filter(|file| file["is_hard_link"] == true).count(), 1);
     assert_eq!(files[0]["file_path"], program.root().join(files[0]["path"].as_str().unwrap()).to_str().unwrap());
     assert!(json(&program.run(&["duplicates", "--json", "--path", "b/two.flac"]).await).is_empty());
+    let empty = program.run(&["replay", "--path", ""]).await;
+    assert!(empty.code == Some(2) && empty.log.contains("--path: is empty"), "an unset variable is not everything");
     for command in ["duplicates", "list"] {
         let unknown = program.run(&[command, "--path", "nobody"]).await;
         assert!(unknown.code == Some(2) && unknown.log.contains("nothing is known at or under"), "{unknown:?}");
@@ -116,4 +118,20 @@ async fn events_are_printed_as_they_are_published() {
     program.proxy.set(crate::support::proxy::Network::Down);
     let away = program.run(&["events"]).await;
     assert!(away.code == Some(1) && away.log.contains("no connection to RabbitMQ"), "{away:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_be_written_is_a_failure() {
+    let program = with_songs().await;
+    let refused = program.run(&["replay"]).await;
+    assert!(refused.code == Some(2) && refused.log.contains("scan the library first"), "{refused:?}");
+    assert_eq!(program.run(&["scan"]).await.code, Some(0));
+    for command in ["schema", "status", "list", "held", "duplicates"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut run = program.launcher.command([command]);
+        let output = run.stdout(full).stderr(std::process::Stdio::piped()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command}: {error}");
+        assert!(error.contains("failed to write to standard output"), "{command}: {error}");
+    }
 }

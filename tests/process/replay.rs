@@ -278,10 +278,12 @@ async fn a_prefix_is_a_path_and_not_the_begin_of_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_library_of_which_nothing_is_known_is_replayed_at_once() {
+async fn a_library_that_was_never_scanned_is_not_replayed() {
     let program = Program::new().await;
-    let replayed = program.run(&["replay"]).await;
-    assert_eq!(replayed.code, Some(0), "{}", tail(&replayed.log));
+    let refused = program.run(&["replay"]).await;
+    assert!(refused.code == Some(2) && refused.log.contains("scan the library first"), "{refused:?}");
+    assert_eq!(program.run(&["scan"]).await.code, Some(0));
+    assert_eq!(program.run(&["replay"]).await.code, Some(0), "it is empty");
 }
 
 #[tokio::test(flavor = "multi_thread")]
