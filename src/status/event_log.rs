@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -13,6 +14,9 @@ use crate::model::{Change, EventType, FileEvent, printable};
 
 /// The most new events that a listener may be behind. It misses older ones, and loads the list again.
 const MAX_BEHIND: usize = 1_000;
+
+/// The most different details that are kept once. There are as many as sample rates.
+const MOST_DETAILS: usize = 64;
 
 /// One file event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -134,7 +138,7 @@ pub struct EventQuery {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct EventPage {
     /// The events.
-    pub events: Vec<Arc<LoggedEvent>>,
+    pub events: Vec<LoggedEvent>,
     /// Whether there are older ones that are wanted.
     pub has_more: bool,
 }
@@ -142,42 +146,119 @@ pub struct EventPage {
 /// The latest events, in the order of their sequence numbers.
 #[derive(Debug)]
 pub struct EventLog {
-    events: Mutex<VecDeque<Arc<LoggedEvent>>>,
+    kept: Mutex<KeptEvents>,
     most: usize,
     live: broadcast::Sender<Arc<LoggedEvent>>,
+}
+
+/// The events in few bytes, because there may be a hundred thousand.
+#[derive(Debug, Default)]
+struct KeptEvents {
+    events: VecDeque<KeptEvent>,
+    /// The few different details of all events.
+    details: Vec<Arc<str>>,
+}
+
+/// An event as it is kept.
+#[derive(Debug)]
+struct KeptEvent {
+    sequence: u64,
+    /// In seconds since the epoch.
+    time: i64,
+    size: Option<u64>,
+    duration_seconds: Option<f64>,
+    event_type: EventType,
+    details: Option<Arc<str>>,
+    /// The path, and the old one behind a NUL, which is in no path.
+    paths: Box<str>,
+}
+
+impl KeptEvent {
+    fn path(&self) -> &str {
+        self.paths.split('\0').next().unwrap_or_default()
+    }
+
+    fn old_path(&self) -> Option<&str> {
+        self.paths.split('\0').nth(1)
+    }
+
+    fn to_logged(&self) -> LoggedEvent {
+        LoggedEvent {
+            sequence: self.sequence,
+            event_type: self.event_type,
+            path: self.path().to_owned(),
+            old_path: self.old_path().map(ToOwned::to_owned),
+            time: Timestamp::from_second(self.time).map(|time| time.to_string()).unwrap_or_default(),
+            size: self.size,
+            duration_seconds: self.duration_seconds,
+            details: self.details.as_deref().map(ToOwned::to_owned),
+        }
+    }
+}
+
+impl KeptEvents {
+    fn add(&mut self, event: &LoggedEvent) {
+        let details = event.details.as_deref().map(|details| {
+            let known = self.details.iter().find(|known| ***known == *details).cloned();
+            known.unwrap_or_else(|| {
+                let new: Arc<str> = details.into();
+                if self.details.len() < MOST_DETAILS {
+                    self.details.push(Arc::clone(&new));
+                }
+                new
+            })
+        });
+        let paths = match &event.old_path {
+            Some(old_path) => format!("{}\0{old_path}", event.path).into(),
+            None => event.path.as_str().into(),
+        };
+        self.events.push_back(KeptEvent {
+            sequence: event.sequence,
+            time: event.time.parse::<Timestamp>().map_or(0, Timestamp::as_second),
+            size: event.size,
+            duration_seconds: event.duration_seconds,
+            event_type: event.event_type,
+            details,
+            paths,
+        });
+    }
 }
 
 impl EventLog {
     /// An empty log that keeps at most `most` events.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { events: Mutex::default(), most, live: broadcast::Sender::new(MAX_BEHIND) }
+        // What is not used yet takes no memory, and a queue that grows would take the double for a while.
+        let kept = KeptEvents { events: VecDeque::with_capacity(most), details: Vec::new() };
+        Self { kept: Mutex::new(kept), most, live: broadcast::Sender::new(MAX_BEHIND) }
     }
 
     /// Adds the newest event.
     pub fn add(&self, event: LoggedEvent) {
-        let event = Arc::new(event);
-        let mut events = self.events();
-        if events.len() == self.most {
-            events.pop_front();
+        let mut kept = self.kept();
+        if kept.events.len() == self.most {
+            kept.events.pop_front();
         }
-        events.push_back(Arc::clone(&event));
-        drop(events);
+        kept.add(&event);
+        drop(kept);
         // Usually nobody listens.
-        let _ = self.live.send(event);
+        if self.live.receiver_count() > 0 {
+            let _ = self.live.send(Arc::new(event));
+        }
     }
 
     /// The events that are wanted.
     pub fn find(&self, query: &EventQuery) -> EventPage {
         let text = query.text.as_ref().map(|text| text.to_lowercase());
         let has_text = |path: &str| text.as_ref().is_none_or(|text| path.to_lowercase().contains(text));
-        let is_wanted = |event: &&Arc<LoggedEvent>| {
+        let is_wanted = |event: &&KeptEvent| {
             query.before.is_none_or(|before| event.sequence < before)
                 && query.event_type.is_none_or(|event_type| event.event_type == event_type)
-                && (has_text(&event.path) || event.old_path.as_deref().is_some_and(has_text))
+                && (has_text(event.path()) || event.old_path().is_some_and(has_text))
         };
-        let events = self.events();
-        let mut found: Vec<_> = events.iter().rev().filter(is_wanted).take(query.limit + 1).cloned().collect();
+        let kept = self.kept();
+        let wanted = kept.events.iter().rev().filter(is_wanted).take(query.limit + 1);
+        let mut found: Vec<LoggedEvent> = wanted.map(KeptEvent::to_logged).collect();
         let has_more = found.len() > query.limit;
         found.truncate(query.limit);
         EventPage { events: found, has_more }
@@ -188,8 +269,8 @@ impl EventLog {
         self.live.subscribe()
     }
 
-    fn events(&self) -> MutexGuard<'_, VecDeque<Arc<LoggedEvent>>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, KeptEvents> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -222,6 +303,33 @@ mod tests {
         assert_eq!(found(&log, &EventQuery { text: Some("a/".to_owned()), ..all.clone() }), (vec![4, 2, 1], false));
         assert_eq!(found(&log, &EventQuery { text: Some("ä".to_owned()), ..all.clone() }), (vec![4], false));
         assert_eq!(found(&log, &EventQuery { event_type: Some(EventType::Created), ..all }), (vec![], false));
+    }
+
+    #[test]
+    fn an_event_is_kept_as_it_was() {
+        let event = LoggedEvent {
+            sequence: 7,
+            event_type: EventType::Moved,
+            path: "b/Ä.mp3".to_owned(),
+            old_path: Some("a/Ä.mp3".to_owned()),
+            time: "2026-01-02T03:04:05Z".to_owned(),
+            size: Some(42),
+            duration_seconds: Some(0.731),
+            details: Some("44.1 kHz".to_owned()),
+        };
+        let deleted = LoggedEvent {
+            event_type: EventType::Deleted,
+            old_path: None,
+            size: None,
+            duration_seconds: None,
+            details: None,
+            ..event.clone()
+        };
+        let log = EventLog::new(10);
+        log.add(event.clone());
+        log.add(deleted.clone());
+        assert_eq!(log.find(&EventQuery { limit: 2, ..EventQuery::default() }).events, [deleted, event]);
+        assert!(size_of::<KeptEvent>() <= 88);
     }
 
     #[test]
