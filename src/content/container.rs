@@ -39,6 +39,11 @@ pub(super) fn read<R: Read + Seek>(
     }
     match container {
         Container::Mp4 => {
+            let mut found = super::found::Found::default();
+            // A list that is cut keeps the tags before the cut.
+            let _ = mp4::read_tags(source, &mut found);
+            found.show(metadata);
+            tags_are_read |= metadata.tags.present().next().is_some();
             if let Ok(described) = mp4::described(source) {
                 metadata.bitrate = described.bitrate.or(metadata.bitrate);
                 metadata.sample_rate = described.sample_rate.or(metadata.sample_rate);

@@ -8,13 +8,75 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::found::{Field, Found};
 use super::source::Source;
+use super::values::{tidy, track};
+use super::{genres, text};
+use crate::model::Metadata;
 
 /// The most boxes in one box. A file with more is corrupt.
 const MAX_BOXES: usize = 4096;
 
 /// Bytes of an audio sample entry before the boxes in it, by its version.
 const ENTRY_LENGTHS: [u64; 3] = [28, 28 + 16, 28 + 36];
+
+/// Bytes of a text that are decoded.
+const LONGEST_TEXT: u64 = Metadata::LONGEST_TEXT as u64 + 1024;
+
+/// The kind of data that is text in UTF-16.
+const UTF16: u32 = 2;
+
+/// Reads the tags into `found`, each apart from the others. Pictures are passed over.
+pub(super) fn read_tags<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
+    let file = Part { kind: [0; 4], start: 0, end: source.length() };
+    let Some(movie) = file.child(source, *b"moov")? else { return Ok(()) };
+    let Some(user_data) = movie.child(source, *b"udta")? else { return Ok(()) };
+    let Some(meta) = user_data.child(source, *b"meta")? else { return Ok(()) };
+    // Version and flags.
+    let meta = Part { start: meta.start + 4, ..meta };
+    let Some(list) = meta.child(source, *b"ilst")? else { return Ok(()) };
+    let mut items = Vec::new();
+    list.each(source, |part| {
+        items.push(part);
+        true
+    })?;
+    for item in items {
+        let field = match &item.kind {
+            b"\xa9nam" => Field::Title,
+            b"\xa9ART" => Field::Artist,
+            b"\xa9alb" => Field::Album,
+            b"\xa9day" => Field::Date,
+            b"\xa9gen" | b"gnre" => Field::Genre,
+            b"trkn" => Field::Track,
+            _ => continue,
+        };
+        let Some(data) = item.child(source, *b"data")? else { continue };
+        source.seek(SeekFrom::Start(data.start))?;
+        let kind = u32::from_be_bytes(source.array()?);
+        let _locale: [u8; 4] = source.array()?;
+        let mut value = Vec::new();
+        let length = data.end.saturating_sub(data.start + 8).min(LONGEST_TEXT);
+        source.by_ref().take(length).read_to_end(&mut value)?;
+        let text = match (&item.kind, &value[..]) {
+            (b"trkn", [_, _, high, low, rest @ ..]) => {
+                let number = u16::from_be_bytes([*high, *low]);
+                let total = rest.first_chunk().map_or(0, |&total| u16::from_be_bytes(total));
+                let total = (total > 0).then(|| total.to_string());
+                track((number > 0).then(|| number.to_string()), total)
+            }
+            // The number of ID3v1, counted from one.
+            (b"gnre", [high, low, ..]) => {
+                let number = usize::from(u16::from_be_bytes([*high, *low]));
+                number.checked_sub(1).and_then(genres::name).map(ToOwned::to_owned)
+            }
+            (b"trkn" | b"gnre", _) => None,
+            _ if kind == UTF16 => tidy(&text::utf16_be(&value)),
+            _ => tidy(&text::utf8_or_windows(&value)),
+        };
+        found.set(field, text);
+    }
+    Ok(())
+}
 
 /// What the configuration of a decoder says; `None` for what it does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -285,6 +347,35 @@ mod tests {
 
     fn file(tracks: &[Vec<u8>]) -> Vec<u8> {
         [part(*b"ftyp", b"M4A "), part(*b"mdat", &[7; 999]), part(*b"moov", &tracks.concat())].concat()
+    }
+
+    fn item(kind: [u8; 4], data_kind: u32, value: &[u8]) -> Vec<u8> {
+        part(kind, &part(*b"data", &[&data_kind.to_be_bytes()[..], &[0; 4], value].concat()))
+    }
+
+    #[test]
+    fn each_tag_is_read_apart_from_the_others_and_the_cover_not_at_all() {
+        let items = [
+            item(*b"covr", 13, &vec![7; 70_000]),
+            item(*b"\xa9nam", 1, "Tïtle".as_bytes()),
+            item(*b"\xa9ART", 0, b"Bj\xf6rk"),
+            item(*b"\xa9alb", 2, b"\0A\0l"),
+            part(*b"\xa9day", b""),
+            item(*b"gnre", 0, &[0, 18]),
+            item(*b"trkn", 0, &[0, 0, 0, 3, 0, 12, 0, 0]),
+        ];
+        let meta = part(*b"meta", &[vec![0; 4], part(*b"ilst", &items.concat())].concat());
+        let bytes = file(&[part(*b"udta", &meta)]);
+        let of = |bytes: &[u8]| {
+            let mut found = Found::default();
+            let _ = read_tags(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut found);
+            let mut metadata = Metadata::default();
+            found.show(&mut metadata);
+            let tags: Vec<_> = metadata.tags.present().map(|(_, text)| text.to_owned()).collect();
+            tags.join(" ")
+        };
+        assert_eq!(of(&bytes), "Tïtle Björk Al Rock 3/12");
+        assert!((0..bytes.len()).step_by(97).all(|length| of(&bytes[..length]).len() <= 27));
     }
 
     fn bitrate(bytes: &[u8]) -> Option<u32> {

@@ -35,6 +35,11 @@ pub(super) fn utf8_or_windows(text: &[u8]) -> String {
     }
 }
 
+/// UTF-16, the high byte of each unit first unless a byte order mark says otherwise.
+pub(super) fn utf16_be(text: &[u8]) -> String {
+    utf16(text, Order::BigEndian)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     LittleEndian,
