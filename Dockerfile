@@ -45,14 +45,13 @@ RUN mkdir -p /files/etc/ssl/certs /files/usr/share/doc/file-watcher /files/data/
     && printf 'passwd: files\ngroup: files\nhosts: files dns\n' > /files/etc/nsswitch.conf \
     && install --directory --mode=0700 /state/file-watcher
 
-# The bill of materials of what is linked into the program, from Cargo.lock: with versions, licenses and hashes.
-FROM toolchain AS cyclonedx
-RUN cargo install --locked --debug --root /usr/local cargo-cyclonedx@0.5.9
-
+# The bill of materials: the crates that the program is made of, with their versions, licenses and hashes.
 FROM dependencies AS bill
-COPY --from=cyclonedx /usr/local/bin/cargo-cyclonedx /usr/local/bin/
-RUN cargo cyclonedx --format json --spec-version 1.5 --describe binaries \
-    && mv file-watcher_bin.cdx.json sbom.cdx.json
+COPY .ci/sbom.awk ./
+RUN for edges in normal normal,build; do \
+        cargo tree --locked --edges "$edges" --prefix depth --format '|{p}|{l}|{r}' > "$edges" || exit 1; \
+    done \
+    && awk -f sbom.awk Cargo.lock normal normal,build > sbom.cdx.json
 
 FROM scratch AS sbom
 COPY --from=bill /build/sbom.cdx.json /
