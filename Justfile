@@ -55,6 +55,6 @@ release-docker tag="file-watcher:latest":
         --build-arg REVISION="$(git rev-parse HEAD)" \
         --build-arg CREATED="$(date --utc +%Y-%m-%dT%H:%M:%SZ)" .
 
-# Builds the image, and runs it as operators do, or these sections of that; needs root on Debian, and half an hour
+# Builds the image, and runs it as operators do, or these sections of that; needs root on Debian, and 20 minutes
 container *sections:
     tests/container/run {{ sections }}
