@@ -4,8 +4,8 @@
 #   docker build --tag file-watcher .
 #   docker build --target sbom --output . .    sbom.cdx.json, the bill of materials (this needs BuildKit)
 #
-# The program is linked to glibc, not to musl: musl's allocator serializes the threads that read files, and the five
-# megabytes that it would save do not matter. glibc resolves names by itself since 2.34, so it needs no module beside it.
+# The program is linked to glibc, not to musl: musl's allocator serializes the threads that read files, and would save
+# the three megabytes of glibc alone. glibc resolves names by itself since 2.34, so it needs no module beside it.
 
 FROM rust:1-slim-bookworm AS toolchain
 WORKDIR /build
@@ -29,7 +29,7 @@ RUN cargo build --release --locked --bin file-watcher \
     && xargs cp --parents --dereference --target-directory=/root-of-image < libraries
 
 # What the libraries look up: the roots of trust for amqps, the time zones for the nights of VERIFY_INTERVAL_DAYS, and
-# users. The two folders for its user and its state are apart, because COPY gives the files of one copy to one owner.
+# users. The folder of the state is apart, because COPY gives all that it copies to one owner.
 FROM toolchain AS files
 COPY LICENSE ./
 RUN mkdir -p /files/etc/ssl/certs /files/usr/share/doc/file-watcher /files/data/music /files/var/lib \
@@ -61,8 +61,8 @@ FROM scratch
 COPY --from=files /files/ /
 # A named or anonymous volume that is still empty takes over the owner and the mode of this folder, and takes them over
 # again at each start until something is in it. So the state of another user (--user, PUID) needs a folder of the host
-# that belongs to that user, or a volume of that user's that is mounted with the option nocopy. A folder that everybody
-# can write would spare that, and would give the names of all files and the control socket to everybody.
+# that belongs to that user, or a volume that belongs to that user and is mounted with the option nocopy. A folder that
+# everybody can write to would spare this, and would let everybody read the names of all files.
 COPY --from=files --chown=1000:1000 /state/ /var/lib/
 COPY --from=bill /build/sbom.cdx.json /usr/share/doc/file-watcher/
 COPY --from=program /root-of-image/ /
