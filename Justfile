@@ -52,6 +52,13 @@ ci:
 kubernetes:
     deploy/kubernetes/check
 
-# The container's image
+# The container's image, with what is in it and when
 release-docker tag="file-watcher:latest":
-    docker build --pull --tag {{ tag }} .
+    docker build --pull --tag {{ tag }} \
+        --build-arg VERSION="$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)" \
+        --build-arg REVISION="$(git rev-parse HEAD)" \
+        --build-arg CREATED="$(date --utc +%Y-%m-%dT%H:%M:%SZ)" .
+
+# Builds the image, and runs it as operators do, or these sections of that; needs root on Debian, and 20 minutes
+container *sections:
+    tests/container/run {{ sections }}

@@ -117,10 +117,11 @@ impl Service {
 
     /// How far the scan of everything is that is going on.
     fn scan_progress(&self, total: &mut Total<'_>) -> Option<ScanProgress> {
-        self.inbox.engine().with(|engine| engine.is_walking_everything()).then(|| ScanProgress {
-            files: self.files_done(),
-            total: total.now(),
-            bytes: self.examiner.contents.bytes_read(),
+        self.inbox.engine().with(|engine| engine.is_walking_everything()).then(|| {
+            let files = self.files_done();
+            // A library that has grown since has more files than its index.
+            let total = total.now().filter(|total| *total >= files);
+            ScanProgress { files, total, bytes: self.examiner.contents.bytes_read() }
         })
     }
 }

@@ -143,7 +143,8 @@ impl Reporter {
         let known = service.store.index().len().unwrap_or(0);
         let running = service.inbox.engine().with(|engine| engine.is_walking_everything());
         let files_seen = service.files_done();
-        let files_total = (!service.is_index_new).then_some(known);
+        // A library that has grown since has more files than its index.
+        let files_total = (!service.is_index_new).then_some(known).filter(|total| *total >= files_seen);
         // The first scan began about when the service did.
         let left = files_total
             .filter(|_| running && is_first && files_seen > 0)

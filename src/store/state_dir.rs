@@ -29,7 +29,8 @@ pub enum StateDirError {
     /// The directory belongs to another user.
     #[error(
         "STATE_DIR: {path:?} belongs to user {owner} and cannot be written by user {user}; run `chown -R {user}:{group} \
-         {path:?}`, or start the program as user {owner} (in a container: `--user {owner}:{owner_group}`)"
+         {path:?}` (in a container: on the folder of the host), or start the program as user {owner} (in a container: \
+         `--user {owner}:{owner_group}`)"
     )]
     OtherOwner {
         /// The directory.
