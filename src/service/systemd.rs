@@ -14,6 +14,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tells that the process is alive while it adds watches, which takes long in a large library. Never returns.
 pub(super) async fn notify_of_start() -> Infallible {
+    if !is_wanted() {
+        return std::future::pending().await;
+    }
     let interval = interval();
     loop {
         tell(&[NotifyState::Watchdog]);
@@ -23,6 +26,9 @@ pub(super) async fn notify_of_start() -> Infallible {
 
 /// Tells that the watch is up, then the status when it changes, and that the engine answers. Never returns.
 pub(super) async fn notify(reporter: &Reporter) -> Infallible {
+    if !is_wanted() {
+        return std::future::pending().await;
+    }
     let interval = interval();
     tell(&[NotifyState::Ready]);
     let mut told = String::new();
@@ -39,6 +45,11 @@ pub(super) async fn notify(reporter: &Reporter) -> Infallible {
     }
 }
 
+/// Whether systemd listens.
+fn is_wanted() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// Half of the time after which the watchdog acts, or less.
 fn interval() -> Duration {
     let mut watchdog_us = 0;
@@ -52,7 +63,7 @@ pub(super) fn notify_end() {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    // Without NOTIFY_SOCKET this does nothing. If systemd cannot be reached, its own limits apply.
+    // If systemd cannot be reached, its own limits apply.
     if let Err(error) = sd_notify::notify(false, states) {
         tracing::debug!(%error, "systemd cannot be notified");
     }
