@@ -228,6 +228,8 @@ impl Service {
             for (sequence, event) in (first..).zip(&committed.changes) {
                 let logged = LoggedEvent::new(sequence, event, time.clone());
                 if is_shown {
+                    // The bar of the first scan ends with its next frame, which may be later.
+                    self.screen.clear_progress();
                     self.screen.print(&logged.to_string());
                 }
                 if is_kept {

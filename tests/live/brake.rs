@@ -32,7 +32,7 @@ fn give_back(library: &Library) {
 /// Most files are missing, none is published as deleted, and the log names the command for it.
 fn is_held(library: &Library, mark: Mark) {
     library.wait_for_log(mark, HELD);
-    library.wait_for_log(mark, "`file-watcher approve`");
+    library.wait_for_log(mark, "`file-watcher approve");
     library.stay_silent(Duration::from_millis(2500));
     assert_eq!((library.files().len(), library.published_since(mark).len()), (FILES, 0));
 }
