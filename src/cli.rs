@@ -425,6 +425,9 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
         Command::Approve(under) => {
             let held = held(under)?;
             if held.total > 0 {
+                if !under.is_root() {
+                    say("the places that may have held deletes at or under the path, with all of theirs:");
+                }
                 say(&held.to_string());
             }
             say(&control::ask(state_dir, &Request::Approve(under.clone()))?);

@@ -53,6 +53,9 @@ pub async fn approve(
         say(&nothing_held(&service.place_text(&under)));
         return Ok(());
     }
+    if !under.is_root() {
+        say("the places that may have held deletes at or under the path, with all of theirs:");
+    }
     say(&service.held_under(&under).to_string());
     scan(service, sink, shutdown).await?;
     let outcome = engine.with(|engine| engine.approval_outcome());
