@@ -1,12 +1,13 @@
 //! The formats that lofty reads, with corrections of what it gets wrong.
 
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 
 use lofty::config::{GlobalOptions, ParseOptions, ParsingMode, apply_global_options};
 use lofty::file::{AudioFile, FileType as Container, TaggedFile, TaggedFileExt};
 use lofty::probe::Probe;
 use lofty::tag::{ItemKey, Tag};
 
+use super::found::Found as FoundTags;
 use super::source::Source;
 use super::values::{explain, guarded, tidy, track};
 use super::{mp4, wav};
@@ -39,11 +40,7 @@ pub(super) fn read<R: Read + Seek>(
     }
     match container {
         Container::Mp4 => {
-            let mut found = super::found::Found::default();
-            // A list that is cut keeps the tags before the cut.
-            let _ = mp4::read_tags(source, &mut found);
-            found.show(metadata);
-            tags_are_read |= metadata.tags.present().next().is_some();
+            tags_are_read |= fill_tags(mp4::read_tags, source, metadata);
             if let Ok(described) = mp4::described(source) {
                 metadata.bitrate = described.bitrate.or(metadata.bitrate);
                 metadata.sample_rate = described.sample_rate.or(metadata.sample_rate);
@@ -52,11 +49,7 @@ pub(super) fn read<R: Read + Seek>(
         }
         // A file that is corrupt here was corrupt for lofty too, and `result` has that error.
         Container::Wav => {
-            let mut found = super::found::Found::default();
-            // A list that is cut keeps the texts before the cut.
-            let _ = wav::read_info(source, &mut found);
-            found.show(metadata);
-            tags_are_read |= metadata.tags.present().next().is_some();
+            tags_are_read |= fill_tags(wav::read_info, source, metadata);
             wav::read(source, metadata).unwrap_or_default();
         }
         _ => {}
@@ -67,6 +60,19 @@ pub(super) fn read<R: Read + Seek>(
         metadata.format = metadata.format.take().or_else(|| format_of(container).map(str::to_owned));
     }
     result
+}
+
+/// Fills in the tags that lofty did not find with those of `read_tags`. Returns whether there is a tag now.
+fn fill_tags<R: Read + Seek>(
+    read_tags: fn(&mut Source<R>, &mut FoundTags) -> io::Result<()>,
+    source: &mut Source<R>,
+    metadata: &mut Metadata,
+) -> bool {
+    let mut found = FoundTags::default();
+    // A list that is cut keeps the tags before the cut.
+    let _ = read_tags(source, &mut found);
+    found.show(metadata);
+    metadata.tags.present().next().is_some()
 }
 
 /// The result of one try with lofty.

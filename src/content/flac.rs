@@ -18,7 +18,7 @@ pub(super) const MAGIC: &[u8] = b"fLaC";
 
 /// The kinds of blocks that are read.
 const STREAM_INFO: u8 = 0;
-const VORBIS_COMMENT: u8 = 4;
+pub(super) const VORBIS_COMMENT: u8 = 4;
 
 /// The most blocks. A file with more is corrupt.
 const MOST_BLOCKS: usize = 1024;
@@ -57,7 +57,11 @@ fn read_blocks<R: Read + Seek>(
         let [kind, size @ ..]: [u8; 4] = source.array()?;
         let size = size.into_iter().fold(0_u64, |size, byte| size << 8 | u64::from(byte));
         match kind & 0x7F {
-            STREAM_INFO => read_stream_info(source, metadata)?,
+            STREAM_INFO => {
+                let info = StreamInfo::read(source)?;
+                info.show(metadata);
+                metadata.duration = info.duration(info.samples);
+            }
             _ if number == 0 => return Err(corrupt("the first block is not about the stream")),
             VORBIS_COMMENT => {
                 // Some programs wrote a size that is too small for the comments, which say themselves how long they are.
@@ -79,18 +83,41 @@ fn read_blocks<R: Read + Seek>(
     Err(corrupt("it has too many blocks"))
 }
 
-fn read_stream_info<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
-    let info: [u8; 18] = source.array()?;
-    let rate_and_counts = info[10..].first_chunk().map_or(0, |&bytes| u64::from_be_bytes(bytes));
-    let sample_rate = u32::try_from(rate_and_counts >> 44).unwrap_or(0);
-    if sample_rate == 0 {
-        return Err(corrupt("a sample rate of 0"));
+/// What a STREAMINFO block says of the sound.
+pub(super) struct StreamInfo {
+    /// In Hz, never 0.
+    sample_rate: u32,
+    channels: u32,
+    /// Samples per channel. 0 if the encoder did not know.
+    pub(super) samples: u64,
+}
+
+impl StreamInfo {
+    /// Bytes of the block that are read. The checksum of the sound follows.
+    const SIZE: usize = 18;
+
+    /// Reads the block from behind its header.
+    pub(super) fn read(reader: &mut impl Read) -> io::Result<Self> {
+        let mut info = [0; Self::SIZE];
+        reader.read_exact(&mut info)?;
+        let rate_and_counts = info[10..].first_chunk().map_or(0, |&bytes| u64::from_be_bytes(bytes));
+        let sample_rate = u32::try_from(rate_and_counts >> 44).unwrap_or(0);
+        if sample_rate == 0 {
+            return Err(corrupt("a sample rate of 0"));
+        }
+        let channels = u32::from(info[12] >> 1 & 7) + 1;
+        Ok(Self { sample_rate, channels, samples: rate_and_counts & 0xF_FFFF_FFFF })
     }
-    metadata.sample_rate = Some(sample_rate);
-    metadata.channels = Some(u32::from(info[12] >> 1 & 7) + 1);
-    let samples = rate_and_counts & 0xF_FFFF_FFFF;
-    metadata.duration = (samples > 0).then(|| samples as f64 / f64::from(sample_rate));
-    Ok(())
+
+    pub(super) fn show(&self, metadata: &mut Metadata) {
+        metadata.sample_rate = Some(self.sample_rate);
+        metadata.channels = Some(self.channels);
+    }
+
+    /// The seconds that `samples` take, if there are any.
+    pub(super) fn duration(&self, samples: u64) -> Option<f64> {
+        (samples > 0).then(|| samples as f64 / f64::from(self.sample_rate))
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use std::io::{self, Read, Seek};
 
 use super::comments;
+use super::flac::{StreamInfo, VORBIS_COMMENT};
 use super::found::Found;
 use super::ogg::{PAGE_HEADER, Packets, corrupt, last_position};
 use super::source::Source;
@@ -12,9 +13,6 @@ use crate::model::Metadata;
 
 /// The first bytes of the first packet.
 const MAGIC: &[u8] = b"\x7FFLAC";
-
-/// The block type of Vorbis comments.
-const VORBIS_COMMENT: u8 = 4;
 
 /// Whether the page at the start of `head` contains the beginning of a FLAC stream.
 pub(super) fn begins_stream(head: &[u8]) -> bool {
@@ -34,16 +32,10 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
     if !mapping.starts_with(MAGIC) || !mapping.ends_with(b"fLaC") {
         return Err(corrupt("no flac stream in the ogg container"));
     }
-    // Four bytes of block header, then the block.
-    let mut stream_info = [0; 4 + 34];
-    packets.read_exact(&mut stream_info)?;
-    let rate_and_counts = stream_info[14..].first_chunk().map_or(0, |&bytes| u64::from_be_bytes(bytes));
-    let sample_rate = u32::try_from(rate_and_counts >> 44).unwrap_or(0);
-    if sample_rate == 0 {
-        return Err(corrupt("a sample rate of 0"));
-    }
-    metadata.sample_rate = Some(sample_rate);
-    metadata.channels = Some(u32::from(stream_info[16] >> 1 & 7) + 1);
+    let _block_header: [u8; 4] = packets.array()?;
+    let info = StreamInfo::read(&mut packets)?;
+    let _checksum_of_the_sound: [u8; 16] = packets.array()?;
+    info.show(metadata);
 
     let mut found = Found::default();
     let read = packets.next_packet().and_then(|()| {
@@ -57,12 +49,11 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
     let serial = packets.serial.unwrap_or(0);
     let headers_end = source.stream_position()?;
 
-    let samples = match rate_and_counts & 0xF_FFFF_FFFF {
+    let samples = match info.samples {
         0 => last_position(source, serial)?,
         samples => samples,
     };
-    if samples > 0 {
-        let duration = samples as f64 / f64::from(sample_rate);
+    if let Some(duration) = info.duration(samples) {
         metadata.duration = Some(duration);
         let sound_bytes = source.length().saturating_sub(headers_end);
         metadata.bitrate = super::values::bits_per_second(sound_bytes, duration);

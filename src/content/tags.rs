@@ -6,11 +6,10 @@
 //! - A panic of a parser is an error of that file.
 //! - A corrupt file costs a bounded amount of reading and memory.
 //! - A text is kept up to [`Metadata::LONGEST_TEXT`] bytes.
-//!
 //! - Each tag is read apart from the others, so a damaged part costs itself and nothing else.
 //!
-//! The other formats than MP4, WAV, AIFF, APE, Musepack and WavPack are read here: `mpeg`, `adts`, `flac`, `ogg`, `oggflac`
-//! and `asf`, and the tags around them by `id3v2` and `end_tags`. Those are read by lofty, in `container`, with corrections.
+//! lofty reads MP4, WAV, AIFF, APE, Musepack and WavPack, with corrections in `container`. The other formats are read by
+//! `mpeg`, `adts`, `flac`, `ogg`, `oggflac` and `asf`, and the tags around their audio by `id3v2` and `end_tags`.
 
 use std::io::{self, Read, Seek};
 
