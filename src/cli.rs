@@ -426,7 +426,7 @@ fn ask_service(state_dir: &Path, command: &Command) -> Result<ExitCode, Failure>
             let held = held(under)?;
             if held.total > 0 {
                 if !under.is_root() {
-                    say("the places that may have held deletes at or under the path, with all of theirs:");
+                    say(HeldList::AT_PATH);
                 }
                 say(&held.to_string());
             }

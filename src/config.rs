@@ -282,7 +282,12 @@ pub enum SettingsError {
 impl Settings {
     /// The file of the store. Each kind of sink has its own, because each has received other messages.
     pub fn store_file(&self) -> PathBuf {
-        self.state_dir.join(format!("{}.sqlite", self.sink.as_str()))
+        self.store_file_of(self.sink)
+    }
+
+    /// The file of the store of a kind of sink.
+    pub fn store_file_of(&self, sink: SinkKind) -> PathBuf {
+        self.state_dir.join(format!("{}.sqlite", sink.as_str()))
     }
 
     /// The first setting that cannot change while a service runs and that differs in `new`, with both values.

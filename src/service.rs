@@ -7,6 +7,7 @@ mod delivery;
 mod held;
 mod inventory;
 mod latency;
+mod memory;
 mod observed;
 mod parked;
 mod progress;
@@ -180,7 +181,7 @@ impl Service {
             rebuild(&file, settings.root.as_os_str().as_bytes(), &encoder)?;
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
-        if settings.is_low_resource() {
+        if memory::is_little(&settings) {
             store.use_little_memory();
         }
         store.keep_mounts(root.mounts())?;
@@ -351,7 +352,7 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
                 reread: settings.reread.clone(),
                 unroutable: settings.unroutable,
                 is_traced: settings.otlp_endpoint.is_some(),
-                frame_max: settings.is_low_resource().then_some(SMALL_FRAME),
+                frame_max: memory::is_little(settings).then_some(SMALL_FRAME),
                 ..AmqpSettings::new(settings.broker.clone(), instance_id, &watched_directory)
             };
             Sink::Amqp(Box::new(Amqp::new(amqp)))

@@ -14,7 +14,10 @@ use crate::model::printable;
 const OPTIONAL_VALUES: [(&str, &[&str]); 3] = [
     ("--exclude-defaults", &BOOLEANS),
     ("--ignore-ctime", &BOOLEANS),
-    ("--follow-symlinks", &["true", "yes", "on", "1", "false", "no", "off", "0", "never", "inside", "all"]),
+    ("--follow-symlinks", &{
+        let [a, b, c, d, e, f, g, h] = BOOLEANS;
+        [a, b, c, d, e, f, g, h, "never", "inside", "all"]
+    }),
 ];
 
 const BOOLEANS: [&str; 8] = ["true", "yes", "on", "1", "false", "no", "off", "0"];
@@ -25,6 +28,9 @@ const LETTERS_PER_DIFFERENCE: usize = 4;
 /// Parses the arguments, the program's name first. `file-watcher DIR` means `file-watcher watch DIR`.
 pub(super) fn parse(declared: &Command, arguments: Vec<OsString>) -> Result<ArgMatches, Exit> {
     let arguments = with_values(arguments);
+    if let Some(problem) = stray_value(declared, &arguments) {
+        return Err(Exit::Invalid(SettingsError::Usage(problem)));
+    }
     match declared.clone().try_get_matches_from(&arguments) {
         Ok(matches) => Ok(matches),
         Err(error) => match as_watch(declared, &error, &arguments) {
@@ -49,6 +55,21 @@ fn with_values(arguments: Vec<OsString>) -> Vec<OsString> {
         }
     }
     joined
+}
+
+/// What is wrong with a word behind a flag whose value can be left out, if it is neither a value, a command nor a directory.
+fn stray_value(declared: &Command, arguments: &[OsString]) -> Option<String> {
+    let options = arguments.split(|argument| argument == "--").next()?;
+    options.iter().zip(options.iter().skip(1)).find_map(|(flag, word)| {
+        let (name, values) = OPTIONAL_VALUES.into_iter().find(|(name, _)| flag == name)?;
+        let text = word.to_string_lossy();
+        let is_command = declared.get_subcommands().any(|command| text == command.get_name());
+        let is_other = text.starts_with('-') || text.contains('/') || is_command || Path::new(word).is_dir();
+        (!is_other).then(|| {
+            let given = without_secrets(&text);
+            format!("{given:?} is no value of {name} ({}), no command and no directory", values.join(", "))
+        })
+    })
 }
 
 fn is_value_of(flag: &OsStr, argument: &OsStr) -> bool {
@@ -160,5 +181,20 @@ mod tests {
         assert_eq!(joined("x --ignore-ctime scan"), "x --ignore-ctime scan");
         assert_eq!(joined("x --follow-symlinks All watch"), "x --follow-symlinks=All watch");
         assert_eq!(joined("x scan true"), "x scan true");
+    }
+
+    #[test]
+    fn a_word_that_is_no_value_is_not_blamed_on_the_directory() {
+        let parse = |arguments: &str| {
+            let arguments = arguments.split(' ').map(OsString::from).collect();
+            parse(&arguments::command(), arguments).err().map(|exit| format!("{exit:?}"))
+        };
+        for arguments in ["x --ignore-ctime maybe lib", "x scan --ignore-ctime maybe lib", "x --ignore-ctime maybe"] {
+            let error = parse(arguments).unwrap();
+            assert!(error.contains("maybe") && error.contains("is no value of --ignore-ctime (true, "), "{error}");
+        }
+        for arguments in ["x scan --ignore-ctime ./lib", "x --ignore-ctime scan lib", "x scan -- --ignore-ctime"] {
+            assert_eq!(parse(arguments), None, "{arguments}");
+        }
     }
 }

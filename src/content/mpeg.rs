@@ -77,11 +77,19 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64)
 
 /// The first of the frames that follow each other.
 fn first_frame<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64) -> io::Result<Option<(u64, Header)>> {
+    let limit = end.min(begin.saturating_add(SEARCHED));
+    // It is nearly always right behind the tags.
+    let first = Header::of(source.read_at(begin, &mut [0; 4])?).filter(|_| begin < limit);
+    if let Some(header) = first
+        && is_followed(source, begin, header, end)?
+    {
+        return Ok(Some((begin, header)));
+    }
     let mut chunk = vec![0; CHUNK];
     let mut at = begin;
-    let limit = end.min(begin.saturating_add(SEARCHED));
     while at < limit {
-        let bytes = source.read_at(at, &mut chunk)?.to_vec();
+        let length = source.read_at(at, &mut chunk)?.len();
+        let bytes = &chunk[..length];
         if bytes.len() < 4 {
             return Ok(None);
         }

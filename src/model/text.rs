@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-/// `text` with escaped control characters, also those that reverse the direction of text: file names may contain
-/// newlines and terminal sequences, and may pretend to be other names.
+/// `text` with escaped control characters, also those that reverse the direction of text or have no width: file names may
+/// contain newlines and terminal sequences, and may pretend to be other names.
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -30,11 +30,12 @@ pub fn printable_json(line: &str) -> String {
     safe
 }
 
-/// Whether a terminal may obey a character: controls, and those of Unicode for bidirectional text (Unicode Standard Annex
-/// 9, section 2).
+/// Whether a terminal may obey a character, or show nothing for it: controls, those of Unicode for bidirectional text
+/// (Unicode Standard Annex 9, section 2), and spaces and joiners without a width that no script needs.
 pub fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(letter, '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 /// A number with its noun: `1 file`, `2 files`.
@@ -51,6 +52,7 @@ mod tests {
     fn what_a_terminal_would_obey_is_escaped() {
         assert_eq!(printable("Björk\n\x1b[2J"), r"Björk\n\u{1b}[2J");
         assert_eq!(printable("song\u{202e}3pm.flac"), r"song\u{202e}3pm.flac");
+        assert_eq!(printable("so\u{200b}ng.mp3"), r"so\u{200b}ng.mp3");
         assert_eq!(printable("שלום"), "שלום");
     }
 

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Service;
 use super::reporter::watches;
+use super::{Service, memory};
 use crate::config::SinkKind;
 use crate::engine::Coverage;
 use crate::model::Index as _;
@@ -23,6 +23,7 @@ impl Service {
             directories = watches(),
             files = index.len().ok(),
             store_id = index.store_id().ok().map(|id| id.to_string()),
+            little_memory = memory::is_little(&self.settings).then_some(true),
             settings = self.settings.changed.join(" "),
             "watching"
         );
@@ -30,7 +31,7 @@ impl Service {
         let has_other = [SinkKind::Amqp, SinkKind::Stdout]
             .into_iter()
             .filter(|sink| *sink != self.settings.sink)
-            .any(|sink| self.settings.state_dir.join(format!("{}.sqlite", sink.as_str())).exists());
+            .any(|sink| self.settings.store_file_of(sink).exists());
         if self.is_index_new && self.store.last_sequence() == 0 && !has_other {
             tracing::warn!(
                 state_dir = %self.settings.state_dir.display(),

@@ -54,7 +54,7 @@ pub async fn approve(
         return Ok(());
     }
     if !under.is_root() {
-        say("the places that may have held deletes at or under the path, with all of theirs:");
+        say(HeldList::AT_PATH);
     }
     say(&service.held_under(&under).to_string());
     scan(service, sink, shutdown).await?;

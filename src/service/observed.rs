@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::memory;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::status::{EventCounts, EventLog, History};
@@ -53,7 +54,7 @@ impl Observed {
             earlier: Mutex::default(),
             metrics: Metrics::new(),
             history: History::default(),
-            event_log: EventLog::new(if settings.is_low_resource() { FEW_EVENTS } else { MAX_EVENTS }),
+            event_log: EventLog::new(if memory::is_little(settings) { FEW_EVENTS } else { MAX_EVENTS }),
         }
     }
 

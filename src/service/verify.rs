@@ -161,7 +161,7 @@ pub fn verify(
     let mut progress = Progress::default();
     let before = |since: Duration| seconds_since_epoch() - i64::try_from(since.as_secs()).unwrap_or(0);
     let before = request.since.map_or(i64::MAX, before);
-    let (total, _) = recorder.record.count_due(&request.under, before)?;
+    let total = recorder.record.count_due(&request.under, before)?;
     let mut after = None;
     while !end.is_cancelled() {
         let due = Due::Under { under: request.under.clone(), before, after: after.take() };

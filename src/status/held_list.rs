@@ -40,6 +40,9 @@ impl HeldList {
     /// The place of a line without one.
     pub const ELSEWHERE: &str = "elsewhere";
 
+    /// What is said before the list of what is held at one path.
+    pub const AT_PATH: &str = "the places that may have held deletes at or under the path, with all of theirs:";
+
     /// The list of the held deletes of the library at `root`.
     pub fn new(held: &[HeldDeletes], root: &Path) -> Self {
         let line = |held: &HeldDeletes| HeldLine {

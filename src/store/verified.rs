@@ -107,20 +107,17 @@ impl Verified {
         if Self::file(store).exists() { Self::open(store)?.rotten() } else { Ok(Vec::new()) }
     }
 
-    /// The number of rows to verify at or under a path, and the sum of their sizes.
+    /// The number of rows to verify at or under a path.
     ///
     /// # Errors
     ///
     /// If the index or the record cannot be read.
-    pub fn count_due(&self, under: &LibraryPath, before: i64) -> Result<(u64, u64), StoreError> {
+    pub fn count_due(&self, under: &LibraryPath, before: i64) -> Result<u64, StoreError> {
         let (start, end) = range_under(under);
-        let counted = format!(
-            "SELECT count(*), coalesce(sum(f.size), 0) {DUE} AND (f.path = ?2 OR (f.path > ?3 AND f.path < ?4))"
-        );
-        let numbers = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
-        let (files, bytes) =
-            self.connection.query_row(&counted, params![before, under.as_bytes(), start, end], numbers)?;
-        Ok((files.cast_unsigned(), bytes.cast_unsigned()))
+        let counted = format!("SELECT count(*) {DUE} AND (f.path = ?2 OR (f.path > ?3 AND f.path < ?4))");
+        let files: i64 =
+            self.connection.query_row(&counted, params![before, under.as_bytes(), start, end], |row| row.get(0))?;
+        Ok(files.cast_unsigned())
     }
 
     /// The next rows to verify, at most `limit`.
@@ -242,7 +239,7 @@ mod tests {
         let rows = verified.due(&all, 1).unwrap();
         verified.record(&rows, now).unwrap();
         assert_eq!(names(&verified, &Due::Under { under: root(), before: now, after: None }), ["a/y.mp3", "b.mp3"]);
-        let due = |under: &str| verified.count_due(&under.into(), now).unwrap().0;
+        let due = |under: &str| verified.count_due(&under.into(), now).unwrap();
         assert_eq!((due(""), due("a"), due("b.mp3"), due("c")), (2, 1, 1, 0));
         assert_eq!(names(&verified, &Due::Oldest { before: i64::MAX }), ["a/y.mp3", "b.mp3", "a/x.mp3"]);
 
