@@ -7,7 +7,7 @@ use super::examine::{Contents, Examiner};
 use super::previous::PreviousRows;
 use crate::classify::originals_of_temporary_name;
 use crate::disk::Disk;
-use crate::model::{Cause, FileStat, FsEvent, Index, LibraryPath, Row};
+use crate::model::{Cause, FileStat, FsEvent, Index, LibraryPath, Row, Sighting};
 
 /// The first wait before a file that changed during a look is looked at again. It doubles with each look.
 pub(super) const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -92,10 +92,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
                 .complete_at
                 .is_none_or(|complete| since_epoch(stat.mtime_ns) <= duration_since_epoch(complete))
                 && !self.engine.trust(|trust| trust.is_replaced(&look.path));
-            let before = row
-                .map(|row| &row.stat)
-                .into_iter()
-                .chain(look.retry.last_seen.as_ref().map(|last_seen| &last_seen.stat));
+            let before = row.map(|row| &row.stat).into_iter().chain(
+                look.retry.last_seen.iter().filter(|seen| !was_written_since(seen, stat, look)).map(|seen| &seen.stat),
+            );
             let wait = self.settle_policy.unsettled_for(look, stat, is_complete, may_be_cut(before, stat));
             if wait.is_some() {
                 return Ok(wait);
@@ -133,6 +132,16 @@ fn may_be_cut<'a>(before: impl IntoIterator<Item = &'a FileStat>, now: &FileStat
     now.size == 0 || before.into_iter().any(is_being_cut)
 }
 
+/// Whether the file has grown since it was seen, and was closed after that.
+///
+/// The kernel sets the times when a write begins. So a look during one long write sees the times of the finished file,
+/// and a part of its size.
+fn was_written_since(seen: &Sighting, now: &FileStat, look: &FsEvent) -> bool {
+    let seen_at = SystemTime::now().checked_sub(seen.since.elapsed());
+    let was_closed = look.evidence.complete_at.zip(seen_at).is_some_and(|(complete, seen_at)| complete >= seen_at);
+    was_closed && now.size > seen.stat.size
+}
+
 /// How long to wait before the next look at a file that changed during a look, after this many of them.
 pub(super) fn backoff(attempt: u32) -> Duration {
     FIRST_RETRY.saturating_mul(1 << attempt.min(16)).min(LAST_RETRY)
@@ -159,7 +168,7 @@ mod tests {
     use super::*;
     use crate::content::Outcome;
     use crate::content::testing::{HERE, SETTLE, age, examiner, is_read, look, old};
-    use crate::model::{LibraryPath, Origin, RenameGroup, Sighting, Ties, Token};
+    use crate::model::{LibraryPath, Origin, RenameGroup, Ties, Token};
 
     /// The hint, as if an earlier look had just seen this.
     fn seen_as(stat: FileStat, mut hint: FsEvent) -> FsEvent {
@@ -191,6 +200,31 @@ mod tests {
         // Nothing was committed yet, but an earlier look saw more of it.
         let seen = seen_as(committed, FsEvent::new("a.mp3".into(), Cause::Found, Origin::Scan));
         assert!(matches!(look(cut, None, seen), Outcome::Again(_)));
+    }
+
+    #[test]
+    fn a_file_that_grew_during_one_write_and_was_closed_after_it_is_settled() {
+        let begun = age(Duration::from_millis(200));
+        let part = FileStat { size: 3, mtime_ns: begun, ctime_ns: begun, ..old(3) };
+        let hint = |cause, closed: Option<Duration>| {
+            let mut hint = seen_as(part, FsEvent::new(HERE.into(), cause, Origin::Watch));
+            hint.retry.last_seen.as_mut().unwrap().since =
+                Instant::now().checked_sub(Duration::from_millis(150)).unwrap();
+            hint.evidence.complete_at = closed.map(|ago| SystemTime::now() - ago);
+            hint
+        };
+        let whole = FileStat { size: 9, ..part };
+        let after = Some(Duration::from_millis(100));
+        assert!(is_read(&look(whole, None, hint(Cause::Closed, after))));
+        // It was closed before, so it may still be being written, or it was cut since.
+        let before = Some(Duration::from_millis(180));
+        for (now, cause, closed) in [
+            (whole, Cause::Closed, before),
+            (whole, Cause::Created, None),
+            (FileStat { size: 2, ..part }, Cause::Closed, after),
+        ] {
+            assert!(matches!(look(now, None, hint(cause, closed)), Outcome::Again(_)), "{now:?} {cause:?} {closed:?}");
+        }
     }
 
     #[test]
