@@ -302,6 +302,20 @@ pub(super) struct Flags {
     )]
     pub(super) metadata_style: OsString,
 
+    /// How much of the metadata is in messages: all, or basic for consumers that know only the first six tags.
+    ///
+    /// basic leaves out all tags but title, artist, album, date, genre and track, and also codec, bits_per_sample and
+    /// has_cover. The index has all of them.
+    #[arg(
+        long,
+        global = true,
+        env = "TAGS",
+        value_name = "WHICH",
+        default_value = "all",
+        help_heading = "Messages and their delivery"
+    )]
+    pub(super) tags: OsString,
+
     /// What to do with a message for which no queue is bound: auto, hold or drop.
     ///
     /// hold publishes it again until a queue is bound. drop drops and counts it. auto holds until the first message

@@ -29,8 +29,8 @@ pub(super) struct ListFlags {
     format: Option<OsString>,
     /// Only files with this tag: TAG=TEXT, or TAG~TEXT for a tag that contains the text, in any case.
     ///
-    /// TAG is title, artist, album, date, genre or track. `title=` finds files without a title. If given several times,
-    /// all must hold.
+    /// TAG is one of the tags of messages, such as title, artist or albumartist. `title=` finds files without a title.
+    /// If given several times, all must hold.
     #[arg(long = "where", value_name = "TAG=TEXT")]
     conditions: Vec<OsString>,
     /// Print JSON, one file per line, with the fields of the messages.

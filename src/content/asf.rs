@@ -7,8 +7,9 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::found::{Field, Found};
 use super::source::Source;
-use crate::model::{Metadata, Tags};
+use crate::model::Metadata;
 
 /// The first bytes of every ASF file: the GUID of the header object.
 pub(super) const MAGIC: [u8; 16] = guid(0x75B2_2630, 0x668E, 0x11CF, 0xA6D9_00AA_0062_CE6C);
@@ -39,38 +40,46 @@ const fn guid(first: u32, second: u16, third: u16, rest: u64) -> [u8; 16] {
 
 /// Reads the header into `metadata`. On failure, `metadata` has what came before the corrupt part.
 pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
-    let mut found = Found::default();
+    let mut found = Attributes::default();
     let result = read_header(source, metadata, &mut found);
-    metadata.tags = found.tags;
     // Only ffmpeg writes an attribute of the name `date`.
-    metadata.tags.date = metadata.tags.date.take().or(found.plain_date);
+    found.tags.set(Field::Date, found.plain_date);
+    found.tags.show(metadata);
     result
 }
 
 #[derive(Default)]
-struct Found {
-    tags: Tags,
+struct Attributes {
+    tags: Found,
     plain_date: Option<String>,
 }
 
-impl Found {
-    /// The field for the value of the attribute `name`. The texts of Content Description have no names
-    /// in the file; they get the names that mutagen gives them.
-    fn slot(&mut self, name: &str) -> Option<&mut Option<String>> {
-        Some(match name {
-            "Title" => &mut self.tags.title,
-            "Author" => &mut self.tags.artist,
-            "WM/AlbumTitle" => &mut self.tags.album,
-            "WM/Year" => &mut self.tags.date,
-            "WM/Genre" => &mut self.tags.genre,
-            "WM/TrackNumber" => &mut self.tags.track,
-            "date" => &mut self.plain_date,
-            _ => return None,
-        })
+impl Attributes {
+    /// Keeps the value of the attribute `name`. The texts of Content Description have no names in the file; they get
+    /// the names that mutagen gives them.
+    fn keep(&mut self, name: &str, value: Option<String>) {
+        let field = match name {
+            "Title" => Field::Title,
+            "Author" => Field::Artist,
+            "WM/AlbumTitle" => Field::Album,
+            "WM/Year" => Field::Date,
+            "WM/Genre" => Field::Genre,
+            "WM/TrackNumber" => Field::Track,
+            "date" => {
+                self.plain_date = self.plain_date.take().or(value);
+                return;
+            }
+            _ => return,
+        };
+        self.tags.set(field, value);
     }
 }
 
-fn read_header<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata, found: &mut Found) -> io::Result<()> {
+fn read_header<R: Read + Seek>(
+    source: &mut Source<R>,
+    metadata: &mut Metadata,
+    found: &mut Attributes,
+) -> io::Result<()> {
     source.rewind()?;
     if source.array()? != MAGIC {
         return Err(corrupt("no asf header"));
@@ -137,7 +146,7 @@ fn stream_properties<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Meta
 }
 
 /// Content Description, section 3.10: five lengths, then title, author and three more texts.
-fn content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
+fn content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Attributes) -> io::Result<()> {
     let title = u16::from_le_bytes(source.array()?);
     let author = u16::from_le_bytes(source.array()?);
     let _others: [u8; 6] = source.array()?;
@@ -148,7 +157,7 @@ fn content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Found
 }
 
 /// Extended Content Description, section 3.11: a count, then as many attributes.
-fn extended_content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
+fn extended_content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Attributes) -> io::Result<()> {
     let count = u16::from_le_bytes(source.array()?);
     for _ in 0..count {
         let name_length = u16::from_le_bytes(source.array()?);
@@ -186,17 +195,17 @@ impl Kind {
 /// Reads the next value, of `length` bytes, into the field of its name, or skips it.
 fn put<R: Read + Seek>(
     source: &mut Source<R>,
-    found: &mut Found,
+    found: &mut Attributes,
     name: &str,
     kind: Kind,
     length: u16,
 ) -> io::Result<()> {
-    match (found.slot(name), kind, length) {
-        (Some(slot @ None), Kind::Text, _) => *slot = super::values::tidy(&text(source, length)?),
-        (Some(slot @ None), Kind::Number, 1..=8) => {
+    match (kind, length) {
+        (Kind::Text, _) => found.keep(name, super::values::tidy(&text(source, length)?)),
+        (Kind::Number, 1..=8) => {
             let mut bytes = [0; 8];
             source.read_exact(&mut bytes[..usize::from(length)])?;
-            *slot = Some(u64::from_le_bytes(bytes).to_string());
+            found.keep(name, Some(u64::from_le_bytes(bytes).to_string()));
         }
         _ => skip(source, length.into())?,
     }

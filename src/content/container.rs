@@ -11,7 +11,7 @@ use super::found::Found as FoundTags;
 use super::source::Source;
 use super::values::{explain, guarded, tidy, track};
 use super::{mp4, wav};
-use crate::model::{Metadata, Tags};
+use crate::model::{Field, Metadata};
 
 /// Bytes that lofty may allocate for one item.
 const ALLOCATION_LIMIT: usize = 16 * 1024 * 1024;
@@ -72,7 +72,7 @@ fn fill_tags<R: Read + Seek>(
     // A list that is cut keeps the tags before the cut.
     let _ = read_tags(source, &mut found);
     found.show(metadata);
-    metadata.tags.present().next().is_some()
+    !metadata.tags.is_empty()
 }
 
 /// The result of one try with lofty.
@@ -122,14 +122,15 @@ impl Found {
         let kinds = || self.0.primary_tag().into_iter().chain(self.0.tags());
         let first = |keys: &[ItemKey]| kinds().find_map(|kind| keys.iter().find_map(|&key| first_of(kind, key)));
         let track_of = |kind| track(first_of(kind, ItemKey::TrackNumber), first_of(kind, ItemKey::TrackTotal));
-        metadata.tags = Tags {
-            title: first(&[ItemKey::TrackTitle]),
-            artist: first(&[ItemKey::TrackArtist]),
-            album: first(&[ItemKey::AlbumTitle]),
-            date: first(&[ItemKey::RecordingDate, ItemKey::Year]),
-            genre: first(&[ItemKey::Genre]),
-            track: kinds().find_map(track_of),
-        };
+        let fields = [
+            (Field::Title, first(&[ItemKey::TrackTitle])),
+            (Field::Artist, first(&[ItemKey::TrackArtist])),
+            (Field::Album, first(&[ItemKey::AlbumTitle])),
+            (Field::Date, first(&[ItemKey::RecordingDate, ItemKey::Year])),
+            (Field::Genre, first(&[ItemKey::Genre])),
+            (Field::Track, kinds().find_map(track_of)),
+        ];
+        metadata.tags = fields.into_iter().filter_map(|(field, text)| Some((field, text?))).collect();
     }
 }
 

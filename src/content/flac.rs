@@ -123,6 +123,7 @@ impl StreamInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Field;
     use proptest::prelude::*;
     use std::io::Cursor;
 
@@ -152,7 +153,7 @@ mod tests {
         let found = parse(&file(), 0);
         assert_eq!((found.duration, found.bitrate), (Some(2.0), Some(4000)));
         assert_eq!((found.sample_rate, found.channels), (Some(44_100), Some(2)));
-        assert_eq!((found.tags.title.as_deref(), found.tags.track.as_deref()), (Some("T"), Some("3")));
+        assert_eq!((found.tags.get(Field::Title), found.tags.get(Field::Track)), (Some("T"), Some("3")));
     }
 
     proptest! {

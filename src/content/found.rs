@@ -1,17 +1,7 @@
 //! What the tags of a file say, put together from several tags.
 
+pub(super) use crate::model::Field;
 use crate::model::{Metadata, Tags};
-
-/// A published tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
-    Title,
-    Artist,
-    Album,
-    Date,
-    Genre,
-    Track,
-}
 
 /// The values that were found, the first of each, and what could not be read.
 #[derive(Debug, Default)]
@@ -23,16 +13,8 @@ pub(super) struct Found {
 impl Found {
     /// Keeps a value, unless there is one already.
     pub(super) fn set(&mut self, field: Field, value: Option<String>) {
-        let place = match field {
-            Field::Title => &mut self.tags.title,
-            Field::Artist => &mut self.tags.artist,
-            Field::Album => &mut self.tags.album,
-            Field::Date => &mut self.tags.date,
-            Field::Genre => &mut self.tags.genre,
-            Field::Track => &mut self.tags.track,
-        };
-        if place.is_none() {
-            *place = value;
+        if let Some(value) = value.filter(|_| self.tags.get(field).is_none()) {
+            self.tags.set(field, value);
         }
     }
 

@@ -243,6 +243,7 @@ pub(super) fn corrupt(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Field;
     use std::io::Cursor;
 
     fn page(serial: u32, position: u64, packet: &[u8]) -> Vec<u8> {
@@ -271,7 +272,7 @@ mod tests {
         let of = |pages: &[Vec<u8>]| parse(&[&begin[..], pages].concat());
         let found = of(&[last(7, 44_100), last(7, u64::MAX)]);
         assert_eq!((found.duration, found.bitrate, found.sample_rate), (Some(1.0), Some(64_000), Some(44_100)));
-        assert_eq!((found.tags.title.as_deref(), found.channels), (Some("T"), Some(2)));
+        assert_eq!((found.tags.get(Field::Title), found.channels), (Some("T"), Some(2)));
         assert_eq!(of(&[last(7, 88_200), last(8, 99_999_999)]).duration, Some(2.0));
         assert_eq!(of(&[last(7, u64::MAX)]).duration, None);
         let opus = parse(&[page(7, 0, &opus), page(7, 0, &comments(b"OpusTags")), last(7, 48_312)]);

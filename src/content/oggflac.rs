@@ -64,6 +64,7 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Field;
     use proptest::prelude::*;
     use std::io::Cursor;
 
@@ -170,7 +171,7 @@ mod tests {
         packet.truncate(packet.len() - 1);
         let (metadata, error) = parse(&[pages(&stream_info(44_100), 255), pages(&packet, 255)].concat());
         assert!(error.is_some());
-        assert_eq!((metadata.duration, metadata.tags.title.as_deref()), (Some(1.0), Some("kept")));
+        assert_eq!((metadata.duration, metadata.tags.get(Field::Title)), (Some(1.0), Some("kept")));
     }
 
     #[test]
