@@ -204,6 +204,8 @@ pub enum Exit {
     Print(String),
     /// Print the messages of the exchange.
     Listen(Box<ListenSettings>),
+    /// Print what is known of files.
+    Inspect(InspectSettings),
     /// A setting or an argument is invalid.
     Invalid(SettingsError),
 }
@@ -227,13 +229,28 @@ pub struct ListenSettings {
     pub queue: ListenQueue,
 }
 
+/// The settings of `inspect`, checked.
+#[derive(Clone, Debug)]
+pub struct InspectSettings {
+    /// The files, which need not be in a library.
+    pub files: Vec<PathBuf>,
+    /// JSON instead of text.
+    pub json: bool,
+    /// The form of the metadata in messages.
+    pub metadata_style: MetadataStyle,
+    /// How much of the metadata is in messages.
+    pub tag_set: TagSet,
+}
+
 impl Exit {
     /// The error. The command line was valid before, so there is nothing else.
     #[must_use]
     pub fn into_error(self) -> SettingsError {
         match self {
             Self::Invalid(error) => error,
-            Self::Print(_) | Self::Listen(_) => SettingsError::Usage("no command on a library".to_owned()),
+            Self::Print(_) | Self::Listen(_) | Self::Inspect(_) => {
+                SettingsError::Usage("no command on a library".to_owned())
+            }
         }
     }
 }
@@ -482,6 +499,7 @@ mod tests {
             Settings::read(arguments, &environment).map_err(|exit| match exit {
                 Exit::Print(text) => text,
                 Exit::Listen(settings) => format!("{settings:?}"),
+                Exit::Inspect(settings) => format!("{settings:?}"),
                 Exit::Invalid(error) => with_causes(&error),
             })
         }

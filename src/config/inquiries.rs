@@ -11,7 +11,7 @@ use super::broker::Broker;
 use super::command::CommandArguments;
 use super::places::Library;
 use super::raw_value::RawValue;
-use super::{Command, Exit, ListenSettings, SettingsError, Sources};
+use super::{Command, Exit, InspectSettings, ListenSettings, SettingsError, Sources};
 use crate::message;
 use crate::model::{EventType, Extensions, FileType, LibraryPath, Selection, TagCondition, VerifyRequest};
 use crate::sink::ListenQueue;
@@ -90,6 +90,17 @@ pub(super) struct EventsFlags {
     durable: Option<OsString>,
 }
 
+/// The flags of `inspect`.
+#[derive(Args)]
+pub(super) struct InspectFlags {
+    /// The files: any, in a library or not
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print JSON, one file per line.
+    #[arg(long)]
+    json: bool,
+}
+
 fn given(flag: &str, value: OsString) -> RawValue {
     RawValue { label: flag.to_owned(), value, is_default: false }
 }
@@ -153,7 +164,17 @@ pub(super) fn without_library(
         CommandArguments::Events(events) => {
             listening(events, sources, flags).map(|settings| Exit::Listen(settings.into()))
         }
+        CommandArguments::Inspect(inspect) => inspecting(inspect, sources, flags).map(Exit::Inspect),
         _ => return None,
+    })
+}
+
+fn inspecting(inspect: &InspectFlags, sources: &Sources<'_>, flags: &Flags) -> Result<InspectSettings, SettingsError> {
+    Ok(InspectSettings {
+        files: inspect.files.clone(),
+        json: inspect.json,
+        metadata_style: sources.of("metadata_style", &flags.metadata_style).metadata_style()?,
+        tag_set: sources.of("tags", &flags.tags).tag_set()?,
     })
 }
 
