@@ -1,6 +1,7 @@
 //! The command line: reads the settings, starts the log, runs the command, and returns the exit code.
 
 mod events;
+mod inspect;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -25,7 +26,7 @@ const FAILED: u8 = 1;
 /// The exit code for invalid usage.
 const INVALID_USAGE: u8 = 2;
 
-/// The exit code if a scan could not read everything, or holds deletes.
+/// The exit code if a command could not read everything, or a scan holds deletes.
 const INCOMPLETE: u8 = 3;
 
 /// The most groups that `duplicates` prints for people.
@@ -124,6 +125,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(settings) => work(settings, arguments),
         Err(Exit::Print(text)) => put(&text).map(|()| ExitCode::SUCCESS),
         Err(Exit::Listen(settings)) => events::print(&settings),
+        Err(Exit::Inspect(settings)) => inspect::print(&settings),
         Err(Exit::Invalid(error)) => Err(error.into()),
     };
     match outcome {

@@ -27,7 +27,7 @@ use clap::FromArgMatches;
 
 use crate::model::{
     EventType, FollowSymlinks, InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Selection,
-    Unroutable, VerifyRequest, WatchMode,
+    TagSet, Unroutable, VerifyRequest, WatchMode,
 };
 use crate::sink::{BrokerUrl, ListenQueue, Reread, Tls};
 
@@ -73,6 +73,8 @@ pub struct Settings {
     pub max_bytes_per_second: Option<NonZeroU64>,
     /// The form of the metadata in messages.
     pub metadata_style: MetadataStyle,
+    /// How much of the metadata is in messages.
+    pub tag_set: TagSet,
     /// The directory of the index and the outbox: an absolute path outside of the library. It may not exist yet.
     pub state_dir: PathBuf,
     /// The old path of a library that was moved.
@@ -202,6 +204,8 @@ pub enum Exit {
     Print(String),
     /// Print the messages of the exchange.
     Listen(Box<ListenSettings>),
+    /// Print what is known of files.
+    Inspect(InspectSettings),
     /// A setting or an argument is invalid.
     Invalid(SettingsError),
 }
@@ -225,13 +229,28 @@ pub struct ListenSettings {
     pub queue: ListenQueue,
 }
 
+/// The settings of `inspect`, checked.
+#[derive(Clone, Debug)]
+pub struct InspectSettings {
+    /// The files, which need not be in a library.
+    pub files: Vec<PathBuf>,
+    /// JSON instead of text.
+    pub json: bool,
+    /// The form of the metadata in messages.
+    pub metadata_style: MetadataStyle,
+    /// How much of the metadata is in messages.
+    pub tag_set: TagSet,
+}
+
 impl Exit {
     /// The error. The command line was valid before, so there is nothing else.
     #[must_use]
     pub fn into_error(self) -> SettingsError {
         match self {
             Self::Invalid(error) => error,
-            Self::Print(_) | Self::Listen(_) => SettingsError::Usage("no command on a library".to_owned()),
+            Self::Print(_) | Self::Listen(_) | Self::Inspect(_) => {
+                SettingsError::Usage("no command on a library".to_owned())
+            }
         }
     }
 }
@@ -417,10 +436,8 @@ impl Settings {
             max_bytes_per_second: given!(max_bytes_per_second).bytes_per_second()?,
             sink: given!(sink).choice("a sink", &[("amqp", SinkKind::Amqp), ("stdout", SinkKind::Stdout)])?,
             instance_id: given!(instance_id?).map(|given| given.instance_id()).transpose()?,
-            metadata_style: given!(metadata_style).choice(
-                "a metadata style",
-                &[("nested", MetadataStyle::Nested), ("flat", MetadataStyle::Flat), ("off", MetadataStyle::Off)],
-            )?,
+            metadata_style: given!(metadata_style).metadata_style()?,
+            tag_set: given!(tags).tag_set()?,
             unroutable: given!(unroutable).choice(
                 "a setting for unroutable messages",
                 &[("auto", Unroutable::Auto), ("hold", Unroutable::Hold), ("drop", Unroutable::Drop)],
@@ -482,6 +499,7 @@ mod tests {
             Settings::read(arguments, &environment).map_err(|exit| match exit {
                 Exit::Print(text) => text,
                 Exit::Listen(settings) => format!("{settings:?}"),
+                Exit::Inspect(settings) => format!("{settings:?}"),
                 Exit::Invalid(error) => with_causes(&error),
             })
         }
@@ -504,6 +522,7 @@ mod tests {
         assert_eq!(settings.settle, Duration::from_secs(2));
         assert_eq!((settings.max_files_per_second, settings.max_bytes_per_second), (None, None));
         assert_eq!(settings.metadata_style, MetadataStyle::Nested);
+        assert_eq!(settings.tag_set, TagSet::All);
         assert_eq!(settings.log_level, "error,lapin=off,file_watcher=info");
         assert_eq!(settings.log_format, None);
         assert_eq!(settings.unroutable, Unroutable::Auto);

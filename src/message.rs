@@ -6,6 +6,7 @@
 mod bounds;
 mod headers;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::{
-    Change, EventType, FileEvent, FileType, Metadata, MetadataStyle, Origin, Outgoing, PublishedPath, Row,
+    Change, EventType, FileEvent, FileType, Metadata, MetadataStyle, Origin, Outgoing, PublishedPath, Row, TagSet,
 };
 
 pub use bounds::{file_path, without_metadata};
@@ -32,6 +33,7 @@ pub struct Encoder {
     root: PathBuf,
     watched_directory: String,
     metadata_style: MetadataStyle,
+    tag_set: TagSet,
 }
 
 /// The parts of a message that do not come from its event.
@@ -48,20 +50,27 @@ pub struct Stamp {
 }
 
 impl Encoder {
-    /// An encoder for the library at `root`.
+    /// An encoder for the library at `root`, with all tags.
     pub fn new(instance_id: impl Into<String>, root: &Path, metadata_style: MetadataStyle) -> Self {
         Self {
             instance_id: instance_id.into(),
             root: root.to_path_buf(),
             watched_directory: root.to_string_lossy().into_owned(),
             metadata_style,
+            tag_set: TagSet::All,
         }
+    }
+
+    /// The same with these tags.
+    #[must_use]
+    pub fn with_tags(self, tag_set: TagSet) -> Self {
+        Self { tag_set, ..self }
     }
 
     /// An encoder for the library at another root, otherwise the same.
     #[must_use]
     pub fn at(&self, root: &Path) -> Self {
-        Self::new(self.instance_id.clone(), root, self.metadata_style)
+        Self::new(self.instance_id.clone(), root, self.metadata_style).with_tags(self.tag_set)
     }
 
     /// Encodes an event.
@@ -105,9 +114,10 @@ impl Encoder {
     pub fn describe(&self, row: &Row) -> String {
         let file_type = FileType::of(&row.path);
         let path = PublishedPath::of(&row.path, &self.root);
+        let metadata = self.published(row);
         let file = Described {
             file_path: path.file_path,
-            content: ContentFields::of(row, &row.track.metadata, self.metadata_style),
+            content: ContentFields::of(row, &metadata, self.metadata_style),
             file_type: file_type.as_str(),
             format_family: file_type.format_family(),
             file_path_bytes: path.file_path_bytes,
@@ -120,13 +130,22 @@ impl Encoder {
             Change::Created(row) | Change::Modified(row) | Change::Moved { row, .. } => Some(row),
             Change::Deleted(_) => None,
         };
-        let metadata = row.map(|row| &row.track.metadata);
+        let metadata = row.map(|row| self.published(row));
+        let metadata = metadata.as_deref();
         let message = self.encode_with(event, naming, stamp, metadata);
         match metadata.filter(|_| self.metadata_style != MetadataStyle::Off) {
             Some(metadata) if message.is_too_large() || metadata.has_long_texts() => {
                 bounds::fit(metadata, |metadata| self.encode_with(event, naming, stamp, Some(metadata)))
             }
             _ => message,
+        }
+    }
+
+    /// The metadata of a row, without what the setting leaves out.
+    fn published<'row>(&self, row: &'row Row) -> Cow<'row, Metadata> {
+        match self.tag_set {
+            TagSet::All => Cow::Borrowed(&row.track.metadata),
+            TagSet::Basic => Cow::Owned(row.track.metadata.basic()),
         }
     }
 
@@ -333,17 +352,20 @@ const YEAR_ZERO: i64 = -62_167_219_200;
 
 /// One level of strings, for consumers that store metadata as keys and values.
 fn flat(metadata: &Metadata) -> BTreeMap<&'static str, String> {
-    let numbers = [
+    let properties = [
         // As Python prints a float, because that is what these consumers have stored so far.
         ("duration", metadata.duration.map(|seconds| format!("{seconds:?}"))),
         ("bitrate", metadata.bitrate.map(|number| number.to_string())),
         ("sample_rate", metadata.sample_rate.map(|number| number.to_string())),
         ("channels", metadata.channels.map(|number| number.to_string())),
         ("format", metadata.format.clone()),
+        ("codec", metadata.codec.clone()),
+        ("bits_per_sample", metadata.bits_per_sample.map(|number| number.to_string())),
+        ("has_cover", metadata.has_cover.then(|| true.to_string())),
         ("error", metadata.error.clone()),
     ];
     let tags = metadata.tags.present().map(|(name, value)| (name, value.to_owned()));
-    numbers.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(tags).collect()
+    properties.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(tags).collect()
 }
 
 #[cfg(test)]
@@ -352,7 +374,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{FileStat, Fingerprint, LibraryPath, Tags, Track};
+    use crate::model::{Field, FileStat, Fingerprint, LibraryPath, Track};
 
     fn row(path: LibraryPath) -> Row {
         let metadata = Metadata {
@@ -360,7 +382,9 @@ mod tests {
             bitrate: Some(320_000),
             sample_rate: Some(44_100),
             format: Some("audio/mp3".into()),
-            tags: Tags { title: Some("Où".into()), track: Some("3/12".into()), ..Tags::default() },
+            codec: Some("mp3".into()),
+            has_cover: true,
+            tags: [(Field::Title, "Où"), (Field::Track, "3/12"), (Field::Isrc, "FRZ039800212")].into_iter().collect(),
             ..Metadata::default()
         };
         Row {
@@ -401,7 +425,8 @@ mod tests {
                 "old_path": "/data/music/a/x.oga",
                 "metadata": {
                     "duration": 180.5, "bitrate": 320_000, "sample_rate": 44_100, "format": "audio/mp3",
-                    "tags": {"title": "Où", "track": "3/12"},
+                    "codec": "mp3", "has_cover": true,
+                    "tags": {"title": "Où", "track": "3/12", "isrc": "FRZ039800212"},
                 },
                 "correlation_id": "00000000-0000-0000-0000-000000000005",
                 "sequence": 7,
@@ -414,6 +439,22 @@ mod tests {
                 "format_family": "ogg_vorbis",
             })
         );
+    }
+
+    #[test]
+    fn basic_tags_are_those_of_older_versions() {
+        for style in [MetadataStyle::Nested, MetadataStyle::Flat] {
+            let encoder = Encoder::new("ab12cd34", Path::new("/music"), style).with_tags(TagSet::Basic);
+            let described = encoder.at(Path::new("/other")).describe(&row("x.mp3".into()));
+            let metadata = &serde_json::from_str::<Value>(&described).unwrap()["metadata"];
+            let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            if style == MetadataStyle::Nested {
+                assert_eq!(names(metadata), ["bitrate", "duration", "format", "sample_rate", "tags"]);
+                assert_eq!(names(&metadata["tags"]), ["title", "track"]);
+            } else {
+                assert_eq!(names(metadata), ["bitrate", "duration", "format", "sample_rate", "title", "track"]);
+            }
+        }
     }
 
     #[test]
@@ -476,6 +517,7 @@ mod tests {
         assert_eq!(
             body["metadata"],
             json!({"duration": "180.5", "bitrate": "320000", "sample_rate": "44100", "format": "audio/mp3",
+                "codec": "mp3", "has_cover": "true", "isrc": "FRZ039800212",
                    "title": "Où", "track": "3/12"})
         );
         let (_, body) = encode(Change::Created(row("x.mp3".into())), MetadataStyle::Off);

@@ -174,7 +174,7 @@ impl Service {
         use std::os::unix::ffi::OsStrExt;
 
         let root = Arc::new(open_root(&settings)?);
-        let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
+        let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style).with_tags(settings.tag_set);
         let file = settings.store_file();
         let relocated = relocate_store(&settings, &file, &encoder)?;
         if settings.rebuild_index {

@@ -75,7 +75,8 @@ fn the_help_of_every_command_lists_every_setting() {
     let output = Program::new().run(&["--help"]);
     assert!(output.status.success() && output.stderr.is_empty());
     insta::assert_snapshot!("help", text(&output.stdout));
-    for command in ["scan", "watch", "held", "approve", "relocate", "replay", "list", "duplicates", "events", "parked"]
+    for command in
+        ["scan", "watch", "held", "approve", "relocate", "replay", "list", "duplicates", "events", "parked", "inspect"]
     {
         let help = text(&Program::new().run(&[command, "--help"]).stdout);
         assert_eq!(settings_in_help(&help), settings_in_help(&text(&output.stdout)));
@@ -163,6 +164,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("SHUTDOWN_GRACE_SECS", &[b"long", b"3601"]),
     ("SINK", &[b"kafka", b"amqp://u:hunter2@rabbit"]),
     ("STATE_DIR", &[b"library/state", b"file", b"file/state"]),
+    ("TAGS", &[b"some", b"title,artist"]),
     ("UNROUTABLE", &[b"burn"]),
     ("VERIFY_INTERVAL_DAYS", &[b"never", b"-1", b"3651"]),
     ("WATCH_MODE", &[b"fanotify"]),
@@ -259,7 +261,7 @@ fn every_usage_error_is_one_line() {
         &["parked", "--drop", "7", "nowhere"],
         &["parked", "--rebuild-index"],
         &["list", "--format", "flacc"],
-        &["list", "--where", "composer=Bach"],
+        &["list", "--where", "conductor=Bach"],
         &["list", "--where", "Bach"],
         &["list", "--path", "/elsewhere"],
         &["duplicates", "nowhere"],
@@ -270,6 +272,8 @@ fn every_usage_error_is_one_line() {
         &["completions"],
         &["completions", "tcsh"],
         &["schema", "library"],
+        &["inspect"],
+        &["inspect", "a.mp3", "--tags", "some"],
     ];
     let lines: Vec<String> = cases
         .iter()
@@ -498,9 +502,92 @@ fn completions_and_the_manual_name_every_command() {
         let printed = program.run(arguments);
         assert!(printed.status.success() && printed.stderr.is_empty());
         let printed = String::from_utf8(printed.stdout).unwrap().replace('\\', "");
-        for command in ["scan", "watch", "duplicates", "verify", "healthcheck"] {
+        for command in ["scan", "watch", "duplicates", "verify", "healthcheck", "inspect"] {
             assert!(printed.contains(command), "{arguments:?}: {command}");
         }
         assert!(!printed.contains(PASSWORD));
     }
+}
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The lines of a block of `inspect`, without their indent.
+fn block<'a>(text: &'a str, title: &str) -> Vec<&'a str> {
+    let lines = text.lines().skip_while(|line| line.trim() != title).skip(1);
+    lines.take_while(|line| line.starts_with("    ")).map(str::trim).collect()
+}
+
+#[test]
+fn a_file_is_inspected_without_a_library_a_broker_or_settings() {
+    let mut program = Program::new();
+    program.unset("HOME").unset("DATA_DIR");
+    let output = program.run(&["inspect", &fixture("mp3/tagged-id3v24-and-v1.mp3")]);
+    let printed = text(&output.stdout);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(printed.lines().next(), Some(&*fixture("mp3/tagged-id3v24-and-v1.mp3")));
+    let has = |title: &str, words: &[&str]| {
+        block(&printed, title).iter().any(|line| line.split_whitespace().take(words.len()).eq(words.iter().copied()))
+    };
+    assert!(has("message", &["file_type", "mp3"]) && has("metadata", &["codec", "mp3"]), "{printed}");
+    assert!(has("tags", &["genre", "Fusión"]), "{printed}");
+    assert!(has("parts of the tags", &["ID3v2.4", "album:", "Ünïcödé"]), "{printed}");
+    let second = block(&printed, "parts of the tags").into_iter().find(|line| line.starts_with("ID3v1"));
+    assert!(second.is_some_and(|line| line.ends_with("(not published: the first one counts)")), "{printed}");
+    assert!(block(&printed, "problems").is_empty());
+    let printed = text(&program.run(&["inspect", &fixture("mp3/tagged-all-id3v23.mp3")]).stdout);
+    let parts = block(&printed, "parts of the tags");
+    let has = |container: &str, content: &str| {
+        parts.iter().any(|line| line.starts_with(container) && line.ends_with(&format!(" {content}")))
+    };
+    assert!(has("ID3v2.3", "a picture") && has("ID3v2.3", "COMM:iTunNORM (not read)"), "{printed}");
+    assert!(has("ID3v2.3", "isrc: FRZ039800212"), "{printed}");
+}
+
+#[test]
+fn a_file_is_inspected_as_a_scan_publishes_it() {
+    let program = Program::new();
+    let file = program.path("library").join("a\n\u{1b}[2J.m4a");
+    std::fs::copy(fixture("m4a/tagged-aac.m4a"), &file).unwrap();
+    let lines = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let output = program.run(arguments);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    for (number, flags) in [&[][..], &["--tags", "basic"], &["--metadata-style=flat"]].into_iter().enumerate() {
+        let state = number.to_string();
+        let scan = [&["scan", "--sink=stdout", "--settle-ms=0", "--state-dir", &state], flags].concat();
+        let message = lines(&scan).remove(0);
+        let inspected = lines(&[&["inspect", "--json", file.to_str().unwrap()], flags].concat()).remove(0);
+        assert_eq!((inspected["problems"].as_array().map(Vec::len), &inspected["more_parts"]), (Some(0), &0.into()));
+        let part =
+            serde_json::json!({"container": "MP4", "tag": "genre", "text": "Électronique", "is_published": true});
+        assert!(inspected["parts"].as_array().unwrap().contains(&part));
+        for (field, value) in inspected.as_object().unwrap() {
+            let is_own = ["parts", "more_parts", "problems"].contains(&field.as_str());
+            assert!(is_own || message[field] == *value, "{field}: {value}");
+        }
+        assert_eq!(inspected["metadata"]["codec"].is_null(), flags == ["--tags", "basic"]);
+    }
+    let printed = text(&program.run(&["inspect", file.to_str().unwrap()]).stdout);
+    assert!(printed.lines().next().unwrap().ends_with(r"/library/a\n\u{1b}[2J.m4a"), "{printed}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_the_others_are_inspected() {
+    let program = Program::new();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, program.path("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let output =
+        program.run(&["inspect", "--json", "nowhere.mp3", "library", "pipe", &fixture("damaged/truncated.mp3")]);
+    assert_eq!(output.status.code(), Some(3));
+    let errors = text(&output.stderr);
+    let errors: Vec<&str> = errors.lines().collect();
+    assert!(errors.len() == 3 && errors[0].starts_with("file-watcher: nowhere.mp3: No such file"), "{errors:?}");
+    assert!(errors[1..] == ["file-watcher: library: it is not a file", "file-watcher: pipe: it is not a file"]);
+    let inspected: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = inspected["metadata"]["error"].as_str().unwrap();
+    let problems: Vec<&str> = inspected["problems"].as_array().unwrap().iter().filter_map(|it| it.as_str()).collect();
+    assert!(!problems.is_empty() && error == problems.join("; "), "{error} {problems:?}");
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use file_watcher::content::{adts, tags};
-use file_watcher::model::{LibraryPath, Metadata};
+use file_watcher::content::{PartContent, adts, tags};
+use file_watcher::model::{Field, LibraryPath, Metadata};
 use serde::Deserialize;
 
 /// What mutagen says of one file.
@@ -19,6 +19,10 @@ struct Expected {
     bitrate: Option<u32>,
     sample_rate: Option<u32>,
     channels: Option<u32>,
+    codec: String,
+    bits_per_sample: Option<u32>,
+    #[serde(default)]
+    has_cover: bool,
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
@@ -29,11 +33,14 @@ const DIFFERENCES: &[(&str, &str, &str, &str)] = &[
     ("ogg/tagged-oggenc-total.ogg", "track", "7/12", TOTAL),
     ("m4a/tagged-alac.m4a", "bitrate", "244000", NOMINAL),
     ("m4r/tagged-alac.m4r", "bitrate", "61000", NOMINAL),
+    ("m4a/tagged-alac-24bit.m4a", "bitrate", "724000", NOMINAL),
+    ("mp3/tagged-all-apev2.mp3", "duration", "0.504", APE_IS_NO_SOUND),
     ("wma/ffmpeg-date.wma", "date", "2004", PLAIN_DATE),
 ];
 
 const TOTAL: &str = "the total is in a comment of its own, and is joined to the number";
 const NOMINAL: &str = "the header has the rate of the uncompressed sound; this is what the file has";
+const APE_IS_NO_SOUND: &str = "the APEv2 tag behind the frames is not a part of them";
 const PLAIN_DATE: &str = "the date is under the name that ffmpeg gives it";
 
 /// What is in `damaged` and can be read all the same.
@@ -77,11 +84,17 @@ fn compare(expected: &Expected, found: &Metadata) -> Vec<(String, String, String
             field(name, expected.to_string(), found.unwrap_or(0).to_string(), found == Some(expected));
         }
     }
-    let tags: BTreeMap<&str, &str> = found.tags.present().collect();
-    for name in ["title", "artist", "album", "date", "genre", "track"] {
-        let expected = expected.tags.get(name).map_or("", String::as_str);
-        let found = tags.get(name).copied().unwrap_or_default();
-        field(name, expected.to_owned(), found.to_owned(), found == expected);
+    let codec = found.codec.clone().unwrap_or_default();
+    field("codec", expected.codec.clone(), codec.clone(), codec == expected.codec);
+    let bits = |bits: Option<u32>| bits.unwrap_or(0).to_string();
+    let is_equal = expected.bits_per_sample == found.bits_per_sample;
+    field("bits_per_sample", bits(expected.bits_per_sample), bits(found.bits_per_sample), is_equal);
+    let (cover, here) = (expected.has_cover, found.has_cover);
+    field("has_cover", cover.to_string(), here.to_string(), here == cover);
+    for tag in Field::ALL {
+        let expected = expected.tags.get(tag.name()).map_or("", String::as_str);
+        let found = found.tags.get(tag).unwrap_or_default();
+        field(tag.name(), expected.to_owned(), found.to_owned(), found == expected);
     }
     fields
 }
@@ -135,6 +148,23 @@ fn raw_aac_reads_the_same_through_the_counter_whatever_the_chunks() {
             }),
             false,
         );
+    }
+}
+
+#[test]
+fn listing_the_parts_of_tags_changes_nothing_and_lists_every_published_text() {
+    for file in expected().into_keys() {
+        let path = fixtures().join(&file);
+        let name = LibraryPath::from(path.file_name().unwrap().to_str().unwrap());
+        let listed = tags::list(File::open(&path).unwrap(), &name);
+        assert_eq!(listed.metadata, read(&path, None), "{file}");
+        let published = listed.parts.iter().filter_map(|part| match &part.content {
+            PartContent::Text { field, text, is_published: true } => Some((field.name(), text.as_str())),
+            _ => None,
+        });
+        let published: BTreeMap<&str, &str> = published.collect();
+        assert_eq!(published, listed.metadata.tags.present().collect(), "{file}");
+        assert!(listed.problems.is_empty() && listed.parts.iter().all(|part| part.container != "by lofty"), "{file}");
     }
 }
 

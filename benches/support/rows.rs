@@ -5,7 +5,7 @@ use std::sync::Arc;
 use file_watcher::disk::Root;
 use file_watcher::library::{Walk, Walked};
 use file_watcher::model::{
-    Content, FileStat, Fingerprint, LibraryPath, Metadata, Observation, Origin, Row, Seen, Tags, Track,
+    Content, Field, FileStat, Fingerprint, LibraryPath, Metadata, Observation, Origin, Row, Seen, Track,
 };
 use file_watcher::store::Store;
 
@@ -49,20 +49,24 @@ pub(crate) fn track(number: usize) -> Track {
     let path = path(number).to_string();
     let mut names = path.split('/');
     let mut name = || names.next().map(str::to_owned);
-    let tags = Tags {
-        artist: name(),
-        album: name(),
-        title: name(),
-        date: Some("1997-05-21".to_owned()),
-        genre: Some("Alternative Rock".to_owned()),
-        track: Some(format!("{}/12", number % 12 + 1)),
-    };
+    let fields = [
+        (Field::Artist, name()),
+        (Field::Album, name()),
+        (Field::Title, name()),
+        (Field::Date, Some("1997-05-21".to_owned())),
+        (Field::Genre, Some("Alternative Rock".to_owned())),
+        (Field::Track, Some(format!("{}/12", number % 12 + 1))),
+    ];
+    let tags = fields.into_iter().filter_map(|(field, text)| Some((field, text?))).collect();
     let metadata = Metadata {
         duration: Some(241.226_666),
         bitrate: Some(1_001_536),
         sample_rate: Some(44_100),
         channels: Some(2),
         format: Some("audio/flac".to_owned()),
+        codec: Some("flac".to_owned()),
+        bits_per_sample: Some(16),
+        has_cover: true,
         tags,
         error: None,
     };

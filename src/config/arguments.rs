@@ -18,13 +18,13 @@ use super::command::CommandArguments;
     max_term_width = 100,
     args_override_self = true,
     override_usage = "file-watcher [FLAGS] [scan|watch|held|approve|replay|status|healthcheck|reload|list|duplicates|verify|parked] [DIR]\n       \
-                      file-watcher [FLAGS] relocate OLD NEW\n       file-watcher [FLAGS] [events|schema|completions SHELL|man|help COMMAND]",
+                      file-watcher [FLAGS] relocate OLD NEW\n       file-watcher [FLAGS] [events|inspect FILE...|schema|completions SHELL|man|help COMMAND]",
     after_help = "Every setting is a flag and an environment variable. The flag overrides the variable. An empty variable \
                   counts as unset. Variables are also read from a file .env in the working directory; the environment \
                   overrides it. Times can have a unit, such as 500ms, 30s, 5m or 1h.\n\n\
                   Exit codes: 0 success, or watch or events was ended by SIGTERM or SIGINT; 1 failure, or another \
-                  command was interrupted, or files are rotten; 2 invalid usage; 3 scan or verify is done, but could \
-                  not read everything, or deletes are held. A \
+                  command was interrupted, or files are rotten; 2 invalid usage; 3 scan, verify or inspect is done, \
+                  but could not read everything, or deletes are held. A \
                   second signal exits at once, and nothing is lost."
 )]
 pub(super) struct Arguments {
@@ -301,6 +301,20 @@ pub(super) struct Flags {
         help_heading = "Messages and their delivery"
     )]
     pub(super) metadata_style: OsString,
+
+    /// How much of the metadata is in messages: all, or basic for consumers that know only the first six tags.
+    ///
+    /// basic leaves out all tags but title, artist, album, date, genre and track, and also codec, bits_per_sample and
+    /// has_cover. The index has all of them.
+    #[arg(
+        long,
+        global = true,
+        env = "TAGS",
+        value_name = "WHICH",
+        default_value = "all",
+        help_heading = "Messages and their delivery"
+    )]
+    pub(super) tags: OsString,
 
     /// What to do with a message for which no queue is bound: auto, hold or drop.
     ///

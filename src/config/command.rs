@@ -125,6 +125,11 @@ pub(super) enum CommandArguments {
     /// messages; with --durable, the queue and its messages stay. A message counts as delivered if it reaches this
     /// queue: stop this command if messages must wait for a consumer that was never there.
     Events(inquiries::EventsFlags),
+    /// Print what a message would say of files, every part of their tags, and every problem
+    ///
+    /// It reads any file, in a library or not, and needs no broker and no STATE_DIR. A report about wrong metadata should
+    /// have its output. Exit code 3: some files cannot be read.
+    Inspect(inquiries::InspectFlags),
     /// Print the JSON Schema of the messages
     Schema,
     /// Print the completions of a shell: bash, zsh, fish, elvish or powershell
@@ -225,6 +230,7 @@ pub(super) fn parse(command: Option<CommandArguments>) -> ParsedCommand {
         }
         Some(
             command @ (CommandArguments::Events(_)
+            | CommandArguments::Inspect(_)
             | CommandArguments::Schema
             | CommandArguments::Completions { .. }
             | CommandArguments::Man),
@@ -259,6 +265,7 @@ pub(super) fn of(
         CommandArguments::Duplicates(flags) => inquiries::duplicates(flags, library)?,
         CommandArguments::Verify(flags) => inquiries::verify(flags, library)?,
         CommandArguments::Events(_)
+        | CommandArguments::Inspect(_)
         | CommandArguments::Schema
         | CommandArguments::Completions { .. }
         | CommandArguments::Man => unreachable!("these commands need no library"),

@@ -11,7 +11,7 @@ use super::broker::Broker;
 use super::command::CommandArguments;
 use super::places::Library;
 use super::raw_value::RawValue;
-use super::{Command, Exit, ListenSettings, SettingsError, Sources};
+use super::{Command, Exit, InspectSettings, ListenSettings, SettingsError, Sources};
 use crate::message;
 use crate::model::{EventType, Extensions, FileType, LibraryPath, Selection, TagCondition, VerifyRequest};
 use crate::sink::ListenQueue;
@@ -29,8 +29,8 @@ pub(super) struct ListFlags {
     format: Option<OsString>,
     /// Only files with this tag: TAG=TEXT, or TAG~TEXT for a tag that contains the text, in any case.
     ///
-    /// TAG is title, artist, album, date, genre or track. `title=` finds files without a title. If given several times,
-    /// all must hold.
+    /// TAG is one of the tags of messages, such as title, artist or albumartist. `title=` finds files without a title.
+    /// If given several times, all must hold.
     #[arg(long = "where", value_name = "TAG=TEXT")]
     conditions: Vec<OsString>,
     /// Print JSON, one file per line, with the fields of the messages.
@@ -88,6 +88,17 @@ pub(super) struct EventsFlags {
     /// Without this, the queue ends with the command.
     #[arg(long, value_name = "NAME")]
     durable: Option<OsString>,
+}
+
+/// The flags of `inspect`.
+#[derive(Args)]
+pub(super) struct InspectFlags {
+    /// The files: any, in a library or not
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print JSON, one file per line.
+    #[arg(long)]
+    json: bool,
 }
 
 fn given(flag: &str, value: OsString) -> RawValue {
@@ -153,7 +164,17 @@ pub(super) fn without_library(
         CommandArguments::Events(events) => {
             listening(events, sources, flags).map(|settings| Exit::Listen(settings.into()))
         }
+        CommandArguments::Inspect(inspect) => inspecting(inspect, sources, flags).map(Exit::Inspect),
         _ => return None,
+    })
+}
+
+fn inspecting(inspect: &InspectFlags, sources: &Sources<'_>, flags: &Flags) -> Result<InspectSettings, SettingsError> {
+    Ok(InspectSettings {
+        files: inspect.files.clone(),
+        json: inspect.json,
+        metadata_style: sources.of("metadata_style", &flags.metadata_style).metadata_style()?,
+        tag_set: sources.of("tags", &flags.tags).tag_set()?,
     })
 }
 

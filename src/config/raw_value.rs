@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{SettingsError, units};
-use crate::model::FollowSymlinks;
+use crate::model::{FollowSymlinks, MetadataStyle, TagSet};
 
 /// A value with the name of its source, for errors.
 #[derive(Clone)]
@@ -117,6 +117,19 @@ impl RawValue {
                 &[("never", FollowSymlinks::Never), ("inside", FollowSymlinks::Inside), ("all", FollowSymlinks::All)],
             ),
         }
+    }
+
+    /// The form of metadata in messages.
+    pub(super) fn metadata_style(&self) -> Result<MetadataStyle, SettingsError> {
+        self.choice(
+            "a metadata style",
+            &[("nested", MetadataStyle::Nested), ("flat", MetadataStyle::Flat), ("off", MetadataStyle::Off)],
+        )
+    }
+
+    /// How much of the metadata is in messages.
+    pub(super) fn tag_set(&self) -> Result<TagSet, SettingsError> {
+        self.choice("a set of tags", &[("all", TagSet::All), ("basic", TagSet::Basic)])
     }
 
     /// One of these words.

@@ -120,8 +120,11 @@ fn one_line(error: &clap::Error) -> String {
             format!("{} needs a value", named(ContextKind::InvalidArg).unwrap_or_else(|| "a flag".to_owned()))
         }
         ErrorKind::MissingRequiredArgument => {
-            if context(ContextKind::InvalidArg).is_some_and(|missing| missing.contains("SHELL")) {
+            let missing = context(ContextKind::InvalidArg).unwrap_or_default();
+            if missing.contains("SHELL") {
                 "completions needs a shell: bash, zsh, fish, elvish or powershell".to_owned()
+            } else if missing.contains("FILE") {
+                "inspect needs a file: file-watcher inspect FILE...".to_owned()
             } else {
                 "relocate needs the old and the new directory: file-watcher relocate OLD NEW".to_owned()
             }

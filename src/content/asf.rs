@@ -7,8 +7,10 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::found::{Field, Found};
 use super::source::Source;
-use crate::model::{Metadata, Tags};
+use super::{codecs, names};
+use crate::model::Metadata;
 
 /// The first bytes of every ASF file: the GUID of the header object.
 pub(super) const MAGIC: [u8; 16] = guid(0x75B2_2630, 0x668E, 0x11CF, 0xA6D9_00AA_0062_CE6C);
@@ -37,40 +39,57 @@ const fn guid(first: u32, second: u16, third: u16, rest: u64) -> [u8; 16] {
     [a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]]
 }
 
-/// Reads the header into `metadata`. On failure, `metadata` has what came before the corrupt part.
-pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
-    let mut found = Found::default();
-    let result = read_header(source, metadata, &mut found);
-    metadata.tags = found.tags;
+/// Reads the header into `metadata`, and the tags into `found`. On failure, both have what came before the corrupt part.
+pub(super) fn read<R: Read + Seek>(
+    source: &mut Source<R>,
+    metadata: &mut Metadata,
+    found: &mut Found,
+) -> io::Result<()> {
+    found.within("ASF");
+    let mut attributes = Attributes { found, plain_date: None };
+    let result = read_header(source, metadata, &mut attributes);
     // Only ffmpeg writes an attribute of the name `date`.
-    metadata.tags.date = metadata.tags.date.take().or(found.plain_date);
+    attributes.found.set(Field::Date, attributes.plain_date);
     result
 }
 
-#[derive(Default)]
-struct Found {
-    tags: Tags,
+struct Attributes<'found> {
+    found: &'found mut Found,
     plain_date: Option<String>,
 }
 
-impl Found {
-    /// The field for the value of the attribute `name`. The texts of Content Description have no names
-    /// in the file; they get the names that mutagen gives them.
-    fn slot(&mut self, name: &str) -> Option<&mut Option<String>> {
-        Some(match name {
-            "Title" => &mut self.tags.title,
-            "Author" => &mut self.tags.artist,
-            "WM/AlbumTitle" => &mut self.tags.album,
-            "WM/Year" => &mut self.tags.date,
-            "WM/Genre" => &mut self.tags.genre,
-            "WM/TrackNumber" => &mut self.tags.track,
-            "date" => &mut self.plain_date,
-            _ => return None,
-        })
+/// What the attribute of a name means.
+enum Meaning {
+    Field(Field),
+    PlainDate,
+    Cover,
+}
+
+impl Meaning {
+    /// The texts of Content Description have no names in the file; they get the names that mutagen gives them.
+    fn of(name: &str) -> Option<Self> {
+        Some(Self::Field(match name {
+            "Title" => Field::Title,
+            "Author" => Field::Artist,
+            "Description" => Field::Comment,
+            "WM/AlbumTitle" => Field::Album,
+            "WM/Year" => Field::Date,
+            "WM/Genre" => Field::Genre,
+            "WM/TrackNumber" => Field::Track,
+            "date" => return Some(Self::PlainDate),
+            "WM/Picture" => return Some(Self::Cover),
+            // ffmpeg writes the names of its own as they are.
+            "album_artist" => Field::AlbumArtist,
+            _ => names::field_of(name.strip_prefix("WM/").unwrap_or(name))?,
+        }))
     }
 }
 
-fn read_header<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata, found: &mut Found) -> io::Result<()> {
+fn read_header<R: Read + Seek>(
+    source: &mut Source<R>,
+    metadata: &mut Metadata,
+    attributes: &mut Attributes<'_>,
+) -> io::Result<()> {
     source.rewind()?;
     if source.array()? != MAGIC {
         return Err(corrupt("no asf header"));
@@ -95,8 +114,8 @@ fn read_header<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata, 
         match kind {
             FILE_PROPERTIES => file_properties(source, metadata)?,
             STREAM_PROPERTIES => stream_properties(source, metadata)?,
-            CONTENT_DESCRIPTION => content_description(source, found)?,
-            EXTENDED_CONTENT_DESCRIPTION => extended_content_description(source, found)?,
+            CONTENT_DESCRIPTION => content_description(source, attributes)?,
+            EXTENDED_CONTENT_DESCRIPTION => extended_content_description(source, attributes)?,
             _ => {}
         }
         if source.stream_position()? > end {
@@ -125,30 +144,41 @@ fn stream_properties<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Meta
     if metadata.channels.is_some() || source.array()? != AUDIO_STREAM {
         return Ok(());
     }
-    // Error correction type, time offset, two lengths, flags and four reserved bytes; then the codec.
-    skip(source, 38 + 2)?;
+    // Error correction type, time offset, two lengths, flags and four reserved bytes.
+    skip(source, 38)?;
+    let codec = u16::from_le_bytes(source.array()?);
     let channels = u16::from_le_bytes(source.array()?);
     let sample_rate = u32::from_le_bytes(source.array()?);
     let bytes_per_second = u32::from_le_bytes(source.array()?);
     metadata.channels = (channels > 0).then_some(channels.into());
     metadata.sample_rate = (sample_rate > 0).then_some(sample_rate);
     metadata.bitrate = bytes_per_second.checked_mul(8).filter(|&bitrate| bitrate > 0);
+    let _block: [u8; 2] = source.array()?;
+    let bits = u16::from_le_bytes(source.array()?);
+    let codec = codecs::of_wave(codec, bits);
+    metadata.codec = codec.map(ToOwned::to_owned);
+    metadata.bits_per_sample = codecs::bits_of(codec, bits.into());
     Ok(())
 }
 
-/// Content Description, section 3.10: five lengths, then title, author and three more texts.
-fn content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
-    let title = u16::from_le_bytes(source.array()?);
-    let author = u16::from_le_bytes(source.array()?);
-    let _others: [u8; 6] = source.array()?;
-    for (name, length) in [("Title", title), ("Author", author)] {
-        put(source, found, name, Kind::Text, length)?;
+/// Content Description, section 3.10: five lengths, then title, author, copyright, description and rating.
+fn content_description<R: Read + Seek>(source: &mut Source<R>, attributes: &mut Attributes<'_>) -> io::Result<()> {
+    let mut lengths = [0; 5];
+    for length in &mut lengths {
+        *length = u16::from_le_bytes(source.array()?);
+    }
+    let names = ["Title", "Author", "Copyright", "Description", "Rating"];
+    for (name, length) in names.into_iter().zip(lengths) {
+        put(source, attributes, name, Kind::Text, length)?;
     }
     Ok(())
 }
 
 /// Extended Content Description, section 3.11: a count, then as many attributes.
-fn extended_content_description<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
+fn extended_content_description<R: Read + Seek>(
+    source: &mut Source<R>,
+    attributes: &mut Attributes<'_>,
+) -> io::Result<()> {
     let count = u16::from_le_bytes(source.array()?);
     for _ in 0..count {
         let name_length = u16::from_le_bytes(source.array()?);
@@ -160,7 +190,7 @@ fn extended_content_description<R: Read + Seek>(source: &mut Source<R>, found: &
         };
         let kind = Kind::of(u16::from_le_bytes(source.array()?));
         let length = u16::from_le_bytes(source.array()?);
-        put(source, found, name.trim_end_matches('\0'), kind, length)?;
+        put(source, attributes, name.trim_end_matches('\0'), kind, length)?;
     }
     Ok(())
 }
@@ -177,7 +207,8 @@ impl Kind {
     fn of(number: u16) -> Self {
         match number {
             0 => Self::Text,
-            3..=5 => Self::Number,
+            // The first of these is for yes and no.
+            2..=5 => Self::Number,
             _ => Self::Other,
         }
     }
@@ -186,21 +217,41 @@ impl Kind {
 /// Reads the next value, of `length` bytes, into the field of its name, or skips it.
 fn put<R: Read + Seek>(
     source: &mut Source<R>,
-    found: &mut Found,
+    attributes: &mut Attributes<'_>,
     name: &str,
     kind: Kind,
     length: u16,
 ) -> io::Result<()> {
-    match (found.slot(name), kind, length) {
-        (Some(slot @ None), Kind::Text, _) => *slot = super::values::tidy(&text(source, length)?),
-        (Some(slot @ None), Kind::Number, 1..=8) => {
-            let mut bytes = [0; 8];
-            source.read_exact(&mut bytes[..usize::from(length)])?;
-            *slot = Some(u64::from_le_bytes(bytes).to_string());
+    let Attributes { found, plain_date } = attributes;
+    match Meaning::of(name) {
+        Some(Meaning::Field(field)) if found.wants(field) => {
+            let value = value(source, kind, length)?;
+            found.set(field, value);
         }
-        _ => skip(source, length.into())?,
+        Some(Meaning::PlainDate) if plain_date.is_none() => *plain_date = value(source, kind, length)?,
+        meaning => {
+            match meaning {
+                Some(Meaning::Cover) => found.cover(),
+                None if length > 0 => found.unread(|| name.to_owned()),
+                _ => {}
+            }
+            skip(source, length.into())?;
+        }
     }
     Ok(())
+}
+
+/// Reads a value as a text.
+fn value<R: Read + Seek>(source: &mut Source<R>, kind: Kind, length: u16) -> io::Result<Option<String>> {
+    match (kind, length) {
+        (Kind::Text, _) => Ok(super::values::tidy(&text(source, length)?)),
+        (Kind::Number, 1..=8) => {
+            let mut bytes = [0; 8];
+            source.read_exact(&mut bytes[..usize::from(length)])?;
+            Ok(Some(u64::from_le_bytes(bytes).to_string()))
+        }
+        _ => skip(source, length.into()).map(|()| None),
+    }
 }
 
 /// Reads `length` bytes of little-endian UTF-16. Anything that is not a character becomes U+FFFD.
@@ -296,13 +347,17 @@ mod tests {
                 attribute("date", 0, &utf16("2001")),
                 attribute("WM/Genre", 0, &utf16("")),
                 attribute("WM/TrackNumber", 3, &7_u32.to_le_bytes()),
+                attribute("WM/AlbumArtist", 0, &utf16("Various")),
+                attribute("WM/IsCompilation", 2, &1_u32.to_le_bytes()),
+                attribute("MusicBrainz/Album Id", 0, &utf16("album")),
             ]),
         ])
     }
 
     fn parse(bytes: &[u8]) -> (Metadata, Option<String>) {
-        let mut metadata = Metadata::default();
-        let result = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata);
+        let (mut metadata, mut found) = (Metadata::default(), Found::default());
+        let result = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata, &mut found);
+        found.show(&mut metadata);
         (metadata, result.err().map(|error| error.to_string()))
     }
 
@@ -315,8 +370,18 @@ mod tests {
         let tags: Vec<_> = metadata.tags.present().collect();
         assert_eq!(
             tags,
-            [("title", "Ähnlich 🎵"), ("artist", "Somebody"), ("album", "The Album"), ("date", "1998"), ("track", "7")]
+            [
+                ("title", "Ähnlich 🎵"),
+                ("artist", "Somebody"),
+                ("album", "The Album"),
+                ("date", "1998"),
+                ("track", "7"),
+                ("albumartist", "Various"),
+                ("musicbrainz_albumid", "album"),
+                ("compilation", "1"),
+            ]
         );
+        assert!(metadata.has_cover && metadata.codec.as_deref() == Some("wmav2"));
     }
 
     #[test]

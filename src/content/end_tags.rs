@@ -6,8 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use super::found::{Field, Found};
 use super::source::Source;
-use super::values::{tidy, track};
-use super::{genres, text};
+use super::values::tidy;
+use super::{genres, names, text};
 use crate::model::Metadata;
 
 /// Bytes of an ID3v1 tag.
@@ -45,15 +45,16 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) ->
 }
 
 fn read_id3v1(tag: &[u8; ID3V1], found: &mut Found) {
+    found.within("ID3v1");
     let value = |from: usize, to: usize| tidy(&text::latin1(&tag[from..to]));
     found.set(Field::Title, value(3, 33));
     found.set(Field::Artist, value(33, 63));
     found.set(Field::Album, value(63, 93));
     found.set(Field::Date, value(93, 97));
     // In version 1.1, the comment ends with a zero and the number of the track.
-    if tag[125] == 0 && tag[126] != 0 {
-        found.set(Field::Track, Some(tag[126].to_string()));
-    }
+    let has_track = tag[125] == 0 && tag[126] != 0;
+    found.set(Field::Track, has_track.then(|| tag[126].to_string()));
+    found.set(Field::Comment, value(97, if has_track { 125 } else { 127 }));
     found.set(Field::Genre, genres::name(tag[127].into()).map(ToOwned::to_owned));
 }
 
@@ -64,6 +65,7 @@ fn read_ape<R: Read + Seek>(source: &mut Source<R>, end: u64, found: &mut Found)
     if !source.read_at(at, &mut footer)?.starts_with(b"APETAGEX") {
         return Ok(end);
     }
+    found.within("APEv2");
     let number = |from: usize| u32::from_le_bytes(footer[from..from + 4].try_into().unwrap_or_default());
     let (size, items, flags) = (u64::from(number(12)), number(16), number(20));
     let header = if flags & 1 << 31 != 0 { APE_FOOTER as u64 } else { 0 };
@@ -86,7 +88,6 @@ fn read_items<R: Read + Seek>(
     found: &mut Found,
 ) -> io::Result<bool> {
     let mut at = begin;
-    let mut read = Items::default();
     for _ in 0..items.min(MOST_ITEMS) {
         let mut head = [0; 8 + LONGEST_KEY + 1];
         let head = source.read_at(at, &mut head)?;
@@ -97,57 +98,37 @@ fn read_items<R: Read + Seek>(
         };
         let value = at + 8 + key.len() as u64 + 1;
         if key.is_empty() || value + length > end {
-            read.keep(found);
             return Ok(false);
         }
+        let key = String::from_utf8_lossy(&key);
         // The other kinds are binary values and links.
         let is_text = sizes[4] & 0b110 == 0;
-        if let Some(place) = read.place(&key).filter(|_| is_text) {
-            let mut bytes = Vec::new();
-            source.seek(SeekFrom::Start(value))?;
-            source.by_ref().take(length.min(LONGEST_VALUE)).read_to_end(&mut bytes)?;
-            if place.is_none() {
-                *place = tidy(&text::utf8_or_windows(&bytes));
+        match field_of(&key).filter(|_| is_text) {
+            Some(field) if found.wants(field) => {
+                let mut bytes = Vec::new();
+                source.seek(SeekFrom::Start(value))?;
+                source.by_ref().take(length.min(LONGEST_VALUE)).read_to_end(&mut bytes)?;
+                found.set(field, tidy(&text::utf8_or_windows(&bytes)));
             }
+            Some(_) => {}
+            None if names::is_picture(&key) => found.cover(),
+            None => found.unread(|| key.into_owned()),
         }
         at = value + length;
     }
-    read.keep(found);
     Ok(items <= MOST_ITEMS)
 }
 
-/// The wanted items.
-#[derive(Default)]
-struct Items {
-    title: Option<String>,
-    artist: Option<String>,
-    album: Option<String>,
-    year: Option<String>,
-    genre: Option<String>,
-    track: Option<String>,
-}
-
-impl Items {
-    fn place(&mut self, key: &[u8]) -> Option<&mut Option<String>> {
-        Some(match key.to_ascii_lowercase().as_slice() {
-            b"title" => &mut self.title,
-            b"artist" => &mut self.artist,
-            b"album" => &mut self.album,
-            b"year" => &mut self.year,
-            b"genre" => &mut self.genre,
-            b"track" => &mut self.track,
-            _ => return None,
-        })
-    }
-
-    fn keep(self, found: &mut Found) {
-        found.set(Field::Title, self.title);
-        found.set(Field::Artist, self.artist);
-        found.set(Field::Album, self.album);
-        found.set(Field::Date, self.year);
-        found.set(Field::Genre, self.genre);
-        found.set(Field::Track, track(self.track, None));
-    }
+fn field_of(key: &str) -> Option<Field> {
+    Some(match key.to_ascii_lowercase().as_str() {
+        "title" => Field::Title,
+        "artist" => Field::Artist,
+        "album" => Field::Album,
+        "year" => Field::Date,
+        "genre" => Field::Genre,
+        "track" => Field::Track,
+        _ => return names::field_of(key),
+    })
 }
 
 #[cfg(test)]
@@ -183,6 +164,7 @@ mod tests {
         let mut tag = b"TAGTitle\0\0".to_vec();
         tag.resize(128, 0);
         tag[93..97].copy_from_slice(b"1999");
+        tag[97..101].copy_from_slice(b"Well");
         (tag[126], tag[127]) = (7, 17);
         tag
     }
@@ -190,12 +172,17 @@ mod tests {
     #[test]
     fn both_tags_are_read_and_the_longer_texts_win() {
         let sound = [0xFF; 100];
-        let tags =
-            ape(&[item("TITLE", "Björk\0x".as_bytes()), item("Cover Art (front)", &[1; 300]), item("Track", b"3/12")]);
+        let tags = ape(&[item("TITLE", "Björk\0x".as_bytes()), item("Disc", b"1/2"), item("Track", b"3/12")]);
         let (end, found, problems) = parse(&[&sound[..], &tags, &id3v1()].concat());
-        assert_eq!((end, found.as_str(), problems), (100, "title=Björk date=1999 genre=Rock track=3/12", None));
+        assert_eq!(
+            (end, found.as_str(), problems),
+            (100, "title=Björk date=1999 genre=Rock track=3/12 disc=1/2 comment=Well", None)
+        );
         let (end, found, problems) = parse(&[&sound[..], &id3v1()].concat());
-        assert_eq!((end, found.as_str(), problems), (100, "title=Title date=1999 genre=Rock track=7", None));
+        assert_eq!(
+            (end, found.as_str(), problems),
+            (100, "title=Title date=1999 genre=Rock track=7 comment=Well", None)
+        );
         assert_eq!(parse(&sound), (100, String::new(), None));
     }
 
@@ -205,6 +192,16 @@ mod tests {
         damaged[..4].copy_from_slice(&0x7FFF_FFF0_u32.to_le_bytes());
         let (_, found, problems) = parse(&ape(&[item("Artist", b"A"), damaged, item("Title", b"T")]));
         assert_eq!((found.as_str(), problems.as_deref()), ("artist=A", Some("APEv2 is damaged")));
+    }
+
+    #[test]
+    fn a_picture_is_noted_and_not_read() {
+        let mut found = Found::default();
+        let bytes = ape(&[item("Cover Art (front)", &[1; 300]), item("Title", b"T")]);
+        read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut found).unwrap();
+        let mut metadata = Metadata::default();
+        found.show(&mut metadata);
+        assert!(metadata.has_cover && metadata.tags.get(Field::Title) == Some("T"));
     }
 
     proptest! {

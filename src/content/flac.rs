@@ -19,6 +19,7 @@ pub(super) const MAGIC: &[u8] = b"fLaC";
 /// The kinds of blocks that are read.
 const STREAM_INFO: u8 = 0;
 pub(super) const VORBIS_COMMENT: u8 = 4;
+const PICTURE: u8 = 6;
 
 /// The most blocks. A file with more is corrupt.
 const MOST_BLOCKS: usize = 1024;
@@ -26,17 +27,20 @@ const MOST_BLOCKS: usize = 1024;
 /// Bytes of a block's header.
 const BLOCK_HEADER: u64 = 4;
 
-/// Reads the file, whose first bytes are at `begin`, into `metadata`. On failure, `metadata` has what came before the
-/// damaged part.
-pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, begin: u64, metadata: &mut Metadata) -> io::Result<()> {
-    let mut found = Found::default();
-    let read = read_blocks(source, begin, metadata, &mut found);
+/// Reads the file, whose first bytes are at `begin`, into `metadata`, and the tags into `found`. On failure, both have what
+/// came before the damaged part.
+pub(super) fn read<R: Read + Seek>(
+    source: &mut Source<R>,
+    begin: u64,
+    metadata: &mut Metadata,
+    found: &mut Found,
+) -> io::Result<()> {
+    let read = read_blocks(source, begin, metadata, found);
     // Some programs put tags of other kinds around it.
     if begin > 0 {
-        id3v2::read(source, 0, &mut found)?;
+        id3v2::read(source, 0, found)?;
     }
-    let end = end_tags::read(source, &mut found)?;
-    found.show(metadata);
+    let end = end_tags::read(source, found)?;
     let sound = read?;
     if let Some(duration) = metadata.duration {
         metadata.bitrate = bits_per_second(end.saturating_sub(sound), duration);
@@ -51,6 +55,7 @@ fn read_blocks<R: Read + Seek>(
     metadata: &mut Metadata,
     found: &mut Found,
 ) -> io::Result<u64> {
+    found.within("FLAC");
     let mut at = begin + MAGIC.len() as u64;
     for number in 0..MOST_BLOCKS {
         source.seek(SeekFrom::Start(at))?;
@@ -69,7 +74,9 @@ fn read_blocks<R: Read + Seek>(
                 if read.is_err() {
                     found.problem("Vorbis comments end too early");
                 }
+                found.within("FLAC");
             }
+            PICTURE => found.cover(),
             _ => {}
         }
         at += BLOCK_HEADER + size;
@@ -88,6 +95,7 @@ pub(super) struct StreamInfo {
     /// In Hz, never 0.
     sample_rate: u32,
     channels: u32,
+    pub(super) bits_per_sample: u32,
     /// Samples per channel. 0 if the encoder did not know.
     pub(super) samples: u64,
 }
@@ -106,12 +114,15 @@ impl StreamInfo {
             return Err(corrupt("a sample rate of 0"));
         }
         let channels = u32::from(info[12] >> 1 & 7) + 1;
-        Ok(Self { sample_rate, channels, samples: rate_and_counts & 0xF_FFFF_FFFF })
+        let bits_per_sample = (u32::from(info[12] & 1) << 4 | u32::from(info[13] >> 4)) + 1;
+        Ok(Self { sample_rate, channels, bits_per_sample, samples: rate_and_counts & 0xF_FFFF_FFFF })
     }
 
     pub(super) fn show(&self, metadata: &mut Metadata) {
         metadata.sample_rate = Some(self.sample_rate);
         metadata.channels = Some(self.channels);
+        metadata.bits_per_sample = Some(self.bits_per_sample);
+        metadata.codec = Some("flac".to_owned());
     }
 
     /// The seconds that `samples` take, if there are any.
@@ -123,6 +134,7 @@ impl StreamInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Field;
     use proptest::prelude::*;
     use std::io::Cursor;
 
@@ -142,8 +154,9 @@ mod tests {
     }
 
     fn parse(bytes: &[u8], begin: u64) -> Metadata {
-        let mut metadata = Metadata::default();
-        let _ = read(&mut Source::new(Cursor::new(bytes)).unwrap(), begin, &mut metadata);
+        let (mut metadata, mut found) = (Metadata::default(), Found::default());
+        let _ = read(&mut Source::new(Cursor::new(bytes)).unwrap(), begin, &mut metadata, &mut found);
+        found.show(&mut metadata);
         metadata
     }
 
@@ -152,7 +165,8 @@ mod tests {
         let found = parse(&file(), 0);
         assert_eq!((found.duration, found.bitrate), (Some(2.0), Some(4000)));
         assert_eq!((found.sample_rate, found.channels), (Some(44_100), Some(2)));
-        assert_eq!((found.tags.title.as_deref(), found.tags.track.as_deref()), (Some("T"), Some("3")));
+        assert_eq!((found.codec.as_deref(), found.bits_per_sample, found.has_cover), (Some("flac"), Some(16), true));
+        assert_eq!((found.tags.get(Field::Title), found.tags.get(Field::Track)), (Some("T"), Some("3")));
     }
 
     proptest! {

@@ -6,9 +6,10 @@ use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
 use flate2::read::ZlibDecoder;
 
-use super::found::{Field, Found};
+use super::found::{Field, Found, Named};
 use super::source::Source;
-use super::text;
+use super::values::tidy;
+use super::{names, text};
 use crate::model::Metadata;
 
 /// Bytes of the header of a tag.
@@ -36,6 +37,15 @@ pub(super) fn length(head: &[u8]) -> Option<u64> {
     size.iter().all(|&byte| byte < 0x80).then(|| HEADER + u64::from(synchsafe(*size)) + footer)
 }
 
+/// Reads the tag in a chunk whose content begins at `at`, if there is one.
+pub(super) fn read_chunk<R: Read + Seek>(source: &mut Source<R>, at: u64, found: &mut Found) -> io::Result<()> {
+    let mut header = [0; 10];
+    match length(source.read_at(at, &mut header)?) {
+        Some(_) => read(source, at, found),
+        None => Ok(()),
+    }
+}
+
 /// Reads the tag that begins at `at` into `found`.
 ///
 /// # Errors
@@ -46,6 +56,12 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, at: u64, found: &mut 
     let header: [u8; 10] = source.array()?;
     let (version, flags) = (header[3], header[5]);
     let size = u64::from(synchsafe([header[6], header[7], header[8], header[9]]));
+    found.within(match version {
+        2 => "ID3v2.2",
+        3 => "ID3v2.3",
+        4 => "ID3v2.4",
+        _ => "ID3v2",
+    });
     let end = (at + HEADER + size).min(source.length());
     if size > end - at - HEADER {
         found.problem("ID3v2 ends too early");
@@ -60,11 +76,17 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, at: u64, found: &mut 
         body.skip_extended_header(version)?;
     }
     let sizes = if version == 4 { body.sizes_of_frames()? } else { Sizes::Plain };
-    let mut dates = Dates::default();
+    let mut parts = Parts::default();
     for _ in 0..MOST_FRAMES {
         let Some(frame) = body.next_frame(layout, sizes)? else { break };
         let after = frame.size;
         let taken = match wanted(frame.id) {
+            Some(Wanted::Cover) => {
+                found.cover();
+                0
+            }
+            // One that is not the first costs nothing.
+            Some(Wanted::Tag(field)) if !found.wants(field) => 0,
             Some(wanted) => {
                 let taken = after.min(LONGEST_FRAME);
                 let data = body.read(taken)?;
@@ -72,17 +94,21 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, at: u64, found: &mut 
                     found.problem(format!("ID3v2 {} ends too early", frame.name()));
                 }
                 let unsynchronised_tag = version == 4 && flags & UNSYNCHRONISED != 0;
-                match frame.content(version, unsynchronised_tag, &data).and_then(|data| text::of_id3(&data)) {
-                    Ok(text) => wanted.keep(text, &mut dates, found),
-                    Err(problem) => found.problem(format!("ID3v2 {} {problem}", frame.name())),
+                let content = frame.content(version, unsynchronised_tag, &data);
+                if let Err(problem) = content.and_then(|data| wanted.keep(&data, &frame, &mut parts, found)) {
+                    found.problem(format!("ID3v2 {} {problem}", frame.name()));
                 }
                 taken
             }
-            None => 0,
+            None => {
+                found.unread(|| frame.name());
+                0
+            }
         };
         body.skip(after - taken)?;
     }
-    found.set(Field::Date, dates.written());
+    found.set(Field::Date, parts.dates.written());
+    found.fill(parts.named);
     Ok(())
 }
 
@@ -160,12 +186,19 @@ fn synchronised(data: &[u8]) -> Vec<u8> {
     data.iter().copied().filter(|&byte| std::mem::replace(&mut before, byte) != 0xFF || byte != 0).collect()
 }
 
-/// A frame whose text is wanted.
+/// A frame that is wanted.
 #[derive(Clone, Copy)]
 enum Wanted {
     Tag(Field),
     Genre,
     Date(DatePart),
+    /// A comment with a language and a description.
+    Comment,
+    /// A text whose name is in the frame.
+    Named,
+    /// An id whose owner is in the frame.
+    Id,
+    Cover,
 }
 
 #[derive(Clone, Copy)]
@@ -187,27 +220,78 @@ fn wanted(id: [u8; 4]) -> Option<Wanted> {
         b"TYER" | b"TYE\0" => Wanted::Date(DatePart::Year),
         b"TDAT" | b"TDA\0" => Wanted::Date(DatePart::DayAndMonth),
         b"TIME" | b"TIM\0" => Wanted::Date(DatePart::Time),
+        b"TPE2" | b"TP2\0" => Wanted::Tag(Field::AlbumArtist),
+        b"TPOS" | b"TPA\0" => Wanted::Tag(Field::Disc),
+        b"TCOM" | b"TCM\0" => Wanted::Tag(Field::Composer),
+        b"TSRC" | b"TRC\0" => Wanted::Tag(Field::Isrc),
+        b"TBPM" | b"TBP\0" => Wanted::Tag(Field::Bpm),
+        b"TKEY" | b"TKE\0" => Wanted::Tag(Field::InitialKey),
+        // Frames of iTunes.
+        b"TCMP" | b"TCP\0" => Wanted::Tag(Field::Compilation),
+        b"COMM" | b"COM\0" => Wanted::Comment,
+        b"TXXX" | b"TXX\0" => Wanted::Named,
+        b"UFID" | b"UFI\0" => Wanted::Id,
+        b"APIC" | b"PIC\0" => Wanted::Cover,
         _ => return None,
     })
 }
 
+/// Who owns the ids of MusicBrainz in frames UFID.
+const MUSICBRAINZ: &[u8] = b"http://musicbrainz.org";
+
+/// What is put together from several frames, or kept until the others were read.
+#[derive(Default)]
+struct Parts {
+    dates: Dates,
+    /// The texts of frames with a name of their own. A frame that ID3v2 has for the field goes before them.
+    named: Named,
+}
+
 impl Wanted {
-    fn keep(self, text: Option<String>, dates: &mut Dates, found: &mut Found) {
+    /// Keeps what the frame says.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read, in words that follow the name of the frame.
+    fn keep(self, data: &[u8], frame: &Frame, parts: &mut Parts, found: &mut Found) -> Result<(), String> {
         match self {
-            Self::Tag(field) => found.set(field, text),
-            Self::Genre => found.set(Field::Genre, text.and_then(|text| super::genres::first(&text))),
+            Self::Tag(field) => found.set(field, text::of_id3(data)?),
+            Self::Genre => found.set(Field::Genre, text::of_id3(data)?.and_then(|text| super::genres::first(&text))),
             Self::Date(part) => {
-                let place = match part {
-                    DatePart::Recorded => &mut dates.recorded,
-                    DatePart::Year => &mut dates.year,
-                    DatePart::DayAndMonth => &mut dates.day_and_month,
-                    DatePart::Time => &mut dates.time,
-                };
+                let text = text::of_id3(data)?;
+                let place = parts.dates.place(part);
                 if place.is_none() {
                     *place = text;
                 }
             }
+            // Some programs write empty ones.
+            Self::Comment | Self::Named if data.is_empty() => {}
+            Self::Comment => {
+                let comment = text::Described::with_language(data)?;
+                let description = comment.description();
+                if !description.is_empty() {
+                    found.unread(|| format!("{}:{description}", frame.name()));
+                } else if found.wants(Field::Comment) {
+                    found.set(Field::Comment, comment.text());
+                }
+            }
+            Self::Named => {
+                let described = text::Described::of(data)?;
+                let name = described.description();
+                match names::field_of(&name) {
+                    Some(field) if parts.named.wants(field, found) => parts.named.set(field, described.text()),
+                    Some(_) => {}
+                    None => found.unread(|| format!("{}:{name}", frame.name())),
+                }
+            }
+            Self::Id => match data.strip_prefix(MUSICBRAINZ).and_then(|rest| rest.strip_prefix(b"\0")) {
+                Some(id) => found.set(Field::MusicBrainzTrackId, tidy(&text::latin1(id))),
+                None => found.unread(|| frame.name()),
+            },
+            // It is passed over unread.
+            Self::Cover => {}
         }
+        Ok(())
     }
 }
 
@@ -223,6 +307,15 @@ struct Dates {
 }
 
 impl Dates {
+    fn place(&mut self, part: DatePart) -> &mut Option<String> {
+        match part {
+            DatePart::Recorded => &mut self.recorded,
+            DatePart::Year => &mut self.year,
+            DatePart::DayAndMonth => &mut self.day_and_month,
+            DatePart::Time => &mut self.time,
+        }
+    }
+
     /// The date as it is written. The three frames of ID3v2.3 are put together as one of ID3v2.4 would be written.
     fn written(self) -> Option<String> {
         if self.recorded.is_some() {
@@ -414,6 +507,43 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_found_by_their_frames_and_by_the_names_in_frames() {
+        for version in [2, 3, 4] {
+            let ids = match version {
+                2 => ["TP2", "TPA", "TCM", "TRC", "TBP", "TKE", "TCP", "TXX", "COM", "UFI", "PIC"],
+                _ => ["TPE2", "TPOS", "TCOM", "TSRC", "TBPM", "TKEY", "TCMP", "TXXX", "COMM", "UFID", "APIC"],
+            };
+            let plain = |id: &str, data: &[u8]| frame(version, id, [0, 0], data);
+            let frames = [
+                text(version, ids[7], "ALBUM ARTIST\0Named"),
+                text(version, ids[7], "MusicBrainz Album Id\0album"),
+                text(version, ids[7], "REPLAYGAIN_TRACK_GAIN\0-6.50 dB"),
+                text(version, ids[7], "MOOD\0sad"),
+                plain(ids[7], b"\x01\xff\xfeI\0S\0R\0C\0\0\0\xff\xfen\0o\0"),
+                text(version, ids[0], "Album artist"),
+                text(version, ids[1], "1/2"),
+                text(version, ids[2], "Composer"),
+                text(version, ids[3], "FRZ039800212"),
+                text(version, ids[4], "128"),
+                text(version, ids[5], "Am"),
+                text(version, ids[6], "1"),
+                plain(ids[8], b"\0engiTunNORM\0 00000"),
+                plain(ids[8], b"\x01eng\xff\xfe\0\0\xff\xfeG\0\xf6\0"),
+                plain(ids[9], b"http://www.id3.org/dummy/ufid.html\0x"),
+                plain(ids[9], b"http://musicbrainz.org\0recording"),
+                plain(ids[10], &[7; 300]),
+            ];
+            assert_eq!(
+                of(&tag(version, 0, &frames.concat())),
+                "albumartist=Album artist disc=1/2 composer=Composer musicbrainz_trackid=recording \
+                 musicbrainz_albumid=album isrc=FRZ039800212 bpm=128 initialkey=Am comment=Gö compilation=1 \
+                 replaygain_track_gain=-6.50 dB",
+                "2.{version}"
+            );
+        }
+    }
+
+    #[test]
     fn a_date_is_as_it_is_written() {
         let of_frames = |version, frames: &[(&str, &str)]| {
             let frames: Vec<u8> = frames.iter().flat_map(|(id, value)| text(version, id, value)).collect();
@@ -432,12 +562,12 @@ mod tests {
         let frames = [
             frame(3, "TIT2", [0, 0], b"\x07Title"),
             frame(3, "TALB", [0, 0x40], b"\0secret"),
-            frame(3, "COMM", [0, 0], b""),
+            frame(3, "COMM", [0, 0], b"\0en"),
             text(3, "TPE1", "Artist"),
         ];
         let (tags, problems) = parse(&tag(3, 0, &frames.concat()));
         assert_eq!(tags, "artist=Artist");
-        let expected = "ID3v2 TIT2 has the text encoding 7, which is not known; ID3v2 TALB is encrypted";
+        let expected = "ID3v2 TIT2 has the text encoding 7, which is not known; ID3v2 TALB is encrypted; ID3v2 COMM ends too early";
         assert_eq!(problems.as_deref(), Some(expected));
         let cut = tag(3, 0, &[text(3, "TPE1", "Artist"), text(3, "TIT2", "A long title")].concat());
         let (tags, problems) = parse(&cut[..cut.len() - 5]);

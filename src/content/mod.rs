@@ -3,8 +3,10 @@
 pub mod adts;
 pub mod tags;
 
+mod aiff;
 mod asf;
 mod batch;
+mod codecs;
 mod comments;
 mod confirm;
 mod container;
@@ -16,6 +18,7 @@ mod genres;
 mod id3v2;
 mod mp4;
 mod mpeg;
+mod names;
 mod ogg;
 mod oggflac;
 mod outcome;
@@ -31,6 +34,7 @@ mod verify;
 mod wav;
 
 pub use examine::{Contents, Examiner};
+pub use found::{Part, PartContent};
 pub use outcome::{Examined, Outcome};
 pub use read::Reader;
 pub use settle::SettlePolicy;

@@ -8,10 +8,11 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::found::{Field, Found};
+use super::flac::StreamInfo;
+use super::found::{Field, Found, Named};
 use super::source::Source;
 use super::values::{tidy, track};
-use super::{genres, text};
+use super::{codecs, genres, names, text};
 use crate::model::Metadata;
 
 /// The most boxes in one box. A file with more is corrupt.
@@ -22,6 +23,9 @@ const ENTRY_LENGTHS: [u64; 3] = [28, 28 + 16, 28 + 36];
 
 /// Bytes of a text that are decoded.
 const LONGEST_TEXT: u64 = Metadata::LONGEST_TEXT as u64 + 1024;
+
+/// Bytes of the name of a freeform item that are compared. All names that are known are shorter.
+const LONGEST_NAME: usize = 64;
 
 /// The kind of data that is text in UTF-16.
 const UTF16: u32 = 2;
@@ -40,25 +44,107 @@ pub(super) fn read_tags<R: Read + Seek>(source: &mut Source<R>, found: &mut Foun
         items.push(part);
         true
     })?;
-    for item in items {
-        let field = match &item.kind {
+    found.within("MP4");
+    let mut named = Named::default();
+    let read = read_items(source, &items, found, &mut named);
+    // An item that MP4 has for a field goes before one with a name of its own.
+    found.fill(named);
+    read
+}
+
+fn read_items<R: Read + Seek>(
+    source: &mut Source<R>,
+    items: &[Part],
+    found: &mut Found,
+    named: &mut Named,
+) -> io::Result<()> {
+    for &item in items {
+        match Item::of(item.kind) {
+            Some(Item::Cover) => found.cover(),
+            Some(Item::Field(field)) if found.wants(field) => {
+                let value = value_of(source, item)?;
+                found.set(field, value.and_then(|value| value.text(item.kind)));
+            }
+            Some(Item::Field(_)) => {}
+            Some(Item::Freeform) => {
+                let name = name_of(source, item)?;
+                match names::field_of(&name) {
+                    Some(field) if named.wants(field, found) => {
+                        named.set(field, value_of(source, item)?.and_then(|value| value.plain_text()));
+                    }
+                    Some(_) => {}
+                    None => found.unread(|| name),
+                }
+            }
+            None => found.unread(|| text::latin1(&item.kind)),
+        }
+    }
+    Ok(())
+}
+
+/// What an item in the list of tags is.
+enum Item {
+    Field(Field),
+    /// An item with a name of its own.
+    Freeform,
+    Cover,
+}
+
+impl Item {
+    fn of(kind: [u8; 4]) -> Option<Self> {
+        Some(Self::Field(match &kind {
             b"\xa9nam" => Field::Title,
             b"\xa9ART" => Field::Artist,
             b"\xa9alb" => Field::Album,
             b"\xa9day" => Field::Date,
             b"\xa9gen" | b"gnre" => Field::Genre,
             b"trkn" => Field::Track,
-            _ => continue,
-        };
-        let Some(data) = item.child(source, *b"data")? else { continue };
-        source.seek(SeekFrom::Start(data.start))?;
-        let kind = u32::from_be_bytes(source.array()?);
-        let _locale: [u8; 4] = source.array()?;
-        let mut value = Vec::new();
-        let length = data.end.saturating_sub(data.start + 8).min(LONGEST_TEXT);
-        source.by_ref().take(length).read_to_end(&mut value)?;
-        let text = match (&item.kind, &value[..]) {
-            (b"trkn", [_, _, high, low, rest @ ..]) => {
+            b"aART" => Field::AlbumArtist,
+            b"disk" => Field::Disc,
+            b"\xa9wrt" => Field::Composer,
+            b"tmpo" => Field::Bpm,
+            b"\xa9cmt" => Field::Comment,
+            b"cpil" => Field::Compilation,
+            b"----" => return Some(Self::Freeform),
+            b"covr" => return Some(Self::Cover),
+            _ => return None,
+        }))
+    }
+}
+
+/// The name of a freeform item, such as `MusicBrainz Album Id`.
+fn name_of<R: Read + Seek>(source: &mut Source<R>, item: Part) -> io::Result<String> {
+    let Some(name) = item.child(source, *b"name")? else { return Ok(String::new()) };
+    let mut bytes = [0; LONGEST_NAME];
+    // Version and flags.
+    let begin = name.start + 4;
+    let length = usize::try_from(name.end.saturating_sub(begin)).unwrap_or(LONGEST_NAME).min(LONGEST_NAME);
+    let bytes = source.read_at(begin, &mut bytes[..length])?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The value of an item: the first one.
+struct Data {
+    kind: u32,
+    bytes: Vec<u8>,
+}
+
+fn value_of<R: Read + Seek>(source: &mut Source<R>, item: Part) -> io::Result<Option<Data>> {
+    let Some(data) = item.child(source, *b"data")? else { return Ok(None) };
+    source.seek(SeekFrom::Start(data.start))?;
+    let kind = u32::from_be_bytes(source.array()?);
+    let _locale: [u8; 4] = source.array()?;
+    let mut bytes = Vec::new();
+    let length = data.end.saturating_sub(data.start + 8).min(LONGEST_TEXT);
+    source.by_ref().take(length).read_to_end(&mut bytes)?;
+    Ok(Some(Data { kind, bytes }))
+}
+
+impl Data {
+    /// The text of an item of this kind. Some kinds have numbers.
+    fn text(&self, kind: [u8; 4]) -> Option<String> {
+        match (&kind, &self.bytes[..]) {
+            (b"trkn" | b"disk", [_, _, high, low, rest @ ..]) => {
                 let number = u16::from_be_bytes([*high, *low]);
                 let total = rest.first_chunk().map_or(0, |&total| u16::from_be_bytes(total));
                 let total = (total > 0).then(|| total.to_string());
@@ -69,13 +155,20 @@ pub(super) fn read_tags<R: Read + Seek>(source: &mut Source<R>, found: &mut Foun
                 let number = usize::from(u16::from_be_bytes([*high, *low]));
                 number.checked_sub(1).and_then(genres::name).map(ToOwned::to_owned)
             }
-            (b"trkn" | b"gnre", _) => None,
-            _ if kind == UTF16 => tidy(&text::utf16_be(&value)),
-            _ => tidy(&text::utf8_or_windows(&value)),
-        };
-        found.set(field, text);
+            (b"tmpo" | b"cpil", bytes @ [_, ..]) if bytes.len() <= 8 => {
+                Some(bytes.iter().fold(0_u64, |number, &byte| number << 8 | u64::from(byte)).to_string())
+            }
+            (b"trkn" | b"disk" | b"gnre" | b"tmpo" | b"cpil", _) => None,
+            _ => self.plain_text(),
+        }
     }
-    Ok(())
+
+    fn plain_text(&self) -> Option<String> {
+        match self.kind {
+            UTF16 => tidy(&text::utf16_be(&self.bytes)),
+            _ => tidy(&text::utf8_or_windows(&self.bytes)),
+        }
+    }
 }
 
 /// What the configuration of a decoder says; `None` for what it does not say.
@@ -87,6 +180,10 @@ pub(super) struct Described {
     pub(super) sample_rate: Option<u32>,
     /// Channels of the output.
     pub(super) channels: Option<u32>,
+    /// The codec.
+    pub(super) codec: Option<&'static str>,
+    /// Bits per sample, if the codec keeps samples as they are.
+    pub(super) bits_per_sample: Option<u32>,
 }
 
 /// What is said of the first audio track.
@@ -117,15 +214,27 @@ fn described_in<R: Read + Seek>(source: &mut Source<R>, media: Part) -> io::Resu
     let Some(descriptions) = table.child(source, *b"stsd")? else { return Ok(None) };
     // Version, flags and a count.
     let descriptions = Part { start: descriptions.start + 8, ..descriptions };
-    let Some(entry) = descriptions.child(source, *b"mp4a")? else { return Ok(None) };
+    let mut first = None;
+    descriptions.each(source, |part| {
+        first = Some(part);
+        false
+    })?;
+    let Some(entry) = first else { return Ok(None) };
     source.seek(SeekFrom::Start(entry.start + 8))?;
     let version = usize::from(u16::from_be_bytes(source.array()?));
+    let _revision_vendor_and_channels: [u8; 8] = source.array()?;
+    let bits = u16::from_be_bytes(source.array()?);
     let Some(length) = ENTRY_LENGTHS.get(version) else { return Ok(None) };
-    let entry = Part { start: entry.start + length, ..entry };
-    let stream = match entry.child(source, *b"esds")? {
+    let inner = Part { start: entry.start + length, ..entry };
+    if entry.kind != *b"mp4a" {
+        let codec = codecs::of_sample_entry(entry.kind, bits);
+        let bits = exact_bits(source, inner)?.unwrap_or(bits.into());
+        return Ok(Some(Described { codec, bits_per_sample: codecs::bits_of(codec, bits), ..Described::default() }));
+    }
+    let stream = match inner.child(source, *b"esds")? {
         Some(stream) => stream,
         // QuickTime puts a box around it.
-        None => match entry.child(source, *b"wave")? {
+        None => match inner.child(source, *b"wave")? {
             Some(wave) => match wave.child(source, *b"esds")? {
                 Some(stream) => stream,
                 None => return Ok(None),
@@ -136,6 +245,22 @@ fn described_in<R: Read + Seek>(source: &mut Source<R>, media: Part) -> io::Resu
     // Version and flags.
     source.seek(SeekFrom::Start(stream.start + 4))?;
     of_descriptor(source)
+}
+
+/// The bits per sample in the configuration of ALAC or FLAC. The entry itself often says 16, whatever they are.
+fn exact_bits<R: Read + Seek>(source: &mut Source<R>, entry: Part) -> io::Result<Option<u32>> {
+    if let Some(config) = entry.child(source, *b"alac")? {
+        // Version and flags, samples per frame, and the version that can read it.
+        source.seek(SeekFrom::Start(config.start + 4 + 4 + 1))?;
+        let [bits] = source.array()?;
+        return Ok(Some(bits.into()));
+    }
+    if let Some(config) = entry.child(source, *b"dfLa")? {
+        // Version and flags, and the header of the block.
+        source.seek(SeekFrom::Start(config.start + 4 + 4))?;
+        return Ok(Some(StreamInfo::read(source)?.bits_per_sample));
+    }
+    Ok(None)
 }
 
 /// The decoder's configuration in an elementary stream's descriptor.
@@ -157,10 +282,12 @@ fn of_descriptor<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<De
     if descriptor(source)? != 4 {
         return Ok(None);
     }
-    // Object type, stream type, buffer size and the highest bit rate.
-    source.seek(SeekFrom::Current(1 + 1 + 3 + 4))?;
+    let [object_type] = source.array()?;
+    // Stream type, buffer size and the highest bit rate.
+    source.seek(SeekFrom::Current(1 + 3 + 4))?;
     let bitrate = Some(u32::from_be_bytes(source.array()?)).filter(|&bitrate| bitrate > 0);
-    let mut described = Described { bitrate, ..Described::default() };
+    let codec = codecs::of_object_type(object_type);
+    let mut described = Described { bitrate, codec, ..Described::default() };
     // A file that ends here still has a bit rate.
     if descriptor(source).is_ok_and(|tag| tag == 5) {
         let mut config = [0; 16];
@@ -353,6 +480,12 @@ mod tests {
         part(kind, &part(*b"data", &[&data_kind.to_be_bytes()[..], &[0; 4], value].concat()))
     }
 
+    fn freeform(name: &str, value: &[u8]) -> Vec<u8> {
+        let text = |kind, text: &[u8]| part(kind, &[&[0; 4], text].concat());
+        let data = part(*b"data", &[&[0, 0, 0, 1, 0, 0, 0, 0], value].concat());
+        part(*b"----", &[text(*b"mean", b"com.apple.iTunes"), text(*b"name", name.as_bytes()), data].concat())
+    }
+
     #[test]
     fn each_tag_is_read_apart_from_the_others_and_the_cover_not_at_all() {
         let items = [
@@ -363,6 +496,13 @@ mod tests {
             part(*b"\xa9day", b""),
             item(*b"gnre", 0, &[0, 18]),
             item(*b"trkn", 0, &[0, 0, 0, 3, 0, 12, 0, 0]),
+            freeform("ALBUMARTIST", b"Named"),
+            freeform("MusicBrainz Track Id", b"recording"),
+            freeform("iTunNORM", b" 00000"),
+            item(*b"aART", 1, b"AA"),
+            item(*b"disk", 0, &[0, 0, 0, 1, 0, 0]),
+            item(*b"tmpo", 21, &[0, 128]),
+            item(*b"cpil", 21, &[1]),
         ];
         let meta = part(*b"meta", &[vec![0; 4], part(*b"ilst", &items.concat())].concat());
         let bytes = file(&[part(*b"udta", &meta)]);
@@ -374,8 +514,8 @@ mod tests {
             let tags: Vec<_> = metadata.tags.present().map(|(_, text)| text.to_owned()).collect();
             tags.join(" ")
         };
-        assert_eq!(of(&bytes), "Tïtle Björk Al Rock 3/12");
-        assert!((0..bytes.len()).step_by(97).all(|length| of(&bytes[..length]).len() <= 27));
+        assert_eq!(of(&bytes), "Tïtle Björk Al Rock 3/12 AA 1 recording 128 1");
+        assert!((0..bytes.len()).step_by(97).all(|length| of(&bytes[..length]).len() <= 48));
     }
 
     fn bitrate(bytes: &[u8]) -> Option<u32> {

@@ -27,6 +27,7 @@ const OPUS_RATE: u32 = 48_000;
 /// What the first packet of a stream says.
 struct Stream {
     format: &'static str,
+    codec: &'static str,
     sample_rate: u32,
     channels: u32,
     /// Samples per second in the positions of pages.
@@ -47,6 +48,7 @@ impl Stream {
             let (most, nominal, least) = (number(16)?, number(20)?, number(24)?);
             Self {
                 format: "audio/vorbis",
+                codec: "vorbis",
                 sample_rate: number(12)?,
                 channels: byte(11)?,
                 clock: number(12)?,
@@ -59,6 +61,7 @@ impl Stream {
             let input = Some(number(12)?).filter(|&rate| rate > 0);
             Self {
                 format: "audio/ogg",
+                codec: "opus",
                 sample_rate: input.unwrap_or(OPUS_RATE),
                 channels: byte(9)?,
                 clock: OPUS_RATE,
@@ -70,6 +73,7 @@ impl Stream {
             let nominal = number(52)?;
             Self {
                 format: "audio/x-speex",
+                codec: "speex",
                 sample_rate: number(36)?,
                 channels: number(48)?,
                 clock: number(36)?,
@@ -100,17 +104,22 @@ pub(super) fn begins_stream(head: &[u8]) -> bool {
     head.starts_with(b"OggS") && packet().and_then(Stream::of).is_some()
 }
 
-/// Reads the first stream into `metadata`. On failure, `metadata` has what came before the damaged part.
-pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
+/// Reads the first stream into `metadata`, and the tags into `found`. On failure, both have what came before the damaged
+/// part.
+pub(super) fn read<R: Read + Seek>(
+    source: &mut Source<R>,
+    metadata: &mut Metadata,
+    found: &mut Found,
+) -> io::Result<()> {
     source.rewind()?;
     let mut packets = Packets::new(source);
     let mut header = Vec::new();
     packets.by_ref().take(LONGEST_HEADER as u64).read_to_end(&mut header)?;
     let Some(stream) = Stream::of(&header) else { return Err(corrupt("no stream of sound in the ogg container")) };
     metadata.format = Some(stream.format.to_owned());
+    metadata.codec = Some(stream.codec.to_owned());
     metadata.sample_rate = Some(stream.sample_rate);
     metadata.channels = Some(stream.channels);
-    let mut found = Found::default();
     let read = packets.next_packet().and_then(|()| {
         let mut magic = [0; 8];
         let magic = &mut magic[..stream.comments.len()];
@@ -118,9 +127,8 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
         if magic != stream.comments {
             return Err(corrupt("no comments in the second packet"));
         }
-        comments::read(&mut packets, &mut found)
+        comments::read(&mut packets, found)
     });
-    found.show(metadata);
     let serial = packets.serial.unwrap_or(0);
     let headers_end = source.stream_position()?;
     let samples = last_position(source, serial)?.saturating_sub(stream.skipped);
@@ -243,6 +251,7 @@ pub(super) fn corrupt(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Field;
     use std::io::Cursor;
 
     fn page(serial: u32, position: u64, packet: &[u8]) -> Vec<u8> {
@@ -252,8 +261,9 @@ mod tests {
     }
 
     fn parse(pages: &[Vec<u8>]) -> Metadata {
-        let mut metadata = Metadata::default();
-        let _ = read(&mut Source::new(Cursor::new(pages.concat())).unwrap(), &mut metadata);
+        let (mut metadata, mut found) = (Metadata::default(), Found::default());
+        let _ = read(&mut Source::new(Cursor::new(pages.concat())).unwrap(), &mut metadata, &mut found);
+        found.show(&mut metadata);
         metadata
     }
 
@@ -271,7 +281,7 @@ mod tests {
         let of = |pages: &[Vec<u8>]| parse(&[&begin[..], pages].concat());
         let found = of(&[last(7, 44_100), last(7, u64::MAX)]);
         assert_eq!((found.duration, found.bitrate, found.sample_rate), (Some(1.0), Some(64_000), Some(44_100)));
-        assert_eq!((found.tags.title.as_deref(), found.channels), (Some("T"), Some(2)));
+        assert_eq!((found.tags.get(Field::Title), found.channels), (Some("T"), Some(2)));
         assert_eq!(of(&[last(7, 88_200), last(8, 99_999_999)]).duration, Some(2.0));
         assert_eq!(of(&[last(7, u64::MAX)]).duration, None);
         let opus = parse(&[page(7, 0, &opus), page(7, 0, &comments(b"OpusTags")), last(7, 48_312)]);

@@ -23,8 +23,13 @@ pub(super) fn begins_stream(head: &[u8]) -> bool {
             .is_some_and(|packet| packet.starts_with(MAGIC))
 }
 
-/// Reads both packets into `metadata`. On failure, `metadata` has what came before the corrupt part.
-pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metadata) -> io::Result<()> {
+/// Reads the first packet into `metadata` and the second one into `found`. On failure, both have what came before the
+/// corrupt part.
+pub(super) fn read<R: Read + Seek>(
+    source: &mut Source<R>,
+    metadata: &mut Metadata,
+    found: &mut Found,
+) -> io::Result<()> {
     source.rewind()?;
     let mut packets = Packets::new(source);
     let mut mapping = [0; 13];
@@ -37,15 +42,13 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
     let _checksum_of_the_sound: [u8; 16] = packets.array()?;
     info.show(metadata);
 
-    let mut found = Found::default();
     let read = packets.next_packet().and_then(|()| {
         let block_header: [u8; 4] = packets.array()?;
         if block_header[0] & 0x7F != VORBIS_COMMENT {
             return Err(corrupt("no comments in the second packet"));
         }
-        comments::read(&mut packets, &mut found)
+        comments::read(&mut packets, found)
     });
-    found.show(metadata);
     let serial = packets.serial.unwrap_or(0);
     let headers_end = source.stream_position()?;
 
@@ -64,6 +67,7 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, metadata: &mut Metada
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Field;
     use proptest::prelude::*;
     use std::io::Cursor;
 
@@ -136,8 +140,9 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> (Metadata, Option<String>) {
-        let mut metadata = Metadata::default();
-        let result = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata);
+        let (mut metadata, mut found) = (Metadata::default(), Found::default());
+        let result = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata, &mut found);
+        found.show(&mut metadata);
         (metadata, result.err().map(|error| error.to_string()))
     }
 
@@ -170,7 +175,7 @@ mod tests {
         packet.truncate(packet.len() - 1);
         let (metadata, error) = parse(&[pages(&stream_info(44_100), 255), pages(&packet, 255)].concat());
         assert!(error.is_some());
-        assert_eq!((metadata.duration, metadata.tags.title.as_deref()), (Some(1.0), Some("kept")));
+        assert_eq!((metadata.duration, metadata.tags.get(Field::Title)), (Some(1.0), Some("kept")));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::examine::Contents;
 use super::{adts, tags};
 use crate::metrics::Metrics;
-use crate::model::{Fingerprint, LibraryPath, Track};
+use crate::model::{Fingerprint, LibraryPath, Metadata, Track};
 
 /// Bytes per read. This was measured to be the fastest: it stays in the CPU's cache for the second hash.
 const CHUNK: usize = 256 * 1024;
@@ -133,7 +133,9 @@ impl Contents<File> for Reader {
         let Hashed { fingerprint, frames, in_buffer, size } = self.hash(file, path)?;
         let hashed = Instant::now();
         let mut metadata = match (known, in_buffer) {
-            (Some(known), _) if known.fingerprint == fingerprint => known.metadata.clone(),
+            (Some(known), _) if known.fingerprint == fingerprint && has_all_fields(&known.metadata) => {
+                known.metadata.clone()
+            }
             (_, Some(length)) => BUFFER.with_borrow(|buffer| tags::read(Cursor::new(&buffer[..length]), path, frames)),
             _ => tags::read(file, path, frames),
         };
@@ -142,6 +144,11 @@ impl Contents<File> for Reader {
         self.metrics.count_read(size, hashed - begun, hashed.elapsed());
         Ok(Track { fingerprint, metadata })
     }
+}
+
+/// Whether metadata of the index is from a version that read every field. Older ones did not read the codec.
+fn has_all_fields(metadata: &Metadata) -> bool {
+    metadata.codec.is_some()
 }
 
 #[cfg(test)]
@@ -166,6 +173,19 @@ mod tests {
         assert_eq!(format!("{:032x}", abc.xxh128), "06b05ab6733a618578af5f94892f3950");
         let empty = track(&Reader::default(), b"").fingerprint;
         assert_eq!(format!("{:032x}", empty.xxh128), "99aa06d3014798d86001c324468d497f");
+    }
+
+    #[test]
+    fn metadata_of_an_older_version_is_read_anew_and_that_of_this_one_is_kept() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"fLaC").unwrap();
+        let read = |codec: Option<&str>| {
+            let mut known = track(&Reader::default(), b"fLaC");
+            known.metadata = Metadata { codec: codec.map(str::to_owned), channels: Some(7), ..Metadata::default() };
+            Reader::default().read(&File::open(file.path()).unwrap(), &"x.flac".into(), Some(&known)).unwrap().metadata
+        };
+        assert_eq!(read(Some("flac")).channels, Some(7));
+        assert_eq!(read(None).channels, None);
     }
 
     #[test]

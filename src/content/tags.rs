@@ -8,7 +8,7 @@
 //! - A text is kept up to [`Metadata::LONGEST_TEXT`] bytes.
 //! - Each tag is read apart from the others, so a damaged part costs itself and nothing else.
 //!
-//! lofty reads MP4, WAV, AIFF, APE, Musepack and WavPack, with corrections in `container`. The other formats are read by
+//! lofty reads the properties of MP4, WAV, AIFF, APE, Musepack and WavPack, with corrections in `container`. The other formats are read by
 //! `mpeg`, `adts`, `flac`, `ogg`, `oggflac` and `asf`, and the tags around their audio by `id3v2` and `end_tags`.
 
 use std::io::{self, Read, Seek};
@@ -16,7 +16,7 @@ use std::io::{self, Read, Seek};
 use lofty::file::FileType as Container;
 use lofty::probe::Probe;
 
-use super::found::Found;
+use super::found::{Found, Listing, Part};
 use super::source::Source;
 use super::values::{explain, guarded};
 use super::{adts, asf, container, end_tags, flac, id3v2, mpeg, ogg, oggflac};
@@ -38,37 +38,75 @@ const UNKNOWN_FORMAT: &str = "it is of no audio format that is known";
 ///
 /// `adts` is the summary of an [`adts::Counter`] that has seen the whole file. Without it, a raw AAC
 /// file is read once more.
-pub fn read<R: Read + Seek>(mut file: R, path: &LibraryPath, adts: Option<adts::Summary>) -> Metadata {
+pub fn read<R: Read + Seek>(file: R, path: &LibraryPath, adts: Option<adts::Summary>) -> Metadata {
+    read_into(file, path, adts, &mut Found::default())
+}
+
+/// The metadata of a file, with everything that was found on the way.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The metadata, as [`read`] gives it.
+    pub metadata: Metadata,
+    /// The parts of the tags, in the order in which they were read.
+    pub parts: Vec<Part>,
+    /// How many more parts there are.
+    pub more_parts: usize,
+    /// Every problem. [`Metadata::error`] has the first few.
+    pub problems: Vec<String>,
+}
+
+/// Reads the metadata as [`read`] does, and lists every part of the tags and every problem.
+pub fn list<R: Read + Seek>(file: R, path: &LibraryPath) -> Listed {
+    let mut found = Found::listing();
+    let metadata = read_into(file, path, None, &mut found);
+    let (Listing { parts, more }, problems) = found.into_lists();
+    Listed { metadata, parts, more_parts: more, problems }
+}
+
+fn read_into<R: Read + Seek>(
+    mut file: R,
+    path: &LibraryPath,
+    adts: Option<adts::Summary>,
+    found: &mut Found,
+) -> Metadata {
     let mut metadata = Metadata::default();
     let outcome = guarded(|| {
         let kind = Kind::of(&mut file, path).map_err(|error| explain(&error))?;
         metadata.format = kind.format().map(str::to_owned);
         let result = match kind {
-            Kind::Adts { .. } => read_adts(&mut file, adts, &mut metadata),
-            Kind::Mpeg => read_mpeg(&mut file, &mut metadata),
-            Kind::Asf => asf::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
+            Kind::Adts { .. } => read_adts(&mut file, adts, &mut metadata, found),
+            Kind::Mpeg => read_mpeg(&mut file, &mut metadata, found),
+            Kind::Asf => asf::read(&mut open(&mut file)?, &mut metadata, found).map_err(|error| explain(&error)),
             Kind::Flac { begin } => {
-                flac::read(&mut open(&mut file)?, begin, &mut metadata).map_err(|error| explain(&error))
+                flac::read(&mut open(&mut file)?, begin, &mut metadata, found).map_err(|error| explain(&error))
             }
-            Kind::Ogg => ogg::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
-            Kind::OggFlac => oggflac::read(&mut open(&mut file)?, &mut metadata).map_err(|error| explain(&error)),
-            Kind::Container { container, .. } => container::read(&mut open(&mut file)?, container, &mut metadata),
+            Kind::Ogg => ogg::read(&mut open(&mut file)?, &mut metadata, found).map_err(|error| explain(&error)),
+            Kind::OggFlac => {
+                oggflac::read(&mut open(&mut file)?, &mut metadata, found).map_err(|error| explain(&error))
+            }
+            Kind::Container { container, .. } => {
+                container::read(&mut open(&mut file)?, container, &mut metadata, found)
+            }
             Kind::Unknown => {
-                read_surrounding_tags(&mut file, &mut metadata)?;
+                read_surrounding_tags(&mut file, found)?;
                 Err(UNKNOWN_FORMAT.to_owned())
             }
         };
         // The error of a wrong guess says nothing about the file.
         result.map_err(|failure| if kind.is_guess() { UNKNOWN_FORMAT.to_owned() } else { failure })
     });
+    found.show(&mut metadata);
     if let Err(failure) = outcome {
         metadata.add_error(&failure);
+        found.problem(failure);
     }
     if metadata.format.is_none() {
         metadata.format = format_of_name(path).map(str::to_owned);
     }
     metadata.duration = metadata.duration.map(to_microseconds);
-    metadata.cut_long_texts();
+    for cut in metadata.cut_long_texts() {
+        found.problem(cut);
+    }
     metadata
 }
 
@@ -180,8 +218,8 @@ fn leading_tags_end<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
 }
 
 /// Reads MPEG audio, and the tags around it.
-fn read_mpeg<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) -> Result<(), String> {
-    let Surrounding { begin, end } = read_surrounding_tags(file, metadata)?;
+fn read_mpeg<R: Read + Seek>(file: &mut R, metadata: &mut Metadata, found: &mut Found) -> Result<(), String> {
+    let Surrounding { begin, end } = read_surrounding_tags(file, found)?;
     let mut source = open(file)?;
     let Some(sound) = mpeg::read(&mut source, begin, end).map_err(|error| explain(&error))? else {
         return Err(UNKNOWN_FORMAT.to_owned());
@@ -191,11 +229,17 @@ fn read_mpeg<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) -> Result<()
     metadata.sample_rate = Some(sound.sample_rate);
     metadata.channels = Some(sound.channels);
     metadata.format = Some(format!("audio/mp{}", sound.layer));
+    metadata.codec = Some(format!("mp{}", sound.layer));
     Ok(())
 }
 
 /// Reads raw AAC: the sums over its frames, and the ID3 tags around them.
-fn read_adts<R: Read + Seek>(file: &mut R, seen: Option<adts::Summary>, metadata: &mut Metadata) -> Result<(), String> {
+fn read_adts<R: Read + Seek>(
+    file: &mut R,
+    seen: Option<adts::Summary>,
+    metadata: &mut Metadata,
+    found: &mut Found,
+) -> Result<(), String> {
     let summary = match seen {
         Some(summary) => summary,
         None => count_frames(file).map_err(|error| explain(&error))?,
@@ -204,7 +248,7 @@ fn read_adts<R: Read + Seek>(file: &mut R, seen: Option<adts::Summary>, metadata
     metadata.bitrate = summary.bitrate;
     metadata.sample_rate = summary.sample_rate;
     metadata.channels = summary.channels;
-    let Surrounding { begin: tags_end, .. } = read_surrounding_tags(file, metadata)?;
+    let Surrounding { begin: tags_end, .. } = read_surrounding_tags(file, found)?;
     if summary.frames == 0 {
         return Err("there is no whole aac frame in it".to_owned());
     }
@@ -212,6 +256,7 @@ fn read_adts<R: Read + Seek>(file: &mut R, seen: Option<adts::Summary>, metadata
         return Err("most of it is no aac".to_owned());
     }
     metadata.format = container::format_of(Container::Aac).map(str::to_owned);
+    metadata.codec = Some("aac".to_owned());
     Ok(())
 }
 
@@ -240,22 +285,20 @@ struct Surrounding {
 }
 
 /// Reads the tags at both ends of a file.
-fn read_surrounding_tags<R: Read + Seek>(file: &mut R, metadata: &mut Metadata) -> Result<Surrounding, String> {
+fn read_surrounding_tags<R: Read + Seek>(file: &mut R, found: &mut Found) -> Result<Surrounding, String> {
     let mut source = open(file)?;
-    let mut found = Found::default();
-    let read = (|| {
+    let mut read = || {
         let mut begin = 0;
         for _ in 0..MAX_LEADING_TAGS {
             let mut header = [0; 10];
             let Some(length) = id3v2::length(source.read_at(begin, &mut header)?) else { break };
-            id3v2::read(&mut source, begin, &mut found)?;
+            id3v2::read(&mut source, begin, found)?;
             begin += length;
         }
-        let end = end_tags::read(&mut source, &mut found)?;
+        let end = end_tags::read(&mut source, found)?;
         Ok(Surrounding { begin, end: end.max(begin) })
-    })();
-    found.show(metadata);
-    read.map_err(|error: io::Error| explain(&error))
+    };
+    read().map_err(|error: io::Error| explain(&error))
 }
 
 /// The usual format of files with this extension.
@@ -283,6 +326,7 @@ mod tests {
 
     use super::super::values::PANICKED;
     use super::*;
+    use crate::model::Field;
     use proptest::prelude::*;
 
     fn parse(bytes: &[u8], name: &str) -> Metadata {
@@ -394,8 +438,8 @@ mod tests {
     fn a_huge_text_is_truncated_and_the_others_are_whole() {
         let tag = id3v2(&[("TIT2", &"\u{7f}x".repeat(200_000)), ("TPE1", "Artist")]);
         let metadata = parse(&[tag, mp3(20)].concat(), "a.mp3");
-        assert_eq!(metadata.tags.title.map(|title| title.len()), Some(Metadata::LONGEST_TEXT));
-        assert_eq!(metadata.tags.artist.as_deref(), Some("Artist"));
+        assert_eq!(metadata.tags.get(Field::Title).map(str::len), Some(Metadata::LONGEST_TEXT));
+        assert_eq!(metadata.tags.get(Field::Artist), Some("Artist"));
         assert_eq!(metadata.error.as_deref(), Some("title is cut to 64 KiB"));
     }
 

@@ -21,10 +21,8 @@ pub(super) fn fit(metadata: &Metadata, encode: impl Fn(&Metadata) -> Outgoing) -
     kept.cut_long_texts();
     let mut message = encode(&kept);
     while message.is_too_large() {
-        let largest = kept.tags.texts_mut().into_iter().max_by_key(|(_, text)| text.as_ref().map(String::len));
-        let Some((name, text)) = largest.filter(|(_, text)| text.is_some()) else { break };
-        *text = None;
-        kept.add_error(&format!("{name} is left out: the message would be too large"));
+        let Some(field) = kept.tags.remove_longest() else { break };
+        kept.add_error(&format!("{} is left out: the message would be too large", field.name()));
         message = encode(&kept);
     }
     if message.is_too_large() {
@@ -101,7 +99,8 @@ mod tests {
     use super::*;
     use crate::message::{Encoder, Stamp};
     use crate::model::{
-        Change, EventType, FileEvent, FileStat, Fingerprint, LibraryPath, MetadataStyle, Origin, Row, Tags, Track,
+        Change, EventType, Field, FileEvent, FileStat, Fingerprint, LibraryPath, MetadataStyle, Origin, Row, Tags,
+        Track,
     };
 
     fn created(path: LibraryPath, tags: Tags, style: MetadataStyle) -> (Outgoing, Value) {
@@ -124,13 +123,12 @@ mod tests {
 
     #[test]
     fn a_message_that_is_too_large_loses_its_largest_tags_and_nothing_else() {
-        let tags = || Tags {
-            title: Some(text(60)),
-            artist: Some(text(64)),
-            album: Some(text(50)),
-            date: Some("1999".into()),
-            genre: Some(text(63)),
-            track: Some(text(40)),
+        let tags = || {
+            let long =
+                [(Field::Title, 60), (Field::Artist, 64), (Field::Album, 50), (Field::Genre, 63), (Field::Track, 40)];
+            let mut tags: Tags = long.into_iter().map(|(field, kibibytes)| (field, text(kibibytes))).collect();
+            tags.set(Field::Date, "1999");
+            tags
         };
         let (message, body) = created("a.mp3".into(), tags(), MetadataStyle::Nested);
         assert!(!message.is_too_large());
@@ -148,7 +146,7 @@ mod tests {
     #[test]
     fn the_texts_of_an_older_index_are_bounded_too() {
         for kibibytes in [65, 3000] {
-            let tags = Tags { title: Some(text(kibibytes)), ..Tags::default() };
+            let tags = [(Field::Title, text(kibibytes))].into_iter().collect();
             let (message, body) = created("a.mp3".into(), tags, MetadataStyle::Nested);
             assert!(!message.is_too_large());
             assert_eq!(body["metadata"]["tags"]["title"].as_str().unwrap().len(), Metadata::LONGEST_TEXT);
@@ -160,7 +158,7 @@ mod tests {
     fn a_long_path_leaves_out_the_metadata_and_then_exceeds_the_bound() {
         // Each byte takes six bytes in JSON, and about two more in `file_path_bytes`.
         let path = |length: usize| LibraryPath::from_bytes(&[&vec![1; length][..], b"\xff.mp3"].concat());
-        let tags = || Tags { title: Some(text(1)), ..Tags::default() };
+        let tags = || [(Field::Title, text(1))].into_iter().collect();
         let just_fits = (35_000..36_000).step_by(100).find(|length| {
             let (message, body) = created(path(*length), tags(), MetadataStyle::Nested);
             !message.is_too_large() && body["metadata"]["error"] == "left out: the message would be too large"
@@ -174,7 +172,7 @@ mod tests {
 
     #[test]
     fn without_its_metadata_a_message_keeps_its_fields_in_their_order() {
-        let tags = || Tags { title: Some(text(60)), ..Tags::default() };
+        let tags = || [(Field::Title, text(60))].into_iter().collect();
         for style in [MetadataStyle::Nested, MetadataStyle::Flat] {
             let (message, body) = created(LibraryPath::from_bytes(b"a\xff.ogg"), tags(), style);
             let reduced = without_metadata(&message).unwrap();
@@ -213,14 +211,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn every_message_of_a_usual_path_is_within_the_bound(
-            lengths in prop::array::uniform6(0..90_000_usize),
+            lengths in prop::collection::vec(0..90_000_usize, Field::ALL.len()),
             pattern in "[\\x01-\\u{1f3b5}]{1,3}",
             nested: bool,
         ) {
-            let mut tags = Tags::default();
-            for ((_, tag), length) in tags.texts_mut().into_iter().zip(lengths) {
-                *tag = Some(pattern.repeat(length / pattern.len()));
-            }
+            let texts = lengths.into_iter().map(|length| pattern.repeat(length / pattern.len()));
+            let tags: Tags = Field::ALL.into_iter().zip(texts).collect();
             let style = if nested { MetadataStyle::Nested } else { MetadataStyle::Flat };
             let (message, body) = created("a.mp3".into(), tags.clone(), style);
             prop_assert!(!message.is_too_large());

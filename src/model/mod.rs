@@ -10,6 +10,7 @@ mod path;
 mod rules;
 mod selection;
 mod settings;
+mod tags;
 mod text;
 mod ties;
 mod track;
@@ -24,10 +25,11 @@ pub use memory_index::MemoryIndex;
 pub use path::{LibraryPath, PublishedPath};
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use selection::{Selection, TagCondition, TagConditionError};
-pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, Unroutable, WatchMode};
+pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, TagSet, Unroutable, WatchMode};
+pub use tags::{Field, Tags};
 pub use text::{counted, is_control, printable, printable_json};
 pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};
-pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Tags, Track};
+pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Track};
 
 /// Read access to the index: by path, by inode and by content.
 ///

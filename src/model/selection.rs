@@ -1,6 +1,6 @@
 //! Which files of the index a question is about.
 
-use super::{FileType, LibraryPath, Row, Tags};
+use super::{Field, FileType, LibraryPath, Row, Tags};
 
 /// A selection of files: those for which all parts hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Selection {
 /// A condition on one tag, such as `artist=Björk` or `title~live`. Case does not matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagCondition {
-    tag: &'static str,
+    field: Field,
     comparison: Comparison,
     /// In lower case.
     text: String,
@@ -45,8 +45,15 @@ pub enum TagConditionError {
     #[error("{0:?} is not a condition; give TAG=TEXT, or TAG~TEXT for tags that contain the text")]
     NoOperator(String),
     /// There is no such tag.
-    #[error("{0:?} is not a tag; give title, artist, album, date, genre or track")]
+    #[error("{0:?} is not a tag; give {names}", names = names())]
     UnknownTag(String),
+}
+
+/// The names of all fields: `a, b or c`.
+fn names() -> String {
+    let names = Field::ALL.map(Field::name);
+    let (last, others) = names.split_last().expect("there are fields");
+    format!("{} or {last}", others.join(", "))
 }
 
 impl std::str::FromStr for TagCondition {
@@ -55,18 +62,15 @@ impl std::str::FromStr for TagCondition {
     fn from_str(text: &str) -> Result<Self, TagConditionError> {
         let operator = text.find(['=', '~']).ok_or_else(|| TagConditionError::NoOperator(text.to_owned()))?;
         let (name, value) = (text[..operator].trim(), &text[operator + 1..]);
-        let tag = Tags::NAMES
-            .into_iter()
-            .find(|known| known.eq_ignore_ascii_case(name))
-            .ok_or_else(|| TagConditionError::UnknownTag(name.to_owned()))?;
+        let field = Field::named(name).ok_or_else(|| TagConditionError::UnknownTag(name.to_owned()))?;
         let comparison = if text[operator..].starts_with('=') { Comparison::Is } else { Comparison::Contains };
-        Ok(Self { tag, comparison, text: value.to_lowercase() })
+        Ok(Self { field, comparison, text: value.to_lowercase() })
     }
 }
 
 impl TagCondition {
     fn holds(&self, tags: &Tags) -> bool {
-        let value = tags.present().find(|(name, _)| *name == self.tag).map(|(_, value)| value.to_lowercase());
+        let value = tags.get(self.field).map(str::to_lowercase);
         match self.comparison {
             Comparison::Is => value.unwrap_or_default() == self.text,
             Comparison::Contains => value.is_some_and(|value| value.contains(&self.text)),
@@ -84,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_condition_compares_one_tag_without_case() {
-        let tags = Tags { artist: Some("BJÖRK".into()), date: Some("1995=96".into()), ..Tags::default() };
+        let tags = [(Field::Artist, "BJÖRK"), (Field::Date, "1995=96")].into_iter().collect();
         assert!(holds("artist=björk", &tags) && holds("ARTIST~jör", &tags) && holds("date=1995=96", &tags));
         assert!(!holds("artist=bj", &tags) && !holds("artist~x", &tags));
         assert!(holds("title=", &tags) && !holds("artist=", &tags) && !holds("title~", &tags));
@@ -94,6 +98,7 @@ mod tests {
     fn an_error_says_what_to_give() {
         let error = |text: &str| text.parse::<TagCondition>().unwrap_err().to_string();
         assert!(error("artist").contains("TAG=TEXT"));
-        assert!(error("composer=Bach").contains("\"composer\" is not a tag; give title, artist"));
+        assert!(error("conductor=Bach").contains("\"conductor\" is not a tag; give title, artist"));
+        assert!(error("conductor=Bach").ends_with(", replaygain_track_gain or replaygain_album_gain"));
     }
 }

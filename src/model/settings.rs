@@ -12,6 +12,16 @@ pub enum MetadataStyle {
     Off,
 }
 
+/// How much of the metadata is in messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TagSet {
+    /// All of it.
+    #[default]
+    All,
+    /// What every version publishes: six tags, and no codec, bits per sample and cover.
+    Basic,
+}
+
 /// What becomes of a message that is returned because no queue is bound for its routing key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unroutable {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LibraryPath, Origin};
+use super::{Field, LibraryPath, Origin, Tags};
 
 /// The id of a mount in the library. It stays the same across restarts and remounts.
 ///
@@ -123,7 +123,17 @@ pub struct Metadata {
     /// MIME type: the first one that mutagen lists for the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// The six tags.
+    /// The codec of the sound, as ffprobe names it. Absent if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<String>,
+    /// Bits per sample. Absent for codecs that have none, which are the lossy ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_sample: Option<u32>,
+    /// Whether a picture is embedded: true, or absent.
+    #[schemars(extend("const" = true))]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_cover: bool,
+    /// The tags.
     #[serde(default)]
     pub tags: Tags,
     /// What could not be read, and why. The other fields hold what could be read.
@@ -146,25 +156,34 @@ impl Metadata {
         }
     }
 
+    /// The same without what older versions did not publish.
+    #[must_use]
+    pub fn basic(&self) -> Self {
+        Self { codec: None, bits_per_sample: None, has_cover: false, tags: self.tags.basic(), ..self.clone() }
+    }
+
     /// Whether a text is longer than [`Self::LONGEST_TEXT`].
     pub fn has_long_texts(&self) -> bool {
-        let others = [&self.format, &self.error].into_iter().flatten().map(String::as_str);
+        let others = [&self.format, &self.codec, &self.error].into_iter().flatten().map(String::as_str);
         self.tags.present().map(|(_, text)| text).chain(others).any(|text| text.len() > Self::LONGEST_TEXT)
     }
 
     /// Truncates every text that is longer than [`Self::LONGEST_TEXT`], at a character boundary, and names each in the
-    /// error text.
-    pub fn cut_long_texts(&mut self) {
+    /// error text. Returns what it added to it.
+    pub fn cut_long_texts(&mut self) -> Vec<String> {
         let error = self.error.as_mut().is_some_and(cut);
-        let format = self.format.as_mut().is_some_and(cut);
-        let tags = self.tags.texts_mut().into_iter().filter_map(|(name, text)| cut(text.as_mut()?).then_some(name));
-        let cut: Vec<&str> = tags.chain(format.then_some("format")).collect();
-        for name in cut {
-            self.add_error(&format!("{name} is cut to {} KiB", Self::LONGEST_TEXT / 1024));
-        }
+        let tags = self.tags.cut(Self::LONGEST_TEXT).into_iter().map(Field::name);
+        let others = [("format", &mut self.format), ("codec", &mut self.codec)];
+        let others = others.into_iter().filter_map(|(name, text)| cut(text.as_mut()?).then_some(name));
+        let mut added: Vec<String> =
+            tags.chain(others).map(|name| format!("{name} is cut to {} KiB", Self::LONGEST_TEXT / 1024)).collect();
         if error {
-            self.add_error("this text is cut");
+            added.push("this text is cut".to_owned());
         }
+        for error in &added {
+            self.add_error(error);
+        }
+        added
     }
 }
 
@@ -176,64 +195,6 @@ fn cut(text: &mut String) -> bool {
         text.shrink_to_fit();
     }
     is_too_long
-}
-
-/// The six published tags. A tag is `None` if the file does not have it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Tags {
-    /// Title.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
-    /// Artist.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub artist: Option<String>,
-    /// Album.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub album: Option<String>,
-    /// Date or year, as written in the file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub date: Option<String>,
-    /// Genre.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub genre: Option<String>,
-    /// Track number, `3` or `3/12`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub track: Option<String>,
-}
-
-impl Tags {
-    /// The names of the tags, in the order of the message contract.
-    pub const NAMES: [&str; 6] = ["title", "artist", "album", "date", "genre", "track"];
-
-    /// The tags that are present, by name, in the order of the message contract.
-    pub fn present(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let Self { title, artist, album, date, genre, track } = self;
-        Self::NAMES
-            .into_iter()
-            .zip([title, artist, album, date, genre, track])
-            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-    }
-
-    /// Takes the tags that are missing here from `others`.
-    pub fn fill(&mut self, mut others: Self) {
-        for ((_, tag), (_, other)) in self.texts_mut().into_iter().zip(others.texts_mut()) {
-            if tag.is_none() {
-                *tag = other.take();
-            }
-        }
-    }
-
-    /// All tags by name, mutable.
-    pub fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 6] {
-        [
-            ("title", &mut self.title),
-            ("artist", &mut self.artist),
-            ("album", &mut self.album),
-            ("date", &mut self.date),
-            ("genre", &mut self.genre),
-            ("track", &mut self.track),
-        ]
-    }
 }
 
 /// The content of a file, as messages carry it.
@@ -332,15 +293,37 @@ mod tests {
     }
 
     #[test]
+    fn metadata_takes_little_memory_beside_its_texts() {
+        // Thousands of rows are in memory at once.
+        assert!(size_of::<Metadata>() <= 160, "{}", size_of::<Metadata>());
+    }
+
+    #[test]
+    fn basic_metadata_is_what_older_versions_published() {
+        let tags = Field::ALL.into_iter().map(|field| (field, field.name())).collect();
+        let duration = Some(1.5);
+        let all = Metadata {
+            duration,
+            codec: Some("flac".into()),
+            bits_per_sample: Some(16),
+            has_cover: true,
+            tags,
+            ..Metadata::default()
+        };
+        let expected = r#"{"duration":1.5,"tags":{"title":"title","artist":"artist","album":"album","date":"date","genre":"genre","track":"track"}}"#;
+        assert_eq!(serde_json::to_string(&all.basic()).unwrap(), expected);
+    }
+
+    #[test]
     fn a_text_that_is_too_long_is_cut_and_named_beside_what_was_wrong_already() {
         let mut metadata = Metadata { error: Some("it ends too early".to_owned()), ..Metadata::default() };
-        metadata.tags.title = Some("x".repeat(Metadata::LONGEST_TEXT + 1));
-        metadata.tags.artist = Some("y".repeat(Metadata::LONGEST_TEXT));
+        metadata.tags.set(Field::Title, "x".repeat(Metadata::LONGEST_TEXT + 1));
+        metadata.tags.set(Field::Artist, "y".repeat(Metadata::LONGEST_TEXT));
         assert!(metadata.has_long_texts());
         metadata.cut_long_texts();
         assert!(!metadata.has_long_texts());
-        assert_eq!(metadata.tags.title.unwrap().len(), Metadata::LONGEST_TEXT);
-        assert_eq!(metadata.tags.artist.unwrap().len(), Metadata::LONGEST_TEXT);
+        assert_eq!(metadata.tags.get(Field::Title).unwrap().len(), Metadata::LONGEST_TEXT);
+        assert_eq!(metadata.tags.get(Field::Artist).unwrap().len(), Metadata::LONGEST_TEXT);
         assert_eq!(metadata.error.as_deref(), Some("it ends too early; title is cut to 64 KiB"));
     }
 
@@ -351,10 +334,10 @@ mod tests {
             let text = pattern.repeat(length / pattern.len() + 1);
             let text = &text[..text.floor_char_boundary(length)];
             let mut metadata = Metadata::default();
-            metadata.tags.album = Some(text.to_owned());
+            metadata.tags.set(Field::Album, text);
             metadata.cut_long_texts();
-            let kept = metadata.tags.album.unwrap();
-            prop_assert!(text.starts_with(&kept) && kept.len() <= Metadata::LONGEST_TEXT);
+            let kept = metadata.tags.get(Field::Album).unwrap();
+            prop_assert!(text.starts_with(kept) && kept.len() <= Metadata::LONGEST_TEXT);
             prop_assert!(kept == text || kept.len() + 4 > Metadata::LONGEST_TEXT);
             prop_assert_eq!(kept == text, metadata.error.is_none());
         }

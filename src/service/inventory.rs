@@ -42,7 +42,7 @@ pub fn list(
 ) -> Result<Listed, ServiceError> {
     let index = index_of(settings)?;
     check_known(&index, &selection.under, settings)?;
-    let encoder = Encoder::new("", &settings.root, settings.metadata_style);
+    let encoder = Encoder::new("", &settings.root, settings.metadata_style).with_tags(settings.tag_set);
     let mut listed = Listed::default();
     let mut after: Option<LibraryPath> = None;
     loop {

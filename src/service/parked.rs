@@ -20,7 +20,7 @@ pub async fn parked_at_rest(
     request: ParkedRequest,
 ) -> Result<String, ServiceError> {
     let file = settings.store_file();
-    let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style);
+    let encoder = Encoder::new(instance_id, &settings.root, settings.metadata_style).with_tags(settings.tag_set);
     let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
     answer(&store, request, false).await
 }

@@ -167,7 +167,7 @@ fn count(row: &rusqlite::Row<'_>, column: usize) -> Result<u64, rusqlite::Error>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Content, Seen};
+    use crate::model::{Content, Field, Seen};
     use crate::store::tests::{file, open};
 
     fn song(path: &str, content: u8, size: u64, mtime_s: i64, date: Option<&str>) -> crate::model::Observation {
@@ -176,7 +176,7 @@ mod tests {
             let name = if path == "link.mp3" { "d.mp3" } else { path };
             stat.inode = u64::from(name.as_bytes()[0]);
             (stat.size, stat.mtime_ns) = (size, i128::from(mtime_s) * 1_000_000_000);
-            track.metadata.tags.date = date.map(ToOwned::to_owned);
+            track.metadata.tags = date.map(|date| (Field::Date, date)).into_iter().collect();
         }
         observation
     }
