@@ -611,6 +611,18 @@ mod tests {
     }
 
     #[test]
+    fn the_nodes_of_a_cluster_are_given_as_a_url_or_as_hosts() {
+        let case = Case::new(&[("RABBITMQ_URL", "amqp://u:p@a:5672,b,[::1]:5673/v")]);
+        assert_eq!(case.read("").unwrap().broker.to_string(), "amqp://a:5672,b:5672,[::1]:5673/v");
+        let case = Case::new(&[("RABBITMQ_HOST", "a, b:5673,::1"), ("RABBITMQ_PORT", "5674")]);
+        assert_eq!(case.read("").unwrap().broker.to_string(), "amqp://a:5674,b:5673,[::1]:5674/%2f");
+        let error = Case::new(&[("RABBITMQ_HOST", "a,,b")]).read("").unwrap_err();
+        assert!(error.starts_with("RABBITMQ_HOST: \"\" is empty; give a host"), "{error}");
+        let error = Case::new(&[("RABBITMQ_HOST", "u:hun,ter2@a")]).read("").unwrap_err();
+        assert!(error.contains("\"***@a\" is not a host name"), "{error}");
+    }
+
+    #[test]
     fn missing_credentials_of_a_url_are_taken_from_the_single_settings() {
         let read = |variables: &[(&str, &str)]| {
             let userinfo = Case::new(variables).read("").unwrap().broker.uri().authority.userinfo.clone();

@@ -38,7 +38,8 @@ async fn listen(settings: &ListenSettings, shutdown: &CancellationToken) -> Resu
         let lost = match opened {
             Ok(mut listener) => {
                 let words: Vec<&str> = types.iter().map(|event_type| event_type.as_str()).collect();
-                say(&format!("{broker}: waiting for messages about files that are {}", words.join(", ")));
+                let node = listener.node();
+                say(&format!("{node}: waiting for messages about files that are {}", words.join(", ")));
                 say(&match queue {
                     ListenQueue::Own => "the queue ends with this command; --durable NAME keeps messages".to_owned(),
                     ListenQueue::Durable(name) => {

@@ -356,7 +356,7 @@ pub(super) struct Flags {
     )]
     pub(super) shutdown_grace_secs: OsString,
 
-    /// The broker's name or address.
+    /// The broker's name or address. For a cluster, those of its nodes, separated by commas, each with or without a port.
     #[arg(
         long,
         global = true,
@@ -367,7 +367,7 @@ pub(super) struct Flags {
     )]
     pub(super) rabbitmq_host: OsString,
 
-    /// The broker's port.
+    /// The broker's port, for addresses without one.
     #[arg(
         long,
         global = true,
@@ -422,8 +422,9 @@ pub(super) struct Flags {
     /// The URL of the broker: amqp://user:password@host:5672/vhost, or amqps for TLS.
     ///
     /// It overrides the single settings, except for a user, password or virtual host that it does not have. Special characters must
-    /// be percent-encoded. The parameters heartbeat (seconds) and connection_timeout
-    /// (milliseconds) may follow after a question mark.
+    /// be percent-encoded. A cluster has the addresses of all nodes: amqp://user:password@host1:5672,host2:5672/vhost.
+    /// They are tried in random order. The parameters heartbeat (seconds), connection_timeout
+    /// (milliseconds), frame_max (bytes), channel_max and auth_mechanism may follow after a question mark.
     #[arg(long, global = true, env = "RABBITMQ_URL", value_name = "URL", help_heading = "RabbitMQ")]
     pub(super) rabbitmq_url: Option<OsString>,
 

@@ -93,13 +93,9 @@ impl Broker {
             (Some(url), _) => url.clone(),
             (None, Some(file)) => files.secret(file, "the broker's URL")?,
             (None, None) => {
-                return Ok(BrokerUrl::new(
-                    &self.host.host()?,
-                    self.port.number("a port", 1..=u16::MAX)?,
-                    self.user.text()?,
-                    &password()?.text()?.into(),
-                )
-                .with_vhost(Some(self.vhost.text()?)));
+                let nodes = self.host.nodes(self.port.number("a port", 1..=u16::MAX)?)?;
+                let url = BrokerUrl::new(nodes, self.user.text()?, &password()?.text()?.into());
+                return Ok(url.with_vhost(Some(self.vhost.text()?)));
             }
         };
         let url: BrokerUrl = url.parsed()?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{SettingsError, units};
 use crate::model::{FollowSymlinks, MetadataStyle, TagSet};
+use crate::sink::{AddressError, BareIpv6, NodeAddress};
 
 /// A value with the name of its source, for errors.
 #[derive(Clone)]
@@ -165,21 +166,15 @@ impl RawValue {
         text.parse().map(Some).map_err(|_| self.is_not("an address with a port", right))
     }
 
-    /// A host: a name or an address.
-    pub(super) fn host(&self) -> Result<String, SettingsError> {
-        let host = self.text()?.trim();
-        let address = host.trim_start_matches('[').trim_end_matches(']');
-        if address.parse::<std::net::IpAddr>().is_ok() {
-            return Ok(address.to_owned());
+    /// The addresses of the broker's nodes, separated by commas.
+    pub(super) fn nodes(&self, default_port: u16) -> Result<Vec<NodeAddress>, SettingsError> {
+        const RIGHT: &str = "a host such as rabbitmq.example, or the nodes of a cluster such as host1,host2:5673,[::1]";
+        let text = self.text()?.trim();
+        if text.contains('@') {
+            return Err(self.is_not("a host name or address", RIGHT));
         }
-        let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        if !host.is_empty() && host.bytes().all(of_a_name) {
-            return Ok(host.to_owned());
-        }
-        Err(self.wrong(format!(
-            "{:?} is not a host name or address; give one such as rabbitmq.example",
-            without_secrets(host)
-        )))
+        NodeAddress::list(text, default_port, BareIpv6::Allowed)
+            .map_err(|AddressError { text, problem, .. }| self.wrong(format!("{text:?} {problem}; give {RIGHT}")))
     }
 
     /// An instance id: safe in log lines, connection names and file names.

@@ -178,6 +178,7 @@ impl Reporter {
         };
         BrokerReport {
             state: state.to_owned(),
+            node: status.node(),
             details: status.waiting_for().map(|waiting_for| format!("waits for {waiting_for}")),
             confirmed: counts.confirms,
             rejected: counts.nacks,

@@ -74,7 +74,7 @@ pub(super) async fn run_and_deliver(
 }
 
 /// Waits until the broker refuses the connection for a cause that an operator has to fix.
-async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
+pub(super) async fn refused(status: Option<Arc<DeliveryStatus>>) -> ServiceError {
     let Some(status) = status else { return std::future::pending().await };
     let mut state = status.state();
     let refused = state.wait_for(|state| matches!(state, BrokerState::Refused { .. })).await;

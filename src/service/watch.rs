@@ -7,13 +7,14 @@ use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::reporter::Reporter;
+use super::scan::refused;
 use super::supervisor::WatchSupervisor;
 use super::{Reload, Service, ServiceError, parked, systemd};
 use crate::control::{Control, Refusal, Reply, Request};
 use crate::http::{HttpServer, Source as _};
 use crate::library::{Barrier, Recheck, RecheckThread};
 use crate::model::{counted, with_causes};
-use crate::sink::Sink;
+use crate::sink::{DeliveryStatus, Sink};
 use crate::status::Condition;
 use crate::store::StateDir;
 
@@ -68,12 +69,13 @@ pub async fn watch(
     let _recheck = service.start_recheck();
     let scan = service.scanner.clone().rounds(Arc::clone(&supervisor) as Arc<dyn Barrier>);
     let hints = futures::stream::select(service.inbox.hints(), scan);
+    let delivery = status.clone();
     let work = async {
         let hints = hints.take_until(end_of_run.cancelled());
         service.index(hints, &shutdown).await;
         // The input has ended and everything in flight is committed. Deliver what can be delivered.
         if !end_of_run.is_cancelled() {
-            service.store.drained().await?;
+            service.drained_unless_refused(delivery).await?;
         }
         Ok(())
     };
@@ -119,6 +121,20 @@ pub async fn watch(
 }
 
 impl Service {
+    /// Waits until everything is delivered, or until the broker refuses the connection: the next attempt is half a minute
+    /// away, and an operator has to act first.
+    async fn drained_unless_refused(&self, delivery: Option<Arc<DeliveryStatus>>) -> Result<(), ServiceError> {
+        tokio::select! {
+            biased;
+            drained = self.store.drained() => drained?,
+            _ = refused(delivery) => {
+                let waiting = self.store.outbox_length();
+                tracing::warn!(waiting, "RabbitMQ refuses the connection; undelivered messages stay in the outbox");
+            }
+        }
+        Ok(())
+    }
+
     /// Starts the slow walk for changes that cause no event, unless regular walks are disabled.
     fn start_recheck(&self) -> Option<RecheckThread> {
         self.settings.rescan_interval?;

@@ -5,7 +5,8 @@
 //! sequence numbers which it already has sees every message once and in order.
 //!
 //! Only the broker can change that order: a full queue with `x-overflow: reject-publish` may reject a message and
-//! take the next one. After a rejection, messages are therefore published one by one; see `pacing.rs`.
+//! take the next one. After a rejection, messages are therefore published one by one; see `pacing.rs`. If it lasts, a new
+//! connection is opened; see `renewal.rs`.
 //!
 //! The broker closes the channel for a message that is too large or malformed, and would do so again each time.
 //! `suspects.rs` finds this message. `deliver` skips it and returns it as refused.
@@ -29,6 +30,7 @@ use super::log_throttle::LogThrottle;
 use super::pacing::{Pacing, ReturnPolicy};
 use super::publish::{Link, LinkError, Publication, PublishOutcome};
 use super::refusal::{self, MessageRefusal};
+use super::renewal::Renewal;
 use super::suspects::{Suspects, Verdict};
 use super::tls::Tls;
 use super::{Deliver, EXCHANGE, Reread, SinkError};
@@ -94,6 +96,7 @@ pub struct Amqp {
     dropped: DroppedLog,
     returned: LogThrottle,
     rejected: LogThrottle,
+    renewal: Renewal,
 }
 
 /// The outcomes of an attempt to publish some messages, one each.
@@ -139,6 +142,7 @@ impl Amqp {
             dropped: DroppedLog::default(),
             returned: LogThrottle::default(),
             rejected: LogThrottle::default(),
+            renewal: Renewal::default(),
         }
     }
 
@@ -251,8 +255,9 @@ impl Amqp {
         Ok(false)
     }
 
-    /// Holds the first message of `window` that is not done, if there is one, and logs why.
-    fn hold_first(&mut self, window: &[&Outgoing], outcomes: &[PublishOutcome], done: usize) {
+    /// Holds the first message of `window` that is not done, if there is one, and logs why. If messages are rejected for
+    /// long, the connection is replaced.
+    fn hold_first(&mut self, link: &Link, window: &[&Outgoing], outcomes: &[PublishOutcome], done: usize) {
         let now = Instant::now();
         match outcomes.get(done) {
             Some(PublishOutcome::Returned) => {
@@ -268,9 +273,15 @@ impl Amqp {
             }
             Some(PublishOutcome::Rejected) => {
                 if let Some(lasted) = self.rejected.should_log(now) {
-                    tracing::warn!(lasted_secs = lasted.as_secs(), "a queue is full and rejects messages; they wait");
+                    tracing::warn!(
+                        lasted_secs = lasted.as_secs(),
+                        "a queue is full or has no leader, and rejects messages; they wait"
+                    );
                 }
                 self.status.set_stall(Some(Stall::Rejected { since: now }));
+                if self.renewal.is_due(now) {
+                    link.give_up(LinkError::Rejected);
+                }
             }
             None | Some(PublishOutcome::Delivered | PublishOutcome::Unconfirmed) => {
                 if let Some(lasted) = self.returned.ended(now) {
@@ -280,7 +291,10 @@ impl Amqp {
                 if !self.pacing.is_careful()
                     && let Some(lasted) = self.rejected.ended(now)
                 {
-                    tracing::info!(lasted_secs = lasted.as_secs(), "the queue has room again; delivery continues");
+                    tracing::info!(
+                        lasted_secs = lasted.as_secs(),
+                        "the queue accepts messages again; delivery continues"
+                    );
                 }
                 self.status.set_stall(None);
             }
@@ -321,6 +335,7 @@ impl Deliver for Amqp {
             rest = &rest[done..];
             if done > 0 {
                 pauses = connection::pauses();
+                self.renewal.ended();
             }
             let Attempt::Completed(outcomes) = attempt else { continue };
             if policy == ReturnPolicy::Probe
@@ -329,7 +344,7 @@ impl Deliver for Amqp {
             {
                 continue;
             }
-            self.hold_first(&window, &outcomes, done);
+            self.hold_first(&link, &window, &outcomes, done);
             if let Pacing::Held { .. } = self.pacing {
                 // The probes may have changed the policy.
                 let longest = ReturnPolicy::new(self.settings.unroutable, link.routed_for()).longest_pause();

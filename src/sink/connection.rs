@@ -3,7 +3,10 @@
 //! This is a task of its own. So the connection exists before the first message, heartbeats continue between batches,
 //! and the status is always current. After any failure the connection is closed down to the socket and opened again,
 //! with channel, exchange and confirms: one way to recover is easier to trust than three.
+//!
+//! If the broker has several nodes, the others are tried at once; see `round.rs`.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +25,7 @@ use super::exchange::channel_with_exchange;
 use super::log_throttle::LogThrottle;
 use super::publish::{Link, LinkError};
 use super::refusal::{self, Failure, Step};
+use super::round::{Candidate, Round};
 use super::socket::SocketGuard;
 use super::{AmqpSettings, BrokerUrl, Tls};
 
@@ -34,7 +38,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after the end of a connection lapin may take to give the reason.
 const REASON_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A connection that lasted this long was good, even if no message was published over it.
+/// A connection that lasted this long was good, if no message waited for an answer then.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
 /// The pause before the next connection after the broker refused a message. The broker is reachable, and the next
@@ -61,8 +65,36 @@ enum LogConnected {
     AtOnce,
     /// Once the broker has answered to a message: the last connection was of no use.
     WhenAnswered,
-    /// If an outage was logged: the last connection ended with a refused message.
+    /// If an outage was logged: the last connection ended because of a message.
     IfOutageLogged,
+}
+
+/// What to do after the attempts so far.
+struct Attempts {
+    next: Next,
+    log_connected: LogConnected,
+    outage: OutageLog,
+    /// The pauses between rounds.
+    pauses: ExponentialBackoff,
+}
+
+impl Attempts {
+    fn new() -> Self {
+        let (next, log_connected) = (Next::Round, LogConnected::AtOnce);
+        Self { next, log_connected, outage: OutageLog::default(), pauses: pauses() }
+    }
+}
+
+/// Which nodes to try next.
+#[derive(Default)]
+enum Next {
+    /// All of them, with the settings as they are now.
+    #[default]
+    Round,
+    /// All but this one, whose connection was lost for this reason.
+    RoundWithout(SocketAddr, Failure),
+    /// Those that were not tried yet: the last connection was of no use.
+    RestOf(Round),
 }
 
 /// How a connection ended.
@@ -102,6 +134,7 @@ impl OutageLog {
 /// One connection and everything that belongs to it. The fields are dropped in this order: the socket first.
 struct Session {
     _socket: SocketGuard,
+    node: Candidate,
     link: Arc<Link>,
     connection: Connection,
     events: BoxStream<'static, Event>,
@@ -123,32 +156,20 @@ impl Supervisor {
     /// Keeps the connection open until `closing` is cancelled, then closes it gracefully.
     pub(super) async fn run(mut self) {
         let closing = self.closing.clone();
-        let mut pauses = pauses();
-        let mut outage = OutageLog::default();
-        let mut log_connected = LogConnected::AtOnce;
+        let mut attempts = Attempts::new();
         loop {
+            let next = std::mem::take(&mut attempts.next);
             let opened = tokio::select! {
                 () = closing.cancelled() => return,
-                opened = self.open() => opened,
+                opened = self.open(next) => opened,
             };
             let pause = match opened {
-                Ok(session) => {
-                    let Some(end) = self.supervise(session, &mut outage, log_connected).await else { return };
-                    let failure = self.explain(&end.error, Step::Publish);
-                    if end.is_message_refused {
-                        log_connected = LogConnected::IfOutageLogged;
-                        pauses = self::pauses();
-                        self.status.failed(failure.into_text());
-                        AFTER_REFUSED_MESSAGE
-                    } else {
-                        log_connected = if end.was_good { LogConnected::AtOnce } else { LogConnected::WhenAnswered };
-                        if end.was_good {
-                            pauses = self::pauses();
-                        }
-                        self.report(&failure, &mut outage, &mut pauses)
-                    }
+                Ok((session, round)) => {
+                    let node = session.node.clone();
+                    let Some(end) = self.supervise(session, &mut attempts).await else { return };
+                    self.report_end(&end, &node, round, &mut attempts)
                 }
-                Err(failure) => self.report(&failure, &mut outage, &mut pauses),
+                Err(failure) => self.report(&failure, &mut attempts),
             };
             tokio::select! {
                 () = self.closing.cancelled() => return,
@@ -157,24 +178,52 @@ impl Supervisor {
         }
     }
 
-    /// Opens a connection that is ready to publish.
-    async fn open(&mut self) -> Result<Session, Failure> {
+    /// Opens a connection that is ready to publish, to the first node that accepts it. Returns it with the nodes that were
+    /// not tried yet.
+    async fn open(&mut self, next: Next) -> Result<(Session, Round), Failure> {
+        let mut round = match next {
+            Next::RestOf(round) => round,
+            Next::Round => self.new_round().await?,
+            Next::RoundWithout(lost, failure) => self.new_round().await?.without(lost, failure),
+        };
+        while let Some(node) = round.next().await {
+            match self.connect(&node).await {
+                Ok(session) => return Ok((session, round)),
+                Err(failure) => {
+                    tracing::debug!(node = node.name(), ?failure, "this node did not accept the connection");
+                    round.failed(failure);
+                }
+            }
+        }
+        Err(round.into_failure())
+    }
+
+    /// A round of all nodes, with the settings as they are now.
+    async fn new_round(&mut self) -> Result<Round, Failure> {
         if let Some(reread) = &self.settings.reread {
             let timed_out =
                 || Err(format!("the files with the broker's settings were not read within {HANDSHAKE_TIMEOUT:?}"));
             let read = time::timeout(HANDSHAKE_TIMEOUT, reread.read()).await.unwrap_or_else(|_| timed_out());
             (self.broker, self.tls) = read.map_err(Failure::SettingsFile)?;
         }
-        let connecting = self.broker.uri().query.connection_timeout.map_or(HANDSHAKE_TIMEOUT, Duration::from_millis);
+        let broker = match self.settings.frame_max {
+            Some(frame_max) => self.broker.clone().with_frame_max(frame_max),
+            None => self.broker.clone(),
+        };
+        Ok(Round::new(&broker))
+    }
+
+    async fn connect(&self, node: &Candidate) -> Result<Session, Failure> {
+        let connecting = node.url.uri().query.connection_timeout.map_or(HANDSHAKE_TIMEOUT, Duration::from_millis);
         let limit = connecting.saturating_add(HANDSHAKE_TIMEOUT);
-        match time::timeout(limit, self.handshake()).await {
+        match time::timeout(limit, self.handshake(node)).await {
             Ok(Ok(session)) => Ok(session),
-            Ok(Err((error, step))) => Err(self.explain(&error, step)),
-            Err(_) => Err(Failure::Transient(format!("{}: no answer within {limit:?}", self.broker.address()))),
+            Ok(Err((error, step))) => Err(self.explain(&error, step, node)),
+            Err(_) => Err(Failure::Transient(format!("{}: no answer within {limit:?}", node.name()))),
         }
     }
 
-    async fn handshake(&self) -> Result<Session, (LinkError, Step)> {
+    async fn handshake(&self, node: &Candidate) -> Result<Session, (LinkError, Step)> {
         let settings = &*self.settings;
         let socket = SocketGuard::default();
         let properties = ConnectionProperties::default()
@@ -182,52 +231,48 @@ impl Supervisor {
             .with_client_property("instance_id".into(), settings.instance_id.as_str().into())
             .with_client_property("watched_directory".into(), settings.watched_directory.as_str().into());
         let at = |step| move |error: lapin::Error| (LinkError::Broker(error), step);
-        let broker = match settings.frame_max {
-            Some(frame_max) => self.broker.clone().with_frame_max(frame_max),
-            None => self.broker.clone(),
-        };
-        let connection = socket.connect(&broker, &self.tls, properties).await.map_err(at(Step::Connect))?;
+        let connection = socket.connect(node, &self.tls, properties).await.map_err(at(Step::Connect))?;
         let channel = channel_with_exchange(&connection, &settings.exchange).await.map_err(at(Step::Declare))?;
         // From here on: the refusal of a first declaration is no end of the connection.
         let events = connection.events_listener().boxed();
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(at(Step::Declare))?;
         let (give_up, reasons) = mpsc::unbounded_channel();
         let blocked = watch::Sender::new(connection.status().blocked());
-        let link = Link::new(channel, settings, blocked.subscribe(), give_up);
-        Ok(Session { _socket: socket, link: Arc::new(link), connection, events, given_up: reasons, blocked })
+        let link = Arc::new(Link::new(channel, settings, blocked.subscribe(), give_up));
+        let node = node.clone();
+        Ok(Session { _socket: socket, node, link, connection, events, given_up: reasons, blocked })
     }
 
     /// Hands the connection out for as long as it is good; returns how it ended. `None` if `closing` was cancelled.
     async fn supervise(
         &self,
         mut session: Session,
-        outage: &mut OutageLog,
-        log_connected: LogConnected,
+        Attempts { outage, log_connected, .. }: &mut Attempts,
     ) -> Option<End> {
-        let link = Arc::clone(&session.link);
-        self.status.connected();
+        let (link, node) = (Arc::clone(&session.link), session.node.name());
+        self.status.connected(&node);
         self.links.send_replace(Some(Arc::clone(&link)));
         let mut is_good = false;
-        match log_connected {
-            LogConnected::AtOnce => self.log_connected(outage.ended(Instant::now())),
+        match *log_connected {
+            LogConnected::AtOnce => self.log_connected(&node, outage.ended(Instant::now())),
             LogConnected::IfOutageLogged => {
                 if let Some(lasted) = outage.ended(Instant::now()) {
-                    self.log_connected(Some(lasted));
+                    self.log_connected(&node, Some(lasted));
                 }
             }
             LogConnected::WhenAnswered => {}
         }
         let end = {
             let mut failure = pin!(session.failure(&self.status));
-            let mut good = pin!(time::timeout(GOOD_AFTER, link.answered()));
+            let mut good = pin!(link.is_good(GOOD_AFTER));
             loop {
                 tokio::select! {
                     biased;
                     () = self.closing.cancelled() => break None,
-                    _ = &mut good, if !is_good => {
+                    () = &mut good, if !is_good => {
                         is_good = true;
-                        if log_connected == LogConnected::WhenAnswered {
-                            self.log_connected(outage.ended(Instant::now()));
+                        if *log_connected == LogConnected::WhenAnswered {
+                            self.log_connected(&node, outage.ended(Instant::now()));
                         }
                     }
                     error = &mut failure => {
@@ -252,25 +297,63 @@ impl Supervisor {
         matches!(error, LinkError::Broker(error) if refusal::of_message(error, &self.broker).is_some())
     }
 
-    fn explain(&self, error: &LinkError, step: Step) -> Failure {
+    fn explain(&self, error: &LinkError, step: Step, node: &Candidate) -> Failure {
         match error {
-            LinkError::Broker(error) => refusal::explain(error, step, &self.broker, &self.settings.exchange),
-            LinkError::Unconfirmed(_) | LinkError::Cancelled | LinkError::Ended => {
-                Failure::Transient(error.to_string())
+            LinkError::Broker(error) => refusal::explain(error, step, &node.url, &self.settings.exchange),
+            LinkError::Unconfirmed(_) | LinkError::Cancelled | LinkError::Rejected | LinkError::Ended => {
+                Failure::Transient(format!("{}: {error}", node.name()))
             }
         }
     }
 
-    fn log_connected(&self, outage: Option<Duration>) {
+    fn log_connected(&self, node: &str, outage: Option<Duration>) {
         let broker = &self.broker;
         match outage {
-            None => tracing::info!(%broker, "connected to RabbitMQ"),
-            Some(outage) => tracing::info!(%broker, outage_secs = outage.as_secs(), "connected to RabbitMQ again"),
+            None => tracing::info!(%broker, node, "connected to RabbitMQ"),
+            Some(outage) => {
+                tracing::info!(%broker, node, outage_secs = outage.as_secs(), "connected to RabbitMQ again");
+            }
         }
     }
 
-    /// Records the failure in the status and logs it if it is due; returns the pause before the next attempt.
-    fn report(&self, failure: &Failure, outage: &mut OutageLog, pauses: &mut ExponentialBackoff) -> Duration {
+    /// Records how a connection ended, and decides which nodes are tried next; returns the pause before that.
+    fn report_end(&self, end: &End, node: &Candidate, round: Round, attempts: &mut Attempts) -> Duration {
+        let failure = self.explain(&end.error, Step::Publish, node);
+        attempts.log_connected = LogConnected::IfOutageLogged;
+        if end.is_message_refused {
+            attempts.pauses = pauses();
+            self.status.lost(failure.into_text());
+            return AFTER_REFUSED_MESSAGE;
+        }
+        if matches!(end.error, LinkError::Rejected) {
+            // This is no outage.
+            return Duration::ZERO;
+        }
+        self.report_loss(&failure, &mut attempts.outage);
+        if end.was_good {
+            attempts.log_connected = LogConnected::AtOnce;
+            attempts.pauses = pauses();
+            attempts.next = Next::RoundWithout(node.address, failure);
+        } else {
+            attempts.log_connected = LogConnected::WhenAnswered;
+            attempts.next = Next::RestOf(round.without(node.address, failure));
+        }
+        // Another node may be ready.
+        Duration::ZERO
+    }
+
+    /// Records the loss of a connection in the status, and logs it if it is due.
+    fn report_loss(&self, failure: &Failure, outage: &mut OutageLog) {
+        let error = failure.clone().into_text();
+        if matches!(failure, Failure::Transient(_)) && outage.should_log(failure, Instant::now()).is_some() {
+            tracing::warn!(error, "the connection to RabbitMQ was lost; messages wait; connecting again");
+        }
+        self.status.lost(error);
+    }
+
+    /// Records the failure of a round in the status and logs it if it is due; returns the pause before the next round.
+    fn report(&self, failure: &Failure, attempts: &mut Attempts) -> Duration {
+        let Attempts { outage, pauses, .. } = attempts;
         let due = outage.should_log(failure, Instant::now()).map(|lasted| lasted.as_secs());
         match failure {
             Failure::Transient(error) => {

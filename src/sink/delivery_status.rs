@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ pub enum BrokerState {
     Connecting {
         /// Since when there has been no connection.
         since: Instant,
-        /// The number of failed attempts since then.
+        /// The number of failed attempts since then. Each was made with every node.
         attempts: u32,
         /// Why the last one failed, or why the last connection ended.
         last_error: Option<String>,
@@ -47,7 +48,7 @@ pub enum Stall {
         /// The routing key of the first message.
         routing_key: String,
     },
-    /// A queue is full and rejects messages (`x-overflow: reject-publish`).
+    /// A queue rejects messages: it is full (`x-overflow: reject-publish`), or a quorum queue without a leader.
     Rejected {
         /// Since when messages wait.
         since: Instant,
@@ -59,6 +60,7 @@ pub enum Stall {
 pub struct DeliveryStatus {
     state: watch::Sender<BrokerState>,
     stall: watch::Sender<Option<Stall>>,
+    node: Mutex<Option<String>>,
     connections: AtomicU64,
     delivered: AtomicU64,
     dropped: AtomicU64,
@@ -74,6 +76,7 @@ impl Default for DeliveryStatus {
         Self {
             state: watch::Sender::new(connecting),
             stall: watch::Sender::new(None),
+            node: Mutex::default(),
             connections: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -94,6 +97,15 @@ impl DeliveryStatus {
     /// Why messages wait although there is a connection; `None` while they do not.
     pub fn stall(&self) -> watch::Receiver<Option<Stall>> {
         self.stall.subscribe()
+    }
+
+    /// The node of the connection: host and port; `None` while there is no connection.
+    pub fn node(&self) -> Option<String> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_node(&self, node: Option<&str>) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = node.map(ToOwned::to_owned);
     }
 
     /// Whether there is a connection and the broker takes messages.
@@ -145,7 +157,8 @@ impl DeliveryStatus {
         self.refused.load(Ordering::Relaxed)
     }
 
-    pub(super) fn connected(&self) {
+    pub(super) fn connected(&self, node: &str) {
+        self.set_node(Some(node));
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.state.send_replace(BrokerState::Connected);
     }
@@ -158,18 +171,31 @@ impl DeliveryStatus {
         self.state.send_replace(BrokerState::Connected);
     }
 
+    /// The connection was lost. No attempt has failed yet.
+    pub(super) fn lost(&self, error: String) {
+        self.connecting(error, 0);
+    }
+
+    /// An attempt to connect failed, with every node.
     pub(super) fn failed(&self, error: String) {
+        self.connecting(error, 1);
+    }
+
+    fn connecting(&self, error: String, failed: u32) {
+        self.set_node(None);
         self.state.send_modify(|state| {
             let (since, attempts) = match state {
                 BrokerState::Connecting { since, attempts, .. } => (*since, *attempts),
                 BrokerState::Refused { since, .. } => (*since, 0),
                 BrokerState::Connected | BrokerState::Blocked { .. } => (Instant::now(), 0),
             };
-            *state = BrokerState::Connecting { since, attempts: attempts.saturating_add(1), last_error: Some(error) };
+            let attempts = attempts.saturating_add(failed);
+            *state = BrokerState::Connecting { since, attempts, last_error: Some(error) };
         });
     }
 
     pub(super) fn refused(&self, reason: String) {
+        self.set_node(None);
         self.state.send_modify(|state| {
             let since = match state {
                 BrokerState::Refused { since, .. } => *since,
@@ -240,7 +266,7 @@ impl fmt::Display for Stall {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unroutable { routing_key, .. } => write!(formatter, "a queue bound for {routing_key}"),
-            Self::Rejected { .. } => formatter.write_str("room in a full queue"),
+            Self::Rejected { .. } => formatter.write_str("a queue that is full or has no leader"),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time;
 use super::connection::HANDSHAKE_TIMEOUT;
 use super::exchange::channel_with_exchange;
 use super::refusal::{self, Failure, Step};
+use super::round::{Candidate, Round};
 use super::socket::SocketGuard;
 use super::{BrokerUrl, Tls};
 use crate::model::EventType;
@@ -57,7 +58,7 @@ impl Received {
 
 /// Receives messages in a queue.
 pub struct Listener {
-    url: BrokerUrl,
+    node: Candidate,
     exchange: String,
     messages: Consumer,
     connection: Connection,
@@ -66,16 +67,16 @@ pub struct Listener {
 
 impl std::fmt::Debug for Listener {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Listener").field("url", &self.url).finish_non_exhaustive()
+        formatter.debug_struct("Listener").field("node", &self.node).finish_non_exhaustive()
     }
 }
 
 impl Listener {
-    /// Connects, and binds a queue to the routing keys of these types.
+    /// Connects to one of the nodes, and binds a queue to the routing keys of these types.
     ///
     /// # Errors
     ///
-    /// If the broker cannot be reached, or refuses something.
+    /// If no node of the broker can be reached, or one refuses something.
     pub async fn open(
         url: &BrokerUrl,
         tls: &Tls,
@@ -83,14 +84,26 @@ impl Listener {
         queue: &ListenQueue,
         types: &[EventType],
     ) -> Result<Self, ListenError> {
-        let opened = time::timeout(2 * HANDSHAKE_TIMEOUT, Self::handshake(url, tls, exchange, queue, types)).await;
-        let refused = |(error, step): (BrokerError, Step)| error_of(&error, step, url, exchange);
-        let silent = ListenError::Lost(format!("{}: no answer", url.address()));
-        opened.map_or(Err(silent), |opened| opened.map_err(refused))
+        let mut round = Round::new(url);
+        while let Some(node) = round.next().await {
+            let opened =
+                time::timeout(2 * HANDSHAKE_TIMEOUT, Self::handshake(&node, tls, exchange, queue, types)).await;
+            match opened {
+                Ok(Ok(listener)) => return Ok(listener),
+                Ok(Err((error, step))) => round.failed(refusal::explain(&error, step, &node.url, exchange)),
+                Err(_) => round.failed(Failure::Transient(format!("{}: no answer", node.name()))),
+            }
+        }
+        Err(round.into_failure().into())
+    }
+
+    /// The node that this listener is connected to: host and port.
+    pub fn node(&self) -> String {
+        self.node.name()
     }
 
     async fn handshake(
-        url: &BrokerUrl,
+        node: &Candidate,
         tls: &Tls,
         exchange: &str,
         queue: &ListenQueue,
@@ -99,7 +112,7 @@ impl Listener {
         let at = |step| move |error: BrokerError| (error, step);
         let socket = SocketGuard::default();
         let properties = ConnectionProperties::default().with_connection_name("file_watcher_events".into());
-        let connection = socket.connect(url, tls, properties).await.map_err(at(Step::Connect))?;
+        let connection = socket.connect(node, tls, properties).await.map_err(at(Step::Connect))?;
         let channel = channel_with_exchange(&connection, exchange).await.map_err(at(Step::Declare))?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.map_err(at(Step::Connect))?;
         let options = QueueDeclareOptions::default();
@@ -123,7 +136,7 @@ impl Listener {
             .basic_consume(queue.name().clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
             .await
             .map_err(at(Step::Listen))?;
-        Ok(Self { url: url.clone(), exchange: exchange.to_owned(), messages, connection, _socket: socket })
+        Ok(Self { node: node.clone(), exchange: exchange.to_owned(), messages, connection, _socket: socket })
     }
 
     /// Waits for the next message.
@@ -157,13 +170,15 @@ impl Listener {
     }
 
     fn failed(&self, error: &BrokerError) -> ListenError {
-        error_of(error, Step::Publish, &self.url, &self.exchange)
+        refusal::explain(error, Step::Publish, &self.node.url, &self.exchange).into()
     }
 }
 
-fn error_of(error: &BrokerError, step: Step, url: &BrokerUrl, exchange: &str) -> ListenError {
-    match refusal::explain(error, step, url, exchange) {
-        Failure::Transient(text) | Failure::SettingsFile(text) => ListenError::Lost(text),
-        Failure::NeedsOperator(text) => ListenError::Refused(text),
+impl From<Failure> for ListenError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Transient(text) | Failure::SettingsFile(text) => Self::Lost(text),
+            Failure::NeedsOperator(text) => Self::Refused(text),
+        }
     }
 }

@@ -52,6 +52,9 @@ pub(super) enum LinkError {
     /// An earlier call was cancelled. Its answers are still to come and would be taken for those of other messages.
     #[error("an earlier delivery was cancelled")]
     Cancelled,
+    /// Messages are rejected all the time; see [`Renewal`](super::renewal::Renewal).
+    #[error("messages are rejected")]
+    Rejected,
     /// The connection ended without a reason.
     #[error("the connection ended")]
     Ended,
@@ -107,10 +110,7 @@ impl Link {
             self.publish_all(messages, &mut outcomes).await.err()
         };
         match &error {
-            Some(error) => {
-                // Fails if the supervisor has noticed the end of the connection already.
-                let _ = self.give_up.send(error.clone());
-            }
+            Some(error) => self.give_up(error.clone()),
             None => self.publishing.store(false, Ordering::Relaxed),
         }
         if outcomes.iter().any(|outcome| *outcome != PublishOutcome::Unconfirmed) {
@@ -132,10 +132,17 @@ impl Link {
         *self.answered.borrow()
     }
 
-    /// Waits until the broker answers to a message.
-    pub(super) async fn answered(&self) {
+    /// Waits until the broker answers to a message, or until `idle` is over without a message that waits for an answer.
+    pub(super) async fn is_good(&self, idle: Duration) {
+        let mut answered = self.answered.subscribe();
         // The sender lives as long as `self`.
-        let _ = self.answered.subscribe().wait_for(|answered| *answered).await;
+        while time::timeout(idle, answered.wait_for(|answered| *answered)).await.is_err() && self.is_publishing() {}
+    }
+
+    /// Has the supervisor replace this connection by a new one.
+    pub(super) fn give_up(&self, reason: LinkError) {
+        // Fails if the supervisor has noticed the end of the connection already.
+        let _ = self.give_up.send(reason);
     }
 
     /// Whether some published messages have no outcome yet.

@@ -81,7 +81,7 @@ pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange
                 (ACCESS_REFUSED, Step::Connect) => Failure::NeedsOperator(format!(
                     "RabbitMQ at {} refused the user name or password: set RABBITMQ_USER and RABBITMQ_PASS, \
                      or both in RABBITMQ_URL ({text})",
-                    url.address()
+                    url.addresses()
                 )),
                 (ACCESS_REFUSED, Step::Declare | Step::Publish) => Failure::NeedsOperator(format!(
                     "the user {:?} may not use the exchange {exchange:?}: grant it the permissions configure and write \
@@ -98,7 +98,7 @@ pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange
                 (NOT_ALLOWED, Step::Connect) => Failure::NeedsOperator(format!(
                     "RabbitMQ at {} refused the vhost {:?}: correct the end of RABBITMQ_URL, or create the vhost and \
                      grant the user {:?} access to it ({text})",
-                    url.address(),
+                    url.addresses(),
                     url.vhost(),
                     url.user()
                 )),
@@ -106,18 +106,20 @@ pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange
                     "the exchange {exchange:?} exists and is not a durable topic exchange: delete it, or set \
                      RABBITMQ_URL to another vhost ({text})"
                 )),
-                _ => Failure::Transient(format!("{error}")),
+                _ => Failure::Transient(format!("{}: {error}", url.addresses())),
             }
         }
         ErrorKind::IOError(error) if step == Step::Connect => explain_tls(error, url),
-        ErrorKind::IOError(error) => Failure::Transient(format!("{}: {error}", url.address())),
+        ErrorKind::IOError(error) => Failure::Transient(format!("{}: {error}", url.addresses())),
         ErrorKind::ParsingError(_) if step == Step::Connect => Failure::NeedsOperator(format!(
             "{} does not answer in AMQP: correct host and port{} ({error})",
-            url.address(),
+            url.addresses(),
             if url.is_encrypted() { "" } else { ", or begin RABBITMQ_URL with amqps if the port uses TLS" },
         )),
-        ErrorKind::MissingHeartbeatError => Failure::Transient("no heartbeat from the broker".to_owned()),
-        _ => Failure::Transient(format!("{error}")),
+        ErrorKind::MissingHeartbeatError => {
+            Failure::Transient(format!("{}: no heartbeat from the broker", url.addresses()))
+        }
+        _ => Failure::Transient(format!("{}: {error}", url.addresses())),
     };
     match failure {
         Failure::Transient(text) => Failure::Transient(url.without_secrets(&text)),
@@ -128,7 +130,7 @@ pub(super) fn explain(error: &BrokerError, step: Step, url: &BrokerUrl, exchange
 
 /// What an IO error while connecting means. It may wrap an error of TLS.
 fn explain_tls(error: &io::Error, url: &BrokerUrl) -> Failure {
-    let (address, host) = (url.address(), url.host());
+    let (address, host) = (url.addresses(), url.host());
     let Some(cause) = error.get_ref() else { return Failure::Transient(format!("{address}: {error}")) };
     if cause.is::<TlsSetupError>() {
         return Failure::NeedsOperator(format!(

@@ -14,7 +14,8 @@ use lapin::uri::AMQPScheme;
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, Error as BrokerError};
 use tokio::time;
 
-use super::{BrokerUrl, Tls};
+use super::Tls;
+use super::round::Candidate;
 
 /// Shuts down the socket of a connection when it is dropped, whatever state the connection is in.
 #[derive(Debug, Default)]
@@ -30,19 +31,20 @@ enum Socket {
 }
 
 impl SocketGuard {
-    /// Opens a connection through a socket that this guard shuts down.
+    /// Opens a connection to one node through a socket that this guard shuts down. With TLS, the certificate must be valid
+    /// for the host in the node's URL.
     ///
     /// # Errors
     ///
     /// The error of lapin, of the socket or of TLS. Connecting and the TLS handshake fail after the
-    /// `connection_timeout` of `url`.
+    /// `connection_timeout` of the URL.
     pub(super) async fn connect(
         &self,
-        url: &BrokerUrl,
+        node: &Candidate,
         tls: &Tls,
         properties: ConnectionProperties,
     ) -> Result<Connection, BrokerError> {
-        let uri = url.uri().clone();
+        let (uri, address) = (node.url.uri().clone(), node.address);
         let limit = uri.query.connection_timeout.map_or(Duration::MAX, Duration::from_millis);
         let (slot, tls) = (Arc::clone(&self.0), tls.clone());
         let runtime = lapin::runtime::default_runtime()?;
@@ -50,7 +52,6 @@ impl SocketGuard {
             uri,
             runtime,
             async move |uri, runtime| {
-                let address = (uri.authority.host.clone(), uri.authority.port);
                 let connecting = AsyncTcpStream::connect(&runtime, runtime.to_socket_addrs(address));
                 let stream = time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(timed_out(limit)))?;
                 if let AsyncTcpStream::Plain(plain) = &stream {

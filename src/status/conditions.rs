@@ -361,7 +361,9 @@ impl Condition {
             Self::BrokerAway { .. } => "Start RabbitMQ, or correct its address.",
             Self::BrokerRefuses { .. } => "Correct the setting that the message names.",
             Self::BrokerBlocked { .. } => "Free memory or disk space on the host of RabbitMQ.",
-            Self::DeliveryStalled { .. } => "Bind a queue for the routing key, or make room in the full queue.",
+            Self::DeliveryStalled { .. } => {
+                "Bind a queue for the routing key, make room in the full queue, or start the nodes of the cluster."
+            }
             Self::MessagesParked { .. } => "Run `file-watcher parked DIR`, and retry or drop the messages.",
             Self::Rotten { .. } => {
                 "Run `file-watcher verify DIR`, which lists them. Check the disk, and restore them from a backup."

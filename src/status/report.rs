@@ -137,6 +137,9 @@ pub struct OutboxReport {
 pub struct BrokerReport {
     /// `connected`, `connecting`, `refused`, `blocked`, or `none` if messages go to standard output.
     pub state: String,
+    /// The node that it is connected to: host and port.
+    #[serde(default)]
+    pub node: Option<String>,
     /// Why it is not connected.
     pub details: Option<String>,
     /// Confirmed messages since the start.
@@ -218,9 +221,11 @@ impl fmt::Display for Report {
             "events        {created} created, {modified} modified, {deleted} deleted, {moved} moved, {renamed} renamed"
         )?;
         writeln!(formatter, "outbox        {outbox}")?;
-        let BrokerReport { state, details, confirmed, .. } = &self.broker;
+        let BrokerReport { state, node, details, confirmed, .. } = &self.broker;
+        let preposition = if state == "connected" { "to" } else { "at" };
+        let node = node.as_ref().map(|node| format!(" {preposition} {node}")).unwrap_or_default();
         let details = details.as_ref().map(|details| format!(" ({details})")).unwrap_or_default();
-        writeln!(formatter, "broker        {state}{details}, {confirmed} confirmed")?;
+        writeln!(formatter, "broker        {state}{node}{details}, {confirmed} confirmed")?;
         writeln!(formatter, "watch         {}", self.watch.coverage)?;
         writeln!(formatter, "waiting       {}", counted(self.pending, "path"))?;
         writeln!(formatter, "failed        {}", counted(self.failed, "path"))?;
@@ -256,7 +261,12 @@ mod tests {
                 files_total: Some(12),
                 ..Default::default()
             },
-            broker: BrokerReport { state: "connected".to_owned(), confirmed: 5, ..BrokerReport::default() },
+            broker: BrokerReport {
+                state: "connected".to_owned(),
+                node: Some("rabbit-1:5672".to_owned()),
+                confirmed: 5,
+                ..BrokerReport::default()
+            },
             watch: WatchReport { coverage: "full".to_owned(), ..WatchReport::default() },
             ..Report::default()
         };
@@ -271,7 +281,7 @@ mod tests {
         scan          first scan running, 7 files of about 12
         events        0 created, 0 modified, 0 deleted, 0 moved, 0 renamed
         outbox        0 messages, 0 parked
-        broker        connected, 5 confirmed
+        broker        connected to rabbit-1:5672, 5 confirmed
         watch         full
         waiting       0 paths
         failed        0 paths

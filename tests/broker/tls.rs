@@ -111,6 +111,29 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_name_that_a_certificate_must_have_is_that_of_the_address_in_use() {
+    let node = Node::shared();
+    let vhost = node.vhost();
+    let mut consumer = Consumer::of_all_keys(&node.url(&vhost)).await;
+    let one = format!("127.0.0.1:{}", ENCRYPTED.port);
+    // The certificate at this port is valid for no address of the list.
+    let other = format!("localhost:{}", ENCRYPTED.misnamed);
+    let mut settings = settings(&format!("amqps://guest:guest@{other},{one}/{vhost}"));
+    settings.tls = ENCRYPTED.trusted();
+    let mut right = Amqp::new(settings.clone());
+    timeout(LIMIT, right.deliver(&created(1..=10))).await.expect("delivered").unwrap();
+    assert_eq!(right.status().node(), Some(one));
+    consumer.expect(10, LIMIT).await;
+    right.close().await;
+
+    settings.broker = format!("amqps://127.0.0.1:{0},{other}/{vhost}", ENCRYPTED.misnamed).parse().unwrap();
+    let wrong = Amqp::new(settings);
+    let reason = refusal(&wrong).await;
+    assert!(reason.contains("is not valid for the name"), "{reason}");
+    wrong.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_asks_for_a_certificate_gets_ours() {
     let Pair { certificate, key } = &ENCRYPTED.client;
     let tls = ENCRYPTED.trusted().with_identity(certificate.as_bytes(), key.as_bytes()).unwrap();

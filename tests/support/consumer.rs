@@ -34,6 +34,16 @@ pub(crate) struct Received {
 }
 
 impl Received {
+    /// A message of which only the body is known.
+    pub(crate) fn of_body(body: &[u8]) -> Self {
+        Self {
+            exchange: EXCHANGE.to_owned(),
+            routing_key: String::new(),
+            properties: BasicProperties::default(),
+            body: serde_json::from_slice(body).expect("a JSON body"),
+        }
+    }
+
     /// The number in the body.
     pub(crate) fn sequence(&self) -> u64 {
         self.body["sequence"].as_u64().expect("a body with a sequence")

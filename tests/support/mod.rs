@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub(crate) mod certificates;
+pub(crate) mod cluster;
 pub(crate) mod consumer;
 pub(crate) mod disk;
+pub(crate) mod follower;
 pub(crate) mod library;
 pub(crate) mod medium;
 pub(crate) mod mirror;

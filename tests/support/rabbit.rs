@@ -4,10 +4,11 @@
 //! process, however that ends: a small shell holds the other end of a pipe, and when the pipe closes
 //! it kills the node and removes its folder.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,19 +36,36 @@ const USUAL_MESSAGE_SIZE: u32 = 128 * 1024 * 1024;
 /// What runs between the test and its node. It ends when the test closes the pipe, in whichever way.
 const KEEPER: &str = r#"
 trap '' INT TERM HUP
-setsid epmd >/dev/null 2>&1 & names=$!
+names=
+[ "$3" = shared ] || { setsid epmd >/dev/null 2>&1 & names=$!; }
 setsid "$1/rabbitmq-server" >>"$2/output" 2>&1 & node=$!
 read -r word
-kill -KILL "-$node" "$names"
+kill -KILL "-$node" $names 2>/dev/null
 [ "$word" = keep ] || rm -rf "$2"
 "#;
+
+/// The name service of a node, where the nodes of a cluster find each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// It comes and goes with the node.
+    Own(u16),
+    /// Others have it too.
+    Shared(u16),
+}
+
+impl Names {
+    fn port(self) -> u16 {
+        let (Self::Own(port) | Self::Shared(port)) = self;
+        port
+    }
+}
 
 /// A node with its own data.
 pub(crate) struct Node {
     name: String,
     port: u16,
     distribution_port: u16,
-    names_port: u16,
+    names: Names,
     vhosts: AtomicUsize,
     running: Mutex<Option<Running>>,
     folder: TempDir,
@@ -88,9 +106,7 @@ impl Node {
     pub(crate) fn that_takes_at_most(bytes: u32) -> Private {
         let permit = Permit::take();
         let node = Self::new();
-        let file = node.folder.path().join("rabbitmq.conf");
-        let configuration = fs::read_to_string(&file).unwrap();
-        fs::write(file, format!("{configuration}max_message_size = {bytes}\n")).unwrap();
+        node.configure(&format!("max_message_size = {bytes}"));
         node.start_again();
         Private { node: Some(node), _permit: permit }
     }
@@ -101,7 +117,31 @@ impl Node {
         Private { node: Some(Self::new()), _permit: permit }
     }
 
+    /// A node that is this test's alone, has these plugins, and was never used. It has the vhost `/`.
+    pub(crate) fn with_plugins(plugins: &[&str]) -> Private {
+        let permit = Permit::take();
+        let node = Self::new();
+        fs::write(node.folder.path().join("plugins"), format!("[{}].", plugins.join(","))).unwrap();
+        node.configure(&format!("stream.listeners.tcp.1 = 127.0.0.1:{}", free_port()));
+        node.start_again();
+        Private { node: Some(node), _permit: permit }
+    }
+
+    /// A node that was never started and that registers with the name service at this port, for a cluster of those that
+    /// have the same cookie.
+    pub(super) fn member(names_port: u16, cookie: &str) -> Self {
+        let node = Self::with_names(Names::Shared(names_port));
+        let file = node.folder.path().join(".erlang.cookie");
+        fs::write(&file, cookie).unwrap();
+        fs::set_permissions(file, Permissions::from_mode(0o400)).unwrap();
+        node
+    }
+
     fn new() -> Self {
+        Self::with_names(Names::Own(free_port()))
+    }
+
+    fn with_names(names: Names) -> Self {
         let server = scripts().join("rabbitmq-server");
         assert!(
             server.is_file(),
@@ -110,7 +150,7 @@ impl Node {
             server.display()
         );
         let folder = tempfile::Builder::new().prefix("file-watcher-rabbit-").tempdir().unwrap();
-        let (port, distribution_port, names_port) = (free_port(), free_port(), free_port());
+        let (port, distribution_port) = (free_port(), free_port());
         fs::write(folder.path().join("plugins"), "[].").unwrap();
         let configuration = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\ndisk_free_limit.absolute = 1MB\nlog.file.level = warning\n"
@@ -120,22 +160,39 @@ impl Node {
             name: format!("file-watcher-{port}@localhost"),
             port,
             distribution_port,
-            names_port,
+            names,
             vhosts: AtomicUsize::new(0),
             running: Mutex::new(None),
             folder,
         }
     }
 
+    /// Adds a line to the configuration, for the next start.
+    pub(super) fn configure(&self, line: &str) {
+        let file = self.folder.path().join("rabbitmq.conf");
+        let configuration = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("{configuration}{line}\n")).unwrap();
+    }
+
     /// Starts the node, with the data that it has, and waits until it takes connections.
     pub(crate) fn start_again(&self) {
-        let mut running = self.running();
-        assert!(running.is_none(), "the node runs already");
+        let keeper = self.begin_start();
+        self.end_start(keeper);
+    }
+
+    /// Starts the node and waits for nothing. What is returned is for [`Node::end_start`].
+    pub(super) fn begin_start(&self) -> Child {
+        assert!(self.running().is_none(), "the node runs already");
         // A node that was killed left its file.
         let _ = fs::remove_file(self.pid_file());
+        let names = if matches!(self.names, Names::Own(_)) { "own" } else { "shared" };
         let mut keeper = self.command("sh");
-        keeper.args(["-c", KEEPER, "sh"]).arg(scripts()).arg(self.folder.path());
-        let keeper = keeper.stdin(Stdio::piped()).process_group(0).spawn().unwrap();
+        keeper.args(["-c", KEEPER, "sh"]).arg(scripts()).arg(self.folder.path()).arg(names);
+        keeper.stdin(Stdio::piped()).process_group(0).spawn().unwrap()
+    }
+
+    /// Waits until a started node takes connections.
+    pub(super) fn end_start(&self, keeper: Child) {
         let begun = Instant::now();
         let pid = loop {
             assert!(begun.elapsed() < START, "RabbitMQ did not start within {START:?}:\n{}", self.output());
@@ -145,7 +202,7 @@ impl Node {
                 break pid;
             }
         };
-        *running = Some(Running { keeper, pid });
+        *self.running() = Some(Running { keeper, pid });
     }
 
     /// Stops the node as an administrator would.
@@ -248,6 +305,22 @@ impl Node {
         self.url(vhost).replace("amqp://", "amqps://").replace(&format!(":{}/", self.port), &format!(":{port}/"))
     }
 
+    /// Has the node take another one for gone after this many seconds without an answer, from the next start on.
+    pub(super) fn set_net_ticktime(&self, seconds: u32) {
+        let settings = format!("[{{kernel, [{{net_ticktime, {seconds}}}]}}].\n");
+        fs::write(self.folder.path().join("advanced.config"), settings).unwrap();
+    }
+
+    /// The name by which the other nodes of its cluster know it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it was started, and neither stopped nor killed since.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running().is_some()
+    }
+
     /// The port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
@@ -277,10 +350,19 @@ impl Node {
 
     /// Runs rabbitmqctl; most of a second goes by.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let output = self.command(scripts().join("rabbitmqctl")).arg("-q").args(arguments).output().unwrap();
+        self.tool("rabbitmqctl", arguments)
+    }
+
+    /// Runs rabbitmq-streams, which needs the plugin.
+    pub(crate) fn streams(&self, arguments: &[&str]) -> String {
+        self.tool("rabbitmq-streams", arguments)
+    }
+
+    fn tool(&self, tool: &str, arguments: &[&str]) -> String {
+        let output = self.command(scripts().join(tool)).arg("-q").args(arguments).output().unwrap();
         assert!(
             output.status.success(),
-            "rabbitmqctl {arguments:?}: {}{}",
+            "{tool} {arguments:?}: {}{}",
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
@@ -293,7 +375,7 @@ impl Node {
         command
             .env("HOME", folder)
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env("ERL_EPMD_PORT", self.names_port.to_string())
+            .env("ERL_EPMD_PORT", self.names.port().to_string())
             .env("RABBITMQ_NODENAME", &self.name)
             .env("RABBITMQ_NODE_PORT", self.port.to_string())
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
@@ -301,6 +383,7 @@ impl Node {
             .env("RABBITMQ_LOG_BASE", folder.join("log"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced"))
             .env("RABBITMQ_PID_FILE", self.pid_file())
             .current_dir(folder);
         command
@@ -354,7 +437,7 @@ fn is_alive(pid: u32) -> bool {
 
 /// A port on which nobody listens, lower than those that the kernel gives to outgoing connections: a
 /// client that knocks at such a port while the node is away may otherwise be connected to itself.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

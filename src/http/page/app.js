@@ -220,7 +220,7 @@ function facts({ ready, index, events, outbox, broker, watch, pending, failed, p
       outbox.oldest_seconds === null ? "nothing waits" : `oldest ${duration(outbox.oldest_seconds)}`,
       outbox.messages > outbox.limit * 0.8 && "error"],
     ["Broker", BROKER[broker.state] ?? broker.state,
-      [broker.details, `${number(broker.confirmed)} confirmed`, refused ? refusals : null].filter(Boolean).join(", "),
+      [broker.node, broker.details, `${number(broker.confirmed)} confirmed`, refused ? refusals : null].filter(Boolean).join(", "),
       { refused: "error", blocked: "error", connecting: ready && "warning" }[broker.state]],
     ["Watch", WATCH[watch.coverage] ?? watch.coverage,
       [WATCH_NOTES[watch.coverage], watches].filter(Boolean).join(", "),
