@@ -11,10 +11,14 @@ run *arguments:
 test *arguments:
     tests/run {{ arguments }}
 
-# Random histories against the disk and against a broker in trouble: just chaos 500, just chaos 200 broker,
-# CHAOS_ROOT=ext4 just chaos 100 disk
+# Random histories against the disk, a broker and a cluster in trouble: just chaos 500, just chaos 200 broker,
+# just chaos 50 cluster, CHAOS_ROOT=ext4 just chaos 100 disk
 chaos seeds="100" *arguments:
-    CHAOS_SEEDS={{ seeds }} CHAOS_OPS="${CHAOS_OPS:-300}" tests/run --test convergence -- --nocapture --test-threads 1 {{ arguments }}
+    CHAOS_SEEDS={{ seeds }} CHAOS_OPS="${CHAOS_OPS:-300}" tests/run --test convergence -- --nocapture --include-ignored --test-threads 1 {{ arguments }}
+
+# The service with a cluster of three nodes that are killed, frozen and cut off, with this many files: just cluster 10000
+cluster files="1000" *arguments:
+    CLUSTER_FILES={{ files }} tests/run --test cluster -- --nocapture --include-ignored {{ arguments }}
 
 # Random histories of a disk in memory, a minute for every 50,000: just model 200000
 model histories="50000":

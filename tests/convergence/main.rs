@@ -28,10 +28,12 @@ mod strict;
 #[path = "../support/mod.rs"]
 mod support;
 mod tree;
+mod troubles;
 
 use broker::{Broker, LARGEST_MESSAGE};
 use campaign::Campaign;
 use history::Pipe;
+use support::cluster::Cluster;
 use support::rabbit::Node;
 
 #[test]
@@ -43,6 +45,14 @@ fn the_messages_say_what_is_on_disk_whatever_happened_to_it() {
 #[test]
 fn the_broker_gets_every_message_in_order_whatever_happens_to_it() {
     let node = Node::that_takes_at_most(LARGEST_MESSAGE);
-    let figures = Broker::new(&node).suffer(&Campaign::from_env(12, 100, 6, true));
+    let figures = Broker::new(&*node).suffer(&Campaign::from_env(12, 100, 6, true));
+    assert!(figures.histories > 0);
+}
+
+#[test]
+#[ignore = "takes minutes; `just chaos 50 cluster` runs it"]
+fn a_cluster_gets_every_message_in_order_whatever_happens_to_its_nodes() {
+    let cluster = Cluster::start(&format!("max_message_size = {LARGEST_MESSAGE}"));
+    let figures = Broker::new(&cluster).suffer(&Campaign::from_env(12, 100, 6, true));
     assert!(figures.histories > 0);
 }
