@@ -11,6 +11,7 @@ mod parked;
 mod pressure;
 mod program;
 mod refusals;
+mod sharing;
 mod tls;
 mod unroutable;
 
