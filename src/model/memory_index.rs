@@ -13,7 +13,8 @@ impl MemoryIndex {
     /// An index of files that all have the same content.
     #[must_use]
     pub fn of_files(files: impl IntoIterator<Item = (LibraryPath, FileStat)>) -> Self {
-        let track = Track { fingerprint: Fingerprint { sha256: [0; 32], xxh128: 0 }, metadata: Metadata::default() };
+        let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
+        let track = Track { fingerprint, sound: None, metadata: Metadata::default() };
         let row = |(path, stat): (LibraryPath, FileStat)| {
             (path.clone(), Row { path, stat, track: track.clone(), first_published: 0 })
         };

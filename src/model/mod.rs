@@ -29,7 +29,7 @@ pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, TagSet,
 pub use tags::{Field, Tags};
 pub use text::{counted, is_control, printable, printable_json};
 pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};
-pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Track};
+pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Sound, Track};
 
 /// Read access to the index: by path, by inode and by content.
 ///

@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::columns::{self, Time};
 use super::{Corruption, StoreError, commit, corruption, mounts, parked, schema};
 use crate::disk::KnownMount;
-use crate::model::{FileStat, Fingerprint, Index, InodeKind, LibraryPath, Metadata, MountId, Row, Track};
+use crate::model::{FileStat, Fingerprint, Index, InodeKind, LibraryPath, Metadata, MountId, Row, Sound, Track};
 
 /// The columns of a row, in the order in which [`row_from`] reads them.
 pub(super) const COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata, \
-                                  first_published";
+                                  first_published, audio_hash, audio_bytes";
 
 /// The first columns, in the order in which [`path_and_stat_from`] reads them.
 const STAT_COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns";
@@ -279,5 +279,10 @@ pub(super) fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
     let fingerprint = Fingerprint { sha256: row.get(7)?, xxh128: u128::from_be_bytes(row.get(8)?) };
     // Metadata that cannot be parsed is lost. The next read of the file restores it.
     let metadata: Metadata = serde_json::from_str(row.get_ref(9)?.as_str()?).unwrap_or_default();
-    Ok(Row { path, stat, track: Track { fingerprint, metadata }, first_published: row.get(10)? })
+    let audio_hash: Option<[u8; 16]> = row.get(11)?;
+    let bytes: Option<i64> = row.get(12)?;
+    let sound = audio_hash
+        .zip(bytes)
+        .map(|(hash, bytes)| Sound { xxh128: u128::from_be_bytes(hash), bytes: bytes.cast_unsigned() });
+    Ok(Row { path, stat, track: Track { fingerprint, sound, metadata }, first_published: row.get(10)? })
 }

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::StoreError;
 
 /// The migrations from each format to the next. Append only: `user_version` is the number of applied migrations.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE files (
@@ -99,6 +99,12 @@ const MIGRATIONS: [&str; 4] = [
         body BLOB NOT NULL
     );
     CREATE INDEX parked_by_retry ON parked (retry) WHERE retry IS NOT NULL;
+    ",
+    // The sound without tags: XXH3 with 128 bits, and its length in bytes. Both are NULL if it is not known, as it is
+    // for rows of older versions until their files are read again.
+    "
+    ALTER TABLE files ADD COLUMN audio_hash BLOB;
+    ALTER TABLE files ADD COLUMN audio_bytes INTEGER;
     ",
 ];
 
@@ -254,8 +260,8 @@ pub(super) fn text(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{LibraryPath, MountId};
-    use crate::store::index;
+    use crate::model::{LibraryPath, MountId, Sound};
+    use crate::store::{commit, index};
 
     #[test]
     fn opening_twice_applies_every_migration_once() {
@@ -282,6 +288,30 @@ mod tests {
             super::super::corruption::inspect(&file, Some(b"/music")).unwrap();
             assert_eq!(version(&open(&file, b"/music").unwrap()).unwrap(), newest_version());
         }
+    }
+
+    #[test]
+    fn rows_of_older_versions_have_no_sound_until_they_are_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.sqlite");
+        let old = Connection::open(&file).unwrap();
+        for step in &MIGRATIONS[..4] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", 4).unwrap();
+        old.execute(
+            "INSERT INTO files VALUES (x'782e6d7033', 0, 7, 8, 9, 10, 11, zeroblob(32), zeroblob(16), '{}', 12)",
+            [],
+        )
+        .unwrap();
+        drop(old);
+        let writer = open(&file, b"/music").unwrap();
+        let read = || index::row(&writer, &"x.mp3".into()).unwrap().unwrap();
+        let mut row = read();
+        assert_eq!((row.stat.size, row.first_published, row.track.sound), (9, 12, None));
+        row.track.sound = Some(Sound { xxh128: 1 << 90, bytes: 5 });
+        commit::put(&writer, &row).unwrap();
+        assert_eq!(read(), row);
     }
 
     #[test]

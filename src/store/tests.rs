@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     Content, EventType, FileStat, Fingerprint, Index, LibraryPath, Metadata, MetadataStyle, MountId, Origin, Seen,
-    Track,
+    Sound, Track,
 };
 
 pub(super) fn store_file(folder: &Path) -> PathBuf {
@@ -25,7 +25,9 @@ fn stat(inode: u64) -> FileStat {
 
 fn track(content: u8) -> Track {
     let metadata = Metadata { duration: Some(1.5), ..Metadata::default() };
-    Track { fingerprint: Fingerprint { sha256: [content; 32], xxh128: u128::from(content) << 120 }, metadata }
+    let fingerprint = Fingerprint { sha256: [content; 32], xxh128: u128::from(content) << 120 };
+    let sound = Some(Sound { xxh128: u128::from(content) << 100, bytes: 1 << 20 });
+    Track { fingerprint, sound, metadata }
 }
 
 pub(super) fn file(path: &LibraryPath, content: u8) -> Observation {

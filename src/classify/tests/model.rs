@@ -44,7 +44,8 @@ pub(super) fn track(content: u32) -> Track {
     let mut sha256 = [0; 32];
     sha256[..4].copy_from_slice(&content.to_be_bytes());
     sha256[31] = 1;
-    Track { fingerprint: Fingerprint { sha256, xxh128: u128::from(content) }, metadata: Metadata::default() }
+    let fingerprint = Fingerprint { sha256, xxh128: u128::from(content) };
+    Track { fingerprint, sound: None, metadata: Metadata::default() }
 }
 
 impl File {
