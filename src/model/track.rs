@@ -114,6 +114,17 @@ pub struct Sound {
     pub bytes: u64,
 }
 
+impl Sound {
+    /// The length in bytes from which on a sound is taken for one recording. Less is a moment of silence, or a file that
+    /// was cut, and many files may have it.
+    pub const DISTINCTIVE: u64 = 1024;
+
+    /// Whether files with this sound have the same recording.
+    pub fn is_distinctive(&self) -> bool {
+        self.bytes >= Self::DISTINCTIVE
+    }
+}
+
 /// The metadata from the tags and the stream headers.
 ///
 /// The field names are those of the message. A field that is `None` is absent from the message.
@@ -217,6 +228,13 @@ pub struct Track {
     pub sound: Option<Sound>,
     /// The metadata.
     pub metadata: Metadata,
+}
+
+impl Track {
+    /// Whether both have the same recording, whatever their tags are. It is not known of a very short sound.
+    pub fn has_sound_of(&self, other: &Self) -> bool {
+        self.sound.is_some_and(|sound| sound.is_distinctive() && other.sound == Some(sound))
+    }
 }
 
 /// The row of a path in the index: what was last published for it.

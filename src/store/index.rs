@@ -1,6 +1,7 @@
 //! Reads the index, concurrently with the writer.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
@@ -25,6 +26,8 @@ pub struct IndexReader {
     pub(super) file: Arc<Path>,
     idle: Arc<Mutex<Vec<Connection>>>,
     corruption: Corruption,
+    /// Whether rows are found by their sound.
+    finds_sounds: Arc<AtomicBool>,
 }
 
 impl IndexReader {
@@ -47,8 +50,20 @@ impl IndexReader {
     }
 
     pub(super) fn open(file: &Path, corruption: Corruption) -> Result<Self, StoreError> {
-        let idle = Arc::new(Mutex::new(vec![schema::open_reader(file)?]));
-        Ok(Self { file: Arc::from(file), idle, corruption })
+        let connection = schema::open_reader(file)?;
+        let finds_sounds = Arc::new(AtomicBool::new(schema::has_index_of_sounds(&connection)?));
+        let idle = Arc::new(Mutex::new(vec![connection]));
+        Ok(Self { file: Arc::from(file), idle, corruption, finds_sounds })
+    }
+
+    /// Whether [`Index::rows_by_content`] finds rows by their sound.
+    pub(super) fn finds_sounds(&self) -> bool {
+        self.finds_sounds.load(Ordering::Relaxed)
+    }
+
+    /// Finds rows by their sound from now on.
+    pub(super) fn find_sounds(&self) {
+        self.finds_sounds.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn with<T>(
@@ -140,12 +155,18 @@ impl Index for IndexReader {
         })
     }
 
-    fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, rusqlite::Error> {
+    fn rows_by_content(&self, track: &Track, limit: usize) -> Result<Vec<Row>, rusqlite::Error> {
         self.with(|connection| {
             let query = format!("SELECT {COLUMNS} FROM files WHERE sha256 = ?1 LIMIT ?2");
             let mut statement = connection.prepare_cached(&query)?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            statement.query_map(params![&sha256[..], limit], row_from)?.collect()
+            let rows = statement.query_map(params![track.fingerprint.sha256, limit], row_from)?;
+            let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
+            let sound = track.sound.filter(|sound| sound.is_distinctive() && rows.is_empty() && self.finds_sounds());
+            let Some(sound) = sound else { return Ok(rows) };
+            let query = format!("SELECT {COLUMNS} FROM files WHERE audio_hash = ?1 LIMIT ?2");
+            let mut statement = connection.prepare_cached(&query)?;
+            statement.query_map(params![sound.xxh128.to_be_bytes(), limit], row_from)?.collect()
         })
     }
 
@@ -224,6 +245,11 @@ pub(super) fn names_of_inode(connection: &Connection, stat: &FileStat) -> Result
     let arguments = params![columns::inode(stat), stat.mount.0];
     let paths = statement.query_map(arguments, |row| Ok(LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?)))?;
     paths.collect()
+}
+
+/// Whether there is any row.
+pub(super) fn has_rows(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection.prepare("SELECT 1 FROM files LIMIT 1")?.exists([])
 }
 
 /// The number of rows at or under a path.

@@ -142,6 +142,24 @@ pub(super) fn open_any(file: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// The name of the index that finds rows by their sound.
+const INDEX_OF_SOUNDS: &str = "files_by_audio_hash";
+
+/// Makes the index that finds rows by their sound, unless it exists.
+///
+/// An empty store has none: that it grows with each row would make a first scan slower, and nothing can have been retagged
+/// before that.
+pub(super) fn index_sounds(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(&format!(
+        "CREATE INDEX IF NOT EXISTS {INDEX_OF_SOUNDS} ON files (audio_hash) WHERE audio_hash IS NOT NULL"
+    ))
+}
+
+/// Whether that index exists.
+pub(super) fn has_index_of_sounds(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1")?.exists([INDEX_OF_SOUNDS])
+}
+
 /// The id of the store. It is made with the store, and sequence numbers belong to it.
 pub(super) fn store_id(connection: &Connection) -> Result<Uuid, rusqlite::Error> {
     let bytes: [u8; 16] =
