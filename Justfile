@@ -46,6 +46,7 @@ lint:
 # Make the audio files of the tests anew; tests/fixtures/README.md says what that needs
 fixtures:
     python3 tests/fixtures/make
+    python3 tests/fixtures/retag
     python3 tests/fixtures/expected
 
 # Everything that CI runs

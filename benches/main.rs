@@ -22,7 +22,7 @@ use criterion::{criterion_group, criterion_main};
 criterion_group! {
     name = stages;
     config = support::settings();
-    targets = hash::hash, tags::tags, classify::batches, debounce::burst, walk::unchanged, commit::durable,
+    targets = hash::hash, hash::sound, tags::tags, classify::batches, debounce::burst, walk::unchanged, commit::durable,
         message::encode, sink::deliver
 }
 

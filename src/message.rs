@@ -306,6 +306,9 @@ struct ContentFields<'a> {
     sha256_hash: String,
     /// The XXH3 hash of the whole file with 128 bits, as xxhsum -H128 prints it.
     xxh128_hash: String,
+    /// The XXH3 hash of the sound alone with 128 bits: the same after retagging. Absent if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_hash: Option<String>,
     /// What the tags and the stream headers say. Absent if METADATA_STYLE is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<MetadataField<'a>>,
@@ -331,6 +334,7 @@ impl<'a> ContentFields<'a> {
         Self {
             sha256_hash: HEXLOWER.encode(&row.track.fingerprint.sha256),
             xxh128_hash: format!("{:032x}", row.track.fingerprint.xxh128),
+            audio_hash: row.track.sound.map(|sound| format!("{:032x}", sound.xxh128)),
             metadata: match style {
                 MetadataStyle::Nested => Some(MetadataField::Nested(metadata)),
                 MetadataStyle::Flat => Some(MetadataField::Flat(flat(metadata))),
@@ -374,7 +378,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Field, FileStat, Fingerprint, LibraryPath, Track};
+    use crate::model::{Field, FileStat, Fingerprint, LibraryPath, Sound, Track};
 
     fn row(path: LibraryPath) -> Row {
         let metadata = Metadata {
@@ -390,7 +394,11 @@ mod tests {
         Row {
             path,
             stat: FileStat { inode: 1, size: 42, mtime_ns: 1_700_000_000_000_000_007, ..FileStat::default() },
-            track: Track { fingerprint: Fingerprint { sha256: [0xab; 32], xxh128: 0x0f }, metadata },
+            track: Track {
+                fingerprint: Fingerprint { sha256: [0xab; 32], xxh128: 0x0f },
+                sound: Some(Sound { xxh128: 0xa0, bytes: 30 }),
+                metadata,
+            },
             first_published: 0,
         }
     }
@@ -422,6 +430,7 @@ mod tests {
                 "instance_id": "ab12cd34",
                 "sha256_hash": "ab".repeat(32),
                 "xxh128_hash": "0000000000000000000000000000000f",
+                "audio_hash": "000000000000000000000000000000a0",
                 "old_path": "/data/music/a/x.oga",
                 "metadata": {
                     "duration": 180.5, "bitrate": 320_000, "sample_rate": 44_100, "format": "audio/mp3",
@@ -496,7 +505,8 @@ mod tests {
     #[test]
     fn a_deleted_message_has_no_content_fields() {
         let (_, body) = encode(Change::Deleted("x.mp3".into()), MetadataStyle::Nested);
-        for field in ["sha256_hash", "xxh128_hash", "metadata", "size_bytes", "modified_time", "old_path"] {
+        for field in ["sha256_hash", "xxh128_hash", "audio_hash", "metadata", "size_bytes", "modified_time", "old_path"]
+        {
             assert!(body.get(field).is_none(), "{field}");
         }
         assert_eq!(body["event_type"], "deleted");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use file_watcher::content::{PartContent, adts, tags};
+use file_watcher::content::{Contents, PartContent, Reader, adts, tags};
 use file_watcher::model::{Field, LibraryPath, Metadata};
 use serde::Deserialize;
 
@@ -25,6 +25,7 @@ struct Expected {
     has_cover: bool,
     #[serde(default)]
     tags: BTreeMap<String, String>,
+    audio_hash: String,
 }
 
 /// Where this differs from mutagen, and why that is right: file, field, what is read here, reason.
@@ -148,6 +149,60 @@ fn raw_aac_reads_the_same_through_the_counter_whatever_the_chunks() {
             }),
             false,
         );
+    }
+}
+
+/// The hash of the sound of a file, as messages have it.
+fn audio_hash(file: &Path) -> Option<String> {
+    let name = LibraryPath::from(file.file_name().unwrap().to_str().unwrap());
+    let track = Reader::default().read(&File::open(file).unwrap(), &name, None).unwrap();
+    track.sound.map(|sound| format!("{:032x}", sound.xxh128))
+}
+
+#[test]
+fn the_sound_of_every_file_is_what_ffmpeg_copies_out_of_it() {
+    for (file, expected) in expected() {
+        assert_eq!(audio_hash(&fixtures().join(&file)), Some(expected.audio_hash), "{file}");
+    }
+}
+
+#[test]
+fn a_file_that_was_retagged_has_the_same_sound() {
+    let expected = expected();
+    let mut retagged = 0;
+    for tagger in folders(&fixtures().join("retagged")) {
+        for format in folders(&tagger) {
+            for file in folders(&format) {
+                let name = file.strip_prefix(&tagger).unwrap();
+                let original = fixtures().join(name);
+                assert_ne!(fs::read(&file).unwrap(), fs::read(original).unwrap(), "{}", file.display());
+                let expected = &expected[name.to_str().unwrap()].audio_hash;
+                assert_eq!(audio_hash(&file).as_ref(), Some(expected), "{}", file.display());
+                retagged += 1;
+            }
+        }
+    }
+    assert!(retagged > 25);
+}
+
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn the_sound_of_a_file_of_several_chunks_is_hashed_whole() {
+    // The name of each file with another size of its tags, so that the sound begins and ends anywhere in a chunk.
+    let sound = fs::read(fixtures().join("mp3/untagged-ffmpeg.mp3")).unwrap();
+    for (repeats, tag) in [(100, 0), (150, 300_000), (400, 1_000_000)] {
+        let size = u32::try_from(tag).unwrap();
+        let size = [21, 14, 7, 0].map(|shift| u8::try_from(size >> shift & 0x7F).unwrap());
+        let tag = [&b"ID3\x04\0\0"[..], &size, &vec![0; tag]].concat();
+        let id3v1 = [&b"TAG"[..], &[b' '; 125]].concat();
+        let mut file = tempfile::Builder::new().suffix(".mp3").tempfile().unwrap();
+        let bytes = sound.repeat(repeats);
+        std::io::Write::write_all(&mut file, &[&tag, &bytes[..], &id3v1].concat()).unwrap();
+        let expected = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes));
+        assert_eq!(audio_hash(file.path()), Some(expected), "{repeats}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use file_watcher::disk::Root;
 use file_watcher::library::{Walk, Walked};
 use file_watcher::model::{
-    Content, Field, FileStat, Fingerprint, LibraryPath, Metadata, Observation, Origin, Row, Seen, Track,
+    Content, Field, FileStat, Fingerprint, LibraryPath, Metadata, Observation, Origin, Row, Seen, Sound, Track,
 };
 use file_watcher::store::Store;
 
@@ -70,7 +70,8 @@ pub(crate) fn track(number: usize) -> Track {
         tags,
         error: None,
     };
-    Track { fingerprint, metadata }
+    let sound = Some(Sound { xxh128: fingerprint.xxh128.rotate_left(7), bytes: 30_000_000 });
+    Track { fingerprint, sound, metadata }
 }
 
 /// Commits all files of a library as they are on disk now, and removes the messages.

@@ -39,12 +39,12 @@ impl<'a> Sources<'a> {
     /// Finds the sources of all files of a batch, starting with the best evidence.
     pub(super) fn find(rows: &'a Rows, looks: &Looks<'a>, now: i64) -> Self {
         let mut sources = Self::default();
-        for wanted in [Evidence::Identity, Evidence::Stat, Evidence::Content] {
+        for wanted in [Evidence::Identity, Evidence::Stat, Evidence::Content, Evidence::Sound] {
             for (&path, &look) in looks {
                 let is_source = |row: &&Row| {
                     !sources.targets.contains_key(&row.path)
                         && evidence(look, row, rows.get(path)) == Some(wanted)
-                        && has_left(row, looks)
+                        && if wanted == Evidence::Sound { is_missing(row, looks) } else { has_left(row, looks) }
                 };
                 if !sources.by_target.contains_key(path)
                     && let Some(row) = candidates(look).filter_map(|candidate| rows.get(candidate)).find(is_source)
@@ -139,7 +139,7 @@ fn relied_on(look: &Observation) -> impl Iterator<Item = &LibraryPath> {
 /// was found may be at another path.
 pub(super) fn relied_on_another_row(look: &Observation, rows: &Rows) -> bool {
     let Seen::File { stat, content, .. } = &look.seen else { return false };
-    let is_another = |row: &Row| !row.stat.same_file(stat) && !has_content(row, content);
+    let is_another = |row: &Row| !row.stat.same_file(stat) && !has_content(row, content) && !has_sound(row, content);
     relied_on(look).any(|path| rows.get(path).is_none_or(is_another))
 }
 
@@ -152,6 +152,9 @@ enum Evidence {
     Stat,
     /// The hash alone.
     Content,
+    /// The sound alone: the file was also retagged. A file that replaced another one proves nothing, because taggers do
+    /// that.
+    Sound,
 }
 
 /// The evidence that the file that was found is that of `row`. `own` is the row of the path at which it was found.
@@ -167,7 +170,9 @@ fn evidence(look: &Observation, row: &Row, own: Option<&Row>) -> Option<Evidence
         _ if has_stat => Some(Evidence::Stat),
         // A file that replaces one with the same content is no evidence about other files with that content.
         _ if own.is_some_and(|own| has_content(own, content)) => None,
-        _ => has_content(row, content).then_some(Evidence::Content),
+        _ if has_content(row, content) => Some(Evidence::Content),
+        _ if own.is_some_and(|own| has_sound(own, content)) => None,
+        _ => has_sound(row, content).then_some(Evidence::Sound),
     }
 }
 
@@ -177,6 +182,11 @@ fn has_left(row: &Row, looks: &Looks) -> bool {
         Some(Seen::File { stat, content, .. }) => !is_file_of(row, stat, content),
         Some(Seen::Missing) | None => true,
     }
+}
+
+/// Whether no look of this batch found a file at the path of a row.
+fn is_missing(row: &Row, looks: &Looks) -> bool {
+    looks.get(&row.path).is_none_or(|look| look.seen == Seen::Missing)
 }
 
 /// Whether a file that was found at the path of a row is still the file of that row.
@@ -191,4 +201,8 @@ fn is_file_of(row: &Row, stat: &FileStat, content: &Content) -> bool {
 
 fn has_content(row: &Row, content: &Content) -> bool {
     matches!(content, Content::Read(track) if track.fingerprint.sha256 == row.track.fingerprint.sha256)
+}
+
+fn has_sound(row: &Row, content: &Content) -> bool {
+    matches!(content, Content::Read(track) if track.has_sound_of(&row.track))
 }

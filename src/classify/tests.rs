@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::MountId;
-use model::{Disk, File, Filesystem, LONG_AGO, NOW, look, rows_of, touched, track, words};
+use model::{Disk, File, Filesystem, LONG_AGO, NOW, look, retagged, rows_of, touched, track, words};
 
 /// A file on a filesystem that keeps birth times.
 fn file(inode: u64, content: u32) -> File {
@@ -71,6 +71,43 @@ fn a_file_that_was_renamed_and_retagged_is_renamed_then_modified() {
         published(&disk([("a/1", file(1, 1))]), &disk([("a/2", retagged)])),
         ["renamed a/1 -> a/2", "modified a/2"]
     );
+}
+
+#[test]
+fn a_file_that_was_saved_with_other_tags_elsewhere_is_moved_then_modified() {
+    for filesystem in [Filesystem::Births, Filesystem::Inodes, Filesystem::Neither] {
+        let old = File { filesystem, ..file(1, 4) };
+        let new = File { filesystem, mtime: 7, ctime: 7, ..file(9, retagged(4)) };
+        assert_eq!(
+            published(&disk([("a/1", old), ("a/2", file(2, 1))]), &disk([("b/1", new), ("a/2", file(2, 1))])),
+            ["moved a/1 -> b/1", "modified b/1"]
+        );
+    }
+}
+
+#[test]
+fn a_sound_proves_a_move_only_if_it_is_of_one_missing_file_and_long_enough() {
+    let saved = |content| File { mtime: 7, ctime: 7, ..file(9, content) };
+    // Two files with the sound are missing.
+    let both = disk([("a/1", file(1, 4)), ("a/2", File { ctime: 3, ..file(2, 4) })]);
+    assert_eq!(published(&both, &disk([("b/1", saved(5))])), ["deleted a/1", "deleted a/2", "created b/1"]);
+    // The file is still there, or a new version of it.
+    let one = disk([("a/1", file(1, 4))]);
+    assert_eq!(published(&one, &disk([("a/1", file(1, 4)), ("b/1", saved(5))])), ["created b/1"]);
+    let new_version = File { mtime: 5, ctime: 5, ..file(8, 5) };
+    assert_eq!(published(&one, &disk([("a/1", new_version), ("b/1", saved(5))])), ["modified a/1", "created b/1"]);
+    // A moment of silence.
+    assert_eq!(published(&disk([("a/1", file(1, 2))]), &disk([("b/1", saved(3))])), ["deleted a/1", "created b/1"]);
+    // It replaced a file with the same sound.
+    let replaced = disk([("a/1", file(1, 4)), ("b/1", File { ctime: 3, ..file(2, 4) })]);
+    assert_eq!(published(&replaced, &disk([("b/1", saved(5))])), ["deleted a/1", "modified b/1"]);
+}
+
+#[test]
+fn the_same_content_is_better_evidence_than_the_same_sound() {
+    let before = disk([("a/1", file(1, 4)), ("a/2", file(2, 5))]);
+    let copy = File { mtime: 7, ctime: 7, ..file(9, 5) };
+    assert_eq!(published(&before, &disk([("b/1", copy)])), ["deleted a/1", "moved a/2 -> b/1"]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ const CONTENT_DESCRIPTION: [u8; 16] = guid(0x75B2_2633, 0x668E, 0x11CF, 0xA6D9_0
 const EXTENDED_CONTENT_DESCRIPTION: [u8; 16] = guid(0xD2D0_A440, 0xE307, 0x11D2, 0x97F0_00A0_C95E_A850);
 
 /// Bytes in front of an object's content: its GUID and its size.
-const OBJECT_HEADER: u64 = 24;
+pub(super) const OBJECT_HEADER: u64 = 24;
 
 /// Bytes in front of the header's first object: object header, count and two reserved bytes.
 const HEADER_START: u64 = OBJECT_HEADER + 6;
@@ -34,7 +34,7 @@ const MAX_OBJECTS: u32 = 1024;
 const LONGEST_NAME: usize = 64;
 
 /// A GUID in the byte order of files: the first three fields little-endian, the rest as written.
-const fn guid(first: u32, second: u16, third: u16, rest: u64) -> [u8; 16] {
+pub(super) const fn guid(first: u32, second: u16, third: u16, rest: u64) -> [u8; 16] {
     let (a, b, c, d) = (first.to_le_bytes(), second.to_le_bytes(), third.to_le_bytes(), rest.to_be_bytes());
     [a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]]
 }

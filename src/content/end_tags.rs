@@ -11,10 +11,13 @@ use super::{genres, names, text};
 use crate::model::Metadata;
 
 /// Bytes of an ID3v1 tag.
-const ID3V1: usize = 128;
+pub(super) const ID3V1: usize = 128;
 
 /// Bytes of the footer of an APEv2 tag.
 const APE_FOOTER: usize = 32;
+
+/// The first bytes of the header and of the footer of an APEv2 tag.
+const APE_MAGIC: &[u8] = b"APETAGEX";
 
 /// Bytes of the longest key of an APEv2 tag, as the specification has it.
 const LONGEST_KEY: usize = 255;
@@ -62,21 +65,43 @@ fn read_id3v1(tag: &[u8; ID3V1], found: &mut Found) {
 fn read_ape<R: Read + Seek>(source: &mut Source<R>, end: u64, found: &mut Found) -> io::Result<u64> {
     let Some(at) = end.checked_sub(APE_FOOTER as u64) else { return Ok(end) };
     let mut footer = [0; APE_FOOTER];
-    if !source.read_at(at, &mut footer)?.starts_with(b"APETAGEX") {
+    if !source.read_at(at, &mut footer)?.starts_with(APE_MAGIC) {
         return Ok(end);
     }
     found.within("APEv2");
-    let number = |from: usize| u32::from_le_bytes(footer[from..from + 4].try_into().unwrap_or_default());
-    let (size, items, flags) = (u64::from(number(12)), number(16), number(20));
-    let header = if flags & 1 << 31 != 0 { APE_FOOTER as u64 } else { 0 };
-    let Some(begin) = end.checked_sub(size).filter(|_| size >= APE_FOOTER as u64) else {
+    let tag = ApeFooter::of(&footer);
+    let Some(begin) = end.checked_sub(tag.size).filter(|_| tag.size >= APE_FOOTER as u64) else {
         found.problem("APEv2 has an impossible size");
         return Ok(at);
     };
-    if !read_items(source, begin, at, items, found)? {
+    if !read_items(source, begin, at, tag.items, found)? {
         found.problem("APEv2 is damaged");
     }
-    Ok(begin.saturating_sub(header))
+    Ok(begin.saturating_sub(tag.header))
+}
+
+/// What the footer of an APEv2 tag says.
+struct ApeFooter {
+    /// Bytes of the items and the footer.
+    size: u64,
+    /// Bytes of the header in front of them, which may be missing.
+    header: u64,
+    items: u32,
+}
+
+impl ApeFooter {
+    fn of(footer: &[u8; APE_FOOTER]) -> Self {
+        let number = |from: usize| u32::from_le_bytes(footer[from..from + 4].try_into().unwrap_or_default());
+        let header = if number(20) & 1 << 31 != 0 { APE_FOOTER as u64 } else { 0 };
+        Self { size: number(12).into(), header, items: number(16) }
+    }
+}
+
+/// The length in bytes of the APEv2 tag whose last bytes are these; `None` if they are no footer of one.
+pub(super) fn ape_length(bytes: &[u8]) -> Option<u64> {
+    let footer = bytes.last_chunk().filter(|footer| footer.starts_with(APE_MAGIC))?;
+    let ApeFooter { size, header, .. } = ApeFooter::of(footer);
+    (size >= APE_FOOTER as u64).then_some(size + header)
 }
 
 /// Reads the items between `begin` and `end`; returns whether all could be read.

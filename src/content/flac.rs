@@ -56,12 +56,8 @@ fn read_blocks<R: Read + Seek>(
     found: &mut Found,
 ) -> io::Result<u64> {
     found.within("FLAC");
-    let mut at = begin + MAGIC.len() as u64;
-    for number in 0..MOST_BLOCKS {
-        source.seek(SeekFrom::Start(at))?;
-        let [kind, size @ ..]: [u8; 4] = source.array()?;
-        let size = size.into_iter().fold(0_u64, |size, byte| size << 8 | u64::from(byte));
-        match kind & 0x7F {
+    each_block(source, begin, |source, number, kind| {
+        match kind {
             STREAM_INFO => {
                 let info = StreamInfo::read(source)?;
                 info.show(metadata);
@@ -79,6 +75,27 @@ fn read_blocks<R: Read + Seek>(
             PICTURE => found.cover(),
             _ => {}
         }
+        Ok(())
+    })
+}
+
+/// Where the sound begins, of a file whose first bytes are at `begin`.
+pub(super) fn sound_begin<R: Read + Seek>(source: &mut Source<R>, begin: u64) -> io::Result<u64> {
+    each_block(source, begin, |_, _, _| Ok(()))
+}
+
+/// Calls `visit` with the number and the kind of each block, behind its header; returns where the blocks end.
+fn each_block<R: Read + Seek>(
+    source: &mut Source<R>,
+    begin: u64,
+    mut visit: impl FnMut(&mut Source<R>, usize, u8) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut at = begin + MAGIC.len() as u64;
+    for number in 0..MOST_BLOCKS {
+        source.seek(SeekFrom::Start(at))?;
+        let [kind, size @ ..]: [u8; 4] = source.array()?;
+        let size = size.into_iter().fold(0_u64, |size, byte| size << 8 | u64::from(byte));
+        visit(source, number, kind & 0x7F)?;
         at += BLOCK_HEADER + size;
         if at > source.length() {
             return Err(io::ErrorKind::UnexpectedEof.into());

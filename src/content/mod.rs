@@ -25,6 +25,7 @@ mod outcome;
 mod previous;
 mod read;
 mod settle;
+mod sound;
 mod source;
 #[cfg(test)]
 mod testing;

@@ -16,7 +16,7 @@ use super::{codecs, genres, names, text};
 use crate::model::Metadata;
 
 /// The most boxes in one box. A file with more is corrupt.
-const MAX_BOXES: usize = 4096;
+pub(super) const MAX_BOXES: usize = 4096;
 
 /// Bytes of an audio sample entry before the boxes in it, by its version.
 const ENTRY_LENGTHS: [u64; 3] = [28, 28 + 16, 28 + 36];
@@ -32,8 +32,7 @@ const UTF16: u32 = 2;
 
 /// Reads the tags into `found`, each apart from the others. Pictures are passed over.
 pub(super) fn read_tags<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<()> {
-    let file = Part { kind: [0; 4], start: 0, end: source.length() };
-    let Some(movie) = file.child(source, *b"moov")? else { return Ok(()) };
+    let Some(movie) = Part::file(source).child(source, *b"moov")? else { return Ok(()) };
     let Some(user_data) = movie.child(source, *b"udta")? else { return Ok(()) };
     let Some(meta) = user_data.child(source, *b"meta")? else { return Ok(()) };
     // Version and flags.
@@ -188,24 +187,22 @@ pub(super) struct Described {
 
 /// What is said of the first audio track.
 pub(super) fn described<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Described> {
-    let file = Part { kind: [0; 4], start: 0, end: source.length() };
-    let Some(movie) = file.child(source, *b"moov")? else { return Ok(Described::default()) };
-    let mut tracks = Vec::new();
-    movie.each(source, |part| {
-        if part.kind == *b"trak" {
-            tracks.push(part);
-        }
-        true
-    })?;
-    for track in tracks {
+    let Some(movie) = Part::file(source).child(source, *b"moov")? else { return Ok(Described::default()) };
+    let Some(media) = sound_of(source, movie)? else { return Ok(Described::default()) };
+    Ok(described_in(source, media)?.unwrap_or_default())
+}
+
+/// The media of the first audio track of a movie.
+pub(super) fn sound_of<R: Read + Seek>(source: &mut Source<R>, movie: Part) -> io::Result<Option<Part>> {
+    for track in movie.children(source, *b"trak")? {
         let Some(media) = track.child(source, *b"mdia")? else { continue };
         let Some(handler) = media.child(source, *b"hdlr")? else { continue };
         source.seek(SeekFrom::Start(handler.start + 8))?;
         if source.array()? == *b"soun" {
-            return Ok(described_in(source, media)?.unwrap_or_default());
+            return Ok(Some(media));
         }
     }
-    Ok(Described::default())
+    Ok(None)
 }
 
 fn described_in<R: Read + Seek>(source: &mut Source<R>, media: Part) -> io::Result<Option<Described>> {
@@ -401,14 +398,32 @@ fn descriptor<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u8> {
 
 /// A box: its type, and the positions of its content.
 #[derive(Clone, Copy)]
-struct Part {
-    kind: [u8; 4],
-    start: u64,
-    end: u64,
+pub(super) struct Part {
+    pub(super) kind: [u8; 4],
+    pub(super) start: u64,
+    pub(super) end: u64,
 }
 
 impl Part {
-    fn child<R: Read + Seek>(self, source: &mut Source<R>, kind: [u8; 4]) -> io::Result<Option<Self>> {
+    /// The whole file, as if it was the content of a box.
+    pub(super) fn file<R: Read + Seek>(source: &Source<R>) -> Self {
+        Self { kind: [0; 4], start: 0, end: source.length() }
+    }
+
+    /// All boxes of this type in this one.
+    pub(super) fn children<R: Read + Seek>(self, source: &mut Source<R>, kind: [u8; 4]) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        self.each(source, |part| {
+            if part.kind == kind {
+                found.push(part);
+            }
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// The first box of this type in this one.
+    pub(super) fn child<R: Read + Seek>(self, source: &mut Source<R>, kind: [u8; 4]) -> io::Result<Option<Self>> {
         let mut found = None;
         self.each(source, |part| {
             found = (part.kind == kind).then_some(part);
@@ -418,7 +433,11 @@ impl Part {
     }
 
     /// Calls `visit` with each box in this one, until it returns false.
-    fn each<R: Read + Seek>(self, source: &mut Source<R>, mut visit: impl FnMut(Self) -> bool) -> io::Result<()> {
+    pub(super) fn each<R: Read + Seek>(
+        self,
+        source: &mut Source<R>,
+        mut visit: impl FnMut(Self) -> bool,
+    ) -> io::Result<()> {
         let mut at = self.start;
         for _ in 0..MAX_BOXES {
             if self.end.saturating_sub(at) < 8 {

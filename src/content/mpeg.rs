@@ -75,6 +75,14 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64)
     Ok(sound(Some(samples.saturating_sub(cut) as f64 / rate), bitrate))
 }
 
+/// Where the sound between `begin` and `end` begins: with the first frame, or behind it if it announces the others.
+pub(super) fn sound_begin<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64) -> io::Result<Option<u64>> {
+    let Some((at, header)) = first_frame(source, begin, end)? else { return Ok(None) };
+    let mut frame = [0; FIRST_FRAME];
+    let announces = Announced::of(source.read_at(at, &mut frame)?, header).is_some();
+    Ok(Some(if announces { at + header.length() } else { at }))
+}
+
 /// The first of the frames that follow each other.
 fn first_frame<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64) -> io::Result<Option<(u64, Header)>> {
     let limit = end.min(begin.saturating_add(SEARCHED));

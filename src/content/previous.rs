@@ -61,15 +61,20 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         Ok(rows)
     }
 
-    /// The one row with this content whose file has left its path; `None` if there are several.
+    /// The one row with this content whose file has left its path; `None` if there are several. If no row has this
+    /// content, the one row with this sound whose path has no file.
+    ///
+    /// A file that replaced another one, with the same sound and other tags, is a new version of that. So only a missing
+    /// file may have been retagged and moved.
     pub(super) fn row_with_content(&self, path: &LibraryPath, track: &Track) -> io::Result<Option<Row>> {
-        let sha256 = &track.fingerprint.sha256;
-        let rows = self.index.rows_by_sha256(sha256, CANDIDATES).map_err(io::Error::other)?;
+        let rows = self.index.rows_by_content(track, CANDIDATES).map_err(io::Error::other)?;
         if rows.len() == CANDIDATES {
             return Ok(None);
         }
         let mut rows = try_filter(rows, |row| {
-            let is_another = |now: &FileStat| !row.stat.same_file(now) && !row.stat.same_size_and_mtime(now);
+            let is_retagged = row.track.fingerprint.sha256 != track.fingerprint.sha256;
+            let is_another =
+                |now: &FileStat| !is_retagged && !row.stat.same_file(now) && !row.stat.same_size_and_mtime(now);
             Ok(row.path != *path && self.has_left(row, is_another)?)
         })?;
         Ok(rows.pop().filter(|_| rows.is_empty()))

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,9 +15,9 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::examine::Contents;
-use super::{adts, tags};
+use super::{adts, sound, tags};
 use crate::metrics::Metrics;
-use crate::model::{Fingerprint, LibraryPath, Metadata, Track};
+use crate::model::{Fingerprint, LibraryPath, Metadata, Sound, Track};
 
 /// Bytes per read. This was measured to be the fastest: it stays in the CPU's cache for the second hash.
 const CHUNK: usize = 256 * 1024;
@@ -88,20 +88,32 @@ impl Reader {
         // A file that grows while it is read is looked at again anyway: no need to race its writer, nor to read on
         // until there is nothing more.
         let enough = file.metadata()?.len();
+        // A file that fits in the buffer is parsed there.
+        let fits = enough <= CHUNK as u64;
+        let mut sound = None;
+        if !fits {
+            sound = sound::Hasher::of(file, path);
+            file.rewind()?;
+        }
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(CHUNK, 0);
             while size < enough {
-                let length = match file.read(buffer) {
-                    Ok(0) => break,
-                    Ok(length) => length,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(error),
-                };
-                let chunk = &buffer[..length];
+                let wanted = usize::try_from(enough - size).unwrap_or(CHUNK).min(CHUNK);
+                let chunk = fill(file, &mut buffer[..wanted])?;
+                let length = chunk.len();
+                if length == 0 {
+                    break;
+                }
                 sha256.update(chunk);
                 xxh128.update(chunk);
                 if let Some(frames) = &mut frames {
                     frames.update(chunk);
+                }
+                if fits && size == 0 {
+                    sound = sound::Hasher::of(Cursor::new(chunk), path);
+                }
+                if let Some(sound) = &mut sound {
+                    sound.update(chunk);
                 }
                 size += length as u64;
                 (reads, in_buffer) = (reads + 1, length);
@@ -110,17 +122,34 @@ impl Reader {
                     limit.wait_for(length);
                 }
             }
-            Ok(())
+            Ok::<_, io::Error>(())
         })?;
         let fingerprint = Fingerprint { sha256: sha256.finalize().into(), xxh128: xxh128.digest128() };
         let frames = frames.map(|frames| frames.finish(size));
-        Ok(Hashed { fingerprint, frames, in_buffer: (reads == 1).then_some(in_buffer), size })
+        let is_sound = frames.is_none_or(|frames| frames.frames > 0);
+        let sound = sound.and_then(sound::Hasher::finish).filter(|_| is_sound);
+        Ok(Hashed { fingerprint, sound, frames, in_buffer: (reads == 1).then_some(in_buffer), size })
     }
+}
+
+/// Reads the next bytes of the file, as many as fit in `buffer` or as there are.
+fn fill<'buffer>(mut file: &File, buffer: &'buffer mut [u8]) -> io::Result<&'buffer [u8]> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(&buffer[..filled])
 }
 
 /// The result of reading a whole file.
 struct Hashed {
     fingerprint: Fingerprint,
+    sound: Option<Sound>,
     frames: Option<adts::Summary>,
     /// The file's length, if the file is so small that the buffer still holds all of it.
     in_buffer: Option<usize>,
@@ -130,7 +159,7 @@ struct Hashed {
 impl Contents<File> for Reader {
     fn read(&self, file: &File, path: &LibraryPath, known: Option<&Track>) -> io::Result<Track> {
         let begun = Instant::now();
-        let Hashed { fingerprint, frames, in_buffer, size } = self.hash(file, path)?;
+        let Hashed { fingerprint, sound, frames, in_buffer, size } = self.hash(file, path)?;
         let hashed = Instant::now();
         let mut metadata = match (known, in_buffer) {
             (Some(known), _) if known.fingerprint == fingerprint && has_all_fields(&known.metadata) => {
@@ -142,7 +171,7 @@ impl Contents<File> for Reader {
         // Known metadata may be from an older version, which kept texts of any length.
         metadata.cut_long_texts();
         self.metrics.count_read(size, hashed - begun, hashed.elapsed());
-        Ok(Track { fingerprint, metadata })
+        Ok(Track { fingerprint, sound, metadata })
     }
 }
 

@@ -10,8 +10,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 /// file that needs more is corrupt.
 const BUDGET: u64 = 64 * 1024 * 1024;
 
-/// Bytes per read.
-const BUFFER: usize = 16 * 1024;
+/// Bytes per read. Parsers go to many places and read little at each, so most of a longer read would be in vain.
+const BUFFER: usize = 4 * 1024;
 
 /// A file for the parsers.
 #[derive(Debug)]

@@ -117,7 +117,7 @@ fn to_microseconds(seconds: f64) -> f64 {
 
 /// The format of a file, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Adts {
         /// Whether the first frame is where it must be, or the extension says so.
         sure: bool,
@@ -139,7 +139,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn of<R: Read + Seek>(file: &mut R, path: &LibraryPath) -> io::Result<Self> {
+    pub(super) fn of<R: Read + Seek>(file: &mut R, path: &LibraryPath) -> io::Result<Self> {
         let mut source = Source::new(file)?;
         let mut buffer = [0; HEAD];
         let head = source.read_at(0, &mut buffer)?;
@@ -186,7 +186,7 @@ impl Kind {
     }
 
     /// Whether the format is only guessed from bytes that look like a frame.
-    fn is_guess(self) -> bool {
+    pub(super) fn is_guess(self) -> bool {
         matches!(self, Self::Adts { sure: false } | Self::Container { sure: false, .. })
     }
 
@@ -205,7 +205,7 @@ impl Kind {
 }
 
 /// The position behind the ID3v2 tags at the beginning of the file.
-fn leading_tags_end<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
+pub(super) fn leading_tags_end<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
     let mut end = 0_u64;
     for _ in 0..MAX_LEADING_TAGS {
         let mut header = [0; 10];

@@ -56,7 +56,8 @@ impl Contents<()> for SomeContent {
 }
 
 pub(super) fn track() -> Track {
-    Track { fingerprint: Fingerprint { sha256: [1; 32], xxh128: 1 }, metadata: Metadata::default() }
+    let fingerprint = Fingerprint { sha256: [1; 32], xxh128: 1 };
+    Track { fingerprint, sound: None, metadata: Metadata::default() }
 }
 
 pub(super) fn age(length: Duration) -> i128 {

@@ -15,10 +15,10 @@ use super::{codecs, id3v2, text};
 use crate::model::Metadata;
 
 /// The most chunks in a file, or in a list. A file with more is corrupt.
-const MAX_CHUNKS: usize = 4096;
+pub(super) const MAX_CHUNKS: usize = 4096;
 
 /// The position of the first chunk: behind "RIFF", a size and "WAVE".
-const FIRST_CHUNK: u64 = 12;
+pub(super) const FIRST_CHUNK: u64 = 12;
 
 /// Bytes of a text that are decoded.
 const LONGEST_TEXT: u64 = Metadata::LONGEST_TEXT as u64 + 1024;
@@ -78,17 +78,17 @@ fn read_list<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64, found
 }
 
 /// A chunk of a RIFF file.
-struct Chunk {
-    kind: [u8; 4],
-    content: u64,
-    end: u64,
+pub(super) struct Chunk {
+    pub(super) kind: [u8; 4],
+    pub(super) content: u64,
+    pub(super) end: u64,
     /// Chunks begin at even positions.
-    next: u64,
+    pub(super) next: u64,
 }
 
 impl Chunk {
     /// The chunk at this position, and goes to its content; `None` behind the last one.
-    fn at<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) -> io::Result<Option<Self>> {
+    pub(super) fn at<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) -> io::Result<Option<Self>> {
         if at + 8 > end {
             return Ok(None);
         }

@@ -108,7 +108,12 @@ mod tests {
         let format = Some("f".repeat(2_000));
         let metadata = Metadata { duration: Some(1.5), format, tags, ..Metadata::default() };
         let stat = FileStat { inode: 1, size: 42, mtime_ns: 7, ..FileStat::default() };
-        let change = Change::Created(Row { path, stat, track: Track { fingerprint, metadata }, first_published: 0 });
+        let change = Change::Created(Row {
+            path,
+            stat,
+            track: Track { fingerprint, sound: None, metadata },
+            first_published: 0,
+        });
         let stamp =
             Stamp { store_id: Uuid::nil(), sequence: 7, at: Timestamp::UNIX_EPOCH, correlation_id: Uuid::nil() };
         let encoder = Encoder::new("test", Path::new("/music"), style);

@@ -13,7 +13,8 @@ impl MemoryIndex {
     /// An index of files that all have the same content.
     #[must_use]
     pub fn of_files(files: impl IntoIterator<Item = (LibraryPath, FileStat)>) -> Self {
-        let track = Track { fingerprint: Fingerprint { sha256: [0; 32], xxh128: 0 }, metadata: Metadata::default() };
+        let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
+        let track = Track { fingerprint, sound: None, metadata: Metadata::default() };
         let row = |(path, stat): (LibraryPath, FileStat)| {
             (path.clone(), Row { path, stat, track: track.clone(), first_published: 0 })
         };
@@ -36,8 +37,10 @@ impl Index for MemoryIndex {
         Ok(self.select(|row| (row.stat.mount, row.stat.inode) == (mount, inode), limit))
     }
 
-    fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Infallible> {
-        Ok(self.select(|row| row.track.fingerprint.sha256 == *sha256, limit))
+    fn rows_by_content(&self, track: &Track, limit: usize) -> Result<Vec<Row>, Infallible> {
+        let has_content = |row: &Row| row.track.fingerprint.sha256 == track.fingerprint.sha256;
+        let rows = self.select(has_content, limit);
+        Ok(if rows.is_empty() { self.select(|row| row.track.has_sound_of(track), limit) } else { rows })
     }
 
     fn rows_after(

@@ -29,7 +29,7 @@ pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, TagSet,
 pub use tags::{Field, Tags};
 pub use text::{counted, is_control, printable, printable_json};
 pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};
-pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Track};
+pub use track::{Content, FileStat, Fingerprint, InodeKind, Metadata, MountId, Observation, Row, Seen, Sound, Track};
 
 /// Read access to the index: by path, by inode and by content.
 ///
@@ -48,8 +48,9 @@ pub trait Index {
     /// The rows with this inode number on this mount, at most `limit`.
     fn rows_by_inode(&self, mount: MountId, inode: u64, limit: usize) -> Result<Vec<Row>, Self::Error>;
 
-    /// The rows with this SHA-256, at most `limit`.
-    fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Self::Error>;
+    /// The rows with the SHA-256 of `track`, or if there are none, those with its
+    /// [distinctive](Sound::is_distinctive) sound. At most `limit`.
+    fn rows_by_content(&self, track: &Track, limit: usize) -> Result<Vec<Row>, Self::Error>;
 
     /// The next rows after `after` in byte order of paths, at or under `under`, at most `limit`.
     fn rows_after(

@@ -103,6 +103,28 @@ pub struct Fingerprint {
     pub xxh128: u128,
 }
 
+/// The sound of a file, without its tags.
+///
+/// It is the same in files that differ only in their tags. docs/metadata.md defines it for each format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sound {
+    /// XXH3 with 128 bits, seed 0.
+    pub xxh128: u128,
+    /// Its length in bytes, never 0.
+    pub bytes: u64,
+}
+
+impl Sound {
+    /// The length in bytes from which on a sound is taken for one recording. Less is a moment of silence, or a file that
+    /// was cut, and many files may have it.
+    pub const DISTINCTIVE: u64 = 1024;
+
+    /// Whether files with this sound have the same recording.
+    pub fn is_distinctive(&self) -> bool {
+        self.bytes >= Self::DISTINCTIVE
+    }
+}
+
 /// The metadata from the tags and the stream headers.
 ///
 /// The field names are those of the message. A field that is `None` is absent from the message.
@@ -202,8 +224,17 @@ fn cut(text: &mut String) -> bool {
 pub struct Track {
     /// The hashes.
     pub fingerprint: Fingerprint,
+    /// The sound; `None` if the file is of no known format, if it is damaged, or if an older version has read it.
+    pub sound: Option<Sound>,
     /// The metadata.
     pub metadata: Metadata,
+}
+
+impl Track {
+    /// Whether both have the same recording, whatever their tags are. It is not known of a very short sound.
+    pub fn has_sound_of(&self, other: &Self) -> bool {
+        self.sound.is_some_and(|sound| sound.is_distinctive() && other.sound == Some(sound))
+    }
 }
 
 /// The row of a path in the index: what was last published for it.
@@ -226,7 +257,7 @@ impl Row {
     /// published as created, and a missing one as deleted. The track is empty and is never published.
     pub fn forgotten(path: LibraryPath, mount: MountId) -> Self {
         let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
-        let track = Track { fingerprint, metadata: Metadata::default() };
+        let track = Track { fingerprint, sound: None, metadata: Metadata::default() };
         Self { path, stat: FileStat::unknown(mount), track, first_published: 0 }
     }
 

@@ -53,6 +53,9 @@ impl Service {
             {
                 self.conditions.clear(ConditionKind::FirstScan);
                 self.announce_first_scan(last.took);
+                if let Err(error) = self.store.index_sounds().await {
+                    tracing::warn!(%error, "retagged files are not recognised by their sound before the next start");
+                }
             }
             committed.mark_unchanged();
             let is_empty = self.settings.command == Command::Watch && self.note_emptiness();

@@ -186,10 +186,11 @@ pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> 
     connection
         .prepare_cached(
             "INSERT INTO files (path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata,
-                 first_published)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 first_published, audio_hash, audio_bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (path) DO UPDATE SET mount = ?2, inode = ?3, born_ns = ?4, size = ?5, mtime_ns = ?6,
-                 ctime_ns = ?7, sha256 = ?8, xxh128 = ?9, metadata = ?10, first_published = ?11",
+                 ctime_ns = ?7, sha256 = ?8, xxh128 = ?9, metadata = ?10, first_published = ?11,
+                 audio_hash = ?12, audio_bytes = ?13",
         )?
         .execute(params![
             row.path.as_bytes(),
@@ -203,6 +204,8 @@ pub(super) fn put(connection: &Connection, row: &Row) -> Result<(), StoreError> 
             &row.track.fingerprint.xxh128.to_be_bytes()[..],
             metadata,
             row.first_published,
+            row.track.sound.map(|sound| sound.xxh128.to_be_bytes()),
+            row.track.sound.map(|sound| sound.bytes.cast_signed()),
         ])?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Reads the index, concurrently with the writer.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
@@ -9,11 +10,11 @@ use uuid::Uuid;
 use super::columns::{self, Time};
 use super::{Corruption, StoreError, commit, corruption, mounts, parked, schema};
 use crate::disk::KnownMount;
-use crate::model::{FileStat, Fingerprint, Index, InodeKind, LibraryPath, Metadata, MountId, Row, Track};
+use crate::model::{FileStat, Fingerprint, Index, InodeKind, LibraryPath, Metadata, MountId, Row, Sound, Track};
 
 /// The columns of a row, in the order in which [`row_from`] reads them.
 pub(super) const COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata, \
-                                  first_published";
+                                  first_published, audio_hash, audio_bytes";
 
 /// The first columns, in the order in which [`path_and_stat_from`] reads them.
 const STAT_COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns";
@@ -25,6 +26,8 @@ pub struct IndexReader {
     pub(super) file: Arc<Path>,
     idle: Arc<Mutex<Vec<Connection>>>,
     corruption: Corruption,
+    /// Whether rows are found by their sound.
+    finds_sounds: Arc<AtomicBool>,
 }
 
 impl IndexReader {
@@ -47,8 +50,20 @@ impl IndexReader {
     }
 
     pub(super) fn open(file: &Path, corruption: Corruption) -> Result<Self, StoreError> {
-        let idle = Arc::new(Mutex::new(vec![schema::open_reader(file)?]));
-        Ok(Self { file: Arc::from(file), idle, corruption })
+        let connection = schema::open_reader(file)?;
+        let finds_sounds = Arc::new(AtomicBool::new(schema::has_index_of_sounds(&connection)?));
+        let idle = Arc::new(Mutex::new(vec![connection]));
+        Ok(Self { file: Arc::from(file), idle, corruption, finds_sounds })
+    }
+
+    /// Whether [`Index::rows_by_content`] finds rows by their sound.
+    pub(super) fn finds_sounds(&self) -> bool {
+        self.finds_sounds.load(Ordering::Relaxed)
+    }
+
+    /// Finds rows by their sound from now on.
+    pub(super) fn find_sounds(&self) {
+        self.finds_sounds.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn with<T>(
@@ -140,12 +155,18 @@ impl Index for IndexReader {
         })
     }
 
-    fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, rusqlite::Error> {
+    fn rows_by_content(&self, track: &Track, limit: usize) -> Result<Vec<Row>, rusqlite::Error> {
         self.with(|connection| {
             let query = format!("SELECT {COLUMNS} FROM files WHERE sha256 = ?1 LIMIT ?2");
             let mut statement = connection.prepare_cached(&query)?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            statement.query_map(params![&sha256[..], limit], row_from)?.collect()
+            let rows = statement.query_map(params![track.fingerprint.sha256, limit], row_from)?;
+            let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
+            let sound = track.sound.filter(|sound| sound.is_distinctive() && rows.is_empty() && self.finds_sounds());
+            let Some(sound) = sound else { return Ok(rows) };
+            let query = format!("SELECT {COLUMNS} FROM files WHERE audio_hash = ?1 LIMIT ?2");
+            let mut statement = connection.prepare_cached(&query)?;
+            statement.query_map(params![sound.xxh128.to_be_bytes(), limit], row_from)?.collect()
         })
     }
 
@@ -226,6 +247,11 @@ pub(super) fn names_of_inode(connection: &Connection, stat: &FileStat) -> Result
     paths.collect()
 }
 
+/// Whether there is any row.
+pub(super) fn has_rows(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection.prepare("SELECT 1 FROM files LIMIT 1")?.exists([])
+}
+
 /// The number of rows at or under a path.
 pub(super) fn count_under(connection: &Connection, under: &LibraryPath) -> Result<u64, rusqlite::Error> {
     let (start, end) = range_under(under);
@@ -279,5 +305,10 @@ pub(super) fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
     let fingerprint = Fingerprint { sha256: row.get(7)?, xxh128: u128::from_be_bytes(row.get(8)?) };
     // Metadata that cannot be parsed is lost. The next read of the file restores it.
     let metadata: Metadata = serde_json::from_str(row.get_ref(9)?.as_str()?).unwrap_or_default();
-    Ok(Row { path, stat, track: Track { fingerprint, metadata }, first_published: row.get(10)? })
+    let audio_hash: Option<[u8; 16]> = row.get(11)?;
+    let bytes: Option<i64> = row.get(12)?;
+    let sound = audio_hash
+        .zip(bytes)
+        .map(|(hash, bytes)| Sound { xxh128: u128::from_be_bytes(hash), bytes: bytes.cast_unsigned() });
+    Ok(Row { path, stat, track: Track { fingerprint, sound, metadata }, first_published: row.get(10)? })
 }

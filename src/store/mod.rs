@@ -101,6 +101,9 @@ impl Store {
         let store_id = schema::store_id(&connection)?;
         let last = last_sequence(&connection, file)?;
         let mark = Mark::open(file, last)?;
+        if index::has_rows(&connection)? {
+            schema::index_sounds(&connection)?;
+        }
         let retries = Retries::read(&connection)?;
         let (waiting_now, waiting) = watch::channel(commit::outbox_length(&connection)? + retries.waiting());
         let (parked_now, parked) = watch::channel(parked::parked_length(&connection)?);
@@ -163,6 +166,20 @@ impl Store {
     /// If the transaction failed. Nothing was changed then, and the same batch may be committed again.
     pub async fn commit(&self, batch: Arc<[Observation]>) -> Result<Committed, StoreError> {
         self.on_writer(move |writer| writer.commit(&batch)).await
+    }
+
+    /// Lets [`Index::rows_by_content`](crate::model::Index::rows_by_content) find rows by their sound. Call this after
+    /// the first scan. A store that had rows when it was opened does it anyway.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written.
+    pub async fn index_sounds(&self) -> Result<(), StoreError> {
+        if !self.reader.finds_sounds() {
+            self.on_writer(|writer| Ok(schema::index_sounds(&writer.connection)?)).await?;
+            self.reader.find_sounds();
+        }
+        Ok(())
     }
 
     /// The index, which any thread can read.

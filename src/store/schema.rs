@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::StoreError;
 
 /// The migrations from each format to the next. Append only: `user_version` is the number of applied migrations.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE files (
@@ -100,6 +100,12 @@ const MIGRATIONS: [&str; 4] = [
     );
     CREATE INDEX parked_by_retry ON parked (retry) WHERE retry IS NOT NULL;
     ",
+    // The sound without tags: XXH3 with 128 bits, and its length in bytes. Both are NULL if it is not known, as it is
+    // for rows of older versions until their files are read again.
+    "
+    ALTER TABLE files ADD COLUMN audio_hash BLOB;
+    ALTER TABLE files ADD COLUMN audio_bytes INTEGER;
+    ",
 ];
 
 /// The first format with mounts.
@@ -134,6 +140,24 @@ pub(super) fn open_any(file: &Path) -> Result<Connection, StoreError> {
     let new_id = Uuid::new_v4().into_bytes();
     connection.execute("INSERT OR IGNORE INTO meta (name, value) VALUES ('store_id', ?1)", params![new_id])?;
     Ok(connection)
+}
+
+/// The name of the index that finds rows by their sound.
+const INDEX_OF_SOUNDS: &str = "files_by_audio_hash";
+
+/// Makes the index that finds rows by their sound, unless it exists.
+///
+/// An empty store has none: that it grows with each row would make a first scan slower, and nothing can have been retagged
+/// before that.
+pub(super) fn index_sounds(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(&format!(
+        "CREATE INDEX IF NOT EXISTS {INDEX_OF_SOUNDS} ON files (audio_hash) WHERE audio_hash IS NOT NULL"
+    ))
+}
+
+/// Whether that index exists.
+pub(super) fn has_index_of_sounds(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1")?.exists([INDEX_OF_SOUNDS])
 }
 
 /// The id of the store. It is made with the store, and sequence numbers belong to it.
@@ -254,8 +278,8 @@ pub(super) fn text(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{LibraryPath, MountId};
-    use crate::store::index;
+    use crate::model::{LibraryPath, MountId, Sound};
+    use crate::store::{commit, index};
 
     #[test]
     fn opening_twice_applies_every_migration_once() {
@@ -282,6 +306,30 @@ mod tests {
             super::super::corruption::inspect(&file, Some(b"/music")).unwrap();
             assert_eq!(version(&open(&file, b"/music").unwrap()).unwrap(), newest_version());
         }
+    }
+
+    #[test]
+    fn rows_of_older_versions_have_no_sound_until_they_are_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.sqlite");
+        let old = Connection::open(&file).unwrap();
+        for step in &MIGRATIONS[..4] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", 4).unwrap();
+        old.execute(
+            "INSERT INTO files VALUES (x'782e6d7033', 0, 7, 8, 9, 10, 11, zeroblob(32), zeroblob(16), '{}', 12)",
+            [],
+        )
+        .unwrap();
+        drop(old);
+        let writer = open(&file, b"/music").unwrap();
+        let read = || index::row(&writer, &"x.mp3".into()).unwrap().unwrap();
+        let mut row = read();
+        assert_eq!((row.stat.size, row.first_published, row.track.sound), (9, 12, None));
+        row.track.sound = Some(Sound { xxh128: 1 << 90, bytes: 5 });
+        commit::put(&writer, &row).unwrap();
+        assert_eq!(read(), row);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     Content, EventType, FileStat, Fingerprint, Index, LibraryPath, Metadata, MetadataStyle, MountId, Origin, Seen,
-    Track,
+    Sound, Track,
 };
 
 pub(super) fn store_file(folder: &Path) -> PathBuf {
@@ -25,7 +25,9 @@ fn stat(inode: u64) -> FileStat {
 
 fn track(content: u8) -> Track {
     let metadata = Metadata { duration: Some(1.5), ..Metadata::default() };
-    Track { fingerprint: Fingerprint { sha256: [content; 32], xxh128: u128::from(content) << 120 }, metadata }
+    let fingerprint = Fingerprint { sha256: [content; 32], xxh128: u128::from(content) << 120 };
+    let sound = Some(Sound { xxh128: u128::from(content) << 100, bytes: 1 << 20 });
+    Track { fingerprint, sound, metadata }
 }
 
 pub(super) fn file(path: &LibraryPath, content: u8) -> Observation {
@@ -65,7 +67,12 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     store.commit([missing(&"b.mp3".into())].into()).await.unwrap();
     store.remove_delivered(3).await.unwrap();
     assert_eq!(store.index().rows_by_inode(MountId(0), u64::MAX - 3, 9).unwrap().len(), 1);
-    assert_eq!(store.index().rows_by_sha256(&[1; 32], 9).unwrap().len(), 1);
+    assert_eq!(store.index().rows_by_content(&track(1), 9).unwrap().len(), 1);
+    // There were no rows when it was opened.
+    store.index_sounds().await.unwrap();
+    let with = |sound| store.index().rows_by_content(&Track { sound, ..track(3) }, 9).unwrap().len();
+    let sound = track(1).sound.unwrap();
+    assert_eq!([with(Some(sound)), with(None), with(Some(Sound { xxh128: 5, ..sound }))], [1, 0, 0]);
     store.commit([missing(&path)].into()).await.unwrap();
     let messages = waiting(&store).await;
     assert_eq!((messages[0].sequence, messages[0].event_type), (4, EventType::Deleted));

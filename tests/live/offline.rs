@@ -5,7 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use rustix::process::Signal;
+
 use crate::files::retag;
+use crate::support::disk::fixtures;
 use crate::support::library::{Library, SETTLE};
 
 #[test]
@@ -163,6 +166,76 @@ fn a_tagger_that_rewrote_in_place_and_moved_meanwhile_gives_moved_then_modified(
     fs::rename(library.path("a/x.mp3"), library.path("b/y.mp3")).unwrap();
     library.scan();
     assert_eq!(library.published_since(mark), ["moved a/x.mp3 -> b/y.mp3", "modified b/y.mp3"]);
+}
+
+/// A fixture, or the file that a tagger made of it.
+fn fixture(name: &str) -> Vec<u8> {
+    fs::read(fixtures().join(name)).unwrap()
+}
+
+/// Puts a file in another directory, as a tagger that saves into a new file and removes the old one.
+fn save_elsewhere(library: &Library, from: &str, to: &str, retagged: &str) {
+    library.write(to, fixture(retagged));
+    fs::remove_file(library.path(from)).unwrap();
+}
+
+#[test]
+fn a_file_that_was_retagged_into_a_new_file_elsewhere_gives_moved_then_modified_by_its_sound() {
+    let names = ["mp3/tagged-id3v23.mp3", "flac/tagged-flac.flac", "ogg/tagged-oggenc.ogg", "m4a/tagged-faststart.m4a"];
+    for name in names {
+        let mut library = Library::new();
+        let file = name.split('/').next_back().unwrap();
+        library.write(format!("a/{file}"), fixture(name));
+        library.write("other.mp3", fixture("mp3/untagged-cbr.mp3"));
+        library.scan();
+        let mark = library.mark();
+        save_elsewhere(&library, &format!("a/{file}"), &format!("b/{file}"), &format!("retagged/mutagen/{name}"));
+        library.scan();
+        let published = [format!("moved a/{file} -> b/{file}"), format!("modified b/{file}")];
+        assert_eq!(library.published_since(mark), published);
+        let [moved, modified] = &library.messages_since(mark)[..] else { panic!("two messages") };
+        assert!(moved.audio_hash.is_some() && moved.audio_hash == modified.audio_hash);
+        assert_ne!(moved.sha256, modified.sha256);
+        library.wait_until_converged();
+    }
+}
+
+#[test]
+fn a_retagged_file_is_recognised_by_its_sound_in_the_first_run_too() {
+    let mut library = Library::new();
+    library.write("a/x.flac", fixture("flac/tagged-flac.flac"));
+    library.write("b/other.mp3", "other");
+    library.start();
+    library.wait_until_settled();
+    let mark = library.mark();
+    // All of it happens before the program can look.
+    library.signal(Signal::STOP);
+    save_elsewhere(&library, "a/x.flac", "b/x.flac", "retagged/metaflac/flac/tagged-flac.flac");
+    library.signal(Signal::CONT);
+    library.wait_until_settled();
+    assert_eq!(library.published_since(mark), ["moved a/x.flac -> b/x.flac", "modified b/x.flac"]);
+}
+
+#[test]
+fn two_files_with_the_sound_of_a_retagged_one_and_a_file_that_is_still_there_are_not_its_move() {
+    let mut library = Library::new();
+    let [name, retagged] = ["mp3/tagged-lame-vbr.mp3", "retagged/mutagen/mp3/tagged-lame-vbr.mp3"];
+    library.write("one.mp3", fixture(name));
+    library.write("two.mp3", [fixture(name), b"TAG".to_vec(), vec![b' '; 125]].concat());
+    library.write("kept.flac", fixture("flac/tagged-flac.flac"));
+    library.scan();
+    let mark = library.mark();
+    save_elsewhere(&library, "one.mp3", "a/three.mp3", retagged);
+    fs::remove_file(library.path("two.mp3")).unwrap();
+    library.write("a/kept.flac", fixture("retagged/metaflac/flac/tagged-flac.flac"));
+    // It is retagged where it is.
+    fs::remove_file(library.path("kept.flac")).unwrap();
+    library.write("kept.flac", fixture("retagged/mutagen/flac/tagged-flac.flac"));
+    library.scan();
+    let published =
+        ["created a/kept.flac", "created a/three.mp3", "deleted one.mp3", "deleted two.mp3", "modified kept.flac"];
+    assert_eq!(library.published_sorted_since(mark), published);
+    library.wait_until_converged();
 }
 
 #[test]

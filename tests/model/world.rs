@@ -18,8 +18,8 @@ use file_watcher::content::{Contents, Examined, Examiner, Outcome, SettlePolicy}
 use file_watcher::disk::{Disk as DiskAccess, Entry};
 use file_watcher::engine::{Missing, Now, Round, SharedEngine};
 use file_watcher::model::{
-    Cause, Change, Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Seen, Ties,
-    Token, Track,
+    Cause, Change, Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Seen,
+    Sound, Ties, Token, Track,
 };
 use file_watcher::stream::Tied;
 
@@ -587,7 +587,9 @@ impl Contents<usize> for &World {
         let second_half = self.disk.borrow().content(*file);
         let content = if first_half == second_half { first_half } else { TORN };
         let fingerprint = Fingerprint { sha256: [content; 32], xxh128: u128::from(content) };
-        Ok(Track { fingerprint, metadata: Metadata::default() })
+        // Two contents each differ only in their tags.
+        let sound = Some(Sound { xxh128: u128::from(content / 2), bytes: Sound::DISTINCTIVE });
+        Ok(Track { fingerprint, sound, metadata: Metadata::default() })
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Message {
     pub(crate) old_path: Option<PathBuf>,
     pub(crate) sha256: Option<String>,
     pub(crate) xxh128: Option<String>,
+    pub(crate) audio_hash: Option<String>,
     pub(crate) origin: String,
     pub(crate) timestamp: String,
 }
@@ -188,6 +189,7 @@ impl Oracle {
             old_path: self.path(body, "old_path")?,
             sha256: text("sha256_hash"),
             xxh128: text("xxh128_hash"),
+            audio_hash: text("audio_hash"),
             origin: required("origin")?,
             timestamp: required("timestamp")?,
         };

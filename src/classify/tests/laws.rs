@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::super::*;
-use super::model::{Consumer, Disk, File, Filesystem, LONG_AGO, NOW, apply, contents, look, rows_of, touched, track};
+use super::model::{
+    Consumer, Disk, File, Filesystem, LONG_AGO, NOW, apply, contents, look, retagged, rows_of, touched, track, words,
+};
 
 const PATHS: [&str; 9] =
     ["a/1.mp3", "a/1.tmp.mp3", "a/2.mp3", "a/3.mp3", "a/4.mp3", "b/1.mp3", "b/2.mp3", "c/d/1.mp3", "r.mp3"];
@@ -31,6 +33,8 @@ enum Step {
     HandOn(usize, usize, u32),
     /// Replaced by a copy of another file.
     Copy(usize, usize),
+    /// Saved with other tags at another path, and removed.
+    SaveElsewhere(usize, usize),
     Link(usize, usize),
     Remove(usize),
 }
@@ -50,6 +54,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (path(), content()).prop_map(|(at, content)| Step::Save(at, content)),
         1 => (path(), path(), content()).prop_map(|(at, from, content)| Step::HandOn(at, from, content)),
         1 => (path(), path()).prop_map(|(from, to)| Step::Copy(from, to)),
+        2 => (path(), path()).prop_map(|(from, to)| Step::SaveElsewhere(from, to)),
         1 => (path(), path()).prop_map(|(from, to)| Step::Link(from, to)),
         2 => path().prop_map(Step::Remove),
     ]
@@ -111,6 +116,13 @@ impl Machine {
                     }
                 }
             }
+            Step::SaveElsewhere(from, to) => {
+                if let Some(file) = self.disk.get(&at(from)).copied().filter(|_| from != to) {
+                    self.create(at(to), file.filesystem, file.content);
+                    self.change(self.files, |saved| saved.content = retagged(file.content));
+                    self.disk.remove(&at(from));
+                }
+            }
             Step::Link(from, to) => {
                 if let Some(file) = self.disk.get(&at(from)).copied()
                     && !self.disk.contains_key(&at(to))
@@ -142,7 +154,7 @@ impl Machine {
     }
 
     fn content(&self, drawn: u32) -> u32 {
-        if self.is_unique { 1_000 + u32::try_from(self.now).unwrap() } else { drawn }
+        if self.is_unique { 1_000 + 4 * u32::try_from(self.now).unwrap() } else { drawn }
     }
 
     fn rename(&mut self, from: &LibraryPath, to: &LibraryPath) {
@@ -440,6 +452,30 @@ proptest! {
         prop_assume!(!are_permuted_in_place(&before, &changes));
         let replayed = Consumer::of(&before, true).replay(&changes);
         prop_assert!(replayed.is_ok(), "{replayed:?} in {changes:?}");
+    }
+
+    /// A file that was saved with other tags into a new file elsewhere is found by its sound, whatever else is there.
+    #[test]
+    fn a_file_that_was_retagged_and_moved_keeps_its_row(
+        (before, _) in any_change(true),
+        from in any::<prop::sample::Index>(),
+        to in any::<prop::sample::Index>(),
+        young in any_young(),
+        may_trust: bool,
+    ) {
+        let free: Vec<&str> = PATHS.into_iter().filter(|path| !before.contains_key(&(*path).into())).collect();
+        prop_assume!(!before.is_empty() && !free.is_empty());
+        let (from, file) = before.iter().nth(from.index(before.len())).unwrap();
+        let to: LibraryPath = free[to.index(free.len())].into();
+        let mut after = before.clone();
+        after.remove(from);
+        let saved = File { id: 999, inode: 999, born: 999, mtime: 999, ctime: 999, ..*file };
+        after.insert(to.clone(), File { content: retagged(file.content), ..saved });
+        let rows = rows_of(&before, |path| young.contains(path));
+        let changes = classify(&rows, &look_at_all(&after, &rows, may_trust), NOW).changes;
+        let word = if from.parent() == to.parent() { "renamed" } else { "moved" };
+        let published: Vec<String> = changes.iter().map(|event| words(&event.change)).collect();
+        prop_assert_eq!(published, [format!("{word} {from} -> {to}"), format!("modified {to}")]);
     }
 
     /// A cycle begins with a placeholder name, and nothing else is published until that is gone.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::{RowUpdate, Rows, paths_touched};
 use crate::model::{
     Change, Content, FileEvent, FileStat, Fingerprint, InodeKind, LibraryPath, Metadata, MountId, Observation, Origin,
-    Row, Seen, Track,
+    Row, Seen, Sound, Track,
 };
 
 /// The time of every commit.
@@ -44,7 +44,20 @@ pub(super) fn track(content: u32) -> Track {
     let mut sha256 = [0; 32];
     sha256[..4].copy_from_slice(&content.to_be_bytes());
     sha256[31] = 1;
-    Track { fingerprint: Fingerprint { sha256, xxh128: u128::from(content) }, metadata: Metadata::default() }
+    let fingerprint = Fingerprint { sha256, xxh128: u128::from(content) };
+    Track { fingerprint, sound: Some(sound(content)), metadata: Metadata::default() }
+}
+
+/// Of every four contents, the first two are a recording with different tags, and the others one moment of silence.
+fn sound(content: u32) -> Sound {
+    let is_silence = content % 4 > 1;
+    let bytes = if is_silence { Sound::DISTINCTIVE - 1 } else { Sound::DISTINCTIVE };
+    Sound { xxh128: if is_silence { 0 } else { u128::from(content / 4) + 1 }, bytes }
+}
+
+/// The other content with the same sound.
+pub(super) fn retagged(content: u32) -> u32 {
+    content ^ 1
 }
 
 impl File {
@@ -86,7 +99,12 @@ pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool
                 same || row.stat.is_surely_same_file(&stat)
             })
             .collect();
-        let by_content: Vec<&Row> = others.into_iter().filter(|row| row.track == track(file.content)).collect();
+        let found = track(file.content);
+        let is_known = rows.values().any(|row| row.track == found);
+        let by_content = |row: &&Row| {
+            row.track == found || (!is_known && row.track.has_sound_of(&found) && !disk.contains_key(&row.path))
+        };
+        let by_content: Vec<&Row> = others.into_iter().filter(by_content).collect();
         let unique = if by_content.len() == 1 { by_content } else { Vec::new() };
         let own = rows.get(path).filter(|row| row.stat.same_file(&stat));
         let candidates = own.into_iter().chain(by_inode.iter().copied()).chain(unique);

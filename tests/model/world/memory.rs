@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use file_watcher::classify::{self, RowUpdate, Rows};
-use file_watcher::model::{FileEvent, FileStat, Index, LibraryPath, MemoryIndex, MountId, Observation, Row};
+use file_watcher::model::{FileEvent, FileStat, Index, LibraryPath, MemoryIndex, MountId, Observation, Row, Track};
 use file_watcher::store::Committed;
 
 /// Rows and messages, changed together as `src/store/commit.rs` does.
@@ -65,8 +65,8 @@ impl Index for &Memory {
         self.index.borrow().rows_by_inode(mount, inode, limit)
     }
 
-    fn rows_by_sha256(&self, sha256: &[u8; 32], limit: usize) -> Result<Vec<Row>, Infallible> {
-        self.index.borrow().rows_by_sha256(sha256, limit)
+    fn rows_by_content(&self, track: &Track, limit: usize) -> Result<Vec<Row>, Infallible> {
+        self.index.borrow().rows_by_content(track, limit)
     }
 
     fn rows_after(

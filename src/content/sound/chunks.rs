@@ -1,0 +1,80 @@
+//! Sound in one part of a container: WAV, AIFF and ASF.
+
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+
+use super::super::asf::{OBJECT_HEADER, guid};
+use super::super::source::Source;
+use super::super::wav::{Chunk, FIRST_CHUNK, MAX_CHUNKS};
+
+/// The object of ASF that has the packets of all streams.
+const DATA: [u8; 16] = guid(0x75B2_2636, 0x668E, 0x11CF, 0xA6D9_00AA_0062_CE6C);
+
+/// Bytes of that object before its first packet: its header, the id of the file, a count and two reserved bytes.
+const BEFORE_PACKETS: u64 = OBJECT_HEADER + 16 + 8 + 2;
+
+/// The most objects of an ASF file. Real ones have about three.
+const MAX_OBJECTS: usize = 1024;
+
+/// Bytes of the chunk of AIFF before its samples: an offset and the size of a block.
+const BEFORE_SAMPLES: u64 = 8;
+
+/// The content of the first chunk `data` of a WAV file.
+pub(super) fn wav_data<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
+    let mut at = FIRST_CHUNK;
+    for _ in 0..MAX_CHUNKS {
+        let Some(chunk) = Chunk::at(source, at, source.length())? else { break };
+        if &chunk.kind == b"data" {
+            return Ok(Some(chunk.content..chunk.end));
+        }
+        at = chunk.next;
+    }
+    Ok(None)
+}
+
+/// The samples in the first chunk `SSND` of an AIFF file. AIFF is like WAV, with numbers in the other byte order.
+///
+/// Format: Audio Interchange File Format 1.3 (Apple).
+pub(super) fn aiff_data<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
+    let mut at = FIRST_CHUNK;
+    for _ in 0..MAX_CHUNKS {
+        if at + 8 > source.length() {
+            break;
+        }
+        source.seek(SeekFrom::Start(at))?;
+        let kind: [u8; 4] = source.array()?;
+        let size = u64::from(u32::from_be_bytes(source.array()?));
+        let content = at + 8;
+        if &kind == b"SSND" {
+            return Ok(Some(content + BEFORE_SAMPLES..(content + size).min(source.length())));
+        }
+        at = content + size.next_multiple_of(2);
+    }
+    Ok(None)
+}
+
+/// The packets in the data object of an ASF file.
+///
+/// Format: Advanced Systems Format (ASF) Specification, revision 01.20.03, section 5.1.
+pub(super) fn asf_data<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
+    let mut at = 0_u64;
+    for _ in 0..MAX_OBJECTS {
+        if at.saturating_add(OBJECT_HEADER) > source.length() {
+            break;
+        }
+        source.seek(SeekFrom::Start(at))?;
+        let kind: [u8; 16] = source.array()?;
+        let size = u64::from_le_bytes(source.array()?);
+        let end = at.saturating_add(size);
+        if kind == DATA {
+            // A live recording does not know its size.
+            let end = if size < BEFORE_PACKETS { source.length() } else { end.min(source.length()) };
+            return Ok(Some(at + BEFORE_PACKETS..end));
+        }
+        if size < OBJECT_HEADER {
+            break;
+        }
+        at = end;
+    }
+    Ok(None)
+}
