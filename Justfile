@@ -49,6 +49,11 @@ fixtures:
     python3 tests/fixtures/retag
     python3 tests/fixtures/expected
 
+# What is read of a corpus of real encoders, against mutagen, ffprobe and exiftool: just metadata, just metadata --foreign
+metadata *arguments:
+    cargo build --release --locked
+    tests/metadata/compare.py {{ arguments }}
+
 # Everything that CI runs
 ci:
     .ci/run

@@ -21,7 +21,7 @@ const HEADER: usize = 7;
 const ID3V2_HEADER: usize = 10;
 
 /// Sample rates in Hz, by the index in the header.
-const SAMPLE_RATES: [u32; 13] =
+pub(super) const SAMPLE_RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
 
 /// The sums over the frames of a file.
@@ -192,6 +192,11 @@ impl Default for Counter {
 /// Whether `bytes` begin with a valid frame header.
 pub(super) fn begins_frame(bytes: &[u8]) -> bool {
     Header::parse(bytes).is_some()
+}
+
+/// Whether two frames that agree follow each other in `bytes`.
+pub(super) fn has_frames(bytes: &[u8]) -> bool {
+    matches!(hunt(bytes, true), Hunt::Found(_))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! The tags at the end of a file: ID3v1, and APEv2 in front of it.
+//! The tags at the end of a file: ID3v1, and APEv2 in front of it. Lyrics3 between them is passed over. APEv2 may be at the
+//! beginning too.
 //!
 //! Formats: ID3v1.1 (id3.org), APE tag version 2 (wiki.hydrogenaud.io, "APEv2 specification").
 
@@ -7,8 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use super::found::{Field, Found};
 use super::source::Source;
 use super::values::tidy;
-use super::{genres, names, text};
-use crate::model::Metadata;
+use super::{genres, names, tail, text};
 
 /// Bytes of an ID3v1 tag.
 pub(super) const ID3V1: usize = 128;
@@ -16,17 +16,11 @@ pub(super) const ID3V1: usize = 128;
 /// Bytes of the footer of an APEv2 tag.
 const APE_FOOTER: usize = 32;
 
-/// The first bytes of the header and of the footer of an APEv2 tag.
-const APE_MAGIC: &[u8] = b"APETAGEX";
-
 /// Bytes of the longest key of an APEv2 tag, as the specification has it.
 const LONGEST_KEY: usize = 255;
 
 /// The most items of an APEv2 tag. A tag with more is corrupt.
 const MOST_ITEMS: u32 = 4096;
-
-/// Bytes of a value that are decoded.
-const LONGEST_VALUE: u64 = Metadata::LONGEST_TEXT as u64 + 1024;
 
 /// Reads the tags at the end of the file into `found`, which has what is in front of the audio. Returns where the audio
 /// ends.
@@ -39,8 +33,9 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) ->
     let length = source.length();
     let at = length.saturating_sub(ID3V1 as u64);
     let has_id3v1 = source.read_at(at, &mut id3v1)?.starts_with(b"TAG") && length >= ID3V1 as u64;
-    let mut end = if has_id3v1 { at } else { length };
-    end = read_ape(source, end, found)?;
+    let end = if has_id3v1 { at } else { length };
+    let end = end - tail::lyrics_before(source, end)?.unwrap_or(0);
+    let end = read_ape(source, end, found)?;
     if has_id3v1 {
         read_id3v1(&id3v1, found);
     }
@@ -61,47 +56,72 @@ fn read_id3v1(tag: &[u8; ID3V1], found: &mut Found) {
     found.set(Field::Genre, genres::name(tag[127].into()).map(ToOwned::to_owned));
 }
 
-/// Reads the APEv2 tag that ends at `end`, if there is one. Returns where it begins.
-fn read_ape<R: Read + Seek>(source: &mut Source<R>, end: u64, found: &mut Found) -> io::Result<u64> {
-    let Some(at) = end.checked_sub(APE_FOOTER as u64) else { return Ok(end) };
-    let mut footer = [0; APE_FOOTER];
-    if !source.read_at(at, &mut footer)?.starts_with(APE_MAGIC) {
-        return Ok(end);
-    }
-    found.within("APEv2");
-    let tag = ApeFooter::of(&footer);
-    let Some(begin) = end.checked_sub(tag.size).filter(|_| tag.size >= APE_FOOTER as u64) else {
-        found.problem("APEv2 has an impossible size");
-        return Ok(at);
-    };
-    if !read_items(source, begin, at, tag.items, found)? {
+/// The length of the APEv2 tag at the beginning of `head`, with its header; `None` if there is none.
+pub(super) fn leading_length(head: &[u8]) -> Option<u64> {
+    let header = Footer::of(head)?;
+    header.is_header().then_some(APE_FOOTER as u64 + header.size)
+}
+
+/// Reads the APEv2 tag that begins at `at`, of `length` bytes, into `found`.
+pub(super) fn read_leading<R: Read + Seek>(
+    source: &mut Source<R>,
+    at: u64,
+    length: u64,
+    found: &mut Found,
+) -> io::Result<()> {
+    let end = at.saturating_add(length).min(source.length());
+    let mut header = [0; APE_FOOTER];
+    let Some(header) = Footer::of(source.read_at(at, &mut header)?) else { return Ok(()) };
+    if !read_items(source, at + APE_FOOTER as u64, end, header.items, found)? {
         found.problem("APEv2 is damaged");
     }
-    Ok(begin.saturating_sub(tag.header))
-}
-
-/// What the footer of an APEv2 tag says.
-struct ApeFooter {
-    /// Bytes of the items and the footer.
-    size: u64,
-    /// Bytes of the header in front of them, which may be missing.
-    header: u64,
-    items: u32,
-}
-
-impl ApeFooter {
-    fn of(footer: &[u8; APE_FOOTER]) -> Self {
-        let number = |from: usize| u32::from_le_bytes(footer[from..from + 4].try_into().unwrap_or_default());
-        let header = if number(20) & 1 << 31 != 0 { APE_FOOTER as u64 } else { 0 };
-        Self { size: number(12).into(), header, items: number(16) }
-    }
+    Ok(())
 }
 
 /// The length in bytes of the APEv2 tag whose last bytes are these; `None` if they are no footer of one.
 pub(super) fn ape_length(bytes: &[u8]) -> Option<u64> {
-    let footer = bytes.last_chunk().filter(|footer| footer.starts_with(APE_MAGIC))?;
-    let ApeFooter { size, header, .. } = ApeFooter::of(footer);
-    (size >= APE_FOOTER as u64).then_some(size + header)
+    let footer = Footer::of(bytes.last_chunk::<APE_FOOTER>()?)?;
+    (footer.size >= APE_FOOTER as u64).then(|| footer.size + footer.header_length())
+}
+
+/// The header or the footer of an APEv2 tag: both have the same form.
+struct Footer {
+    /// Bytes of the items and the footer.
+    size: u64,
+    items: u32,
+    flags: u32,
+}
+
+impl Footer {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; APE_FOOTER] = bytes.first_chunk().filter(|bytes| bytes.starts_with(b"APETAGEX"))?;
+        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Some(Self { size: number(12).into(), items: number(16), flags: number(20) })
+    }
+
+    /// Bytes of the header in front of the items, which may be missing.
+    fn header_length(&self) -> u64 {
+        if self.flags & 1 << 31 != 0 { APE_FOOTER as u64 } else { 0 }
+    }
+
+    fn is_header(&self) -> bool {
+        self.flags & 1 << 29 != 0
+    }
+}
+
+/// Reads the APEv2 tag that ends at `end`, if there is one. Returns where it begins.
+fn read_ape<R: Read + Seek>(source: &mut Source<R>, end: u64, found: &mut Found) -> io::Result<u64> {
+    let Some(at) = end.checked_sub(APE_FOOTER as u64) else { return Ok(end) };
+    let mut footer = [0; APE_FOOTER];
+    let Some(footer) = Footer::of(source.read_at(at, &mut footer)?) else { return Ok(end) };
+    let Some(begin) = end.checked_sub(footer.size).filter(|_| footer.size >= APE_FOOTER as u64) else {
+        found.problem("APEv2 has an impossible size");
+        return Ok(at);
+    };
+    if !read_items(source, begin, at, footer.items, found)? {
+        found.problem("APEv2 is damaged");
+    }
+    Ok(begin.saturating_sub(footer.header_length()))
 }
 
 /// Reads the items between `begin` and `end`; returns whether all could be read.
@@ -112,8 +132,10 @@ fn read_items<R: Read + Seek>(
     items: u32,
     found: &mut Found,
 ) -> io::Result<bool> {
+    found.within("APEv2");
     let mut at = begin;
     for _ in 0..items.min(MOST_ITEMS) {
+        source.visit()?;
         let mut head = [0; 8 + LONGEST_KEY + 1];
         let head = source.read_at(at, &mut head)?;
         let Some((sizes, rest)) = head.split_first_chunk::<8>() else { return Ok(false) };
@@ -130,9 +152,8 @@ fn read_items<R: Read + Seek>(
         let is_text = sizes[4] & 0b110 == 0;
         match field_of(&key).filter(|_| is_text) {
             Some(field) if found.wants(field) => {
-                let mut bytes = Vec::new();
                 source.seek(SeekFrom::Start(value))?;
-                source.by_ref().take(length.min(LONGEST_VALUE)).read_to_end(&mut bytes)?;
+                let bytes = source.text(length)?;
                 found.set(field, tidy(&text::utf8_or_windows(&bytes)));
             }
             Some(_) => {}
@@ -149,7 +170,7 @@ fn field_of(key: &str) -> Option<Field> {
         "title" => Field::Title,
         "artist" => Field::Artist,
         "album" => Field::Album,
-        "year" => Field::Date,
+        "year" | "date" => Field::Date,
         "genre" => Field::Genre,
         "track" => Field::Track,
         _ => return names::field_of(key),
@@ -159,6 +180,7 @@ fn field_of(key: &str) -> Option<Field> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Metadata;
     use proptest::prelude::*;
     use std::io::Cursor;
 
@@ -220,13 +242,29 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_noted_and_not_read() {
+    fn lyrics_between_the_tags_are_passed_over() {
+        let lyrics = [&b"LYRICSBEGIN"[..], &[b'x'; 100], b"000111LYRICS200"].concat();
+        let (end, found, _) = parse(&[&[0xFF; 100][..], &ape(&[item("Artist", b"A")]), &lyrics, &id3v1()].concat());
+        assert_eq!((end, found.as_str()), (100, "title=Title artist=A date=1999 genre=Rock track=7 comment=Well"));
+    }
+
+    #[test]
+    fn a_tag_at_the_beginning_is_read() {
+        let body = item("Artist", b"A");
+        let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+        let end = |flags: u32| {
+            [&b"APETAGEX"[..], &number(2000), &number(body.len() + 32), &number(1), &flags.to_le_bytes(), &[0; 8]]
+                .concat()
+        };
+        let file = [end(0xA000_0000), body.clone(), end(0x8000_0000), vec![0xFF; 50]].concat();
+        let length = leading_length(&file).unwrap();
+        assert_eq!(length, file.len() as u64 - 50);
+        assert_eq!(leading_length(&end(0)), None, "a footer");
         let mut found = Found::default();
-        let bytes = ape(&[item("Cover Art (front)", &[1; 300]), item("Title", b"T")]);
-        read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut found).unwrap();
+        read_leading(&mut Source::new(Cursor::new(&file)).unwrap(), 0, length, &mut found).unwrap();
         let mut metadata = Metadata::default();
         found.show(&mut metadata);
-        assert!(metadata.has_cover && metadata.tags.get(Field::Title) == Some("T"));
+        assert_eq!(metadata.tags.get(Field::Artist), Some("A"));
     }
 
     proptest! {

@@ -9,17 +9,17 @@ use super::comments;
 use super::found::Found;
 use super::ogg::corrupt;
 use super::source::Source;
-use super::values::bits_per_second;
-use super::{end_tags, id3v2};
+use super::values::{bits_per_second, explain};
 use crate::model::Metadata;
 
 /// The first bytes.
 pub(super) const MAGIC: &[u8] = b"fLaC";
+const MAGIC_LENGTH: u64 = MAGIC.len() as u64;
 
 /// The kinds of blocks that are read.
 const STREAM_INFO: u8 = 0;
-pub(super) const VORBIS_COMMENT: u8 = 4;
 const PICTURE: u8 = 6;
+pub(super) const VORBIS_COMMENT: u8 = 4;
 
 /// The most blocks. A file with more is corrupt.
 const MOST_BLOCKS: usize = 1024;
@@ -27,91 +27,92 @@ const MOST_BLOCKS: usize = 1024;
 /// Bytes of a block's header.
 const BLOCK_HEADER: u64 = 4;
 
-/// Reads the file, whose first bytes are at `begin`, into `metadata`, and the tags into `found`. On failure, both have what
-/// came before the damaged part.
+/// Reads the file, whose sound ends at `end`, into `metadata`, and the tags into `found`. On failure, both have what came
+/// before the damaged part.
 pub(super) fn read<R: Read + Seek>(
     source: &mut Source<R>,
-    begin: u64,
+    end: u64,
     metadata: &mut Metadata,
     found: &mut Found,
 ) -> io::Result<()> {
-    let read = read_blocks(source, begin, metadata, found);
-    // Some programs put tags of other kinds around it.
-    if begin > 0 {
-        id3v2::read(source, 0, found)?;
+    let mut info = None;
+    let read = read_blocks(source, &mut info, found);
+    let begin = *read.as_ref().unwrap_or(&MAGIC_LENGTH);
+    if let Some(info) = info {
+        info.show(metadata);
+        metadata.duration = (info.samples > 0).then(|| info.samples as f64 / f64::from(info.sample_rate));
+        let bytes = end.saturating_sub(begin);
+        metadata.bitrate = metadata.duration.and_then(|duration| bits_per_second(bytes, duration));
     }
-    let end = end_tags::read(source, found)?;
-    let sound = read?;
-    if let Some(duration) = metadata.duration {
-        metadata.bitrate = bits_per_second(end.saturating_sub(sound), duration);
-    }
-    Ok(())
+    read.map(|_| ())
+}
+
+/// Where the sound begins.
+pub(super) fn sound_begin<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
+    read_blocks(source, &mut None, &mut Found::default())
 }
 
 /// Reads the blocks; returns where the sound begins.
 fn read_blocks<R: Read + Seek>(
     source: &mut Source<R>,
-    begin: u64,
-    metadata: &mut Metadata,
+    info: &mut Option<StreamInfo>,
     found: &mut Found,
 ) -> io::Result<u64> {
-    found.within("FLAC");
-    each_block(source, begin, |source, number, kind| {
-        match kind {
-            STREAM_INFO => {
-                let info = StreamInfo::read(source)?;
-                info.show(metadata);
-                metadata.duration = info.duration(info.samples);
-            }
-            _ if number == 0 => return Err(corrupt("the first block is not about the stream")),
-            VORBIS_COMMENT => {
-                // Some programs wrote a size that is too small for the comments, which say themselves how long they are.
-                let read = comments::read(source, found);
-                if read.is_err() {
-                    found.problem("Vorbis comments end too early");
-                }
-                found.within("FLAC");
-            }
-            PICTURE => found.cover(),
-            _ => {}
-        }
-        Ok(())
-    })
-}
-
-/// Where the sound begins, of a file whose first bytes are at `begin`.
-pub(super) fn sound_begin<R: Read + Seek>(source: &mut Source<R>, begin: u64) -> io::Result<u64> {
-    each_block(source, begin, |_, _, _| Ok(()))
-}
-
-/// Calls `visit` with the number and the kind of each block, behind its header; returns where the blocks end.
-fn each_block<R: Read + Seek>(
-    source: &mut Source<R>,
-    begin: u64,
-    mut visit: impl FnMut(&mut Source<R>, usize, u8) -> io::Result<()>,
-) -> io::Result<u64> {
-    let mut at = begin + MAGIC.len() as u64;
-    for number in 0..MOST_BLOCKS {
+    let mut at = MAGIC_LENGTH;
+    let mut has_comments = false;
+    for _ in 0..MOST_BLOCKS {
+        source.visit()?;
         source.seek(SeekFrom::Start(at))?;
         let [kind, size @ ..]: [u8; 4] = source.array()?;
         let size = size.into_iter().fold(0_u64, |size, byte| size << 8 | u64::from(byte));
-        visit(source, number, kind & 0x7F)?;
-        at += BLOCK_HEADER + size;
-        if at > source.length() {
+        let mut end = at + BLOCK_HEADER + size;
+        // Some programs wrote sizes that are too small for comments and pictures, which say themselves how long they are.
+        match kind & 0x7F {
+            STREAM_INFO if info.is_none() => *info = Some(StreamInfo::read(source)?),
+            // The first block counts.
+            VORBIS_COMMENT if !has_comments => {
+                has_comments = true;
+                match comments::read(source, found) {
+                    Ok(()) => end = end.max(source.stream_position()?),
+                    Err(error) => found.problem(format!("Vorbis comments: {}", explain(&error))),
+                }
+            }
+            PICTURE => {
+                found.within("FLAC");
+                found.cover();
+                end = end.max(end_of_picture(source)?.filter(|&end| end <= source.length()).unwrap_or(end));
+            }
+            _ => {}
+        }
+        if end > source.length() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if kind & 0x80 != 0 {
-            return Ok(at);
+            return if info.is_some() { Ok(end) } else { Err(corrupt("no block is about the stream")) };
         }
+        at = end;
     }
     Err(corrupt("it has too many blocks"))
+}
+
+/// Where a picture ends: a kind, two texts with their lengths, four numbers, and the picture with its length.
+fn end_of_picture<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
+    let mut at = source.stream_position()? + 4;
+    for between in [0, 0, 16] {
+        let mut length = [0; 4];
+        let Ok(&mut length) = <&mut [u8; 4]>::try_from(source.read_at(at + between, &mut length)?) else {
+            return Ok(None);
+        };
+        at += between + 4 + u64::from(u32::from_be_bytes(length));
+    }
+    Ok(Some(at))
 }
 
 /// What a STREAMINFO block says of the sound.
 pub(super) struct StreamInfo {
     /// In Hz, never 0.
-    sample_rate: u32,
-    channels: u32,
+    pub(super) sample_rate: u32,
+    pub(super) channels: u32,
     pub(super) bits_per_sample: u32,
     /// Samples per channel. 0 if the encoder did not know.
     pub(super) samples: u64,
@@ -135,16 +136,11 @@ impl StreamInfo {
         Ok(Self { sample_rate, channels, bits_per_sample, samples: rate_and_counts & 0xF_FFFF_FFFF })
     }
 
-    pub(super) fn show(&self, metadata: &mut Metadata) {
+    fn show(&self, metadata: &mut Metadata) {
         metadata.sample_rate = Some(self.sample_rate);
         metadata.channels = Some(self.channels);
         metadata.bits_per_sample = Some(self.bits_per_sample);
         metadata.codec = Some("flac".to_owned());
-    }
-
-    /// The seconds that `samples` take, if there are any.
-    pub(super) fn duration(&self, samples: u64) -> Option<f64> {
-        (samples > 0).then(|| samples as f64 / f64::from(self.sample_rate))
     }
 }
 
@@ -170,20 +166,51 @@ mod tests {
         [MAGIC, &blocks, &[0xFF; 1000]].concat()
     }
 
-    fn parse(bytes: &[u8], begin: u64) -> Metadata {
+    fn parse(bytes: &[u8]) -> Metadata {
         let (mut metadata, mut found) = (Metadata::default(), Found::default());
-        let _ = read(&mut Source::new(Cursor::new(bytes)).unwrap(), begin, &mut metadata, &mut found);
+        let read = read(&mut Source::new(Cursor::new(bytes)).unwrap(), bytes.len() as u64, &mut metadata, &mut found);
         found.show(&mut metadata);
+        if let Err(error) = read {
+            metadata.add_error(&error.to_string());
+        }
         metadata
     }
 
     #[test]
     fn the_sound_is_what_follows_the_blocks() {
-        let found = parse(&file(), 0);
+        let found = parse(&file());
         assert_eq!((found.duration, found.bitrate), (Some(2.0), Some(4000)));
         assert_eq!((found.sample_rate, found.channels), (Some(44_100), Some(2)));
         assert_eq!((found.codec.as_deref(), found.bits_per_sample, found.has_cover), (Some("flac"), Some(16), true));
         assert_eq!((found.tags.get(Field::Title), found.tags.get(Field::Track)), (Some("T"), Some("3")));
+    }
+
+    #[test]
+    fn the_first_block_of_comments_counts_wherever_the_block_about_the_stream_is() {
+        let comment = |text: &str| [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
+        let comments = |text: &str| [comment(""), vec![1, 0, 0, 0], comment(text)].concat();
+        let info = |samples: u64| {
+            let counts = ((44_100_u64 << 44) + (1 << 41) + (15 << 36) + samples).to_be_bytes();
+            [&[16, 0, 16, 0, 0, 0, 0, 0, 0, 0][..], &counts, &[0; 16]].concat()
+        };
+        let blocks = [block(4, &comments("title=T")), block(0, &info(44_100)), block(0x84, &comments("artist=A"))];
+        let found = parse(&[MAGIC, &blocks.concat(), &[0xFF; 1000]].concat());
+        let tags = found.tags;
+        assert_eq!((found.duration, tags.get(Field::Title), tags.get(Field::Artist)), (Some(1.0), Some("T"), None));
+        assert!(parse(&[MAGIC, &block(0x84, &comments("title=T"))].concat()).error.is_some());
+    }
+
+    #[test]
+    fn blocks_whose_sizes_are_too_small_end_where_their_content_does() {
+        let comment = |text: &str| [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
+        let comments = [comment(""), vec![1, 0, 0, 0], comment("title=T")].concat();
+        let number = |number: u32| number.to_be_bytes();
+        let texts = [&number(3)[..], &number(2), b"im", &number(1), b"d", &[0; 16], &number(5000)].concat();
+        let picture = [texts, vec![7; 5000]].concat();
+        let mut blocks = [block(0, &file()[8..42]), block(6, &picture), block(0x84, &comments)].concat();
+        blocks[38..42].copy_from_slice(&[6, 0, 0, 99]);
+        let found = parse(&[MAGIC, &blocks, &[0xFF; 1000]].concat());
+        assert_eq!((found.tags.get(Field::Title), found.bitrate, found.error), (Some("T"), Some(4000), None));
     }
 
     proptest! {
@@ -193,7 +220,7 @@ mod tests {
             for (at, value) in changes {
                 bytes[at] = value;
             }
-            parse(&bytes, 0);
+            parse(&bytes);
         }
     }
 }

@@ -62,6 +62,32 @@ impl Found {
         Self { listing: Some(Listing::default()), ..Self::default() }
     }
 
+    /// Another one, for tags that count after those that are read into this one.
+    pub(super) fn beside(&self) -> Self {
+        if self.listing.is_some() { Self::listing() } else { Self::default() }
+    }
+
+    /// Takes over what was found in tags that count after these.
+    pub(super) fn append(&mut self, others: Self) {
+        match others.listing {
+            Some(Listing { parts, more }) => {
+                for Part { container, content } in parts {
+                    self.container = container;
+                    match content {
+                        PartContent::Text { field, text, .. } => self.set(field, Some(text)),
+                        content => self.list(content),
+                    }
+                }
+                self.listing.get_or_insert_default().more += more;
+            }
+            None => self.tags.fill(others.tags),
+        }
+        self.has_cover |= others.has_cover;
+        for problem in others.problems {
+            self.problem(problem);
+        }
+    }
+
     /// Begins a tag of this kind.
     pub(super) fn within(&mut self, container: &'static str) {
         self.container = container;
@@ -75,11 +101,6 @@ impl Found {
     /// Whether a value of the field is of use. One that is not need not be decoded.
     pub(super) fn wants(&self, field: Field) -> bool {
         self.listing.is_some() || !self.has(field)
-    }
-
-    /// Whether no value was found.
-    pub(super) fn is_empty(&self) -> bool {
-        self.tags.is_empty()
     }
 
     /// Keeps a value, unless there is one already.
@@ -203,6 +224,26 @@ mod tests {
                 expected.iter().cloned().map(|(container, content)| Part { container, content }).collect();
             assert_eq!((listing.parts, listing.more), (expected, 0));
             assert_eq!(problems.len(), problems_listed);
+        }
+    }
+
+    #[test]
+    fn tags_that_count_later_fill_the_gaps() {
+        for (mut one, listed) in [(Found::default(), 0), (Found::listing(), 3)] {
+            let mut other = one.beside();
+            one.set(Field::Title, Some("first".into()));
+            other.set(Field::Title, Some("second".into()));
+            other.set(Field::Artist, Some("artist".into()));
+            other.cover();
+            other.problem("it is bad");
+            one.append(other);
+            let mut metadata = Metadata::default();
+            one.show(&mut metadata);
+            assert_eq!(metadata.tags.present().collect::<Vec<_>>(), [("title", "first"), ("artist", "artist")]);
+            assert_eq!((metadata.has_cover, metadata.error.as_deref()), (true, Some("it is bad")));
+            let texts = one.into_lists().0.parts;
+            let published = |part: &&Part| matches!(part.content, PartContent::Text { is_published: true, .. });
+            assert_eq!((texts.iter().filter(published).count(), texts.len().min(3)), (listed.min(2), listed));
         }
     }
 

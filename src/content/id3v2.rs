@@ -7,19 +7,18 @@ use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use flate2::read::ZlibDecoder;
 
 use super::found::{Field, Found, Named};
-use super::source::Source;
+use super::source::{LONGEST_TEXT, Source};
 use super::values::tidy;
 use super::{names, text};
-use crate::model::Metadata;
 
 /// Bytes of the header of a tag.
 const HEADER: u64 = 10;
 
-/// Bytes of a frame that are decoded: more than a text may have in messages, in the widest encoding.
-const LONGEST_FRAME: u64 = 2 * Metadata::LONGEST_TEXT as u64 + 1024;
-
 /// The most frames of a tag. A tag with more is corrupt.
 const MOST_FRAMES: usize = 10_000;
+
+/// Frames that are enough to know how their sizes are written.
+const ENOUGH_FRAMES: usize = 64;
 
 /// Whether the whole tag is unsynchronised, before ID3v2.4.
 const UNSYNCHRONISED: u8 = 0x80;
@@ -77,39 +76,66 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, at: u64, found: &mut 
     }
     let sizes = if version == 4 { body.sizes_of_frames()? } else { Sizes::Plain };
     let mut parts = Parts::default();
-    for _ in 0..MOST_FRAMES {
-        let Some(frame) = body.next_frame(layout, sizes)? else { break };
-        let after = frame.size;
-        let taken = match wanted(frame.id) {
-            Some(Wanted::Cover) => {
-                found.cover();
-                0
-            }
-            // One that is not the first costs nothing.
-            Some(Wanted::Tag(field)) if !found.wants(field) => 0,
-            Some(wanted) => {
-                let taken = after.min(LONGEST_FRAME);
-                let data = body.read(taken)?;
-                if (data.len() as u64) < taken {
-                    found.problem(format!("ID3v2 {} ends too early", frame.name()));
-                }
-                let unsynchronised_tag = version == 4 && flags & UNSYNCHRONISED != 0;
-                let content = frame.content(version, unsynchronised_tag, &data);
-                if let Err(problem) = content.and_then(|data| wanted.keep(&data, &frame, &mut parts, found)) {
-                    found.problem(format!("ID3v2 {} {problem}", frame.name()));
-                }
-                taken
-            }
-            None => {
-                found.unread(|| frame.name());
-                0
-            }
-        };
-        body.skip(after - taken)?;
-    }
+    let frames = Frames { version, layout, sizes, is_unsynchronised: flags & UNSYNCHRONISED != 0 };
+    let read = frames.read(&mut body, &mut parts, found);
     found.set(Field::Date, parts.dates.written());
     found.fill(parts.named);
-    Ok(())
+    read
+}
+
+/// How the frames of a tag are written.
+struct Frames {
+    version: u8,
+    layout: Layout,
+    sizes: Sizes,
+    is_unsynchronised: bool,
+}
+
+impl Frames {
+    fn read<R: Read + Seek>(&self, body: &mut Body<'_, R>, parts: &mut Parts, found: &mut Found) -> io::Result<()> {
+        for _ in 0..MOST_FRAMES {
+            let Some(frame) = body.next_frame(self.layout, self.sizes)? else { return Ok(()) };
+            let taken = match wanted(frame.id) {
+                Some(Wanted::Cover) => {
+                    found.cover();
+                    0
+                }
+                // One that is not the first costs nothing.
+                Some(Wanted::Tag(field)) if !found.wants(field) => 0,
+                Some(wanted) => self.read_frame(body, &frame, wanted, parts, found)?,
+                None => {
+                    found.unread(|| frame.name());
+                    0
+                }
+            };
+            body.skip(frame.size - taken)?;
+        }
+        found.problem(format!("ID3v2: only the first {MOST_FRAMES} frames are read"));
+        Ok(())
+    }
+
+    /// Reads the content of a frame; returns how many bytes of it.
+    fn read_frame<R: Read + Seek>(
+        &self,
+        body: &mut Body<'_, R>,
+        frame: &Frame,
+        wanted: Wanted,
+        parts: &mut Parts,
+        found: &mut Found,
+    ) -> io::Result<u64> {
+        let taken = frame.size.min(LONGEST_TEXT);
+        let data = body.text(taken)?;
+        if (data.len() as u64) < taken {
+            found.problem(format!("ID3v2 {} ends too early", frame.name()));
+        }
+        let content = frame.content(self.version, self.version == 4 && self.is_unsynchronised, &data);
+        let expanded = content.as_ref().map_or(0, |content| content.len() as u64);
+        body.source.decode(expanded.saturating_sub(taken))?;
+        if let Err(problem) = content.and_then(|data| wanted.keep(&data, frame, parts, found)) {
+            found.problem(format!("ID3v2 {} {problem}", frame.name()));
+        }
+        Ok(taken)
+    }
 }
 
 fn synchsafe(bytes: [u8; 4]) -> u32 {
@@ -172,7 +198,7 @@ impl Frame {
         }
         let mut text = Vec::new();
         // What was decompressed before an error is as good as a text that is cut.
-        let decompressed = ZlibDecoder::new(&data[..]).take(LONGEST_FRAME).read_to_end(&mut text);
+        let decompressed = ZlibDecoder::new(&data[..]).take(LONGEST_TEXT).read_to_end(&mut text);
         if text.is_empty() && decompressed.is_err() {
             return Err("cannot be decompressed".to_owned());
         }
@@ -345,42 +371,51 @@ impl<R: Read + Seek> Body<'_, R> {
     /// The next bytes, at most so many: fewer at the end of the tag.
     fn read(&mut self, most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        if !self.is_unsynchronised {
+        if self.is_unsynchronised {
+            self.synchronise(most, |byte| bytes.push(byte))?;
+        } else {
             let left = self.end.saturating_sub(self.source.stream_position()?);
             self.source.by_ref().take(most.min(left)).read_to_end(&mut bytes)?;
-            return Ok(bytes);
-        }
-        while (bytes.len() as u64) < most {
-            match self.next_byte()? {
-                Some(byte) => bytes.push(byte),
-                None => break,
-            }
         }
         Ok(bytes)
     }
 
-    fn next_byte(&mut self) -> io::Result<Option<u8>> {
-        loop {
-            if self.source.stream_position()? >= self.end {
-                return Ok(None);
+    /// The next bytes, which are decoded as text.
+    fn text(&mut self, most: u64) -> io::Result<Vec<u8>> {
+        self.source.decode(most)?;
+        self.read(most)
+    }
+
+    /// Calls `keep` with the next bytes, at most so many, without the zeros that unsynchronisation inserted.
+    fn synchronise(&mut self, most: u64, mut keep: impl FnMut(u8)) -> io::Result<()> {
+        let mut wanted = most;
+        while wanted > 0 {
+            let left = self.end.saturating_sub(self.source.stream_position()?);
+            let buffer = self.source.fill_buf()?;
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            if length == 0 {
+                break;
             }
-            let Some(&byte) = self.source.fill_buf()?.first() else { return Ok(None) };
-            self.source.consume(1);
-            let is_inserted = std::mem::replace(&mut self.follows_ff, byte == 0xFF) && byte == 0;
-            if !is_inserted {
-                return Ok(Some(byte));
+            let mut used = 0;
+            for &byte in &buffer[..length] {
+                if wanted == 0 {
+                    break;
+                }
+                used += 1;
+                let is_inserted = std::mem::replace(&mut self.follows_ff, byte == 0xFF) && byte == 0;
+                if !is_inserted {
+                    wanted -= 1;
+                    keep(byte);
+                }
             }
+            self.source.consume(used);
         }
+        Ok(())
     }
 
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         if self.is_unsynchronised {
-            for _ in 0..bytes {
-                if self.next_byte()?.is_none() {
-                    break;
-                }
-            }
-            return Ok(());
+            return self.synchronise(bytes, |_| {});
         }
         let at = self.source.stream_position()?;
         self.source.seek(SeekFrom::Start(at.saturating_add(bytes).min(self.end)))?;
@@ -410,7 +445,7 @@ impl<R: Read + Seek> Body<'_, R> {
             let mut frames = 0_usize;
             while let Some(frame) = self.next_frame(layout, sizes)?.filter(|frame| is_id(frame.id)) {
                 let fits = self.source.stream_position()?.saturating_add(frame.size) <= self.end;
-                if !fits || frames == MOST_FRAMES {
+                if !fits || frames == ENOUGH_FRAMES {
                     break;
                 }
                 frames += 1;
@@ -425,6 +460,7 @@ impl<R: Read + Seek> Body<'_, R> {
 
     /// The header of the next frame; `None` at the padding or the end of the tag.
     fn next_frame(&mut self, layout: Layout, sizes: Sizes) -> io::Result<Option<Frame>> {
+        self.source.visit()?;
         let header = self.read((layout.id + layout.size + layout.flags) as u64)?;
         if header.len() < layout.id + layout.size + layout.flags || header[..layout.id].iter().all(|&byte| byte == 0) {
             return Ok(None);
@@ -446,6 +482,7 @@ fn is_id(id: [u8; 4]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Metadata;
     use flate2::Compression;
     use flate2::write::ZlibEncoder;
     use proptest::prelude::*;
@@ -613,7 +650,7 @@ mod tests {
         let frames = [frame(4, "TIT2", [0, 0x09], &data), text(4, "TPE1", "Artist")].concat();
         let (tags, problems) = parse(&tag(4, 0, &frames));
         assert!(problems.is_none() && tags.ends_with("AAA artist=Artist"));
-        assert_eq!(tags.len() as u64, "title= artist=Artist".len() as u64 + LONGEST_FRAME - 1);
+        assert_eq!(tags.len() as u64, "title= artist=Artist".len() as u64 + LONGEST_TEXT - 1);
     }
 
     proptest! {

@@ -3,9 +3,12 @@
 pub mod adts;
 pub mod tags;
 
+mod aac;
+mod adif;
 mod aiff;
 mod asf;
 mod batch;
+mod chunks;
 mod codecs;
 mod comments;
 mod confirm;
@@ -17,16 +20,20 @@ mod found;
 mod genres;
 mod id3v2;
 mod mp4;
+mod mp4_boxes;
+mod mp4_sound;
 mod mpeg;
 mod names;
 mod ogg;
-mod oggflac;
+mod ogg_pages;
 mod outcome;
+mod plausible;
 mod previous;
 mod read;
 mod settle;
 mod sound;
 mod source;
+mod tail;
 #[cfg(test)]
 mod testing;
 mod text;

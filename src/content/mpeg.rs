@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek};
 
 use super::source::Source;
 use super::values::bits_per_second;
+use crate::model::Metadata;
 
 /// Bytes behind the tags in which the first frame is searched.
 const SEARCHED: u64 = 1024 * 1024;
@@ -16,6 +17,9 @@ const CHUNK: usize = 64 * 1024;
 
 /// The frames that must follow each other before they are taken for audio. A file may end sooner.
 const SURE: usize = 4;
+
+/// The most headers that are tried.
+const MOST_HEADERS: usize = 4096;
 
 /// Bytes of the first frame that are read: its header, the side information, and the tag of LAME.
 const FIRST_FRAME: usize = 512;
@@ -29,72 +33,50 @@ const KILOBITS: [[u32; 14]; 5] = [
     [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
 ];
 
+/// Whether `bytes` begin with the header of a frame.
+pub(super) fn begins_frame(bytes: &[u8]) -> bool {
+    Header::of(bytes).is_some()
+}
+
 /// What a file of MPEG audio is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sound {
-    pub(super) duration: Option<f64>,
-    pub(super) bitrate: Option<u32>,
-    pub(super) sample_rate: u32,
-    pub(super) channels: u32,
-    /// 1, 2 or 3.
-    pub(super) layer: u8,
+    /// `None` if it cannot be known.
+    duration: Option<f64>,
+    bitrate: Option<u32>,
+    sample_rate: u32,
+    channels: u32,
+    layer: u8,
 }
 
-/// Reads the audio between `begin` and `end`; `None` if there are no frames that follow each other.
+impl Sound {
+    pub(super) fn show(self, metadata: &mut Metadata) {
+        metadata.duration = self.duration;
+        metadata.bitrate = self.bitrate;
+        metadata.sample_rate = Some(self.sample_rate);
+        metadata.channels = Some(self.channels);
+        metadata.codec = Some(format!("mp{}", self.layer));
+    }
+}
+
+/// Finds the first of the frames that follow each other, between the beginning of the file and `end`; `None` if there are
+/// none.
 ///
 /// # Errors
 ///
 /// If the file cannot be read.
-pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64) -> io::Result<Option<Sound>> {
-    let Some((at, header)) = first_frame(source, begin, end)? else { return Ok(None) };
-    let mut frame = [0; FIRST_FRAME];
-    let frame = source.read_at(at, &mut frame)?;
-    let found = Announced::of(frame, header);
-    let samples_per_frame = u64::from(header.samples_per_frame());
-    let rate = f64::from(header.sample_rate);
-    let sound = |duration: Option<f64>, bitrate| {
-        let duration = duration.filter(|duration| *duration > 0.0);
-        Some(Sound {
-            duration,
-            bitrate,
-            sample_rate: header.sample_rate,
-            channels: header.channels,
-            layer: header.layer,
-        })
-    };
-    let Some(Announced { frames: Some(frames), bytes, cut }) = found else {
-        let bytes = end.saturating_sub(at);
-        let bitrate = header.kilobits * 1000;
-        return Ok(sound(Some(bytes as f64 * 8.0 / f64::from(bitrate)), Some(bitrate)));
-    };
-    let samples = frames.saturating_mul(samples_per_frame);
-    // The frame that announces is counted in the bytes and not in the frames.
-    let bytes = bytes.map(|bytes| bytes.saturating_sub(header.length()));
-    let bitrate =
-        bytes.and_then(|bytes| bits_per_second(bytes, samples as f64 / rate)).or(Some(header.kilobits * 1000));
-    Ok(sound(Some(samples.saturating_sub(cut) as f64 / rate), bitrate))
-}
-
-/// Where the sound between `begin` and `end` begins: with the first frame, or behind it if it announces the others.
-pub(super) fn sound_begin<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64) -> io::Result<Option<u64>> {
-    let Some((at, header)) = first_frame(source, begin, end)? else { return Ok(None) };
-    let mut frame = [0; FIRST_FRAME];
-    let announces = Announced::of(source.read_at(at, &mut frame)?, header).is_some();
-    Ok(Some(if announces { at + header.length() } else { at }))
-}
-
-/// The first of the frames that follow each other.
-fn first_frame<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64) -> io::Result<Option<(u64, Header)>> {
-    let limit = end.min(begin.saturating_add(SEARCHED));
+pub(super) fn find<R: Read + Seek>(source: &mut Source<R>, end: u64) -> io::Result<Option<Found>> {
+    let limit = end.min(SEARCHED);
     // It is nearly always right behind the tags.
-    let first = Header::of(source.read_at(begin, &mut [0; 4])?).filter(|_| begin < limit);
+    let first = Header::of(source.read_at(0, &mut [0; 4])?);
     if let Some(header) = first
-        && is_followed(source, begin, header, end)?
+        && is_followed(source, 0, header, end)?
     {
-        return Ok(Some((begin, header)));
+        return Ok(Some(Found { at: 0, header }));
     }
     let mut chunk = vec![0; CHUNK];
-    let mut at = begin;
+    let mut tried = 0;
+    let mut at = 0;
     while at < limit {
         let length = source.read_at(at, &mut chunk)?.len();
         let bytes = &chunk[..length];
@@ -104,11 +86,12 @@ fn first_frame<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64) -> 
         for offset in 0..bytes.len() - 3 {
             let Some(header) = Header::of(&bytes[offset..]) else { continue };
             let place = at + offset as u64;
-            if place >= limit {
+            tried += 1;
+            if place >= limit || tried > MOST_HEADERS {
                 return Ok(None);
             }
             if is_followed(source, place, header, end)? {
-                return Ok(Some((place, header)));
+                return Ok(Some(Found { at: place, header }));
             }
         }
         // A header may be cut by the end of the chunk.
@@ -117,8 +100,66 @@ fn first_frame<R: Read + Seek>(source: &mut Source<R>, begin: u64, end: u64) -> 
     Ok(None)
 }
 
-/// Whether enough frames of the same kind follow the one at `place`, or the file ends with such a frame.
+/// The first frame, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    at: u64,
+    header: Header,
+}
+
+impl Found {
+    /// Reads the sound from this frame to `end`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub(super) fn read<R: Read + Seek>(self, source: &mut Source<R>, end: u64) -> io::Result<Sound> {
+        let Self { at, header } = self;
+        let mut frame = [0; FIRST_FRAME];
+        let announced = Announced::of(source.read_at(at, &mut frame)?, header);
+        let bytes = end.saturating_sub(at);
+        let (duration, bitrate) = match announced {
+            Some(announced) if announced.frames > 0 => announced.measure(header),
+            _ => (bytes as f64 * 8.0 / f64::from(header.kilobits * 1000), None),
+        };
+        Ok(Sound {
+            duration: Some(duration).filter(|&duration| duration > 0.0),
+            bitrate: bitrate.or(Some(header.kilobits * 1000)),
+            sample_rate: header.sample_rate,
+            channels: header.channels,
+            layer: header.layer,
+        })
+    }
+
+    /// Where the sound begins: with this frame, or behind it if it announces the others.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub(super) fn sound_begin<R: Read + Seek>(self, source: &mut Source<R>) -> io::Result<u64> {
+        let Self { at, header } = self;
+        let mut frame = [0; FIRST_FRAME];
+        let announces = Announced::of(source.read_at(at, &mut frame)?, header).is_some();
+        Ok(if announces { at + header.length() } else { at })
+    }
+
+    /// The MIME type that mutagen gives first.
+    pub(super) fn format(self) -> &'static str {
+        match self.header.layer {
+            1 => "audio/mp1",
+            2 => "audio/mp2",
+            _ => "audio/mp3",
+        }
+    }
+}
+
+/// Whether enough frames of the same kind follow the one at `place`, or the file ends with such a frame, or the one at
+/// `place` announces others.
 fn is_followed<R: Read + Seek>(source: &mut Source<R>, place: u64, header: Header, end: u64) -> io::Result<bool> {
+    let mut frame = [0; FIRST_FRAME];
+    if Announced::of(source.read_at(place, &mut frame)?, header).is_some() {
+        return Ok(true);
+    }
     let mut next = place + header.length();
     for frame in 1..SURE {
         if next + 4 > end {
@@ -194,7 +235,9 @@ impl Header {
 
 /// What the first frame says about the whole file.
 struct Announced {
-    frames: Option<u64>,
+    /// 0 if it does not say it.
+    frames: u64,
+    /// Of these frames.
     bytes: Option<u64>,
     /// The samples that the encoder added at both ends.
     cut: u64,
@@ -202,15 +245,18 @@ struct Announced {
 
 impl Announced {
     fn of(frame: &[u8], header: Header) -> Option<Self> {
+        if header.layer != 3 {
+            return None;
+        }
         let side = match (header.is_mpeg1, header.channels) {
             (true, 1) | (false, 2) => 17,
             (true, _) => 32,
             (false, _) => 9,
         };
-        Self::of_xing(frame.get(4 + side..)?).or_else(|| Self::of_vbri(frame.get(36..)?))
+        Self::of_xing(frame.get(4 + side..)?, header).or_else(|| Self::of_vbri(frame.get(36..)?))
     }
 
-    fn of_xing(tag: &[u8]) -> Option<Self> {
+    fn of_xing(tag: &[u8], header: Header) -> Option<Self> {
         if !tag.starts_with(b"Xing") && !tag.starts_with(b"Info") {
             return None;
         }
@@ -223,20 +269,39 @@ impl Announced {
             value.map(u64::from)
         };
         let (frames, bytes, _, _) = (next(1, 4), next(2, 4), next(4, 100), next(8, 4));
-        // Other encoders write another name here, and readers do not trust their figures.
-        let lame = tag.get(at..).filter(|lame| lame.starts_with(b"LAME") || lame.starts_with(b"L3.99"));
-        let cut = lame.and_then(|lame| lame.get(21..24)).map_or(0, |both| {
-            let (first, middle, last) = (u64::from(both[0]), u64::from(both[1]), u64::from(both[2]));
-            (first << 4 | middle >> 4) + ((middle & 0xF) << 8 | last)
-        });
-        Some(Self { frames, bytes, cut })
+        // The frame that announces is counted in the bytes and not in the frames.
+        let bytes = bytes.map(|bytes| bytes.saturating_sub(header.length()));
+        let cut = tag.get(at..).and_then(added_by_lame).unwrap_or(0);
+        Some(Self { frames: frames.unwrap_or(0), bytes, cut })
     }
 
     fn of_vbri(tag: &[u8]) -> Option<Self> {
         let is_vbri = tag.starts_with(b"VBRI");
         is_vbri.then_some(())?;
-        Some(Self { bytes: number(tag, 10).map(u64::from), frames: number(tag, 14).map(u64::from), cut: 0 })
+        let frames = number(tag, 14).map_or(0, u64::from);
+        Some(Self { bytes: number(tag, 10).map(u64::from), frames, cut: 0 })
     }
+
+    /// The seconds, and the bits per second if the size is said.
+    fn measure(&self, header: Header) -> (f64, Option<u32>) {
+        let rate = f64::from(header.sample_rate);
+        let samples = self.frames.saturating_mul(header.samples_per_frame().into());
+        let bitrate = self.bytes.and_then(|bytes| bits_per_second(bytes, samples as f64 / rate));
+        (samples.saturating_sub(self.cut) as f64 / rate, bitrate)
+    }
+}
+
+/// The samples that LAME added at both ends. Other encoders write another name here, and readers do not trust their figures;
+/// versions of LAME before 3.90 have none.
+fn added_by_lame(tag: &[u8]) -> Option<u64> {
+    let version = tag.strip_prefix(b"LAME3.").or_else(|| tag.strip_prefix(b"L3."))?;
+    let digits = version.iter().take_while(|byte| byte.is_ascii_digit()).take(3);
+    let number = digits.fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+    // The high half of the byte behind the name is the revision of the tag.
+    let is_known = number >= 90 && tag.get(9)? >> 4 == 0;
+    let &[first, middle, last] = tag.get(21..)?.first_chunk::<3>().filter(|_| is_known)?;
+    let (first, middle, last) = (u64::from(first), u64::from(middle), u64::from(last));
+    Some((first << 4 | middle >> 4) + ((middle & 0xF) << 8 | last))
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
@@ -258,13 +323,15 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Option<Sound> {
-        read(&mut Source::new(Cursor::new(bytes)).unwrap(), 0, bytes.len() as u64).unwrap()
+        let mut source = Source::new(Cursor::new(bytes)).unwrap();
+        let found = find(&mut source, bytes.len() as u64).unwrap()?;
+        Some(found.read(&mut source, bytes.len() as u64).unwrap())
     }
 
     #[test]
     fn frames_of_a_constant_rate_are_measured_by_their_bytes() {
         let sound = parse(&frame(b"").repeat(100)).unwrap();
-        assert_eq!((sound.bitrate, sound.sample_rate, sound.channels, sound.layer), (Some(128_000), 44_100, 2, 3));
+        assert_eq!((sound.bitrate, sound.sample_rate, sound.channels), (Some(128_000), 44_100, 2));
         assert!((sound.duration.unwrap() - 100.0 * 1152.0 / 44_100.0).abs() < 0.01);
     }
 
@@ -276,6 +343,16 @@ mod tests {
         let sound = parse(&[frame(&tag), frame(b"").repeat(10)].concat()).unwrap();
         assert_eq!(sound.duration, Some(f64::from(10 * 1152 - 576 - 1000) / 44_100.0));
         assert_eq!(sound.bitrate, Some(114_936), "3,753 bytes without the first frame");
+    }
+
+    #[test]
+    fn a_frame_that_announces_others_needs_none_behind_it() {
+        let file = |frames: u32| {
+            let tag = [&b"Xing\0\0\0\x01"[..], &frames.to_be_bytes()].concat();
+            parse(&[frame(&tag), vec![7; 2000]].concat()).unwrap().duration
+        };
+        assert_eq!(file(100), Some(f64::from(100 * 1152) / 44_100.0), "a file that is cut");
+        assert!(file(0).is_some_and(|duration| duration < 1.0), "a count of 0 says nothing");
     }
 
     #[test]

@@ -1,91 +1,145 @@
-//! Vorbis, Opus and Speex in Ogg: the properties from the first packet of a stream, the tags from the second, the playing
-//! time from the last page that has a position.
+//! Vorbis, Opus, Speex and FLAC in Ogg: the properties from the first packet of a stream, the tags from the second, the
+//! playing time from the last page that has a position.
+//!
+//! Other streams, such as those of Skeleton and Theora, are passed over. A file may be a chain of several such files; then
+//! their playing times are added up, and the properties and tags are those of the first.
 //!
 //! Formats: Ogg, RFC 3533, section 6; Vorbis I, sections 4.2 and A.2; Opus in Ogg, RFC 7845, sections 4 and 5; the header
-//! of Speex, manual of Speex, section 7.1.
+//! of Speex, manual of Speex, section 7.1; FLAC in Ogg, RFC 9639, section 10.1.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 
 use super::comments;
+use super::flac::{StreamInfo, VORBIS_COMMENT};
 use super::found::Found;
+use super::ogg_pages::{Packets, Page, last_page, next_link, serials_at};
 use super::source::Source;
 use super::values::bits_per_second;
 use crate::model::Metadata;
 
-/// Bytes of a page's header, without its table of segments.
-pub(super) const PAGE_HEADER: usize = 27;
-
-/// Bytes at the end of the file in which the last page is looked for: one page at most.
-const TAIL: usize = 64 * 1024;
-
-/// Bytes of the header of Speex, the longest of the three.
+/// Bytes of the longest header of a stream, which is that of Speex.
 const LONGEST_HEADER: usize = 80;
 
 /// Samples per second in the positions of Opus, whatever the input had.
 const OPUS_RATE: u32 = 48_000;
 
+/// The most files in a chain that are added up.
+const MOST_LINKS: usize = 64;
+
 /// What the first packet of a stream says.
 struct Stream {
     format: &'static str,
     codec: &'static str,
+    bits_per_sample: Option<u32>,
     sample_rate: u32,
     channels: u32,
     /// Samples per second in the positions of pages.
     clock: u32,
     /// Samples at the beginning that are not played.
     skipped: u64,
+    /// Samples of the whole stream, if the header says it.
+    samples: Option<u64>,
     /// Bits per second that the encoder aimed at.
     nominal: Option<u32>,
-    /// The bytes in front of the comments.
-    comments: &'static [u8],
+    comments: Comments,
+}
+
+/// What is in front of the comments in the second packet.
+enum Comments {
+    Behind(&'static [u8]),
+    /// The header of a block of FLAC.
+    InBlock,
 }
 
 impl Stream {
     fn of(packet: &[u8]) -> Option<Self> {
-        let number = |at: usize| Some(u32::from_le_bytes(*packet.get(at..)?.first_chunk()?));
-        let byte = |at: usize| packet.get(at).copied().map(u32::from);
         let stream = if packet.starts_with(b"\x01vorbis") {
-            let (most, nominal, least) = (number(16)?, number(20)?, number(24)?);
-            Self {
-                format: "audio/vorbis",
-                codec: "vorbis",
-                sample_rate: number(12)?,
-                channels: byte(11)?,
-                clock: number(12)?,
-                skipped: 0,
-                nominal: nominal_of(most, nominal, least),
-                comments: b"\x03vorbis",
-            }
+            Self::of_vorbis(packet)
         } else if packet.starts_with(b"OpusHead") {
-            let skipped = u64::from(u16::from_le_bytes(*packet.get(10..)?.first_chunk()?));
-            let input = Some(number(12)?).filter(|&rate| rate > 0);
-            Self {
-                format: "audio/ogg",
-                codec: "opus",
-                sample_rate: input.unwrap_or(OPUS_RATE),
-                channels: byte(9)?,
-                clock: OPUS_RATE,
-                skipped,
-                nominal: None,
-                comments: b"OpusTags",
-            }
+            Self::of_opus(packet)
         } else if packet.starts_with(b"Speex   ") {
-            let nominal = number(52)?;
-            Self {
-                format: "audio/x-speex",
-                codec: "speex",
-                sample_rate: number(36)?,
-                channels: number(48)?,
-                clock: number(36)?,
-                skipped: 0,
-                nominal: Some(nominal).filter(|&rate| rate > 0 && rate < u32::MAX / 2),
-                comments: b"",
-            }
+            Self::of_speex(packet)
+        } else if packet.starts_with(b"\x7FFLAC") {
+            Self::of_flac(packet)
         } else {
-            return None;
+            None
         };
-        (stream.clock > 0 && stream.channels > 0).then_some(stream)
+        stream.filter(|stream| stream.clock > 0 && stream.channels > 0)
     }
+
+    fn of_vorbis(packet: &[u8]) -> Option<Self> {
+        let sample_rate = number(packet, 12)?;
+        Some(Self {
+            format: "audio/vorbis",
+            codec: "vorbis",
+            bits_per_sample: None,
+            sample_rate,
+            channels: byte(packet, 11)?,
+            clock: sample_rate,
+            skipped: 0,
+            samples: None,
+            nominal: nominal_of(number(packet, 16)?, number(packet, 20)?, number(packet, 24)?),
+            comments: Comments::Behind(b"\x03vorbis"),
+        })
+    }
+
+    fn of_opus(packet: &[u8]) -> Option<Self> {
+        let input = number(packet, 12)?;
+        Some(Self {
+            format: "audio/ogg",
+            codec: "opus",
+            bits_per_sample: None,
+            sample_rate: if input > 0 { input } else { OPUS_RATE },
+            channels: byte(packet, 9)?,
+            clock: OPUS_RATE,
+            skipped: u64::from(u16::from_le_bytes(*packet.get(10..)?.first_chunk()?)),
+            samples: None,
+            nominal: None,
+            comments: Comments::Behind(b"OpusTags"),
+        })
+    }
+
+    fn of_speex(packet: &[u8]) -> Option<Self> {
+        let (sample_rate, nominal) = (number(packet, 36)?, number(packet, 52)?);
+        Some(Self {
+            format: "audio/x-speex",
+            codec: "speex",
+            bits_per_sample: None,
+            sample_rate,
+            channels: number(packet, 48)?,
+            clock: sample_rate,
+            skipped: 0,
+            samples: None,
+            nominal: Some(nominal).filter(|&rate| rate > 0 && rate < u32::MAX / 2),
+            comments: Comments::Behind(b""),
+        })
+    }
+
+    /// Behind the magic number: a version, a count, the magic number of FLAC and the header of the block.
+    fn of_flac(packet: &[u8]) -> Option<Self> {
+        let info = packet.get(9..)?.strip_prefix(b"fLaC")?.get(4..)?;
+        let info = StreamInfo::read(&mut &info[..]).ok()?;
+        Some(Self {
+            format: "audio/x-oggflac",
+            codec: "flac",
+            bits_per_sample: Some(info.bits_per_sample),
+            sample_rate: info.sample_rate,
+            channels: info.channels,
+            clock: info.sample_rate,
+            skipped: 0,
+            samples: Some(info.samples).filter(|&samples| samples > 0),
+            nominal: None,
+            comments: Comments::InBlock,
+        })
+    }
+}
+
+fn number(packet: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*packet.get(at..)?.first_chunk()?))
+}
+
+fn byte(packet: &[u8], at: usize) -> Option<u32> {
+    packet.get(at).copied().map(u32::from)
 }
 
 /// The bit rate that three numbers of Vorbis mean; a number that is 0 or negative means nothing.
@@ -98,150 +152,119 @@ fn nominal_of(most: u32, nominal: u32, least: u32) -> Option<u32> {
     }
 }
 
-/// Whether the page at the beginning of `head` has the beginning of such a stream.
-pub(super) fn begins_stream(head: &[u8]) -> bool {
-    let packet = || head.get(PAGE_HEADER + usize::from(*head.get(PAGE_HEADER - 1)?)..);
-    head.starts_with(b"OggS") && packet().and_then(Stream::of).is_some()
+/// A stream of sound, and where it is.
+struct Located {
+    stream: Stream,
+    serial: u32,
+    /// The position of its first page.
+    at: u64,
 }
 
-/// Reads the first stream into `metadata`, and the tags into `found`. On failure, both have what came before the damaged
-/// part.
+/// The first stream of sound among those that begin at `at`: all of them begin before any of them goes on.
+fn stream_at<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<Option<Located>> {
+    let mut next = at;
+    while let Some(page) = Page::at(source, next)?.filter(Page::begins_stream) {
+        let mut packet = [0; LONGEST_HEADER];
+        let packet = page.head(source, &mut packet)?;
+        if let Some(stream) = Stream::of(packet) {
+            return Ok(Some(Located { stream, serial: page.serial, at: next }));
+        }
+        next = page.end();
+    }
+    Ok(None)
+}
+
+/// Reads the first stream of sound into `metadata`, and its tags into `found`. On failure, both have what came before the
+/// damaged part.
 pub(super) fn read<R: Read + Seek>(
     source: &mut Source<R>,
     metadata: &mut Metadata,
     found: &mut Found,
 ) -> io::Result<()> {
-    source.rewind()?;
-    let mut packets = Packets::new(source);
-    let mut header = Vec::new();
-    packets.by_ref().take(LONGEST_HEADER as u64).read_to_end(&mut header)?;
-    let Some(stream) = Stream::of(&header) else { return Err(corrupt("no stream of sound in the ogg container")) };
+    let Some(Located { stream, serial, at }) = stream_at(source, 0)? else {
+        return Err(corrupt("no stream of sound in the ogg container"));
+    };
     metadata.format = Some(stream.format.to_owned());
     metadata.codec = Some(stream.codec.to_owned());
+    metadata.bits_per_sample = stream.bits_per_sample;
     metadata.sample_rate = Some(stream.sample_rate);
     metadata.channels = Some(stream.channels);
+    let mut packets = Packets::of(source, serial, at)?;
     let read = packets.next_packet().and_then(|()| {
-        let mut magic = [0; 8];
-        let magic = &mut magic[..stream.comments.len()];
-        packets.read_exact(magic)?;
-        if magic != stream.comments {
-            return Err(corrupt("no comments in the second packet"));
-        }
+        stream.comments.pass(&mut packets)?;
         comments::read(&mut packets, found)
     });
-    let serial = packets.serial.unwrap_or(0);
-    let headers_end = source.stream_position()?;
-    let samples = last_position(source, serial)?.saturating_sub(stream.skipped);
-    if samples > 0 {
-        let duration = samples as f64 / f64::from(stream.clock);
+    let headers_end = packets.end_of_page();
+    metadata.bitrate = stream.nominal;
+    if let Some(duration) = duration(source, &stream, serial)?.filter(|&duration| duration > 0.0) {
         metadata.duration = Some(duration);
         let sound = source.length().saturating_sub(headers_end);
-        metadata.bitrate = stream.nominal.or_else(|| bits_per_second(sound, duration));
+        metadata.bitrate = metadata.bitrate.or_else(|| bits_per_second(sound, duration));
     }
     read
 }
 
-/// The number of samples before the end of the stream's last page; 0 if no page has it.
-pub(super) fn last_position<R: Read + Seek>(source: &mut Source<R>, serial: u32) -> io::Result<u64> {
-    let mut buffer = vec![0; TAIL];
-    let tail = source.read_at(source.length().saturating_sub(TAIL as u64), &mut buffer)?;
-    let last = tail.windows(PAGE_HEADER).rev().find_map(|page| {
-        let page = page.strip_prefix(b"OggS")?;
-        let granule_position = u64::from_le_bytes(*page[2..].first_chunk()?);
-        // A page on which no packet ends has the position -1.
-        (page[10..14] == serial.to_le_bytes() && granule_position != u64::MAX).then_some(granule_position)
-    });
-    Ok(last.unwrap_or(0))
-}
-
-/// Reads the packets of the container's first stream, one after another.
-pub(super) struct Packets<'source, R> {
-    source: &'source mut Source<R>,
-    /// The serial number of the stream, once its first page was read.
-    pub(super) serial: Option<u32>,
-    /// The lengths of the page's segments. `segments` is how many there are, `begun` how many were begun.
-    lacing: [u8; 255],
-    segments: usize,
-    begun: usize,
-    /// Bytes of the current segment that are left to read.
-    left: u8,
-    /// Whether the packet continues after the current segment.
-    goes_on: bool,
-}
-
-impl<'source, R: Read + Seek> Packets<'source, R> {
-    pub(super) fn new(source: &'source mut Source<R>) -> Self {
-        Self { source, serial: None, lacing: [0; 255], segments: 0, begun: 0, left: 0, goes_on: true }
-    }
-
-    /// Goes to the beginning of the next packet.
-    pub(super) fn next_packet(&mut self) -> io::Result<()> {
-        loop {
-            self.source.seek(SeekFrom::Current(self.left.into()))?;
-            self.left = 0;
-            if !self.next_segment()? {
-                self.goes_on = true;
-                return Ok(());
+impl Comments {
+    fn pass<R: Read + Seek>(&self, packets: &mut Packets<'_, R>) -> io::Result<()> {
+        let is_there = match self {
+            Self::Behind(magic) => {
+                let mut found = [0; 8];
+                let found = &mut found[..magic.len()];
+                packets.read_exact(found)?;
+                found == *magic
             }
-        }
-    }
-
-    /// Goes to the next segment of this packet. Returns false if there is none.
-    fn next_segment(&mut self) -> io::Result<bool> {
-        if !self.goes_on {
-            return Ok(false);
-        }
-        while self.begun == self.segments {
-            self.next_page()?;
-        }
-        self.left = self.lacing[self.begun];
-        self.begun += 1;
-        // A segment of less than 255 bytes, possibly empty, is the last one of its packet.
-        self.goes_on = self.left == u8::MAX;
-        Ok(true)
-    }
-
-    /// Reads the header of the stream's next page. Pages of other streams are skipped.
-    fn next_page(&mut self) -> io::Result<()> {
-        let header: [u8; PAGE_HEADER] = self.source.array()?;
-        if !header.starts_with(b"OggS") {
-            return Err(corrupt("no ogg page where one should be"));
-        }
-        let serial = header[14..].first_chunk().map_or(0, |&bytes| u32::from_le_bytes(bytes));
-        let segments = usize::from(header[PAGE_HEADER - 1]);
-        self.source.read_exact(&mut self.lacing[..segments])?;
-        if *self.serial.get_or_insert(serial) == serial {
-            (self.segments, self.begun) = (segments, 0);
-        } else {
-            let body: i64 = self.lacing[..segments].iter().map(|&length| i64::from(length)).sum();
-            self.source.seek(SeekFrom::Current(body))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.read_exact(&mut bytes)?;
-        Ok(bytes)
+            Self::InBlock => {
+                let mut header = [0; 4];
+                packets.read_exact(&mut header)?;
+                header[0] & 0x7F == VORBIS_COMMENT
+            }
+        };
+        if is_there { Ok(()) } else { Err(corrupt("no comments in the second packet")) }
     }
 }
 
-impl<R: Read + Seek> Read for Packets<'_, R> {
-    /// Reads up to the end of the packet.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.left == 0 {
-            if !self.next_segment()? {
-                return Ok(0);
-            }
+/// The seconds of the stream `serial`, and of those of the files that are chained to it; `None` if it is not known.
+fn duration<R: Read + Seek>(source: &mut Source<R>, first: &Stream, serial: u32) -> io::Result<Option<f64>> {
+    let length = source.length();
+    let counts = |page: &Page| page.serial == serial && page.position().is_some();
+    let last = last_page(source, length, |_| true)?;
+    let last = match last {
+        Some(page) if counts(&page) => Some(page),
+        Some(page) if !serials_at(source, 0)?.contains(&page.serial) => return chained(source, first, serial),
+        _ => last_page(source, length, counts)?,
+    };
+    Ok(last.and_then(|page| seconds(first, &page)))
+}
+
+/// Adds up the files of a chain, of which the first one has the stream `serial`.
+fn chained<R: Read + Seek>(source: &mut Source<R>, first: &Stream, serial: u32) -> io::Result<Option<f64>> {
+    let mut begin = 0;
+    let mut sum = None;
+    let mut located = None;
+    for _ in 0..MOST_LINKS {
+        let (stream, serial) =
+            located.as_ref().map_or((first, serial), |Located { stream, serial, .. }| (stream, *serial));
+        let end = next_link(source, begin)?;
+        let last = last_page(source, end, |page| page.serial == serial && page.position().is_some())?;
+        if let Some(seconds) = last.and_then(|page| seconds(stream, &page)) {
+            sum = Some(sum.unwrap_or(0.0) + seconds);
         }
-        let length = buffer.len().min(self.left.into());
-        let read = self.source.read(&mut buffer[..length])?;
-        if read == 0 && length > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        if end >= source.length() {
+            break;
         }
-        self.left -= u8::try_from(read).unwrap_or(self.left);
-        Ok(read)
+        begin = end;
+        match stream_at(source, begin)? {
+            Some(next) => located = Some(next),
+            None => break,
+        }
     }
+    Ok(sum)
+}
+
+/// The seconds before the position of a stream's last page.
+fn seconds(stream: &Stream, last: &Page) -> Option<f64> {
+    let samples = stream.samples.or_else(|| Some(last.position()?.saturating_sub(stream.skipped)))?;
+    Some(samples as f64 / f64::from(stream.clock))
 }
 
 pub(super) fn corrupt(what: &'static str) -> io::Error {
@@ -252,41 +275,162 @@ pub(super) fn corrupt(what: &'static str) -> io::Error {
 mod tests {
     use super::*;
     use crate::model::Field;
+    use proptest::prelude::*;
     use std::io::Cursor;
 
-    fn page(serial: u32, position: u64, packet: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(packet.len()).unwrap();
-        let head = [&b"OggS\0\0"[..], &position.to_le_bytes(), &serial.to_le_bytes(), &[0; 8], &[1, length]].concat();
-        [&head, packet].concat()
+    const BEGINS: u8 = 2;
+
+    fn page(serial: u32, flags: u8, position: u64, lacing: &[u8], body: &[u8]) -> Vec<u8> {
+        let segments = u8::try_from(lacing.len()).unwrap();
+        let numbers = [&position.to_le_bytes()[..], &serial.to_le_bytes(), &[0; 8]].concat();
+        [&b"OggS\0"[..], &[flags], &numbers, &[segments], lacing, body].concat()
     }
 
-    fn parse(pages: &[Vec<u8>]) -> Metadata {
+    /// A page with one packet.
+    fn packet(serial: u32, flags: u8, position: u64, packet: &[u8]) -> Vec<u8> {
+        page(serial, flags, position, &[u8::try_from(packet.len()).unwrap()], packet)
+    }
+
+    /// One packet in pages of at most `segments` segments, with pages of another stream between them.
+    fn pages(serial: u32, packet: &[u8], segments: usize) -> Vec<u8> {
+        let mut lacing: Vec<u8> = vec![255; packet.len() / 255];
+        lacing.push(u8::try_from(packet.len() % 255).unwrap());
+        let mut pages = Vec::new();
+        let mut rest = packet;
+        for lacing in lacing.chunks(segments) {
+            let (body, later) = rest.split_at(lacing.iter().map(|&length| usize::from(length)).sum());
+            pages.extend(page(serial, 0, u64::MAX, lacing, body));
+            pages.extend(page(99, 0, 77, &[3, 0], b"xyz"));
+            rest = later;
+        }
+        pages
+    }
+
+    fn comments(magic: &[u8], comments: &[&str]) -> Vec<u8> {
+        let mut packet = [magic, b"\x04\0\0\0them"].concat();
+        packet.extend(u32::try_from(comments.len()).unwrap().to_le_bytes());
+        for comment in comments {
+            packet.extend(u32::try_from(comment.len()).unwrap().to_le_bytes());
+            packet.extend(comment.as_bytes());
+        }
+        packet
+    }
+
+    fn vorbis() -> Vec<u8> {
+        let rates = [0_u32, 64_000, 0].map(u32::to_le_bytes).concat();
+        [&b"\x01vorbis\0\0\0\0\x02"[..], &44_100_u32.to_le_bytes(), &rates, b"\xb8\x01"].concat()
+    }
+
+    fn flac(samples: u64) -> Vec<u8> {
+        // 44,100 Hz, 2 channels, 16 bits.
+        let counts = (44_100_u64 << 44 | 1 << 41 | 15 << 36 | samples).to_be_bytes();
+        [&b"\x7FFLAC\x01\0\0\x01fLaC\0\0\0\x22"[..], &[0; 10], &counts, &[0; 16]].concat()
+    }
+
+    fn flac_file(samples: u64, segments: usize) -> Vec<u8> {
+        let picture = format!("METADATA_BLOCK_PICTURE={}", "p".repeat(70_000));
+        let tags = [
+            "Title=Ärger",
+            "ARTIST=First\0",
+            "artist=Second",
+            &picture,
+            "nonsense",
+            "ALBUM=",
+            "YEAR=1999",
+            "TRACKNUMBER=4",
+            "TRACKTOTAL=12",
+        ];
+        let mut file = packet(7, BEGINS, 0, &flac(samples));
+        file.extend(pages(7, &comments(b"\x84\0\0\0", &tags), segments));
+        file.extend(packet(7, 0, 66_150, &[1; 100]));
+        file.extend(packet(7, 0, u64::MAX, &[1; 5]));
+        file
+    }
+
+    fn vorbis_file(serial: u32, title: &str, seconds: u64) -> Vec<u8> {
+        let tags = comments(b"\x03vorbis", &[&format!("title={title}")]);
+        let begin = [packet(serial, BEGINS, 0, &vorbis()), packet(serial, 0, 0, &tags)].concat();
+        let sound = (1..=seconds).flat_map(|second| packet(serial, 0, second * 44_100, &[5; 200]));
+        begin.into_iter().chain(sound).collect()
+    }
+
+    fn parse(bytes: &[u8]) -> Metadata {
         let (mut metadata, mut found) = (Metadata::default(), Found::default());
-        let _ = read(&mut Source::new(Cursor::new(pages.concat())).unwrap(), &mut metadata, &mut found);
+        let read = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata, &mut found);
         found.show(&mut metadata);
+        if let Err(error) = read {
+            metadata.add_error(&error.to_string());
+        }
         metadata
     }
 
-    fn comments(magic: &[u8]) -> Vec<u8> {
-        [magic, b"\0\0\0\0\x01\0\0\0\x07\0\0\0title=T"].concat()
-    }
-
     #[test]
-    fn the_last_page_with_a_position_of_the_first_stream_counts() {
-        let rates = [0_u32, 64_000, 0].map(u32::to_le_bytes).concat();
-        let vorbis = [&b"\x01vorbis\0\0\0\0\x02"[..], &44_100_u32.to_le_bytes(), &rates, b"\xb8\x01"].concat();
-        let opus = [&b"OpusHead\x01\x02"[..], &312_u16.to_le_bytes(), &44_100_u32.to_le_bytes(), &[0; 3]].concat();
-        let last = |serial, position| page(serial, position, b"sound");
-        let begin = [page(7, 0, &vorbis), page(7, 0, &comments(b"\x03vorbis"))];
-        let of = |pages: &[Vec<u8>]| parse(&[&begin[..], pages].concat());
+    fn the_last_whole_page_with_a_position_of_the_first_stream_counts() {
+        let of = |pages: &[Vec<u8>]| parse(&[vorbis_file(7, "T", 0), pages.concat()].concat());
+        let last = |serial, position| packet(serial, 0, position, b"sound");
         let found = of(&[last(7, 44_100), last(7, u64::MAX)]);
         assert_eq!((found.duration, found.bitrate, found.sample_rate), (Some(1.0), Some(64_000), Some(44_100)));
         assert_eq!((found.tags.get(Field::Title), found.channels), (Some("T"), Some(2)));
-        assert_eq!(of(&[last(7, 88_200), last(8, 99_999_999)]).duration, Some(2.0));
         assert_eq!(of(&[last(7, u64::MAX)]).duration, None);
-        let opus = parse(&[page(7, 0, &opus), page(7, 0, &comments(b"OpusTags")), last(7, 48_312)]);
-        assert_eq!((opus.duration, opus.format.as_deref()), (Some(1.0), Some("audio/ogg")));
-        assert!(!begins_stream(&page(7, 0, b"fishead")) && begins_stream(&begin[0]));
+        let cut = last(7, 99_999)[..30].to_vec();
+        assert_eq!(of(&[last(7, 88_200), cut]).duration, Some(2.0));
+    }
+
+    #[test]
+    fn opus_is_counted_at_48_000_hz() {
+        let head = [&b"OpusHead\x01\x02"[..], &312_u16.to_le_bytes(), &44_100_u32.to_le_bytes(), &[0; 3]].concat();
+        let tags = comments(b"OpusTags", &["title=T"]);
+        let file = [packet(7, BEGINS, 0, &head), packet(7, 0, 0, &tags), packet(7, 4, 48_312, b"sound")];
+        let found = parse(&file.concat());
+        assert_eq!((found.duration, found.format.as_deref()), (Some(1.0), Some("audio/ogg")));
+        assert_eq!((found.tags.get(Field::Title), found.sample_rate), (Some("T"), Some(44_100)));
+    }
+
+    #[test]
+    fn other_streams_in_front_are_passed_over() {
+        let other = [packet(1, BEGINS, 0, b"fishead\0"), packet(2, BEGINS, 0, b"\x80theora")].concat();
+        let found = parse(&[other.clone(), vorbis_file(7, "T", 3)].concat());
+        assert_eq!((found.duration, found.tags.get(Field::Title), found.error), (Some(3.0), Some("T"), None));
+        assert_eq!(parse(&other).error.as_deref(), Some("no stream of sound in the ogg container"));
+    }
+
+    #[test]
+    fn the_files_of_a_chain_are_added_up() {
+        let chain = [vorbis_file(7, "First", 3), vorbis_file(8, "Second", 400), vorbis_file(9, "Third", 1)].concat();
+        let found = parse(&chain);
+        assert_eq!((found.duration, found.tags.get(Field::Title), found.error), (Some(404.0), Some("First"), None));
+    }
+
+    #[test]
+    fn properties_and_tags_of_flac_are_read_whatever_pages_they_span() {
+        for segments in [1, 7, 255] {
+            let found = parse(&flac_file(88_200, segments));
+            assert_eq!((found.error, found.bits_per_sample, found.has_cover), (None, Some(16), true));
+            assert_eq!((found.duration, found.sample_rate, found.channels), (Some(2.0), Some(44_100), Some(2)));
+            assert_eq!(
+                found.tags.present().collect::<Vec<_>>(),
+                [("title", "Ärger"), ("artist", "First"), ("date", "1999"), ("track", "4/12")]
+            );
+        }
+        assert_eq!(parse(&flac_file(0, 255)).duration, Some(1.5), "the length of the last page");
+    }
+
+    #[test]
+    fn corrupt_comments_leave_the_properties() {
+        let mut tags = comments(b"\x84\0\0\0", &["TITLE=kept", "ALBUM=lost"]);
+        tags.truncate(tags.len() - 1);
+        let found = parse(&[packet(7, BEGINS, 0, &flac(44_100)), packet(7, 0, 0, &tags)].concat());
+        assert!(found.error.is_some());
+        assert_eq!((found.duration, found.tags.get(Field::Title)), (Some(1.0), Some("kept")));
+    }
+
+    #[test]
+    fn a_picture_in_pages_of_one_byte_is_not_read_to_the_end() {
+        let mut file = packet(7, BEGINS, 0, &vorbis());
+        file.extend(packet(7, 0, 0, &comments(b"\x03vorbis", &["title=T"])[..8]));
+        file.extend(page(7, 1, u64::MAX, &[255], &[0xFF; 255]).repeat(200_000));
+        file.extend(page(7, 0, u64::MAX, &[1], b"x").repeat(200_000));
+        assert!(parse(&file).error.is_some());
     }
 
     #[test]
@@ -295,5 +439,26 @@ mod tests {
         assert_eq!(nominal_of(48_000, 64_000, 0), Some(48_000));
         assert_eq!(nominal_of(96_000, 0, 32_000), Some(64_000));
         assert_eq!(nominal_of(u32::MAX, u32::MAX, u32::MAX), None);
+    }
+
+    #[test]
+    fn a_file_that_is_truncated_anywhere_does_no_harm() {
+        let bytes = flac_file(0, 3);
+        for length in (0..1000).chain(bytes.len() - 500..bytes.len()) {
+            parse(&bytes[..length]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_mutation_panics(
+            changes in prop::collection::vec((0..1000_usize, any::<u8>()), 1..12), segments in 1..255_usize
+        ) {
+            let mut bytes = [flac_file(0, segments), vorbis_file(9, "Second", 2)].concat();
+            for (at, value) in changes {
+                bytes[at] = value;
+            }
+            parse(&bytes);
+        }
     }
 }

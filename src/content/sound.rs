@@ -11,17 +11,15 @@ mod chunks;
 mod pages;
 mod ranges;
 mod samples;
-mod tail;
 
 use std::io::{self, Read, Seek};
 
-use lofty::file::FileType as Container;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::source::Source;
 use super::tags::{Kind, leading_tags_end};
 use super::values::{explain, guarded};
-use super::{flac, mpeg};
+use super::{flac, tail, wav};
 use crate::model::{LibraryPath, Sound};
 
 use pages::Pages;
@@ -69,40 +67,29 @@ impl Hasher {
 
 impl Places {
     fn of<R: Read + Seek>(file: &mut R, path: &LibraryPath) -> io::Result<Option<Self>> {
-        let kind = Kind::of(&mut *file, path)?;
-        if kind.is_guess() {
-            return Ok(None);
-        }
         let source = &mut Source::new(file)?;
-        let one = |range| Ok(Some(Self::Ranges(Ranges::new(vec![range]))));
-        match kind {
-            Kind::Ogg | Kind::OggFlac => Ok(Some(Self::Pages(Pages::default()))),
-            Kind::Mpeg => {
-                // The end first, because the tags in front are next to the first frame.
+        let begin = leading_tags_end(source)?;
+        source.begin_at(begin)?;
+        let (kind, end) = match Kind::by_magic(source, path)? {
+            Some(kind) if !kind.has_tags_behind() => (kind, source.length()),
+            Some(kind) => (kind, tail::sound_end(source)?),
+            None => {
                 let end = tail::sound_end(source)?;
-                let tags_end = leading_tags_end(source)?;
-                match mpeg::sound_begin(source, tags_end, end)? {
-                    Some(begin) => one(begin..end),
-                    None => Ok(None),
-                }
+                (Kind::by_frames(source, end)?, end)
             }
-            Kind::Flac { begin } => {
-                let begin = flac::sound_begin(source, begin)?;
-                one(begin..tail::sound_end(source)?)
-            }
-            Kind::Adts { .. }
-            | Kind::Container { container: Container::Ape | Container::Mpc | Container::WavPack, .. } => {
-                let begin = leading_tags_end(source)?;
-                one(begin..tail::sound_end(source)?)
-            }
-            Kind::Asf => chunks::asf_data(source)?.map_or(Ok(None), one),
-            Kind::Container { container: Container::Wav, .. } => chunks::wav_data(source)?.map_or(Ok(None), one),
-            Kind::Container { container: Container::Aiff, .. } => chunks::aiff_data(source)?.map_or(Ok(None), one),
-            Kind::Container { container: Container::Mp4, .. } => {
-                Ok(samples::of_file(source)?.map(|ranges| Self::Ranges(Ranges::new(ranges))))
-            }
-            Kind::Container { .. } | Kind::Unknown => Ok(None),
-        }
+        };
+        let ranges = match kind {
+            Kind::Ogg => return Ok(Some(Self::Pages(Pages::default()))),
+            Kind::Adif | Kind::Adts | Kind::Container(_) => Some(vec![0..end]),
+            Kind::Aiff => chunks::aiff_data(source)?.map(|range| vec![range]),
+            Kind::Asf => chunks::asf_data(source)?.map(|range| vec![range]),
+            Kind::Flac => Some(vec![flac::sound_begin(source)?..end]),
+            Kind::Mp4 => samples::of_file(source)?,
+            Kind::Mpeg(first) => Some(vec![first.sound_begin(source)?..end]),
+            Kind::Wav => wav::sound(source)?.map(|range| vec![range]),
+            Kind::Unknown => None,
+        };
+        Ok(ranges.map(|ranges| Self::Ranges(Ranges::new(ranges, begin))))
     }
 }
 

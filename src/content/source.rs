@@ -1,14 +1,27 @@
 //! The reader that parsers get: buffered, cheap to seek in, and limited in how much it reads.
 //!
 //! Parsers seek a lot, mostly by a few bytes, and ask for the length again and again. Here a seek
-//! within the buffer keeps the buffer, and the length is read once. A corrupt file can make a
-//! parser search all of it, so no more than a budget is ever read.
+//! within the buffer keeps the buffer, and the length is read once.
+//!
+//! A file can be made so that its tags cost much time. So no more than a budget is ever spent on one file: of bytes that
+//! are read, of parts that are visited, and of bytes of text that are decoded.
 
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
+use crate::model::Metadata;
+
 /// Bytes that the parsers of one file may read. Tags without their pictures are far smaller, so a
 /// file that needs more is corrupt.
-const BUDGET: u64 = 64 * 1024 * 1024;
+pub(super) const BYTES: u64 = 48 * 1024 * 1024;
+
+/// Frames, boxes, chunks, pages and other parts that the parsers of one file may visit.
+pub(super) const PARTS: u32 = 200_000;
+
+/// Bytes of text that the parsers of one file may decode.
+pub(super) const TEXT: u64 = 4 * 1024 * 1024;
+
+/// Bytes of a text that are decoded: more than it may have in messages, in the widest encoding.
+pub(super) const LONGEST_TEXT: u64 = 2 * Metadata::LONGEST_TEXT as u64 + 1024;
 
 /// Bytes per read. Parsers go to many places and read little at each, so most of a longer read would be in vain.
 const BUFFER: usize = 4 * 1024;
@@ -19,6 +32,10 @@ pub(super) struct Source<R> {
     inner: BufReader<Metered<R>>,
     position: u64,
     length: u64,
+    /// What is left of [`PARTS`].
+    parts_left: u32,
+    /// What is left of [`TEXT`].
+    text_left: u64,
 }
 
 impl<R: Read + Seek> Source<R> {
@@ -26,13 +43,58 @@ impl<R: Read + Seek> Source<R> {
     pub(super) fn new(mut inner: R) -> io::Result<Self> {
         let length = inner.seek(SeekFrom::End(0))?;
         inner.rewind()?;
-        let metered = Metered { inner, left: BUDGET };
-        Ok(Self { inner: BufReader::with_capacity(BUFFER, metered), position: 0, length })
+        let metered = Metered { inner, left: BYTES };
+        let inner = BufReader::with_capacity(BUFFER, metered);
+        Ok(Self { inner, position: 0, length, parts_left: PARTS, text_left: TEXT })
     }
 
-    /// The length of the file in bytes.
+    /// The length of the file in bytes, from its beginning on.
     pub(super) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Makes `begin` the beginning of the file: all positions count from there.
+    pub(super) fn begin_at(&mut self, begin: u64) -> io::Result<()> {
+        self.seek(SeekFrom::Start(begin))?;
+        (self.position, self.length) = (0, self.length.saturating_sub(begin));
+        Ok(())
+    }
+
+    /// From now on, at most `bytes` are read.
+    pub(super) fn limit(&mut self, bytes: u64) {
+        let left = &mut self.inner.get_mut().left;
+        *left = bytes.min(*left);
+    }
+
+    /// Counts a part of the file that is visited.
+    ///
+    /// # Errors
+    ///
+    /// If there were too many of them.
+    pub(super) fn visit(&mut self) -> io::Result<()> {
+        let left = self.parts_left.checked_sub(1).ok_or_else(|| io::Error::other("it has too many parts"))?;
+        self.parts_left = left;
+        Ok(())
+    }
+
+    /// Counts bytes of text that are decoded.
+    ///
+    /// # Errors
+    ///
+    /// If there were too many of them.
+    pub(super) fn decode(&mut self, bytes: u64) -> io::Result<()> {
+        let left = self.text_left.checked_sub(bytes).ok_or_else(|| io::Error::other("it has too much text"))?;
+        self.text_left = left;
+        Ok(())
+    }
+
+    /// Reads the text of `length` bytes at the present position: at most so many of them as a text in messages can need.
+    pub(super) fn text(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        let kept = length.min(LONGEST_TEXT);
+        self.decode(kept)?;
+        let mut text = Vec::new();
+        self.by_ref().take(kept).read_to_end(&mut text)?;
+        Ok(text)
     }
 
     /// Fills `buffer` from `position`, or as much of it as the file has bytes for.
@@ -186,6 +248,30 @@ mod tests {
         {
             rounds += 1;
         }
-        assert_eq!(rounds, BUDGET.div_ceil(1000));
+        assert_eq!(rounds, BYTES.div_ceil(1000));
+    }
+
+    #[test]
+    fn a_source_ends_after_too_many_parts_and_too_much_text() {
+        let mut source = Source::new(Cursor::new(vec![0; 1000])).unwrap();
+        assert_eq!((0..PARTS * 2).take_while(|_| source.visit().is_ok()).count(), PARTS as usize);
+        let texts = (0..TEXT).take_while(|_| source.rewind().is_ok() && source.text(1000).is_ok()).count();
+        assert_eq!(texts as u64, TEXT / 1000);
+    }
+
+    #[test]
+    fn a_source_may_be_limited_further() {
+        let mut source = Source::new(Cursor::new(vec![0; 100_000])).unwrap();
+        source.limit(10_000);
+        assert!(io::copy(&mut source, &mut io::sink()).is_err());
+    }
+
+    #[test]
+    fn positions_count_from_the_beginning_that_was_set() {
+        let mut source = Source::new(Cursor::new(b"tagsound".repeat(9))).unwrap();
+        source.begin_at(3).unwrap();
+        assert_eq!(source.length(), 69);
+        assert_eq!(source.read_at(0, &mut [0; 5]).unwrap(), b"sound");
+        assert_eq!(source.read_at(8, &mut [0; 5]).unwrap(), b"sound");
     }
 }

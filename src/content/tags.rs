@@ -8,27 +8,27 @@
 //! - A text is kept up to [`Metadata::LONGEST_TEXT`] bytes.
 //! - Each tag is read apart from the others, so a damaged part costs itself and nothing else.
 //!
-//! lofty reads the properties of MP4, WAV, AIFF, APE, Musepack and WavPack, with corrections in `container`. The other formats are read by
-//! `mpeg`, `adts`, `flac`, `ogg`, `oggflac` and `asf`, and the tags around their audio by `id3v2` and `end_tags`.
+//! - A value that cannot be true is left out, and the error says so.
+//!
+//! Each format has its reader: `mpeg`, `adts`, `adif`, `flac`, `ogg`, `asf`, `mp4`, `wav` and `aiff`; lofty reads the properties of
+//! the formats in `container`. `id3v2` and `end_tags` read the tags around the sound.
 
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 
-use lofty::file::FileType as Container;
-use lofty::probe::Probe;
-
+use super::container::Container;
 use super::found::{Found, Listing, Part};
 use super::source::Source;
 use super::values::{explain, guarded};
-use super::{adts, asf, container, end_tags, flac, id3v2, mpeg, ogg, oggflac};
+use super::{adif, adts, aiff, asf, end_tags, flac, id3v2, mp4, mpeg, ogg, ogg_pages, plausible, wav};
 use crate::model::{FileType, LibraryPath, Metadata};
 
-/// Bytes that are enough to determine the format: an Ogg page's header and the first packet's magic.
-const HEAD: usize = 512;
+/// Bytes that are enough to determine the format.
+const HEAD: usize = 64;
 
-/// The most ID3v2 tags in front of the audio. A file with more is corrupt.
+/// The most tags in front of the audio. A file with more is corrupt.
 const MAX_LEADING_TAGS: usize = 16;
 
-/// Bytes per read when a whole file is read.
+/// Bytes per read when a whole file is read, and bytes in which the first frame of raw AAC is searched.
 const CHUNK: usize = 64 * 1024;
 
 /// The error of a file of no known format.
@@ -47,7 +47,7 @@ pub fn read<R: Read + Seek>(file: R, path: &LibraryPath, adts: Option<adts::Summ
 pub struct Listed {
     /// The metadata, as [`read`] gives it.
     pub metadata: Metadata,
-    /// The parts of the tags, in the order in which they were read.
+    /// The parts of the tags, in the order in which they count.
     pub parts: Vec<Part>,
     /// How many more parts there are.
     pub more_parts: usize,
@@ -70,31 +70,7 @@ fn read_into<R: Read + Seek>(
     found: &mut Found,
 ) -> Metadata {
     let mut metadata = Metadata::default();
-    let outcome = guarded(|| {
-        let kind = Kind::of(&mut file, path).map_err(|error| explain(&error))?;
-        metadata.format = kind.format().map(str::to_owned);
-        let result = match kind {
-            Kind::Adts { .. } => read_adts(&mut file, adts, &mut metadata, found),
-            Kind::Mpeg => read_mpeg(&mut file, &mut metadata, found),
-            Kind::Asf => asf::read(&mut open(&mut file)?, &mut metadata, found).map_err(|error| explain(&error)),
-            Kind::Flac { begin } => {
-                flac::read(&mut open(&mut file)?, begin, &mut metadata, found).map_err(|error| explain(&error))
-            }
-            Kind::Ogg => ogg::read(&mut open(&mut file)?, &mut metadata, found).map_err(|error| explain(&error)),
-            Kind::OggFlac => {
-                oggflac::read(&mut open(&mut file)?, &mut metadata, found).map_err(|error| explain(&error))
-            }
-            Kind::Container { container, .. } => {
-                container::read(&mut open(&mut file)?, container, &mut metadata, found)
-            }
-            Kind::Unknown => {
-                read_surrounding_tags(&mut file, found)?;
-                Err(UNKNOWN_FORMAT.to_owned())
-            }
-        };
-        // The error of a wrong guess says nothing about the file.
-        result.map_err(|failure| if kind.is_guess() { UNKNOWN_FORMAT.to_owned() } else { failure })
-    });
+    let outcome = guarded(|| read_parts(&mut file, path, adts, &mut metadata, found));
     found.show(&mut metadata);
     if let Err(failure) = outcome {
         metadata.add_error(&failure);
@@ -103,11 +79,17 @@ fn read_into<R: Read + Seek>(
     if metadata.format.is_none() {
         metadata.format = format_of_name(path).map(str::to_owned);
     }
+    let impossible = plausible::leave_out_impossible(&mut metadata, file_size(&mut file));
     metadata.duration = metadata.duration.map(to_microseconds);
-    for cut in metadata.cut_long_texts() {
-        found.problem(cut);
+    for problem in impossible.into_iter().chain(metadata.cut_long_texts()) {
+        found.problem(problem);
     }
     metadata
+}
+
+/// The size in bytes; 0 if it cannot be known.
+fn file_size<R: Seek>(file: &mut R) -> u64 {
+    file.seek(SeekFrom::End(0)).unwrap_or(0)
 }
 
 /// Every message of a file has the same number, whatever computed it.
@@ -115,130 +97,202 @@ fn to_microseconds(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e6
 }
 
+fn read_parts<R: Read + Seek>(
+    file: &mut R,
+    path: &LibraryPath,
+    adts: Option<adts::Summary>,
+    metadata: &mut Metadata,
+    found: &mut Found,
+) -> Result<(), String> {
+    let readable = |error: io::Error| explain(&error);
+    let mut source = Source::new(&mut *file).map_err(readable)?;
+    let (mut leading, mut trailing) = (found.beside(), found.beside());
+    let begin = read_leading_tags(&mut source, &mut leading).map_err(readable)?;
+    source.begin_at(begin).map_err(readable)?;
+    let by_magic = Kind::by_magic(&mut source, path).map_err(readable)?;
+    let end = match by_magic {
+        Some(kind) if !kind.has_tags_behind() => source.length(),
+        _ => read_trailing_tags(&mut source, &mut trailing),
+    };
+    let kind = match by_magic {
+        Some(kind) => kind,
+        None => Kind::by_frames(&mut source, end).map_err(readable)?,
+    };
+    metadata.format = kind.format().map(str::to_owned);
+    let read = match kind {
+        Kind::Adif => adif::read(&mut source, end, metadata).map_err(readable),
+        Kind::Aiff => aiff::read(&mut source, metadata, found).map_err(readable),
+        Kind::Asf => asf::read(&mut source, metadata, found).map_err(readable),
+        Kind::Container(container) => container.read(&mut source, end, metadata),
+        Kind::Flac => flac::read(&mut source, end, metadata, found).map_err(readable),
+        Kind::Mp4 => mp4::read(&mut source, metadata, found).map_err(readable),
+        Kind::Mpeg(first) => first.read(&mut source, end).map_err(readable).map(|sound| sound.show(metadata)),
+        Kind::Ogg => ogg::read(&mut source, metadata, found).map_err(readable),
+        Kind::Wav => wav::read(&mut source, metadata, found).map_err(readable),
+        Kind::Adts => {
+            let around = begin + (source.length() - end.min(source.length()));
+            read_adts(file, around, adts, metadata)
+        }
+        Kind::Unknown => Err(UNKNOWN_FORMAT.to_owned()),
+    };
+    // The tags of a format itself are there already, and count before those that other programs put around it.
+    found.append(leading);
+    found.append(trailing);
+    read
+}
+
+/// Reads the tags behind the sound. Returns where the sound ends.
+fn read_trailing_tags<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> u64 {
+    end_tags::read(source, found).unwrap_or_else(|error| {
+        found.problem(format!("the tags at the end: {}", explain(&error)));
+        source.length()
+    })
+}
+
+/// Reads the tags in front of the sound. Returns where the sound begins.
+fn read_leading_tags<R: Read + Seek>(source: &mut Source<R>, found: &mut Found) -> io::Result<u64> {
+    each_leading_tag(source, |source, tag, at, length| {
+        let read = match tag {
+            LeadingTag::Id3v2 => id3v2::read(source, at, found),
+            LeadingTag::Ape => end_tags::read_leading(source, at, length, found),
+        };
+        if let Err(error) = read {
+            found.problem(format!("the tag in front: {}", explain(&error)));
+        }
+    })
+}
+
+/// The position behind the tags in front of the sound.
+pub(super) fn leading_tags_end<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
+    each_leading_tag(source, |_, _, _, _| {})
+}
+
+/// The kinds of tags that may be in front of the sound.
+#[derive(Clone, Copy)]
+enum LeadingTag {
+    Id3v2,
+    Ape,
+}
+
+/// Calls `visit` with each tag in front of the sound, its position and its length. Returns where the sound begins.
+fn each_leading_tag<R: Read + Seek>(
+    source: &mut Source<R>,
+    mut visit: impl FnMut(&mut Source<R>, LeadingTag, u64, u64),
+) -> io::Result<u64> {
+    let mut at = 0;
+    for _ in 0..MAX_LEADING_TAGS {
+        let mut header = [0; 32];
+        let header = source.read_at(at, &mut header)?;
+        let (tag, length) = if let Some(length) = id3v2::length(header) {
+            (LeadingTag::Id3v2, length)
+        } else if let Some(length) = end_tags::leading_length(header) {
+            (LeadingTag::Ape, length)
+        } else {
+            break;
+        };
+        visit(source, tag, at, length);
+        at += length;
+    }
+    Ok(at)
+}
+
 /// The format of a file, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Adts {
-        /// Whether the first frame is where it must be, or the extension says so.
-        sure: bool,
-    },
+    Adif,
+    Adts,
+    Aiff,
     Asf,
-    Flac {
-        /// The position of its first bytes, behind the tags of ID3v2 that some programs put there.
-        begin: u64,
-    },
-    Mpeg,
+    Container(Container),
+    Flac,
+    Mp4,
+    Mpeg(mpeg::Found),
     Ogg,
-    OggFlac,
-    Container {
-        container: Container,
-        /// Whether a magic number was found, and not just bytes that look like a frame.
-        sure: bool,
-    },
     Unknown,
+    Wav,
 }
 
 impl Kind {
-    pub(super) fn of<R: Read + Seek>(file: &mut R, path: &LibraryPath) -> io::Result<Self> {
-        let mut source = Source::new(file)?;
-        let mut buffer = [0; HEAD];
-        let head = source.read_at(0, &mut buffer)?;
-        if head.starts_with(&asf::MAGIC) {
-            return Ok(Self::Asf);
-        }
-        if oggflac::begins_stream(head) {
-            return Ok(Self::OggFlac);
-        }
-        if ogg::begins_stream(head) {
-            return Ok(Self::Ogg);
-        }
-        let tags_end = leading_tags_end(&mut source)?;
-        let head = source.read_at(tags_end, &mut buffer)?;
-        if head.starts_with(flac::MAGIC) {
-            return Ok(Self::Flac { begin: tags_end });
-        }
-        let by_magic = Container::from_buffer(head);
-        if by_magic == Some(Container::Aac) && adts::begins_frame(head) {
-            return Ok(Self::Adts { sure: true });
-        }
-        let is_frames = |container: &Container| matches!(container, Container::Aac | Container::Mpeg);
-        if let Some(container) = by_magic.filter(|container| !is_frames(container)) {
-            return Ok(Self::Container { container, sure: true });
-        }
-        if head.is_empty() && tags_end == 0 {
-            return Ok(Self::Unknown);
-        }
-        // Only raw AAC and MPEG audio may have junk in front of them.
-        let is_mpeg = by_magic == Some(Container::Mpeg);
-        if FileType::of(path).as_str() == "aac" && !is_mpeg {
-            return Ok(Self::Adts { sure: true });
-        }
-        let end = source.length();
-        if mpeg::read(&mut source, tags_end, end)?.is_some() {
-            return Ok(Self::Mpeg);
-        }
-        source.rewind()?;
-        Ok(match Probe::new(source).options(container::options(Container::Mpeg)).guess_file_type()?.file_type() {
-            Some(Container::Aac) => Self::Adts { sure: false },
-            Some(Container::Mpeg) | None => Self::Unknown,
-            Some(container) => Self::Container { container, sure: false },
+    /// The format by the first bytes; `None` if only frames of MPEG audio or AAC can be in it.
+    pub(super) fn by_magic<R: Read + Seek>(source: &mut Source<R>, path: &LibraryPath) -> io::Result<Option<Self>> {
+        let mut head = [0; HEAD];
+        let head = source.read_at(0, &mut head)?;
+        Ok(if head.starts_with(&asf::MAGIC) {
+            Some(Self::Asf)
+        } else if head.starts_with(ogg_pages::MAGIC) {
+            Some(Self::Ogg)
+        } else if head.starts_with(flac::MAGIC) {
+            Some(Self::Flac)
+        } else if wav::begins(head) {
+            Some(Self::Wav)
+        } else if aiff::begins(head) {
+            Some(Self::Aiff)
+        } else if mp4::begins(head) {
+            Some(Self::Mp4)
+        } else if head.starts_with(adif::MAGIC) {
+            Some(Self::Adif)
+        } else if let Some(container) = Container::of(head) {
+            Some(Self::Container(container))
+        } else if adts::begins_frame(head) {
+            Some(Self::Adts)
+        } else {
+            Self::by_name(head, path)
         })
     }
 
-    /// Whether the format is only guessed from bytes that look like a frame.
-    pub(super) fn is_guess(self) -> bool {
-        matches!(self, Self::Adts { sure: false } | Self::Container { sure: false, .. })
+    /// The format by the extension, of those that have no magic number.
+    fn by_name(head: &[u8], path: &LibraryPath) -> Option<Self> {
+        match FileType::of(path).as_str() {
+            _ if head.is_empty() || mpeg::begins_frame(head) => None,
+            // It may have junk in front of it.
+            "aac" => Some(Self::Adts),
+            // The versions before 7.
+            "mpc" => Some(Self::Container(Container::Musepack)),
+            _ => None,
+        }
+    }
+
+    /// The format by frames that follow each other, behind any junk.
+    pub(super) fn by_frames<R: Read + Seek>(source: &mut Source<R>, end: u64) -> io::Result<Self> {
+        if let Some(first) = mpeg::find(source, end)? {
+            return Ok(Self::Mpeg(first));
+        }
+        let mut chunk = vec![0; CHUNK];
+        let has_frames = adts::has_frames(source.read_at(0, &mut chunk)?);
+        Ok(if has_frames { Self::Adts } else { Self::Unknown })
+    }
+
+    /// Whether ID3v1 and APEv2 may be behind the sound.
+    pub(super) fn has_tags_behind(self) -> bool {
+        match self {
+            Self::Adif | Self::Adts | Self::Container(_) | Self::Flac | Self::Mpeg(_) | Self::Unknown => true,
+            Self::Aiff | Self::Asf | Self::Mp4 | Self::Ogg | Self::Wav => false,
+        }
     }
 
     /// The MIME type that mutagen gives first.
     fn format(self) -> Option<&'static str> {
         match self {
-            Self::Adts { sure: true } => Some("audio/x-aac"),
+            Self::Adif | Self::Adts => Some("audio/x-aac"),
+            Self::Aiff => Some("audio/aiff"),
             Self::Asf => Some("audio/x-ms-wma"),
-            Self::OggFlac => Some("audio/x-oggflac"),
-            Self::Flac { .. } => Some("audio/flac"),
-            Self::Container { container, sure: true } => container::format_of(container),
-            // What `read_mpeg` finds says which layer it is.
-            Self::Mpeg | Self::Ogg | Self::Adts { .. } | Self::Container { .. } | Self::Unknown => None,
+            Self::Container(container) => Some(container.format()),
+            Self::Flac => Some("audio/flac"),
+            Self::Mp4 => Some("audio/mp4"),
+            Self::Mpeg(first) => Some(first.format()),
+            Self::Wav => Some("audio/wav"),
+            // The first packet says which one it is.
+            Self::Ogg | Self::Unknown => None,
         }
     }
 }
 
-/// The position behind the ID3v2 tags at the beginning of the file.
-pub(super) fn leading_tags_end<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
-    let mut end = 0_u64;
-    for _ in 0..MAX_LEADING_TAGS {
-        let mut header = [0; 10];
-        match id3v2::length(source.read_at(end, &mut header)?) {
-            Some(length) => end += length,
-            None => break,
-        }
-    }
-    Ok(end)
-}
-
-/// Reads MPEG audio, and the tags around it.
-fn read_mpeg<R: Read + Seek>(file: &mut R, metadata: &mut Metadata, found: &mut Found) -> Result<(), String> {
-    let Surrounding { begin, end } = read_surrounding_tags(file, found)?;
-    let mut source = open(file)?;
-    let Some(sound) = mpeg::read(&mut source, begin, end).map_err(|error| explain(&error))? else {
-        return Err(UNKNOWN_FORMAT.to_owned());
-    };
-    metadata.duration = sound.duration;
-    metadata.bitrate = sound.bitrate;
-    metadata.sample_rate = Some(sound.sample_rate);
-    metadata.channels = Some(sound.channels);
-    metadata.format = Some(format!("audio/mp{}", sound.layer));
-    metadata.codec = Some(format!("mp{}", sound.layer));
-    Ok(())
-}
-
-/// Reads raw AAC: the sums over its frames, and the ID3 tags around them.
+/// Reads the sums over the frames of raw AAC, with so many bytes of tags around it.
 fn read_adts<R: Read + Seek>(
     file: &mut R,
+    around: u64,
     seen: Option<adts::Summary>,
     metadata: &mut Metadata,
-    found: &mut Found,
 ) -> Result<(), String> {
     let summary = match seen {
         Some(summary) => summary,
@@ -248,15 +302,13 @@ fn read_adts<R: Read + Seek>(
     metadata.bitrate = summary.bitrate;
     metadata.sample_rate = summary.sample_rate;
     metadata.channels = summary.channels;
-    let Surrounding { begin: tags_end, .. } = read_surrounding_tags(file, found)?;
+    metadata.codec = Some("aac".to_owned());
     if summary.frames == 0 {
         return Err("there is no whole aac frame in it".to_owned());
     }
-    if summary.other_bytes.saturating_sub(tags_end) > summary.frame_bytes {
+    if summary.other_bytes.saturating_sub(around) > summary.frame_bytes {
         return Err("most of it is no aac".to_owned());
     }
-    metadata.format = container::format_of(Container::Aac).map(str::to_owned);
-    metadata.codec = Some("aac".to_owned());
     Ok(())
 }
 
@@ -278,29 +330,6 @@ fn count_frames<R: Read + Seek>(file: &mut R) -> io::Result<adts::Summary> {
     }
 }
 
-/// Where the audio is between the tags.
-struct Surrounding {
-    begin: u64,
-    end: u64,
-}
-
-/// Reads the tags at both ends of a file.
-fn read_surrounding_tags<R: Read + Seek>(file: &mut R, found: &mut Found) -> Result<Surrounding, String> {
-    let mut source = open(file)?;
-    let mut read = || {
-        let mut begin = 0;
-        for _ in 0..MAX_LEADING_TAGS {
-            let mut header = [0; 10];
-            let Some(length) = id3v2::length(source.read_at(begin, &mut header)?) else { break };
-            id3v2::read(&mut source, begin, found)?;
-            begin += length;
-        }
-        let end = end_tags::read(&mut source, found)?;
-        Ok(Surrounding { begin, end: end.max(begin) })
-    };
-    read().map_err(|error: io::Error| explain(&error))
-}
-
 /// The usual format of files with this extension.
 fn format_of_name(path: &LibraryPath) -> Option<&'static str> {
     Some(match FileType::of(path).as_str() {
@@ -314,10 +343,6 @@ fn format_of_name(path: &LibraryPath) -> Option<&'static str> {
         "wma" => "audio/x-ms-wma",
         _ => return None,
     })
-}
-
-fn open<R: Read + Seek>(file: R) -> Result<Source<R>, String> {
-    Source::new(file).map_err(|error| explain(&error))
 }
 
 #[cfg(test)]
@@ -432,6 +457,30 @@ mod tests {
             metadata.tags.present().collect::<Vec<_>>(),
             [("title", "Second"), ("artist", "Artist"), ("date", "1999"), ("track", "03/12")]
         );
+    }
+
+    #[test]
+    fn what_the_tags_of_a_format_lack_is_taken_from_those_in_front() {
+        let front = id3v2(&[("TIT2", "Front"), ("TPE1", "Artist")]);
+        let metadata = parse(&[front, wav(1, b"INAM\x06\0\0\0Title\0")].concat(), "a.wav");
+        assert_eq!(metadata.tags.present().collect::<Vec<_>>(), [("title", "Title"), ("artist", "Artist")]);
+        assert_eq!((metadata.duration, metadata.error), (Some(1.0), None));
+    }
+
+    #[test]
+    fn a_tag_that_is_too_large_to_read_costs_itself() {
+        let blank = "\u{20}".repeat(100_000);
+        let frames: Vec<_> = std::iter::once(("TIT2", "Title")).chain([("TPE1", blank.as_str()); 60]).collect();
+        let metadata = parse(&[id3v2(&frames), mp3(20)].concat(), "a.mp3");
+        assert_eq!(metadata.tags.get(Field::Title), Some("Title"));
+        assert_eq!(metadata.error.as_deref(), Some("the tag in front: it has too much text"));
+        assert!(metadata.duration.is_some());
+    }
+
+    #[test]
+    fn raw_aac_is_found_behind_junk_whatever_its_name() {
+        let metadata = parse(&[vec![0; 3000], adts(43)].concat(), "a.mp3");
+        assert_eq!((metadata.format.as_deref(), metadata.error), (Some("audio/x-aac"), None));
     }
 
     #[test]

@@ -135,6 +135,11 @@ pub(super) fn utf16_be(text: &[u8]) -> String {
     utf16(text, Order::BigEndian)
 }
 
+/// UTF-16, the low byte of each unit first unless a byte order mark says otherwise.
+pub(super) fn utf16_le(text: &[u8]) -> String {
+    utf16(text, Order::LittleEndian)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     LittleEndian,

@@ -9,9 +9,14 @@ pub(super) const PANICKED: &str = "the parser failed on it";
 /// Characters of an error text that are kept.
 const LONGEST_ERROR: usize = 160;
 
-/// The first of the values in `text`, separated by NUL, that is not blank, without surrounding whitespace.
+/// The first of the values in `text`, separated by NUL, that is not blank, without surrounding whitespace. Byte order marks
+/// are no text.
 pub(super) fn tidy(text: &str) -> Option<String> {
-    text.split('\0').map(str::trim).find(|value| !value.is_empty()).map(str::to_owned)
+    const BYTE_ORDER_MARK: char = '\u{feff}';
+
+    let is_blank = |character: char| character.is_whitespace() || character == BYTE_ORDER_MARK;
+    let value = text.split('\0').map(|value| value.trim_matches(is_blank)).find(|value| !value.is_empty())?;
+    Some(value.replace(BYTE_ORDER_MARK, ""))
 }
 
 /// `3`, or `3/12` if there is a total that `number` does not include yet.
@@ -48,8 +53,15 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
         return "it ends too early".to_owned();
     }
     let reason = reasons().last().unwrap_or(error).to_string();
-    let mut characters = reason.chars().filter(|character| !character.is_control()).take(LONGEST_ERROR);
-    characters.next().into_iter().flat_map(char::to_lowercase).chain(characters).collect()
+    let mut reason: String = reason.chars().filter(|character| !character.is_control()).take(LONGEST_ERROR).collect();
+    // A word such as ID3v2 is written as it is.
+    let mut first_two = reason.chars();
+    if first_two.next().is_some_and(|first| first.is_ascii_uppercase())
+        && first_two.next().is_some_and(|second| second.is_ascii_lowercase())
+    {
+        reason[..1].make_ascii_lowercase();
+    }
+    reason
 }
 
 #[cfg(test)]
@@ -66,7 +78,14 @@ mod tests {
     fn an_error_is_one_short_line_in_lower_case() {
         let long = io::Error::other(format!("Bad\n{}", "x".repeat(1000)));
         assert_eq!(explain(&long), format!("bad{}", "x".repeat(LONGEST_ERROR - 3)));
+        assert_eq!(explain(&io::Error::other("ID3v2: Bad")), "ID3v2: Bad");
         assert_eq!(explain(&io::Error::from(io::ErrorKind::UnexpectedEof)), "it ends too early");
+    }
+
+    #[test]
+    fn blanks_and_byte_order_marks_are_no_text() {
+        assert_eq!(tidy(" \0\u{feff} a\u{feff}b \u{feff}\0c").as_deref(), Some("ab"));
+        assert_eq!(tidy("\u{feff}\0 "), None);
     }
 
     #[test]

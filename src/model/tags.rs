@@ -141,6 +141,11 @@ impl Tags {
         }
     }
 
+    /// Removes a field, and returns its text.
+    pub fn remove(&mut self, field: Field) -> Option<Box<str>> {
+        self.place(field).ok().map(|at| self.0.remove(at).1)
+    }
+
     /// The fields that are present, by name, in the order of the message contract.
     pub fn present(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(field, text)| (field.name(), &**text))

@@ -1,11 +1,12 @@
-//! Sound in one part of a container: WAV, AIFF and ASF.
+//! Sound in one part of a container: AIFF and ASF.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
+use super::super::aiff::FIRST_CHUNK;
 use super::super::asf::{OBJECT_HEADER, guid};
+use super::super::chunks::{Chunk, Order};
 use super::super::source::Source;
-use super::super::wav::{Chunk, FIRST_CHUNK, MAX_CHUNKS};
 
 /// The object of ASF that has the packets of all streams.
 const DATA: [u8; 16] = guid(0x75B2_2636, 0x668E, 0x11CF, 0xA6D9_00AA_0062_CE6C);
@@ -19,36 +20,16 @@ const MAX_OBJECTS: usize = 1024;
 /// Bytes of the chunk of AIFF before its samples: an offset and the size of a block.
 const BEFORE_SAMPLES: u64 = 8;
 
-/// The content of the first chunk `data` of a WAV file.
-pub(super) fn wav_data<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
-    let mut at = FIRST_CHUNK;
-    for _ in 0..MAX_CHUNKS {
-        let Some(chunk) = Chunk::at(source, at, source.length())? else { break };
-        if &chunk.kind == b"data" {
-            return Ok(Some(chunk.content..chunk.end));
-        }
-        at = chunk.next;
-    }
-    Ok(None)
-}
-
-/// The samples in the first chunk `SSND` of an AIFF file. AIFF is like WAV, with numbers in the other byte order.
+/// The samples in the first chunk `SSND` of an AIFF file.
 ///
 /// Format: Audio Interchange File Format 1.3 (Apple).
 pub(super) fn aiff_data<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
     let mut at = FIRST_CHUNK;
-    for _ in 0..MAX_CHUNKS {
-        if at + 8 > source.length() {
-            break;
+    while let Some(chunk) = Chunk::at(source, at, source.length(), Order::BigEndian)? {
+        if &chunk.kind == b"SSND" {
+            return Ok(Some(chunk.content + BEFORE_SAMPLES..chunk.end));
         }
-        source.seek(SeekFrom::Start(at))?;
-        let kind: [u8; 4] = source.array()?;
-        let size = u64::from(u32::from_be_bytes(source.array()?));
-        let content = at + 8;
-        if &kind == b"SSND" {
-            return Ok(Some(content + BEFORE_SAMPLES..(content + size).min(source.length())));
-        }
-        at = content + size.next_multiple_of(2);
+        at = chunk.next;
     }
     Ok(None)
 }

@@ -7,13 +7,10 @@
 //! Formats: Ogg, RFC 3533, section 6; Vorbis I, section 4.2; Opus in Ogg, RFC 7845, section 3; the header of Speex, manual
 //! of Speex, section 7.1; FLAC in Ogg, RFC 9639, section 10.1.
 
-use super::super::ogg::PAGE_HEADER;
+use super::super::ogg_pages::{MAGIC, PAGE_HEADER};
 
 /// Bytes of a first packet that are kept: those of the header of Speex.
 const FIRST_PACKET: usize = 80;
-
-/// The first bytes of a page.
-const MAGIC: &[u8] = b"OggS";
 
 /// The flag of a page that begins a stream.
 const BEGINS_STREAM: u8 = 2;

@@ -11,8 +11,11 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    /// These ranges, whatever their order is. Bytes in several of them count once.
-    pub(super) fn new(mut ranges: Vec<Range<u64>>) -> Self {
+    /// These ranges, whatever their order is, which count from `begin` on. Bytes in several of them count once.
+    pub(super) fn new(mut ranges: Vec<Range<u64>>, begin: u64) -> Self {
+        for range in &mut ranges {
+            *range = range.start.saturating_add(begin)..range.end.saturating_add(begin);
+        }
         ranges.sort_by_key(|range| range.start);
         let mut merged: Vec<Range<u64>> = Vec::new();
         for range in ranges.into_iter().filter(|range| !range.is_empty()) {
@@ -54,7 +57,7 @@ mod tests {
             let bytes: Vec<u8> = (0..=255).collect();
             let in_range = |at: usize| ranges.iter().any(|range| range.contains(&(at as u64)));
             let expected: Vec<u8> = (0..bytes.len()).filter(|&at| in_range(at)).map(|at| bytes[at]).collect();
-            let (mut taken, mut found) = (Ranges::new(ranges.clone()), Vec::new());
+            let (mut taken, mut found) = (Ranges::new(ranges.clone(), 0), Vec::new());
             bytes.chunks(chunk).for_each(|chunk| taken.each_in(chunk, |part| found.extend_from_slice(part)));
             prop_assert_eq!(found, expected);
         }

@@ -5,12 +5,13 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::super::mp4::{MAX_BOXES, Part, sound_of};
+use super::super::mp4_boxes::Part;
+use super::super::mp4_sound::sound_of;
 use super::super::ogg::corrupt;
 use super::super::source::Source;
 
-/// The most samples of a track: 54 hours of AAC at 44,100 Hz. A file with more has no hash of its sound.
-const MOST_SAMPLES: u32 = 1 << 23;
+/// The most samples of a track: 27 hours of AAC at 44,100 Hz. A file with more has no hash of its sound.
+const MOST_SAMPLES: u32 = 1 << 22;
 
 /// The most chunks of samples. There are several samples in each.
 const MOST_CHUNKS: u32 = 1 << 20;
@@ -19,8 +20,8 @@ const MOST_CHUNKS: u32 = 1 << 20;
 pub(super) fn of_file<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Vec<Range<u64>>>> {
     let file = Part::file(source);
     let Some(movie) = file.child(source, *b"moov")? else { return Ok(None) };
-    let Some(media) = sound_of(source, movie)? else { return Ok(None) };
-    let ranges = of_track(source, media)?;
+    let Some(track) = sound_of(source, movie)? else { return Ok(None) };
+    let ranges = of_track(source, track.media)?;
     if !ranges.is_empty() {
         return Ok(Some(ranges));
     }
@@ -49,15 +50,7 @@ fn of_track<R: Read + Seek>(source: &mut Source<R>, media: Part) -> io::Result<V
 
 /// All media data of the file.
 fn of_fragments<R: Read + Seek>(source: &mut Source<R>, file: Part) -> io::Result<Vec<Range<u64>>> {
-    let (mut ranges, mut boxes) = (Vec::new(), 0);
-    file.each(source, |part| {
-        boxes += 1;
-        if part.kind == *b"mdat" {
-            ranges.push(part.start..part.end);
-        }
-        true
-    })?;
-    if boxes == MAX_BOXES { Err(corrupt("it has too many boxes")) } else { Ok(ranges) }
+    Ok(file.children(source, *b"mdat")?.into_iter().map(|part| part.start..part.end).collect())
 }
 
 /// The sizes of samples in bytes, one after the other: box `stsz`.

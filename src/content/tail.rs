@@ -5,9 +5,9 @@
 
 use std::io::{self, Read, Seek};
 
-use super::super::end_tags::{ID3V1, ape_length};
-use super::super::id3v2;
-use super::super::source::Source;
+use super::end_tags::{ID3V1, ape_length};
+use super::id3v2;
+use super::source::Source;
 
 /// The most tags. A file with more is corrupt.
 const MOST_TAGS: usize = 16;
@@ -51,17 +51,28 @@ fn tag_before<R: Read + Seek>(source: &mut Source<R>, end: u64) -> io::Result<Op
     if last(ENHANCED).is_some_and(|tag| tag.starts_with(b"TAG+")) {
         return Ok(Some(ENHANCED as u64));
     }
+    if let Some(length) = lyrics_before(source, end)? {
+        return Ok(Some(length));
+    }
+    Ok(ape_length(bytes).or_else(|| id3v2_length(last(ID3V2_FOOTER)?)))
+}
+
+/// The length of the Lyrics3 that end at `end`; `None` if there are none.
+pub(super) fn lyrics_before<R: Read + Seek>(source: &mut Source<R>, end: u64) -> io::Result<Option<u64>> {
+    let mut buffer = [0; LYRICS_SIZE + LYRICS_END];
+    let bytes = read_before(source, end, &mut buffer)?;
+    if bytes.ends_with(b"LYRICS200") {
+        let size = bytes.first_chunk::<LYRICS_SIZE>().and_then(|digits| number(digits));
+        let length = size.map(|size| size + (LYRICS_SIZE + LYRICS_END) as u64);
+        return Ok(length.filter(|&length| length <= end));
+    }
     if bytes.ends_with(b"LYRICSEND") {
         let mut buffer = [0; LONGEST_LYRICS];
         let bytes = read_before(source, end, &mut buffer)?;
         let begin = bytes.windows(LYRICS_BEGIN.len()).rposition(|window| window == LYRICS_BEGIN);
         return Ok(begin.map(|begin| (bytes.len() - begin) as u64));
     }
-    if bytes.ends_with(b"LYRICS200") {
-        let size = last(LYRICS_SIZE + LYRICS_END).and_then(|tag| number(&tag[..LYRICS_SIZE]));
-        return Ok(size.map(|size| size + (LYRICS_SIZE + LYRICS_END) as u64));
-    }
-    Ok(ape_length(bytes).or_else(|| id3v2_length(last(ID3V2_FOOTER)?)))
+    Ok(None)
 }
 
 /// The last bytes before `end`, as many as fit in `buffer`.
