@@ -78,18 +78,21 @@ impl Places {
                 (Kind::by_frames(source, end)?, end)
             }
         };
-        let ranges = match kind {
+        let range = match kind {
             Kind::Ogg => return Ok(Some(Self::Pages(Pages::default()))),
-            Kind::Adif | Kind::Adts | Kind::Container(_) => Some(vec![0..end]),
-            Kind::Aiff => chunks::aiff_data(source)?.map(|range| vec![range]),
-            Kind::Asf => chunks::asf_data(source)?.map(|range| vec![range]),
-            Kind::Flac => Some(vec![flac::sound_begin(source)?..end]),
-            Kind::Mp4 => samples::of_file(source)?,
-            Kind::Mpeg(first) => Some(vec![first.sound_begin(source)?..end]),
-            Kind::Wav => wav::sound(source)?.map(|range| vec![range]),
+            Kind::Mp4 => {
+                let ranges = samples::of_file(source)?;
+                return Ok(ranges.map(|ranges| Self::Ranges(Ranges::new(ranges, begin))));
+            }
+            Kind::Adif | Kind::Adts | Kind::Container(_) => Some(0..end),
+            Kind::Aiff => chunks::aiff_data(source)?,
+            Kind::Asf => chunks::asf_data(source)?,
+            Kind::Flac => Some(flac::sound_begin(source)?..end),
+            Kind::Mpeg(first) => Some(first.sound_begin(source)?..end),
+            Kind::Wav => wav::sound(source)?,
             Kind::Unknown => None,
         };
-        Ok(ranges.map(|ranges| Self::Ranges(Ranges::new(ranges, begin))))
+        Ok(range.map(|range| Self::Ranges(Ranges::new(vec![range], begin))))
     }
 }
 
