@@ -101,7 +101,7 @@ fn whole_of_float(bytes: [u8; 10]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Cursor;
+    use crate::content::testing::read_by;
 
     fn parse(chunks: &[(&[u8], &[u8])]) -> Metadata {
         let chunks = chunks.iter().flat_map(|(kind, content)| {
@@ -109,13 +109,7 @@ mod tests {
         });
         let file = b"FORM\0\0\0\0AIFF".iter().copied().chain(chunks).collect::<Vec<u8>>();
         assert!(begins(&file));
-        let (mut metadata, mut found) = (Metadata::default(), Found::default());
-        let read = read(&mut Source::new(Cursor::new(file)).unwrap(), &mut metadata, &mut found);
-        found.show(&mut metadata);
-        if let Err(error) = read {
-            metadata.add_error(&error.to_string());
-        }
-        metadata
+        read_by(&file, read)
     }
 
     #[test]

@@ -147,9 +147,9 @@ impl StreamInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::testing::read_by;
     use crate::model::Field;
     use proptest::prelude::*;
-    use std::io::Cursor;
 
     fn block(kind: u8, content: &[u8]) -> Vec<u8> {
         let size = u32::try_from(content.len()).unwrap().to_be_bytes();
@@ -167,13 +167,7 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Metadata {
-        let (mut metadata, mut found) = (Metadata::default(), Found::default());
-        let read = read(&mut Source::new(Cursor::new(bytes)).unwrap(), bytes.len() as u64, &mut metadata, &mut found);
-        found.show(&mut metadata);
-        if let Err(error) = read {
-            metadata.add_error(&error.to_string());
-        }
-        metadata
+        read_by(bytes, |source, metadata, found| read(source, bytes.len() as u64, metadata, found))
     }
 
     #[test]

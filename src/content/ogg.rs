@@ -274,9 +274,9 @@ pub(super) fn corrupt(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::testing::read_by;
     use crate::model::Field;
     use proptest::prelude::*;
-    use std::io::Cursor;
 
     const BEGINS: u8 = 2;
 
@@ -355,13 +355,7 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Metadata {
-        let (mut metadata, mut found) = (Metadata::default(), Found::default());
-        let read = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata, &mut found);
-        found.show(&mut metadata);
-        if let Err(error) = read {
-            metadata.add_error(&error.to_string());
-        }
-        metadata
+        read_by(bytes, read)
     }
 
     #[test]

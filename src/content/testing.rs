@@ -1,9 +1,11 @@
 //! A disk with one file, and an index with one row at most, for the tests of looks.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::found::Found;
+use super::source::Source;
 use super::{Contents, Examiner, Outcome, SettlePolicy};
 use crate::disk::{Disk, Entry, RootReplaced};
 use crate::engine::SharedEngine;
@@ -107,4 +109,18 @@ pub(super) fn renamed() -> (Examiner<OneFile, SomeContent, MemoryIndex>, FsEvent
 pub(super) fn is_read(outcome: &Outcome) -> bool {
     let (Outcome::New(observation, _) | Outcome::Observed(observation, _)) = outcome else { return false };
     matches!(observation.seen, Seen::File { content: Content::Read(_), .. })
+}
+
+/// What the reader of a format finds in these bytes. If it fails, the error text says so.
+pub(super) fn read_by<'a>(
+    bytes: &'a [u8],
+    read: impl FnOnce(&mut Source<Cursor<&'a [u8]>>, &mut Metadata, &mut Found) -> io::Result<()>,
+) -> Metadata {
+    let (mut metadata, mut found) = (Metadata::default(), Found::default());
+    let read = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata, &mut found);
+    found.show(&mut metadata);
+    if let Err(error) = read {
+        metadata.add_error(&error.to_string());
+    }
+    metadata
 }

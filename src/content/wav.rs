@@ -219,8 +219,8 @@ fn follows_chunk<R: Read + Seek>(source: &mut Source<R>, at: u64, order: Order) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::testing::read_by;
     use proptest::prelude::*;
-    use std::io::Cursor;
 
     fn chunk(kind: &[u8], size: u32, content: &[u8]) -> Vec<u8> {
         let mut chunk = [kind, &size.to_le_bytes(), content].concat();
@@ -243,13 +243,7 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Metadata {
-        let (mut metadata, mut found) = (Metadata::default(), Found::default());
-        let read = read(&mut Source::new(Cursor::new(bytes)).unwrap(), &mut metadata, &mut found);
-        found.show(&mut metadata);
-        if let Err(error) = read {
-            metadata.add_error(&error.to_string());
-        }
-        metadata
+        read_by(bytes, read)
     }
 
     #[test]

@@ -9,10 +9,6 @@ use crate::config::Settings;
 /// about 60 MB.
 const LITTLE: u64 = 128 * 1024 * 1024;
 
-/// Where the control groups are, of version 2 and of the controller `memory` of version 1, and the file with the limit.
-const HIERARCHIES: [(&str, &str); 2] =
-    [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
-
 /// Whether to keep caches small: one file at a time was asked for, or the limit of the control group is low.
 pub(super) fn is_little(settings: &Settings) -> bool {
     settings.is_low_resource() || limit().is_some_and(|limit| limit <= LITTLE)
@@ -20,7 +16,7 @@ pub(super) fn is_little(settings: &Settings) -> bool {
 
 /// The memory that the control group of the process may use, in bytes; `None` if it cannot be found out. Without a limit, it
 /// is a number beyond any memory or `None`.
-pub(super) fn limit() -> Option<u64> {
+fn limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let read = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse().ok();
     limit_files(&groups).filter_map(read).min()
@@ -29,20 +25,20 @@ pub(super) fn limit() -> Option<u64> {
 /// The files that may hold the limit, from the content of `/proc/self/cgroup` (see cgroups(7)). In a container, the names there
 /// may be those of the host, and its own group is at the root.
 fn limit_files(groups: &str) -> impl Iterator<Item = PathBuf> {
-    let lines = groups.lines().filter_map(|line| {
+    let files = groups.lines().filter_map(|line| {
         let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
-        let version = match controllers {
-            "" => 0,
-            _ if controllers.split(',').any(|controller| controller == "memory") => 1,
+        let (hierarchy, file) = match controllers {
+            // Version 2 has one hierarchy, for all controllers.
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
             _ => return None,
         };
-        Some((version, group))
+        let hierarchy = Path::new(hierarchy);
+        Some([hierarchy.join(group.trim_start_matches('/')).join(file), hierarchy.join(file)])
     });
-    lines.flat_map(|(version, group)| {
-        let (root, file): (&str, &str) = HIERARCHIES[version];
-        let inside = group.trim_start_matches('/');
-        [Path::new(root).join(inside).join(file), Path::new(root).join(file)]
-    })
+    files.flatten()
 }
 
 #[cfg(test)]

@@ -29,8 +29,7 @@ fn cluster() -> MutexGuard<'static, Cluster> {
 #[test]
 fn nothing_is_lost_if_the_node_in_use_is_killed_and_then_the_leader_of_the_queue() {
     let cluster = cluster();
-    let scene = Scene::begin(&cluster);
-    scene.wait_for_messages(scene.files() / 10);
+    let scene = Scene::under_way(&cluster);
 
     let used = scene.node();
     let killed = Instant::now();
@@ -51,8 +50,7 @@ fn nothing_is_lost_if_the_node_in_use_is_killed_and_then_the_leader_of_the_queue
 #[test]
 fn without_a_majority_everything_waits_and_is_delivered_when_it_is_back() {
     let cluster = cluster();
-    let scene = Scene::begin(&cluster);
-    scene.wait_for_messages(scene.files() / 10);
+    let scene = Scene::under_way(&cluster);
 
     // The node that is left accepts connections and confirms nothing.
     let (killed, left) = cluster.nodes().split_at(2);
@@ -76,8 +74,7 @@ fn without_a_majority_everything_waits_and_is_delivered_when_it_is_back() {
 #[test]
 fn a_node_that_hangs_is_left_after_the_heartbeat() {
     let cluster = cluster();
-    let scene = Scene::begin(&cluster);
-    scene.wait_for_messages(scene.files() / 10);
+    let scene = Scene::under_way(&cluster);
 
     let used = scene.node();
     let frozen = Instant::now();
@@ -96,8 +93,7 @@ fn a_node_that_hangs_is_left_after_the_heartbeat() {
 #[ignore = "takes half a minute; `just cluster` runs it"]
 fn nothing_is_lost_if_all_nodes_are_restarted_one_after_the_other() {
     let cluster = cluster();
-    let scene = Scene::begin(&cluster);
-    scene.wait_for_messages(scene.files() / 10);
+    let scene = Scene::under_way(&cluster);
     for node in cluster.nodes() {
         node.stop();
         scene.wait_for_messages(10);
@@ -113,8 +109,7 @@ fn nothing_is_lost_if_the_node_in_use_is_cut_off_from_the_others() {
     let cluster = cluster();
     // What is recommended for three nodes: the smaller part stops to serve until the partition ends.
     cluster.set_partition_handling("pause_minority");
-    let scene = Scene::begin(&cluster);
-    scene.wait_for_messages(scene.files() / 10);
+    let scene = Scene::under_way(&cluster);
     let used = scene.node();
     cluster.cut_off(used);
     scene.wait_for_another_node(used);
@@ -129,8 +124,7 @@ fn nothing_is_lost_if_the_node_in_use_is_cut_off_from_the_others() {
 #[ignore = "takes half a minute; `just cluster` runs it"]
 fn nothing_is_lost_if_the_node_in_use_is_cut_off_and_goes_on_to_serve() {
     let cluster = cluster();
-    let scene = Scene::begin(&cluster);
-    scene.wait_for_messages(scene.files() / 10);
+    let scene = Scene::under_way(&cluster);
     let used = scene.node();
     cluster.cut_off(used);
     // It confirms nothing, which is noticed after half a minute.

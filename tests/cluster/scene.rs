@@ -80,9 +80,11 @@ impl<'a> Scene<'a> {
         Self { cluster, vhost, files, program, watching, got, changes, over, runtime }
     }
 
-    /// The number of files that the library had in the beginning.
-    pub(crate) fn files(&self) -> usize {
-        self.files
+    /// The same, when a tenth of the files was delivered.
+    pub(crate) fn under_way(cluster: &'a Cluster) -> Self {
+        let scene = Self::begin(cluster);
+        scene.wait_for_messages(scene.files / 10);
+        scene
     }
 
     /// The number of different messages that the consumer got.

@@ -32,6 +32,17 @@ impl Program {
         self
     }
 
+    /// Gives the program a table of hosts of its own, which can be written again: it has mounts of its own. Needs to be
+    /// root.
+    pub(crate) fn has_hosts(&mut self, table: &str) -> PathBuf {
+        let hosts = self.place("hosts");
+        std::fs::write(&hosts, table).unwrap();
+        let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
+        let runner = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", script, "sh", hosts.to_str().unwrap()];
+        self.set("PATH", "/usr/bin:/bin").launcher.run_by(runner);
+        hosts
+    }
+
     /// A path in the working directory.
     pub(crate) fn place(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
