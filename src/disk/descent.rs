@@ -14,7 +14,7 @@ use super::{Entry, Root, names};
 use crate::model::{FileStat, LibraryPath};
 
 /// Neither leaves the directory nor follows a link.
-const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+pub(super) const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// A place on disk that is reached without following a link.
 #[derive(Clone, Copy, Debug)]

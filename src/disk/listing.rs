@@ -5,10 +5,10 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, openat2};
 use rustix::io::Errno;
 
-use super::descent::At;
+use super::descent::{At, WITHIN};
 use super::ignore_files::DirectoryRules;
 use super::mounts::Present;
 use super::outside::{Lead, is_unknown_link};
@@ -83,8 +83,15 @@ impl Root {
 
     /// A directory, open so that its entries can be read. `None` if there is no directory of this name.
     pub(super) fn open_to_list(&self, at: At<'_>) -> io::Result<Option<OwnedFd>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if at.outside.is_none() && !at.path.is_root() {
+            self.servers.check(at.path)?;
+            // If this fails, the reason is found out below.
+            if let Ok(opened) = openat2(self.open_checked()?, at.path.as_bytes(), flags, Mode::empty(), WITHIN) {
+                return Ok(Some(opened));
+            }
+        }
         let Some(path_only) = self.open_directory(at)? else { return Ok(None) };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Some(rustix::fs::openat(&path_only, c".", flags, Mode::empty())?))
     }
 

@@ -3,6 +3,7 @@
 //! A hint only names a path to look at. The watcher translates events into hints, and a walk emits a hint for each path
 //! at which the disk and the index differ. Both may be late or repeat a hint.
 
+mod ahead;
 mod count;
 mod events;
 mod excluded;

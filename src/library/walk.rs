@@ -2,10 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::vec::IntoIter;
 
 use super::ExcludedDirectories;
-use crate::disk::{Disk, Entry, Listed, ListedKind, Root};
+use super::ahead::{Ahead, Listing};
+use crate::disk::{Disk, Entry, ListedKind, Root};
 use crate::model::{FileStat, LibraryPath};
 
 /// What a walk finds.
@@ -29,21 +29,31 @@ impl Walked {
 
 /// The audio files at or under one path that no rule excludes, in byte order of their paths. The iterator blocks.
 ///
-/// It keeps one sorted listing per level in memory. A directory that vanishes during the walk counts as empty, so a
+/// It keeps one sorted listing per level in memory, and those that were listed ahead. A directory that vanishes during the walk counts as empty, so a
 /// missing file must be looked at before it is published as deleted.
 #[must_use]
 #[derive(Debug)]
 pub struct Walk<'a> {
     root: &'a Arc<Root>,
     start: Option<LibraryPath>,
-    levels: Vec<(LibraryPath, IntoIter<Listed>)>,
+    levels: Vec<Level>,
+    ahead: Ahead,
     excluded: Option<&'a ExcludedDirectories>,
+}
+
+/// A directory that is being walked.
+#[derive(Debug)]
+struct Level {
+    directory: LibraryPath,
+    entries: Listing,
+    /// The position of the next entry.
+    next: usize,
 }
 
 impl<'a> Walk<'a> {
     /// A walk of everything at or under `start`. That may be a file, a directory, or a path that does not exist.
     pub fn new(root: &'a Arc<Root>, start: LibraryPath) -> Self {
-        Self { root, start: Some(start), levels: Vec::new(), excluded: None }
+        Self { root, start: Some(start), levels: Vec::new(), ahead: Ahead::new(Arc::clone(root)), excluded: None }
     }
 
     /// Records the directories that the rules exclude in this register.
@@ -61,9 +71,9 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, directory: LibraryPath) -> Option<Walked> {
-        match self.root.list_in_time(&directory) {
-            Ok(listed) => {
-                self.levels.push((directory, listed.unwrap_or_default().into_iter()));
+        match self.ahead.list(&directory) {
+            Ok(entries) => {
+                self.levels.push(Level { directory, entries, next: 0 });
                 None
             }
             Err(error) => Some(Walked::Unreadable(directory, error)),
@@ -81,11 +91,12 @@ impl Iterator for Walk<'_> {
             return Some(walked);
         }
         loop {
-            let (directory, entries) = self.levels.last_mut()?;
-            let Some(entry) = entries.next() else {
+            let Level { directory, entries, next } = self.levels.last_mut()?;
+            let Some(entry) = entries.get(*next) else {
                 self.levels.pop();
                 continue;
             };
+            *next += 1;
             let path = directory.join(&entry.name);
             match entry.kind {
                 ListedKind::File(stat) => return Some(Walked::File(path, stat)),
