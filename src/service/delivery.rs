@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{MAX_RETRY_WAIT, Service, ServiceError, retry_waits};
 use crate::message::{self, TraceIds};
@@ -20,6 +21,9 @@ const TRACES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long sending the last spans may take.
 const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The same after a signal. The grace time may be over, and Docker kills the process two seconds after the default one.
+const LAST_TRACES_AFTER_SIGNAL: Duration = Duration::from_millis(500);
 
 impl Service {
     /// Delivers the outbox to `sink`, for as long as the sink takes batches.
@@ -77,9 +81,10 @@ impl Service {
     }
 
     /// Sends the last spans, within a short time.
-    pub(super) async fn send_last_traces(&self) {
+    pub(super) async fn send_last_traces(&self, shutdown: &CancellationToken) {
+        let limit = if shutdown.is_cancelled() { LAST_TRACES_AFTER_SIGNAL } else { LAST_TRACES_TIMEOUT };
         if let Some(traces) = &self.traces {
-            let _ = tokio::time::timeout(LAST_TRACES_TIMEOUT, traces.send()).await;
+            let _ = tokio::time::timeout(limit, traces.send()).await;
         }
     }
 

@@ -68,7 +68,7 @@ pub(super) async fn run_and_deliver(
         never = service.keep_conditions(status) => match never {},
         () = stopped => Err(ServiceError::Interrupted),
     };
-    service.send_last_traces().await;
+    service.send_last_traces(shutdown).await;
     done?;
     if shutdown.is_cancelled() { Err(ServiceError::Interrupted) } else { Ok(()) }
 }

@@ -115,7 +115,7 @@ pub async fn watch(
         // It may have ended before anything else noticed.
         systemd::notify_end();
     }
-    service.send_last_traces().await;
+    service.send_last_traces(&shutdown).await;
     reporter.keep_counts();
     done
 }

@@ -160,7 +160,7 @@ impl Amqp {
         self.link().await.map(|_| ())
     }
 
-    /// Closes the connection gracefully, within two seconds.
+    /// Closes the connection gracefully, within half a second.
     pub async fn close(self) {
         drop(self.closing);
         // An error means that the task panicked; there is nothing left to close then.

@@ -32,8 +32,8 @@ use super::{AmqpSettings, BrokerUrl, Tls};
 /// How long the whole login may take once the broker is reached.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a graceful close may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a graceful close may take. A process is killed two seconds after the default grace time.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long after the end of a connection lapin may take to give the reason.
 const REASON_TIMEOUT: Duration = Duration::from_millis(500);

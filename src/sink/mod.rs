@@ -88,7 +88,7 @@ impl Sink {
         }
     }
 
-    /// Closes the connection gracefully, within two seconds.
+    /// Closes the connection gracefully, within half a second.
     pub async fn close(self) {
         if let Self::Amqp(amqp) = self {
             amqp.close().await;

@@ -18,6 +18,9 @@ const FILES: usize = 450;
 /// How much longer than its grace time a process may need to end on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
 
+/// Docker kills a container ten seconds after it asks it to stop, which is two after the default grace time.
+const UNTIL_KILLED: Duration = Duration::from_secs(2);
+
 /// Reads the queue until it stays empty. It must have given all files, each with one message.
 async fn everything_is_delivered(program: &Program) {
     assert_eq!(Known::read_all(program, FILES).await.sequence(), FILES as u64);
@@ -61,6 +64,26 @@ async fn the_end_of_the_grace_ends_it_with_zero_and_the_next_start_delivers_what
         everything_is_delivered(&program).await;
         watching.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_and_a_collector_that_hang_do_not_delay_the_end_until_docker_kills() {
+    // Accepts connections, and never answers.
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut program = Program::new().await;
+    program.set("SHUTDOWN_GRACE_SECS", "1");
+    program.set("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.local_addr().unwrap()));
+    program.fill(FILES);
+    let mut watching = program.watch().await;
+    watching.wait_for_log("connected to RabbitMQ").await;
+    eventually("everything is delivered", LIMIT, || program.count("files") == FILES && program.waiting() == 0).await;
+    program.proxy.set(Network::Silent);
+    program.write("new.mp3", "a song");
+    eventually("the new file is indexed", LIMIT, || program.waiting() == 1).await;
+    watching.signal(Signal::TERM);
+    let ended = watching.ended().await;
+    assert!(ended.code == Some(0) && ended.log.contains("the grace time is over"), "{}", tail(&ended.log));
+    assert!(ended.took < Duration::from_secs(1) + UNTIL_KILLED, "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
