@@ -226,7 +226,15 @@ impl fmt::Display for Report {
         let node = node.as_ref().map(|node| format!(" {preposition} {node}")).unwrap_or_default();
         let details = details.as_ref().map(|details| format!(" ({details})")).unwrap_or_default();
         writeln!(formatter, "broker        {state}{node}{details}, {confirmed} confirmed")?;
-        writeln!(formatter, "watch         {}", self.watch.coverage)?;
+        // A lone "full" reads as if a limit were reached.
+        let watched = match self.watch.coverage.as_str() {
+            "full" => "all directories",
+            "partial" => "some directories",
+            "none" => "no directory",
+            "polled" => "by regular scans",
+            other => other,
+        };
+        writeln!(formatter, "watch         {watched}")?;
         writeln!(formatter, "waiting       {}", counted(self.pending, "path"))?;
         writeln!(formatter, "failed        {}", counted(self.failed, "path"))?;
         write!(formatter, "version       {}, started {}", self.version, self.started)
@@ -282,7 +290,7 @@ mod tests {
         events        0 created, 0 modified, 0 deleted, 0 moved, 0 renamed
         outbox        0 messages, 0 parked
         broker        connected to rabbit-1:5672, 5 confirmed
-        watch         full
+        watch         all directories
         waiting       0 paths
         failed        0 paths
         version       0.1.0, started 2026-01-01T00:00:00Z
