@@ -21,6 +21,7 @@ const LEAST_BYTES_PER_SECOND: f64 = 125.0;
 pub(super) fn leave_out_impossible(metadata: &mut Metadata, size: u64) -> Vec<String> {
     let rate = take_if(&mut metadata.sample_rate, |&rate| rate > MOST_SAMPLES_PER_SECOND);
     let channels = take_if(&mut metadata.channels, |&channels| channels > MOST_CHANNELS);
+    let bits = take_if(&mut metadata.bits_per_sample, |&bits| u64::from(bits) > MOST_BITS_PER_SAMPLE);
     let samples = u64::from(metadata.sample_rate.unwrap_or(MOST_SAMPLES_PER_SECOND))
         * u64::from(metadata.channels.unwrap_or(MOST_CHANNELS));
     let bitrate = take_if(&mut metadata.bitrate, |&bits| u64::from(bits) > samples * MOST_BITS_PER_SAMPLE);
@@ -35,6 +36,7 @@ pub(super) fn leave_out_impossible(metadata: &mut Metadata, size: u64) -> Vec<St
     let impossible = [
         ("sample rate", rate.map(|rate| rate.to_string())),
         ("number of channels", channels.map(|channels| channels.to_string())),
+        ("number of bits per sample", bits.map(|bits| bits.to_string())),
         ("bit rate", bitrate.map(|bits| bits.to_string())),
         ("duration", duration.map(|seconds| seconds.to_string())),
         ("date", date.map(String::from)),
@@ -99,8 +101,13 @@ mod tests {
                     .starts_with("the bit rate 5644801 cannot be true; the duration 172800.5 cannot be true; the date")
             );
         }
-        let left = left(&Metadata { sample_rate: Some(u32::MAX), channels: Some(256), ..Metadata::default() });
-        assert_eq!((left.sample_rate, left.channels), (None, None));
+        let left = left(&Metadata {
+            sample_rate: Some(u32::MAX),
+            channels: Some(256),
+            bits_per_sample: Some(65),
+            ..Metadata::default()
+        });
+        assert_eq!((left.sample_rate, left.channels, left.bits_per_sample), (None, None, None));
     }
 
     #[test]
