@@ -413,9 +413,28 @@ impl<R: Read + Seek> Body<'_, R> {
         Ok(())
     }
 
+    /// Passes over the next bytes, not counting the zeros that unsynchronisation inserted. It looks at many bytes at once,
+    /// as pictures are large.
+    fn skip_synchronised(&mut self, bytes: u64) -> io::Result<()> {
+        let mut wanted = bytes;
+        while wanted > 0 {
+            let left = self.end.saturating_sub(self.source.stream_position()?).min(wanted);
+            let buffer = self.source.fill_buf()?;
+            let passed = &buffer[..usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len())];
+            let (Some(&first), Some(&last)) = (passed.first(), passed.last()) else { break };
+            let pairs = passed.iter().zip(&passed[1..]).filter(|&(&one, &next)| one == 0xFF && next == 0).count();
+            let inserted = pairs + usize::from(self.follows_ff && first == 0);
+            self.follows_ff = last == 0xFF;
+            let length = passed.len();
+            wanted -= (length - inserted) as u64;
+            self.source.consume(length);
+        }
+        Ok(())
+    }
+
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         if self.is_unsynchronised {
-            return self.synchronise(bytes, |_| {});
+            return self.skip_synchronised(bytes);
         }
         let at = self.source.stream_position()?;
         self.source.seek(SeekFrom::Start(at.saturating_add(bytes).min(self.end)))?;
@@ -653,7 +672,32 @@ mod tests {
         assert_eq!(tags.len() as u64, "title= artist=Artist".len() as u64 + LONGEST_TEXT - 1);
     }
 
+    /// Reads or passes over bytes of an unsynchronised tag in steps of these sizes. Returns after each step whether a zero
+    /// may follow, and the position.
+    fn steps(bytes: &[u8], sizes: &[u64], passes_over: bool) -> Vec<(bool, u64)> {
+        let source = &mut Source::new(Cursor::new(bytes)).unwrap();
+        let mut body = Body { source, end: bytes.len() as u64, is_unsynchronised: true, follows_ff: false };
+        let mut seen = Vec::new();
+        for &size in sizes {
+            if passes_over {
+                body.skip(size).unwrap();
+            } else {
+                body.read(size).unwrap();
+            }
+            seen.push((body.follows_ff, body.source.stream_position().unwrap()));
+        }
+        seen
+    }
+
     proptest! {
+        #[test]
+        fn passing_over_ends_where_reading_ends(
+            bytes in prop::collection::vec(prop::sample::select(vec![0, 1, 0xFF]), 0..200),
+            sizes in prop::collection::vec(0..60_u64, 0..8),
+        ) {
+            prop_assert_eq!(steps(&bytes, &sizes, true), steps(&bytes, &sizes, false));
+        }
+
         #[test]
         fn no_mutation_panics(
             version in 2_u8..5,

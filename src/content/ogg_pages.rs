@@ -8,7 +8,7 @@ use super::ogg::corrupt;
 use super::source::Source;
 
 /// The first bytes of every page.
-pub(super) const MAGIC: &[u8] = b"OggS";
+pub(super) const MAGIC: &[u8; 4] = b"OggS";
 
 /// Bytes of a page's header, without its table of segments.
 pub(super) const PAGE_HEADER: usize = 27;

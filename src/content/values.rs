@@ -15,8 +15,9 @@ pub(super) fn tidy(text: &str) -> Option<String> {
     const BYTE_ORDER_MARK: char = '\u{feff}';
 
     let is_blank = |character: char| character.is_whitespace() || character == BYTE_ORDER_MARK;
-    let value = text.split('\0').map(|value| value.trim_matches(is_blank)).find(|value| !value.is_empty())?;
-    Some(value.replace(BYTE_ORDER_MARK, ""))
+    let text = text.trim_start_matches(|character| character == '\0' || is_blank(character));
+    let value = text.split('\0').next()?.trim_end_matches(is_blank);
+    (!value.is_empty()).then(|| value.replace(BYTE_ORDER_MARK, ""))
 }
 
 /// `3`, or `3/12` if there is a total that `number` does not include yet.
