@@ -4,8 +4,9 @@
 //! of 1991).
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 
-use super::chunks::{Chunk, Order};
+use super::chunks::{Chunk, Chunks, Order};
 use super::found::{Field, Found};
 use super::source::Source;
 use super::values::tidy;
@@ -13,7 +14,10 @@ use super::{codecs, id3v2, text};
 use crate::model::Metadata;
 
 /// The position of the first chunk: behind "FORM", a size and "AIFF".
-pub(super) const FIRST_CHUNK: u64 = 12;
+const FIRST_CHUNK: u64 = 12;
+
+/// Bytes of the chunk of the sound before its samples: an offset and the size of a block.
+const BEFORE_SAMPLES: u64 = 8;
 
 /// Whether `head` is the beginning of an AIFF file.
 pub(super) fn begins(head: &[u8]) -> bool {
@@ -29,9 +33,8 @@ pub(super) fn read<R: Read + Seek>(
 ) -> io::Result<()> {
     let mut has_sound = false;
     let mut texts = Vec::new();
-    let mut at = FIRST_CHUNK;
-    while let Some(chunk) = Chunk::at(source, at, source.length(), Order::BigEndian)? {
-        at = chunk.next;
+    let mut chunks = chunks();
+    while let Some(chunk) = chunks.next(source)? {
         match &chunk.kind {
             b"COMM" if chunk.size >= 18 && !has_sound => {
                 Common::read(source, &chunk)?.show(metadata);
@@ -53,6 +56,21 @@ pub(super) fn read<R: Read + Seek>(
         }
     }
     if has_sound { Ok(()) } else { Err(io::Error::other("it has no common chunk")) }
+}
+
+/// Where the samples are: in the first chunk `SSND`; `None` if there is none.
+pub(super) fn sound<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
+    let mut chunks = chunks();
+    while let Some(chunk) = chunks.next(source)? {
+        if &chunk.kind == b"SSND" {
+            return Ok(Some(chunk.content + BEFORE_SAMPLES..chunk.end));
+        }
+    }
+    Ok(None)
+}
+
+fn chunks() -> Chunks {
+    Chunks::new(Order::BigEndian, FIRST_CHUNK)
 }
 
 /// The chunk COMM.

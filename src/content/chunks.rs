@@ -31,6 +31,34 @@ impl Order {
     }
 }
 
+/// The chunks of a file, one after the other.
+pub(super) struct Chunks {
+    order: Order,
+    /// Where the next one begins.
+    at: u64,
+}
+
+impl Chunks {
+    /// Those from the position `first` on.
+    pub(super) fn new(order: Order, first: u64) -> Self {
+        Self { order, at: first }
+    }
+
+    /// The next chunk, and goes to its content; `None` behind the last one.
+    pub(super) fn next<R: Read + Seek>(&mut self, source: &mut Source<R>) -> io::Result<Option<Chunk>> {
+        let chunk = Chunk::at(source, self.at, source.length(), self.order)?;
+        if let Some(chunk) = &chunk {
+            self.at = chunk.next;
+        }
+        Ok(chunk)
+    }
+
+    /// The next chunk is behind `end`.
+    pub(super) fn pass(&mut self, end: u64) {
+        self.at = end.next_multiple_of(2);
+    }
+}
+
 /// A chunk, by its positions in the file.
 pub(super) struct Chunk {
     pub(super) kind: [u8; 4],

@@ -92,7 +92,7 @@ impl Reader {
         let fits = enough <= CHUNK as u64;
         let mut sound = None;
         if !fits {
-            sound = sound::Hasher::of(file, path);
+            sound = Some(sound::Hasher::of(file, path));
             file.rewind()?;
         }
         BUFFER.with_borrow_mut(|buffer| {
@@ -110,7 +110,7 @@ impl Reader {
                     frames.update(chunk);
                 }
                 if fits && size == 0 {
-                    sound = sound::Hasher::of(Cursor::new(chunk), path);
+                    sound = Some(sound::Hasher::of(Cursor::new(chunk), path));
                 }
                 if let Some(sound) = &mut sound {
                     sound.update(chunk);
@@ -127,8 +127,9 @@ impl Reader {
         let fingerprint = Fingerprint { sha256: sha256.finalize().into(), xxh128: xxh128.digest128() };
         let frames = frames.map(|frames| frames.finish(size));
         let is_sound = frames.is_none_or(|frames| frames.frames > 0);
+        let known = tags::Known { frames, kind: sound.as_ref().and_then(sound::Hasher::kind) };
         let sound = sound.and_then(sound::Hasher::finish).filter(|_| is_sound);
-        Ok(Hashed { fingerprint, sound, frames, in_buffer: (reads == 1).then_some(in_buffer), size })
+        Ok(Hashed { fingerprint, sound, known, in_buffer: (reads == 1).then_some(in_buffer), size })
     }
 }
 
@@ -150,25 +151,27 @@ fn fill<'buffer>(mut file: &File, buffer: &'buffer mut [u8]) -> io::Result<&'buf
 struct Hashed {
     fingerprint: Fingerprint,
     sound: Option<Sound>,
-    frames: Option<adts::Summary>,
+    known: tags::Known,
     /// The file's length, if the file is so small that the buffer still holds all of it.
     in_buffer: Option<usize>,
     size: u64,
 }
 
 impl Contents<File> for Reader {
-    fn read(&self, file: &File, path: &LibraryPath, known: Option<&Track>) -> io::Result<Track> {
+    fn read(&self, file: &File, path: &LibraryPath, indexed: Option<&Track>) -> io::Result<Track> {
         let begun = Instant::now();
-        let Hashed { fingerprint, sound, frames, in_buffer, size } = self.hash(file, path)?;
+        let Hashed { fingerprint, sound, known, in_buffer, size } = self.hash(file, path)?;
         let hashed = Instant::now();
-        let mut metadata = match (known, in_buffer) {
-            (Some(known), _) if known.fingerprint == fingerprint && has_all_fields(&known.metadata) => {
-                known.metadata.clone()
+        let mut metadata = match (indexed, in_buffer) {
+            (Some(indexed), _) if indexed.fingerprint == fingerprint && has_all_fields(&indexed.metadata) => {
+                indexed.metadata.clone()
             }
-            (_, Some(length)) => BUFFER.with_borrow(|buffer| tags::read(Cursor::new(&buffer[..length]), path, frames)),
-            _ => tags::read(file, path, frames),
+            (_, Some(length)) => {
+                BUFFER.with_borrow(|buffer| tags::read_known(Cursor::new(&buffer[..length]), path, known))
+            }
+            _ => tags::read_known(file, path, known),
         };
-        // Known metadata may be from an older version, which kept texts of any length.
+        // That of the index may be from an older version, which kept texts of any length.
         metadata.cut_long_texts();
         self.metrics.count_read(size, hashed - begun, hashed.elapsed());
         Ok(Track { fingerprint, sound, metadata })

@@ -7,7 +7,7 @@
 //! - A file of no known format, or one whose structure is damaged, has no such hash. Neither has a file without sound.
 //! - A corrupt file costs a bounded amount of reading and memory. A panic of a parser costs the hash and nothing else.
 
-mod chunks;
+mod objects;
 mod pages;
 mod ranges;
 mod samples;
@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::source::Source;
 use super::tags::{Kind, leading_tags_end};
 use super::values::{explain, guarded};
-use super::{flac, tail, wav};
+use super::{aiff, flac, tail, wav};
 use crate::model::{LibraryPath, Sound};
 
 use pages::Pages;
@@ -29,7 +29,8 @@ use ranges::Ranges;
 pub(super) struct Hasher {
     hash: Xxh3Default,
     bytes: u64,
-    places: Places,
+    places: Option<Places>,
+    kind: Option<Kind>,
 }
 
 /// Where the sound of a file is.
@@ -40,11 +41,16 @@ enum Places {
 }
 
 impl Hasher {
-    /// A hasher for `file`, whose path is `path`; `None` if it is not known where the sound is.
-    pub(super) fn of<R: Read + Seek>(mut file: R, path: &LibraryPath) -> Option<Self> {
-        let places = guarded(|| Places::of(&mut file, path).map_err(|error| explain(&error)));
-        let places = places.ok().flatten()?;
-        Some(Self { hash: Xxh3Default::new(), bytes: 0, places })
+    /// A hasher for `file`, whose path is `path`. It finds nothing if it is not known where the sound is.
+    pub(super) fn of<R: Read + Seek>(mut file: R, path: &LibraryPath) -> Self {
+        let mut kind = None;
+        let places = guarded(|| Places::of(&mut file, path, &mut kind).map_err(|error| explain(&error)));
+        Self { hash: Xxh3Default::new(), bytes: 0, places: places.ok().flatten(), kind }
+    }
+
+    /// The format of the file; `None` if it could not be read.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        self.kind
     }
 
     /// Hashes what is sound in the next bytes of the file.
@@ -54,8 +60,9 @@ impl Hasher {
             self.bytes += sound.len() as u64;
         };
         match &mut self.places {
-            Places::Ranges(ranges) => ranges.each_in(chunk, take),
-            Places::Pages(pages) => pages.each_in(chunk, take),
+            Some(Places::Ranges(ranges)) => ranges.each_in(chunk, take),
+            Some(Places::Pages(pages)) => pages.each_in(chunk, take),
+            None => {}
         }
     }
 
@@ -66,7 +73,8 @@ impl Hasher {
 }
 
 impl Places {
-    fn of<R: Read + Seek>(file: &mut R, path: &LibraryPath) -> io::Result<Option<Self>> {
+    /// Where the sound of `file` is, and puts its format into `found`.
+    fn of<R: Read + Seek>(file: &mut R, path: &LibraryPath, found: &mut Option<Kind>) -> io::Result<Option<Self>> {
         let source = &mut Source::new(file)?;
         let begin = leading_tags_end(source)?;
         source.begin_at(begin)?;
@@ -78,6 +86,7 @@ impl Places {
                 (Kind::by_frames(source, end)?, end)
             }
         };
+        *found = Some(kind);
         let range = match kind {
             Kind::Ogg => return Ok(Some(Self::Pages(Pages::default()))),
             Kind::Mp4 => {
@@ -85,8 +94,8 @@ impl Places {
                 return Ok(ranges.map(|ranges| Self::Ranges(Ranges::new(ranges, begin))));
             }
             Kind::Adif | Kind::Adts | Kind::Container(_) => Some(0..end),
-            Kind::Aiff => chunks::aiff_data(source)?,
-            Kind::Asf => chunks::asf_data(source)?,
+            Kind::Aiff => aiff::sound(source)?,
+            Kind::Asf => objects::packets(source)?,
             Kind::Flac => Some(flac::sound_begin(source)?..end),
             Kind::Mpeg(first) => Some(first.sound_begin(source)?..end),
             Kind::Wav => wav::sound(source)?,

@@ -39,7 +39,21 @@ const UNKNOWN_FORMAT: &str = "it is of no audio format that is known";
 /// `adts` is the summary of an [`adts::Counter`] that has seen the whole file. Without it, a raw AAC
 /// file is read once more.
 pub fn read<R: Read + Seek>(file: R, path: &LibraryPath, adts: Option<adts::Summary>) -> Metadata {
-    read_into(file, path, adts, &mut Found::default())
+    read_known(file, path, Known { frames: adts, kind: None })
+}
+
+/// What is known of a file whose hashes were computed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// The sums over its frames, if its name is that of raw AAC.
+    pub(super) frames: Option<adts::Summary>,
+    /// Its format.
+    pub(super) kind: Option<Kind>,
+}
+
+/// Reads the metadata as [`read`] does, without finding out what is known.
+pub(super) fn read_known<R: Read + Seek>(file: R, path: &LibraryPath, known: Known) -> Metadata {
+    read_into(file, path, known, &mut Found::default())
 }
 
 /// The metadata of a file, with everything that was found on the way.
@@ -58,19 +72,14 @@ pub struct Listed {
 /// Reads the metadata as [`read`] does, and lists every part of the tags and every problem.
 pub fn list<R: Read + Seek>(file: R, path: &LibraryPath) -> Listed {
     let mut found = Found::listing();
-    let metadata = read_into(file, path, None, &mut found);
+    let metadata = read_into(file, path, Known::default(), &mut found);
     let (Listing { parts, more }, problems) = found.into_lists();
     Listed { metadata, parts, more_parts: more, problems }
 }
 
-fn read_into<R: Read + Seek>(
-    mut file: R,
-    path: &LibraryPath,
-    adts: Option<adts::Summary>,
-    found: &mut Found,
-) -> Metadata {
+fn read_into<R: Read + Seek>(mut file: R, path: &LibraryPath, known: Known, found: &mut Found) -> Metadata {
     let mut metadata = Metadata::default();
-    let outcome = guarded(|| read_parts(&mut file, path, adts, &mut metadata, found));
+    let outcome = guarded(|| read_parts(&mut file, path, known, &mut metadata, found));
     found.show(&mut metadata);
     if let Err(failure) = outcome {
         metadata.add_error(&failure);
@@ -100,7 +109,7 @@ fn to_microseconds(seconds: f64) -> f64 {
 fn read_parts<R: Read + Seek>(
     file: &mut R,
     path: &LibraryPath,
-    adts: Option<adts::Summary>,
+    known: Known,
     metadata: &mut Metadata,
     found: &mut Found,
 ) -> Result<(), String> {
@@ -109,12 +118,15 @@ fn read_parts<R: Read + Seek>(
     let (mut leading, mut trailing) = (found.beside(), found.beside());
     let begin = read_leading_tags(&mut source, &mut leading).map_err(readable)?;
     source.begin_at(begin).map_err(readable)?;
-    let by_magic = Kind::by_magic(&mut source, path).map_err(readable)?;
-    let end = match by_magic {
+    let known_kind = match known.kind {
+        Some(kind) => Some(kind),
+        None => Kind::by_magic(&mut source, path).map_err(readable)?,
+    };
+    let end = match known_kind {
         Some(kind) if !kind.has_tags_behind() => source.length(),
         _ => read_trailing_tags(&mut source, &mut trailing),
     };
-    let kind = match by_magic {
+    let kind = match known_kind {
         Some(kind) => kind,
         None => Kind::by_frames(&mut source, end).map_err(readable)?,
     };
@@ -131,7 +143,7 @@ fn read_parts<R: Read + Seek>(
         Kind::Wav => wav::read(&mut source, metadata, found).map_err(readable),
         Kind::Adts => {
             let around = begin + (source.length() - end.min(source.length()));
-            read_adts(file, around, adts, metadata)
+            read_adts(file, around, known.frames, metadata)
         }
         Kind::Unknown => Err(UNKNOWN_FORMAT.to_owned()),
     };

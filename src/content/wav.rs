@@ -9,7 +9,7 @@
 use std::io::{self, Read, Seek};
 use std::ops::Range;
 
-use super::chunks::{Chunk, Order};
+use super::chunks::{Chunk, Chunks, Order};
 use super::found::{Field, Found};
 use super::source::Source;
 use super::values::{bits_per_second, tidy};
@@ -134,9 +134,8 @@ impl Sound {
 
 impl File {
     fn read_chunks<R: Read + Seek>(&mut self, source: &mut Source<R>, mut found: Option<&mut Found>) -> io::Result<()> {
-        let mut at = FIRST_CHUNK;
-        while let Some(chunk) = Chunk::at(source, at, source.length(), self.order)? {
-            at = chunk.next;
+        let mut chunks = Chunks::new(self.order, FIRST_CHUNK);
+        while let Some(chunk) = chunks.next(source)? {
             match &chunk.kind {
                 b"ds64" if chunk.size >= 16 => {
                     let [_, _, _, _, _, _, _, _, size @ ..]: [u8; 16] = source.array()?;
@@ -148,7 +147,7 @@ impl File {
                 b"data" if self.sound.place.is_none() => {
                     let end = self.end_of_sound(source, &chunk)?;
                     self.sound.place = Some(chunk.content..end);
-                    at = end.next_multiple_of(2);
+                    chunks.pass(end);
                 }
                 b"LIST" if source.array()? == *b"INFO" => self.lists.push((chunk.content + 4, chunk.end)),
                 b"id3 " | b"ID3 " => {

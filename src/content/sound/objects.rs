@@ -1,11 +1,11 @@
-//! Sound in one part of a container: AIFF and ASF.
+//! Sound in ASF: one object among others.
+//!
+//! Format: Advanced Systems Format (ASF) Specification, revision 01.20.03, section 5.1.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::super::aiff::FIRST_CHUNK;
 use super::super::asf::{OBJECT_HEADER, guid};
-use super::super::chunks::{Chunk, Order};
 use super::super::source::Source;
 
 /// The object of ASF that has the packets of all streams.
@@ -17,27 +17,8 @@ const BEFORE_PACKETS: u64 = OBJECT_HEADER + 16 + 8 + 2;
 /// The most objects of an ASF file. Real ones have about three.
 const MAX_OBJECTS: usize = 1024;
 
-/// Bytes of the chunk of AIFF before its samples: an offset and the size of a block.
-const BEFORE_SAMPLES: u64 = 8;
-
-/// The samples in the first chunk `SSND` of an AIFF file.
-///
-/// Format: Audio Interchange File Format 1.3 (Apple).
-pub(super) fn aiff_data<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
-    let mut at = FIRST_CHUNK;
-    while let Some(chunk) = Chunk::at(source, at, source.length(), Order::BigEndian)? {
-        if &chunk.kind == b"SSND" {
-            return Ok(Some(chunk.content + BEFORE_SAMPLES..chunk.end));
-        }
-        at = chunk.next;
-    }
-    Ok(None)
-}
-
-/// The packets in the data object of an ASF file.
-///
-/// Format: Advanced Systems Format (ASF) Specification, revision 01.20.03, section 5.1.
-pub(super) fn asf_data<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
+/// The packets in the data object.
+pub(super) fn packets<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Range<u64>>> {
     let mut at = 0_u64;
     for _ in 0..MAX_OBJECTS {
         if at.saturating_add(OBJECT_HEADER) > source.length() {
