@@ -28,6 +28,17 @@ model histories="50000":
 bench *arguments:
     cargo bench {{ arguments }}
 
+# What the costliest files cost, in an optimised build
+costs:
+    cargo test --release --locked --test metadata_bounds -- --nocapture
+
+# Fuzzing of one reader, or of all as `file`, beginning with the files of the tests; needs nightly Rust and cargo-fuzz:
+# just fuzz, just fuzz flac 600
+fuzz target="file" seconds="600" *arguments:
+    mkdir -p fuzz/corpus/{{ target }}
+    cargo +nightly fuzz run --sanitizer none {{ target }} fuzz/corpus/{{ target }} tests/fixtures -- \
+        -dict=fuzz/dictionary -max_len=65536 -timeout=10 -max_total_time={{ seconds }} {{ arguments }}
+
 # The page in a real browser, against a stand-in; needs Debian's chromium, chromium-driver and python3-selenium
 page *arguments:
     /usr/bin/python3 tests/page/check.py {{ arguments }}

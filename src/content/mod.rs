@@ -1,6 +1,8 @@
 //! One look at one path: is it settled, what are its hashes, and what do its tags say.
 
 pub mod adts;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod tags;
 
 mod aac;
