@@ -118,7 +118,7 @@ impl Found {
     /// Keeps the values by name of the fields that have none.
     pub(super) fn fill(&mut self, named: Named) {
         for (field, value) in named.0 {
-            self.set(field, value);
+            self.set(field, Some(value));
         }
     }
 
@@ -169,18 +169,17 @@ impl Found {
 
 /// Values under names that are not a format's own. They count for the fields that the format's own names leave empty.
 #[derive(Debug, Default)]
-pub(super) struct Named(Vec<(Field, Option<String>)>);
+pub(super) struct Named(Vec<(Field, String)>);
 
 impl Named {
     /// Whether a value of the field is of use, beside those in `found`.
     pub(super) fn wants(&self, field: Field, found: &Found) -> bool {
-        let has = |(known, value): &(Field, Option<String>)| *known == field && value.is_some();
-        found.listing.is_some() || (found.wants(field) && !self.0.iter().any(has))
+        found.listing.is_some() || (found.wants(field) && !self.0.iter().any(|(known, _)| *known == field))
     }
 
     /// Keeps a value, until those of the format's own names were read.
     pub(super) fn set(&mut self, field: Field, value: Option<String>) {
-        self.0.push((field, value));
+        self.0.extend(value.map(|value| (field, value)));
     }
 }
 
@@ -225,6 +224,15 @@ mod tests {
             assert_eq!((listing.parts, listing.more), (expected, 0));
             assert_eq!(problems.len(), problems_listed);
         }
+    }
+
+    #[test]
+    fn a_name_without_a_value_takes_no_room() {
+        let (mut named, found) = (Named::default(), Found::default());
+        named.set(Field::Isrc, None);
+        assert!(named.0.is_empty() && named.wants(Field::Isrc, &found));
+        named.set(Field::Isrc, Some("I".into()));
+        assert!(!named.wants(Field::Isrc, &found));
     }
 
     #[test]
