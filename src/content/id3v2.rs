@@ -20,6 +20,9 @@ const MOST_FRAMES: usize = 10_000;
 /// Frames that are enough to know how their sizes are written.
 const ENOUGH_FRAMES: usize = 64;
 
+/// Bytes of text whose decoding takes as long as making a decompressor ready for one frame.
+const DECOMPRESSOR: u64 = 1024;
+
 /// Whether the whole tag is unsynchronised, before ID3v2.4.
 const UNSYNCHRONISED: u8 = 0x80;
 
@@ -128,6 +131,7 @@ impl Frames {
         if (data.len() as u64) < taken {
             found.problem(format!("ID3v2 {} ends too early", frame.name()));
         }
+        body.source.decode(if frame.is_compressed(self.version) { DECOMPRESSOR } else { 0 })?;
         let content = frame.content(self.version, self.version == 4 && self.is_unsynchronised, &data);
         let expanded = content.as_ref().map_or(0, |content| content.len() as u64);
         body.source.decode(expanded.saturating_sub(taken))?;
@@ -179,12 +183,20 @@ impl Frame {
         self.id.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(|byte| char::from(*byte)).collect()
     }
 
+    fn is_compressed(&self, version: u8) -> bool {
+        match version {
+            3 => self.flags & 0x80 != 0,
+            4 => self.flags & 0x08 != 0,
+            _ => false,
+        }
+    }
+
     /// The text of the frame, without what its flags add.
     fn content(&self, version: u8, is_unsynchronised: bool, data: &[u8]) -> Result<Vec<u8>, String> {
         let is_set = |flag: u16| self.flags & flag != 0;
-        let (grouped, compressed, encrypted, unsynchronised, has_length) = match version {
-            3 => (is_set(0x20), is_set(0x80), is_set(0x40), false, is_set(0x80)),
-            4 => (is_set(0x40), is_set(0x08), is_set(0x04), is_set(0x02) || is_unsynchronised, is_set(0x01)),
+        let (grouped, encrypted, unsynchronised, has_length) = match version {
+            3 => (is_set(0x20), is_set(0x40), false, is_set(0x80)),
+            4 => (is_set(0x40), is_set(0x04), is_set(0x02) || is_unsynchronised, is_set(0x01)),
             _ => Default::default(),
         };
         if encrypted {
@@ -193,7 +205,7 @@ impl Frame {
         let added = usize::from(grouped) + if has_length { 4 } else { 0 };
         let data = data.get(added..).ok_or("ends too early")?;
         let data = if unsynchronised { synchronised(data) } else { data.to_vec() };
-        if !compressed {
+        if !self.is_compressed(version) {
             return Ok(data);
         }
         let mut text = Vec::new();
@@ -670,6 +682,14 @@ mod tests {
         let (tags, problems) = parse(&tag(4, 0, &frames));
         assert!(problems.is_none() && tags.ends_with("AAA artist=Artist"));
         assert_eq!(tags.len() as u64, "title= artist=Artist".len() as u64 + LONGEST_TEXT - 1);
+    }
+
+    #[test]
+    fn a_decompressor_for_each_of_many_frames_costs_too_much() {
+        let frames = frame(4, "TIT2", [0, 0x09], b"\0\0\0\x09\x78\x9c").repeat(5000);
+        let tag = tag(4, 0, &frames);
+        let read = read(&mut Source::new(Cursor::new(&tag)).unwrap(), 0, &mut Found::default());
+        assert_eq!(read.unwrap_err().to_string(), "it has too much text");
     }
 
     /// Reads or passes over bytes of an unsynchronised tag in steps of these sizes. Returns after each step whether a zero
