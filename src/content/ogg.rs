@@ -393,6 +393,11 @@ mod tests {
         let chain = [vorbis_file(7, "First", 3), vorbis_file(8, "Second", 400), vorbis_file(9, "Third", 1)].concat();
         let found = parse(&chain);
         assert_eq!((found.duration, found.tags.get(Field::Title), found.error), (Some(404.0), Some("First"), None));
+        let many_pages = [7, 8].map(|serial| packet(serial, 0, u64::MAX, b"x").repeat(3000));
+        let chain =
+            [vorbis_file(7, "First", 3), many_pages[0].clone(), vorbis_file(8, "Second", 400), many_pages[1].clone()];
+        let found = parse(&[chain.concat(), vorbis_file(9, "Third", 1)].concat());
+        assert_eq!((found.duration, found.error), (Some(404.0), None));
     }
 
     #[test]

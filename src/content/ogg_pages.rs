@@ -169,6 +169,10 @@ pub(super) fn serials_at<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io:
 
 /// The first page at or behind `at`, if there is one within the length of the longest page.
 fn page_behind<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<Option<Page>> {
+    // Most are where the one before them ends.
+    if let Ok(Some(page)) = Page::at(source, at) {
+        return Ok(Some(page));
+    }
     let mut buffer = vec![0; LONGEST_PAGE + PAGE_HEADER];
     let bytes = source.read_at(at, &mut buffer)?;
     let offsets = bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
