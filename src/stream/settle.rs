@@ -1,9 +1,6 @@
 //! How long a path must be quiet before it is examined.
 
-use std::sync::LazyLock;
 use std::time::Duration;
-
-use rustix::time::ClockId;
 
 use crate::model::{Cause, FsEvent};
 
@@ -19,9 +16,6 @@ impl<T, F: Fn(&T) -> Duration> QuietTime<T> for F {
     }
 }
 
-/// The longest tick of a kernel, with 100 per second.
-const LONGEST_TICK: Duration = Duration::from_millis(10);
-
 /// The two times after which a file counts as settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settle {
@@ -36,17 +30,7 @@ impl Settle {
     /// The wait after a rename. A renamed file is complete, so it waits only for the file times to advance: they do so
     /// with the kernel's tick of 1 to 10 ms, and a look within the tick of the rename could miss a change right after
     /// it.
-    pub fn renamed() -> Duration {
-        static WAIT: LazyLock<Duration> = LazyLock::new(|| {
-            // The coarse clock advances with the tick, and file times are taken from it.
-            let tick = rustix::time::clock_getres(ClockId::RealtimeCoarse);
-            let tick = Duration::from_nanos(u64::try_from(tick.tv_nsec).unwrap_or_default());
-            let tick = if tick.is_zero() || tick > LONGEST_TICK { LONGEST_TICK } else { tick };
-            // The timer has whole milliseconds.
-            Duration::from_millis(u64::try_from(tick.as_micros().div_ceil(1000)).unwrap_or_default() + 1)
-        });
-        *WAIT
-    }
+    pub const RENAMED: Duration = Duration::from_millis(20);
 
     /// The shortest wait of a delete, so that a move is found as a move before that.
     pub const GONE: Duration = Duration::from_millis(250);
@@ -56,7 +40,7 @@ impl QuietTime<FsEvent> for Settle {
     fn quiet(&self, hint: &FsEvent) -> Duration {
         match hint.cause {
             Cause::Found => Duration::ZERO,
-            Cause::Renamed => Self::renamed(),
+            Cause::Renamed => Self::RENAMED,
             Cause::Closed | Cause::Created | Cause::Touched => self.debounce,
             // The hint for the new path of a move may itself be delayed, and renewed meanwhile.
             Cause::Gone => Self::GONE.max(self.debounce.saturating_mul(4)),
