@@ -12,7 +12,6 @@
 
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::pin::pin;
 use std::time::Duration;
 
 use futures::{Sink, Stream, StreamExt};
@@ -51,7 +50,7 @@ pub async fn index<Look, Commit>(
     Look: Future<Output = Leased<Examined>>,
     Commit: Future<Output = ()>,
 {
-    let batches = hints
+    hints
         .audio_files(&chain.extensions)
         .debounce(chain.pace.clone())
         .rate_limit(chain.files_per_second)
@@ -59,18 +58,9 @@ pub async fn index<Look, Commit>(
         .map(examine)
         .buffer_unordered(chain.max_concurrent_files)
         .in_batches(chain.batch_size, LINGER)
-        .together();
-    for_each_with_next(batches, commit).await;
-}
-
-/// Works on each item, one after the other. The stream is polled meanwhile, until it has the next one: otherwise the
-/// looks would wait for each commit.
-async fn for_each_with_next<T, Work: Future<Output = ()>>(stream: impl Stream<Item = T>, work: impl Fn(T) -> Work) {
-    let mut stream = pin!(stream.fuse());
-    let mut next = stream.next().await;
-    while let Some(item) = next {
-        ((), next) = futures::join!(work(item), stream.next());
-    }
+        .together()
+        .for_each(commit)
+        .await;
 }
 
 /// Sends messages from the outbox to the sink, until the outbox ends.
