@@ -505,6 +505,17 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_of_too_many_bits_is_left_out() {
+        // FLAC in WAV. Fuzzing found such numbers in ASF and QuickTime too.
+        let mut bytes = wav(1, &[]);
+        bytes[20..22].copy_from_slice(&0xF1AC_u16.to_le_bytes());
+        bytes[34..36].copy_from_slice(&4096_u16.to_le_bytes());
+        let metadata = parse(&bytes, "a.wav");
+        assert_eq!((metadata.bits_per_sample, metadata.sample_rate), (None, Some(8000)));
+        assert_eq!(metadata.error.as_deref(), Some("the number of bits per sample 4096 cannot be true"));
+    }
+
+    #[test]
     fn texts_are_as_they_are_written() {
         let tag = id3v2(&[("TIT2", "Title"), ("TDRC", "Unknown"), ("TRCK", "A1"), ("TPE1", "Artist")]);
         let metadata = parse(&[tag, mp3(20)].concat(), "a.mp3");
