@@ -186,13 +186,14 @@ impl Shared {
             match state.begun.get(directory) {
                 Some(Some(_)) => break,
                 // Another thread is listing it.
-                Some(None) => match state.begin_ahead() {
-                    Some(other) => state = self.list_ahead(state, other),
-                    None => {
+                Some(None) => {
+                    if let Some(other) = state.begin_ahead() {
+                        state = self.list_ahead(state, other);
+                    } else {
                         state.wanted = Some(directory.clone());
                         state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
                     }
-                },
+                }
                 None => {
                     if state.next.peek().is_some_and(|next| next.path == *directory) {
                         state.begin();
