@@ -394,7 +394,7 @@ impl Settings {
         let relocation = match relocate_from {
             Some(from) if matches!(command, Command::Scan | Command::Watch | Command::Relocate) => {
                 let has_default_state = given!(state_dir?).is_none();
-                Some(places::relocation(&from, &root, has_default_state, environment)?)
+                Some(places::relocation(&from, &root, has_default_state, rules.partition(), environment)?)
             }
             _ => None,
         };
@@ -409,7 +409,7 @@ impl Settings {
         let json_summary = wants_json || log_format == Some(LogFormat::Json);
         Ok(Self {
             command,
-            state_dir: places::state(given!(state_dir?).as_ref(), &root, environment)?,
+            state_dir: places::state(given!(state_dir?).as_ref(), &root, rules.partition(), environment)?,
             relocation,
             rebuild_index: flags.rebuild_index,
             root,

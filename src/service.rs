@@ -181,6 +181,11 @@ impl Service {
             rebuild(&file, settings.root.as_os_str().as_bytes(), &encoder)?;
         }
         let store = Store::open(&file, settings.root.as_os_str().as_bytes(), encoder)?;
+        let partition = settings.rules.partition();
+        let forgotten = store.keep_only(partition)?;
+        if forgotten > 0 {
+            tracing::info!(%partition, files = forgotten, "files that belong to other instances now were forgotten");
+        }
         if memory::is_little(&settings) {
             store.use_little_memory();
         }

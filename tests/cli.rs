@@ -131,6 +131,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
         &[b"localhost:4318", b"https://localhost:4318", b"http://u:hunter2@localhost:4318", b"on"],
     ),
     ("OUTBOX_MAX_EVENTS", &[b"many", b"0"]),
+    ("PARTITION", &[b"1", b"0/2", b"3/2", b"1/1001", b"a/b", b"\xff"]),
     ("POLL_INTERVAL_SECS", &[b"0", b"30 moons", b"2d"]),
     ("RABBITMQ_CA_FILE", &[b"nowhere", b"library", b"file", b"file/below"]),
     ("RABBITMQ_CERT_FILE", &[b"file"]),

@@ -61,6 +61,13 @@ pub(super) struct Flags {
     #[arg(long, global = true)]
     pub(super) rebuild_index: bool,
 
+    /// The part of the library that this instance has, such as 2/3: the second of three.
+    ///
+    /// Several instances share a library by the directories in its root. Each needs a STATE_DIR of its own. Files in
+    /// the root itself belong to the first instance. See docs/scaling.md before you change the number of instances.
+    #[arg(long, global = true, env = "PARTITION", value_name = "I/N", default_value = "1/1")]
+    pub(super) partition: OsString,
+
     /// The old path of the library, if it was moved. With scan and watch only.
     ///
     /// Before the first scan, every indexed file is published as moved from there, and no file is read. After that it

@@ -22,7 +22,8 @@ pub(super) fn rules(sources: &Sources<'_>, flags: &Flags, environment: &Environm
     };
     let defaults = sources.of("exclude_defaults", &flags.exclude_defaults).boolean()?;
     let extensions = sources.of("audio_extensions", &flags.audio_extensions).parsed()?;
-    Ok(Rules::new(extensions).excluding(exclude, exclude_file, defaults))
+    let partition = sources.of("partition", &flags.partition).parsed()?;
+    Ok(Rules::new(extensions).excluding(exclude, exclude_file, defaults).of_partition(partition))
 }
 
 fn patterns(given: &[RawValue]) -> Result<Patterns, SettingsError> {

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::raw_value::{RawValue, shown};
 use super::{Environment, Relocation, SettingsError};
-use crate::model::LibraryPath;
+use crate::model::{LibraryPath, Partition};
 
 /// The library root: an absolute path of a directory that can be read, if it `must_be_there`.
 pub(super) fn library(
@@ -44,6 +44,7 @@ pub(super) fn relocation(
     given: &RawValue,
     root: &Path,
     has_default_state: bool,
+    partition: Partition,
     environment: &Environment,
 ) -> Result<Relocation, SettingsError> {
     if given.value.is_empty() {
@@ -58,7 +59,8 @@ pub(super) fn relocation(
         let through_parent = parent.zip(path.file_name()).map(|(parent, name)| parent.join(name));
         path.canonicalize().ok().or(through_parent).unwrap_or_else(|| path.to_path_buf())
     };
-    let old_state_dir = if has_default_state { Some(default_state(&resolved(&from), environment)?) } else { None };
+    let old_state_dir =
+        if has_default_state { Some(default_state(&resolved(&from), partition, environment)?) } else { None };
     Ok(Relocation { from, old_state_dir })
 }
 
@@ -105,6 +107,7 @@ impl Library<'_> {
 pub(super) fn state(
     given: Option<&RawValue>,
     root: &Path,
+    partition: Partition,
     environment: &Environment,
 ) -> Result<PathBuf, SettingsError> {
     // The root may be gone, and then a service is asked how it is.
@@ -112,7 +115,7 @@ pub(super) fn state(
     let (state, label) = match given {
         Some(given) if given.value.is_empty() => return Err(given.wrong("is empty; give a directory")),
         Some(given) => (absolute(environment.directory(), Path::new(&given.value)), given.label.as_str()),
-        None => (default_state(&canonical_root, environment)?, "STATE_DIR"),
+        None => (default_state(&canonical_root, partition, environment)?, "STATE_DIR"),
     };
     let wrong = |problem| SettingsError::Value { setting: label.to_owned(), problem };
     let canonical = canonical(&state).map_err(|error| {
@@ -128,7 +131,11 @@ pub(super) fn state(
     Ok(state)
 }
 
-fn default_state(canonical_root: &Path, environment: &Environment) -> Result<PathBuf, SettingsError> {
+fn default_state(
+    canonical_root: &Path,
+    partition: Partition,
+    environment: &Environment,
+) -> Result<PathBuf, SettingsError> {
     // The specification says to ignore a relative XDG_STATE_HOME.
     let absolute = |name| environment.get(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
     let base = absolute("XDG_STATE_HOME")
@@ -137,11 +144,12 @@ fn default_state(canonical_root: &Path, environment: &Environment) -> Result<Pat
             setting: "STATE_DIR".to_owned(),
             problem: "is not set, and HOME is not set either; give a directory outside of the library".to_owned(),
         })?;
-    Ok(base.join("file-watcher").join(state_name(canonical_root)))
+    Ok(base.join("file-watcher").join(state_name(canonical_root, partition)))
 }
 
-/// A readable name, made unique by a hash of the whole path.
-fn state_name(canonical_root: &Path) -> String {
+/// A readable name, made unique by a hash of the whole path, and by the number of an instance after the first. The first
+/// one keeps the state of a service that had the whole library.
+fn state_name(canonical_root: &Path, partition: Partition) -> String {
     let name = canonical_root.file_name().map(OsStr::to_string_lossy).unwrap_or_default().to_lowercase();
     let words: Vec<&str> =
         name.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
@@ -150,7 +158,8 @@ fn state_name(canonical_root: &Path) -> String {
         "library".clone_into(&mut slug);
     }
     let hash = xxhash_rust::xxh3::xxh3_64(canonical_root.as_os_str().as_bytes());
-    format!("{slug}-{:08x}", hash >> 32)
+    let number = if partition.index() == 1 { String::new() } else { format!("-part-{}", partition.index()) };
+    format!("{slug}-{:08x}{number}", hash >> 32)
 }
 
 /// Makes `path` absolute. Symbolic links are resolved only before a `..`, because the meaning of `a/..` depends on the
@@ -190,7 +199,7 @@ mod tests {
 
     #[test]
     fn two_libraries_never_share_a_state() {
-        let name = |path: &str| state_name(Path::new(path));
+        let name = |path: &str| state_name(Path::new(path), Partition::default());
         assert_ne!(name("/a/music"), name("/b/music"));
         assert_eq!(name("/a/music"), name("/a/music"));
         assert!(name("/a/My Music (2024)").starts_with("my-music-2024-"));
@@ -250,8 +259,8 @@ mod tests {
         let environment = |pairs: &[(&str, &str)]| {
             Environment::new(pairs.iter().map(|(name, value)| (name.into(), value.into())), base.clone())
         };
-        let name = state_name(&root);
-        let place = |pairs: &[(&str, &str)]| state(None, &root, &environment(pairs));
+        let name = state_name(&root, Partition::default());
+        let place = |pairs: &[(&str, &str)]| state(None, &root, Partition::default(), &environment(pairs));
         assert_eq!(
             place(&[("HOME", "/h"), ("XDG_STATE_HOME", "/x")]).unwrap(),
             Path::new("/x/file-watcher").join(&name)
@@ -262,7 +271,7 @@ mod tests {
         );
         assert!(place(&[]).is_err());
         let given = |value: &str| RawValue { label: "STATE_DIR".into(), value: value.into(), is_default: false };
-        assert_eq!(state(Some(&given("s")), &root, &environment(&[])).unwrap(), base.join("s"));
+        assert_eq!(state(Some(&given("s")), &root, Partition::default(), &environment(&[])).unwrap(), base.join("s"));
     }
 
     #[test]
@@ -278,6 +287,7 @@ mod tests {
             state(
                 Some(&RawValue { label: "STATE_DIR".into(), value: value.into(), is_default: false }),
                 &root,
+                Partition::default(),
                 &environment,
             )
         };

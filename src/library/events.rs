@@ -3,10 +3,11 @@
 //! The handler runs on the watcher's thread, which empties the kernel's queue. It must be fast and must never block, or
 //! the queue overflows.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
 use notify::{ErrorKind, Event, EventKind};
@@ -39,20 +40,29 @@ impl fmt::Debug for Handler {
     }
 }
 
+/// Directories that are to be watched before the next walk. Clones share them.
+pub(super) type ToWatch = Arc<Mutex<BTreeSet<PathBuf>>>;
+
 /// Translates the events of `notify` into those of the engine.
 pub(super) struct Translator {
     handler: Handler,
+    to_watch: ToWatch,
 }
 
 impl Translator {
-    pub(super) fn new(handler: Handler) -> Self {
-        Self { handler }
+    /// New directories of this instance's part, in a root that is not watched recursively, are added to `to_watch`, and
+    /// the root itself if any may be missing.
+    pub(super) fn new(handler: Handler, to_watch: ToWatch) -> Self {
+        Self { handler, to_watch }
     }
 
     pub(super) fn handle(&mut self, event: notify::Result<Event>) {
         failpoint!("watch::handle");
         match event {
-            Ok(event) if event.need_rescan() => self.trouble(WatchTrouble::Overflow),
+            Ok(event) if event.need_rescan() => {
+                self.watch_later(&LibraryPath::root());
+                self.trouble(WatchTrouble::Overflow);
+            }
             Ok(event) => self.translate(&event),
             Err(error) => self.fail(&error),
         }
@@ -172,8 +182,20 @@ impl Translator {
     /// Reports a new directory that may not be watched: directories above an avoided mount are not watched recursively.
     fn may_be_unwatched(&self, directory: &LibraryPath) {
         let parent = directory.parent().unwrap_or_else(LibraryPath::root);
+        if parent.is_root() {
+            self.watch_later(directory);
+        }
         if self.handler.avoided.iter().any(|place| place.is_at_or_under(&parent)) {
             self.trouble(WatchTrouble::MoreToWatch);
+        }
+    }
+
+    /// Has a directory watched before the next walk, if the root is not watched recursively.
+    fn watch_later(&self, directory: &LibraryPath) {
+        let root = &self.handler.root;
+        if !root.rules().partition().is_whole() {
+            let mut to_watch = self.to_watch.lock().unwrap_or_else(PoisonError::into_inner);
+            to_watch.insert(directory.to_absolute(root.path()));
         }
     }
 
@@ -242,7 +264,7 @@ mod tests {
             trouble: Arc::new(|trouble| panic!("{trouble:?}")),
             excluded: ExcludedDirectories::default(),
         };
-        Translator::new(handler)
+        Translator::new(handler, ToWatch::default())
     }
 
     #[test]

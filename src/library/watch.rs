@@ -1,6 +1,7 @@
 //! The inotify watches, through the `notify` crate.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,9 +9,10 @@ use notify::event::EventKindMask;
 use notify::{Config, ErrorKind, EventHandler, RecommendedWatcher, RecursiveMode, Watcher as _};
 use rustix::io::Errno;
 
-use super::events::{Handler, Translator};
+use super::events::{Handler, ToWatch, Translator};
 use crate::disk::{LinkTarget, Root};
 use crate::engine::WatchTrouble;
+use crate::model::Partition;
 
 /// A running watcher. It stops when it is dropped.
 pub struct Watcher {
@@ -18,8 +20,18 @@ pub struct Watcher {
     inner: Mutex<Option<RecommendedWatcher>>,
     /// A path that is never watched. See [`Watcher::barrier`].
     barrier: PathBuf,
+    /// The directories of this instance's part that are to be watched; `None` if it has the whole library.
+    part: Option<Part>,
     /// The watched targets of links that lead out of the library; `None` if such links are not followed.
     links: Option<Mutex<WatchedLinks>>,
+}
+
+/// The part of a library whose root is not watched recursively, because most of it belongs to other instances.
+struct Part {
+    partition: Partition,
+    root: PathBuf,
+    to_watch: ToWatch,
+    trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
 }
 
 /// The targets outside of the library that are watched because links lead to them.
@@ -55,16 +67,43 @@ impl Watcher {
             Mutex::new(WatchedLinks { root, trouble, version: None, targets: HashMap::new() })
         });
         let avoided: Vec<PathBuf> = handler.avoided.iter().map(|place| place.to_absolute(&root)).collect();
-        let mut translator = Translator::new(handler);
+        let partition = handler.root.rules().partition();
+        let to_watch = ToWatch::default();
+        let mut translator = Translator::new(handler, Arc::clone(&to_watch));
         let mut watcher = Self::listen(&root, move |event| translator.handle(event))?;
         watcher.links = links;
-        match watcher.with(|watcher| watch_around(watcher, &root, &avoided)) {
+        let added = if partition.is_whole() {
+            watcher.with(|watcher| watch_around(watcher, &root, &avoided))
+        } else {
+            watcher.part = Some(Part { partition, root: root.clone(), to_watch, trouble: Arc::clone(&trouble) });
+            watcher.with(|watcher| watch_part(watcher, &root, partition, &avoided))
+        };
+        match added {
             Ok(()) => {}
             Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => trouble(WatchTrouble::OutOfWatches),
             Err(error) => return Err(error.into()),
         }
         watcher.watch_links();
         Ok(watcher)
+    }
+
+    /// Watches the directories of the part that were created since the last call.
+    fn watch_new_of_part(&self) {
+        let Some(Part { partition, root, to_watch, trouble }) = &self.part else { return };
+        let new = std::mem::take(&mut *to_watch.lock().unwrap_or_else(PoisonError::into_inner));
+        for directory in new {
+            let watched = if directory == *root {
+                self.with(|watcher| watch_part(watcher, root, *partition, &[]))
+            } else {
+                self.with(|watcher| watcher.watch(&directory, RecursiveMode::Recursive))
+            };
+            match watched {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => trouble(WatchTrouble::OutOfWatches),
+                Err(error) if is_absence(&error) => {}
+                Err(error) => trouble(WatchTrouble::Other(error.to_string())),
+            }
+        }
     }
 
     /// Watches the targets outside of the library to which links led when links were last searched.
@@ -109,7 +148,7 @@ impl Watcher {
             ErrorKind::Io(cause) if is_emfile(&cause) => WatchError::TooManyInstances,
             _ => error.into(),
         })?;
-        Ok(Self { inner: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier"), links: None })
+        Ok(Self { inner: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier"), part: None, links: None })
     }
 
     /// Removes the watches of these directories and of all directories under them. Blocks, for each directory for a time
@@ -132,10 +171,12 @@ impl Watcher {
             watcher.update_paths(Vec::new()).map_err(|error| error.source)?;
             watcher.unwatch(&self.barrier)
         };
-        match self.with(round_trip) {
+        let works = match self.with(round_trip) {
             Ok(()) => true,
             Err(error) => matches!(error.kind, ErrorKind::WatchNotFound),
-        }
+        };
+        self.watch_new_of_part();
+        works
     }
 
     fn with<T>(&self, call: impl FnOnce(&mut RecommendedWatcher) -> notify::Result<T>) -> notify::Result<T> {
@@ -163,6 +204,24 @@ fn is_absence(error: &notify::Error) -> bool {
         ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
         _ => false,
     }
+}
+
+/// Watches the root, and the directories in it that belong to this part, with everything under them.
+fn watch_part(
+    watcher: &mut RecommendedWatcher,
+    root: &Path,
+    partition: Partition,
+    avoided: &[PathBuf],
+) -> notify::Result<()> {
+    watcher.watch(root, RecursiveMode::NonRecursive)?;
+    for entry in std::fs::read_dir(root).map_err(notify::Error::io)?.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_directory && partition.has(name.as_bytes(), true) && !avoided.contains(&path) {
+            watch_around(watcher, &path, avoided)?;
+        }
+    }
+    Ok(())
 }
 
 /// Watches a directory and everything under it, except the directories `avoided`.

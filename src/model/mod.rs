@@ -6,6 +6,7 @@ mod extensions;
 mod held;
 mod hint;
 mod memory_index;
+mod partition;
 mod path;
 mod rules;
 mod selection;
@@ -22,6 +23,7 @@ pub use held::{HeldDeletes, HeldReason};
 pub use hint::{Cause, Evidence, FsEvent, Guards, Origin, RetryState, Sighting, Token, WeakToken};
 #[doc(hidden)]
 pub use memory_index::MemoryIndex;
+pub use partition::{Partition, PartitionError};
 pub use path::{LibraryPath, PublishedPath};
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use selection::{Selection, TagCondition, TagConditionError};

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use super::{Extensions, LibraryPath};
+use super::{Extensions, LibraryPath, Partition};
 
 pub use defaults::DEFAULT_EXCLUDES;
 
@@ -105,13 +105,15 @@ pub struct IgnoreFile {
     pub above: Option<Arc<IgnoreFile>>,
 }
 
-/// The rules for a whole library: the extensions of audio files, and the patterns from the settings.
+/// The rules for a whole library: the extensions of audio files, the patterns from the settings, and the part that
+/// this instance has.
 #[derive(Clone, Debug)]
 pub struct Rules {
     extensions: Extensions,
     exclude: Patterns,
     exclude_file: Patterns,
     defaults: bool,
+    partition: Partition,
 }
 
 impl Default for Rules {
@@ -123,7 +125,13 @@ impl Default for Rules {
 impl Rules {
     /// Includes files with these extensions, except those that the default patterns exclude.
     pub fn new(extensions: Extensions) -> Self {
-        Self { extensions, exclude: Patterns::default(), exclude_file: Patterns::default(), defaults: true }
+        Self {
+            extensions,
+            exclude: Patterns::default(),
+            exclude_file: Patterns::default(),
+            defaults: true,
+            partition: Partition::default(),
+        }
     }
 
     /// Excludes what these patterns match. Those of `exclude` come before those of `exclude_file`, and these before the
@@ -133,12 +141,24 @@ impl Rules {
         Self { exclude, exclude_file, defaults, ..self }
     }
 
+    /// Excludes what belongs to other instances.
+    #[must_use]
+    pub fn of_partition(self, partition: Partition) -> Self {
+        Self { partition, ..self }
+    }
+
+    /// The part of the library that this instance has.
+    pub fn partition(&self) -> Partition {
+        self.partition
+    }
+
     /// The extensions of audio files.
     pub fn extensions(&self) -> &Extensions {
         &self.extensions
     }
 
-    /// Whether a pattern excludes the entry `name` of `directory`, which itself is not excluded.
+    /// Whether the entry `name` of `directory`, which itself is not excluded, is excluded by a pattern or belongs to
+    /// another instance.
     ///
     /// `ignore_file` is the nearest one in `directory` or above it. Extensions are not checked here.
     pub fn excludes(
@@ -148,6 +168,9 @@ impl Rules {
         name: &[u8],
         is_directory: bool,
     ) -> bool {
+        if directory.is_root() && !self.partition.has(name, is_directory) {
+            return true;
+        }
         let mut path = None;
         let mut path = || path.get_or_insert_with(|| directory.join(name)).clone();
         let mut nearest = ignore_file;

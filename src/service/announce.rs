@@ -74,7 +74,10 @@ impl Service {
     /// Keeps the condition that there is no audio file. Returns whether it is in effect.
     pub(super) fn note_emptiness(&self) -> bool {
         let is_scanned = self.scanner.tally.last_scan().is_some();
-        let is_empty = is_scanned && self.store.index().is_empty().unwrap_or(false);
+        // A part of a library may have no directory.
+        let is_part = !self.settings.rules.partition().is_whole();
+        let may_be_empty = || is_part && !self.root.is_bare().unwrap_or(true);
+        let is_empty = is_scanned && self.store.index().is_empty().unwrap_or(false) && !may_be_empty();
         let unreadable = self.inbox.engine().with(|engine| engine.unreadable_count() + engine.failed_count());
         let condition = || Condition::LibraryEmpty { root: self.root.path().display().to_string(), unreadable };
         self.conditions.set_or_clear(ConditionKind::LibraryEmpty, is_empty.then(condition));

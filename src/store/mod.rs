@@ -19,6 +19,7 @@ mod index;
 mod mark;
 mod mounts;
 mod parked;
+mod partition;
 mod rebuild;
 mod relocate;
 mod schema;

@@ -10,6 +10,7 @@ mod links;
 mod links_out;
 mod names;
 mod offline;
+mod partition;
 mod relocation;
 mod roots;
 mod rules;

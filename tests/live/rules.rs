@@ -239,7 +239,7 @@ fn a_scan_leaves_a_file_that_was_just_made_empty_to_the_next_one() {
 }
 
 /// How many directories the program watches, as the kernel counts them.
-fn watched_directories(library: &Library) -> usize {
+pub(crate) fn watched_directories(library: &Library) -> usize {
     let descriptors = format!("/proc/{}/fdinfo", library.pid().as_raw_pid());
     let descriptors = fs::read_dir(descriptors).unwrap();
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::sync::{Arc, MutexGuard};
 use std::thread;
@@ -32,6 +32,7 @@ const WALKED: &str = "everything was walked";
 /// A library, a state, and the program that watches the one and keeps the other.
 pub(crate) struct Library {
     folder: TempDir,
+    root: PathBuf,
     launcher: Launcher,
     running: Option<Process>,
     written: Arc<Monitor<Written>>,
@@ -58,9 +59,19 @@ impl Library {
         for name in ["library", "outside"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let (root, state) = (folder.path().join("library"), folder.path().join("state"));
+        let root = folder.path().join("library");
         // A root that holds nothing at all looks unmounted, and its deletes are held.
         fs::write(root.join("cover.jpg"), "no audio").unwrap();
+        Self::in_folder(folder, root)
+    }
+
+    /// The library of `other`, watched by a further instance with a state of its own.
+    pub(crate) fn sharing(other: &Self) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), other.root())
+    }
+
+    fn in_folder(folder: TempDir, root: PathBuf) -> Self {
+        let state = folder.path().join("state");
         let mut launcher = Launcher::new(folder.path());
         launcher
             .link_binary()
@@ -73,7 +84,7 @@ impl Library {
             .set("LOG_LEVEL", "file_watcher=debug")
             .set("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         let written = Written { oracle: Oracle::new(&root), log: Vec::new(), violation: None };
-        Self { folder, launcher, running: None, written: Arc::new(Monitor::new(written)) }
+        Self { folder, root, launcher, running: None, written: Arc::new(Monitor::new(written)) }
     }
 
     /// An empty library that is watched.
@@ -108,7 +119,7 @@ impl Library {
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.folder.path().join("library")
+        self.root.clone()
     }
 
     /// A path in the library.
@@ -194,6 +205,11 @@ impl Library {
     /// From now on, what is known already may be published as created again.
     pub(crate) fn expect_everything_again(&self) {
         self.written.lock().oracle.expect(Again::Everything);
+    }
+
+    /// Lets the consumer forget the other files, as one does that leaves them to another instance.
+    pub(crate) fn keep_only(&self, keeps: impl Fn(&Path) -> bool) {
+        self.written.lock().oracle.files.retain(|path, _| keeps(path));
     }
 
     /// Runs a command beside the service, to its end. Returns its exit code and its standard error.
