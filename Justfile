@@ -20,6 +20,10 @@ chaos seeds="100" *arguments:
 cluster files="1000" *arguments:
     CLUSTER_FILES={{ files }} tests/run --test cluster -- --nocapture --include-ignored {{ arguments }}
 
+# Several instances, random changes and a consumer that checks: just stress --instances 4 --files 5000 --seconds 60
+stress *arguments:
+    cargo test --release --features tools --test stress -- {{ arguments }}
+
 # Random histories of a disk in memory, a minute for every 50,000: just model 200000
 model histories="50000":
     PROPTEST_CASES={{ histories }} tests/run --test model
@@ -38,6 +42,10 @@ fuzz target="file" seconds="600" *arguments:
     mkdir -p fuzz/corpus/{{ target }}
     cargo +nightly fuzz run --sanitizer none {{ target }} fuzz/corpus/{{ target }} tests/fixtures -- \
         -dict=fuzz/dictionary -max_len=65536 -timeout=10 -max_total_time={{ seconds }} {{ arguments }}
+
+# The whole program beside what its work costs at least, ten minutes; or these lines: just compare A D
+compare *arguments:
+    cargo test --release --features tools --test compare -- {{ arguments }}
 
 # The page in a real browser, against a stand-in; needs Debian's chromium, chromium-driver and python3-selenium
 page *arguments:

@@ -1,0 +1,137 @@
+//! Lines of the table about scans.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use lapin::types::FieldTable;
+
+use super::Figure;
+use super::libraries;
+use super::measure::{Cost, cost, median};
+use super::support::consumer::{KEYS, declare};
+use super::support::rabbit::Node;
+
+/// `scan` with this state and no other settings.
+fn scan(root: &Path, state: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_file-watcher"));
+    command.env_clear().env("STATE_DIR", state).env("LOG_LEVEL", "error").arg("scan").arg(root);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn scan_to_stdout(root: &Path, state: &Path) -> Command {
+    let mut command = scan(root, state);
+    command.env("SINK", "stdout");
+    command
+}
+
+/// This program, as a reference.
+fn reference(arguments: &[&std::ffi::OsStr]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(arguments).stdout(Stdio::null());
+    command
+}
+
+fn hash(root: &Path) -> Command {
+    reference(&["hash".as_ref(), root.as_os_str()])
+}
+
+fn find(root: &Path) -> Command {
+    let mut command = Command::new("find");
+    command.arg(root).args(["-printf", "%s %T@ %i %p\n"]).stdout(Stdio::null());
+    command
+}
+
+/// The medians of the ratios of wall time and of processor time, and of our memory, over runs in turn.
+fn ratios(runs: usize, mut ours: impl FnMut() -> Cost, mut its: impl FnMut() -> Cost) -> Cost {
+    let pairs: Vec<(Cost, Cost)> = (0..runs)
+        .map(|run| {
+            if run % 2 == 0 {
+                (ours(), its())
+            } else {
+                let its = its();
+                (ours(), its)
+            }
+        })
+        .collect();
+    let of = |value: fn(&(Cost, Cost)) -> f64| median(&pairs.iter().map(value).collect::<Vec<_>>());
+    Cost {
+        wall: of(|(ours, its)| ours.wall / its.wall),
+        cpu: of(|(ours, its)| ours.cpu / its.cpu.max(0.01)),
+        memory: of(|(ours, _)| ours.memory),
+    }
+}
+
+fn figure(what: &str, measured: f64, target: f64, unit: &'static str) -> Figure {
+    Figure { what: what.to_owned(), measured, target, unit }
+}
+
+/// First scans of a library, beside hashing alone.
+fn first_scans(root: &Path, runs: usize) -> Cost {
+    // Both find the files in memory.
+    cost(&mut hash(root));
+    let ours = || {
+        let state = tempfile::tempdir().unwrap();
+        cost(&mut scan_to_stdout(root, state.path()))
+    };
+    ratios(runs, ours, || cost(&mut hash(root)))
+}
+
+/// Line A.
+pub(crate) fn tagged(runs: usize) -> Vec<Figure> {
+    let library = tempfile::tempdir().unwrap();
+    libraries::tagged(library.path(), 10_000);
+    let ratio = first_scans(library.path(), runs);
+    vec![figure("wall / hashing alone", ratio.wall, 1.6, ""), figure("CPU / hashing alone", ratio.cpu, 1.8, "")]
+}
+
+/// Line B.
+pub(crate) fn to_rabbitmq(runs: usize) -> Vec<Figure> {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, bodies) = (folder.path().join("music"), folder.path().join("bodies"));
+    libraries::tagged(&root, 10_000);
+    let mut command = scan_to_stdout(&root, &folder.path().join("state"));
+    cost(command.stdout(File::create(&bodies).unwrap()));
+    let node = Node::shared();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let vhost = || {
+        let url = node.url(&node.vhost());
+        runtime.block_on(declare(&url, "compare", &KEYS, FieldTable::default()));
+        url
+    };
+    let ours = || {
+        let state = tempfile::tempdir().unwrap();
+        cost(scan(&root, state.path()).env("RABBITMQ_URL", vhost()))
+    };
+    let its = || cost(&mut reference(&["publish".as_ref(), vhost().as_ref(), bodies.as_os_str()]));
+    let ratio = ratios(runs, ours, its);
+    vec![figure("wall / publishing alone", ratio.wall, 1.0 / 0.95, "")]
+}
+
+/// Line C.
+pub(crate) fn a_million_new(runs: usize) -> Vec<Figure> {
+    let library = tempfile::tempdir().unwrap();
+    libraries::tiny(library.path(), 1_000_000);
+    let ratio = first_scans(library.path(), runs);
+    vec![figure("wall / hashing alone", ratio.wall, 3.0, ""), figure("memory", ratio.memory, 40.0, "MB")]
+}
+
+/// Line D.
+pub(crate) fn unchanged(runs: usize) -> Vec<Figure> {
+    second_scans(100_000, runs)
+}
+
+/// Line D with a million files.
+pub(crate) fn a_million_unchanged(runs: usize) -> Vec<Figure> {
+    second_scans(1_000_000, runs)
+}
+
+fn second_scans(files: usize, runs: usize) -> Vec<Figure> {
+    let (library, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    libraries::tiny(library.path(), files);
+    cost(&mut scan_to_stdout(library.path(), state.path()));
+    let ours = || cost(&mut scan_to_stdout(library.path(), state.path()));
+    let ratio = ratios(runs, ours, || cost(&mut find(library.path())));
+    vec![figure("wall / find -printf", ratio.wall, 0.6, ""), figure("memory", ratio.memory, 16.0, "MB")]
+}
