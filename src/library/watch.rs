@@ -1,6 +1,7 @@
 //! The inotify watches, through the `notify` crate.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,8 @@ pub struct Watcher {
 struct Part {
     partition: Partition,
     root: PathBuf,
+    /// Places that are never watched.
+    avoided: Vec<PathBuf>,
     to_watch: ToWatch,
     trouble: Arc<dyn Fn(WatchTrouble) + Send + Sync>,
 }
@@ -75,8 +78,9 @@ impl Watcher {
         let added = if partition.is_whole() {
             watcher.with(|watcher| watch_around(watcher, &root, &avoided))
         } else {
-            watcher.part = Some(Part { partition, root: root.clone(), to_watch, trouble: Arc::clone(&trouble) });
-            watcher.with(|watcher| watch_part(watcher, &root, partition, &avoided))
+            let added = watcher.with(|watcher| watch_part(watcher, &root, partition, &avoided));
+            watcher.part = Some(Part { partition, root, avoided, to_watch, trouble: Arc::clone(&trouble) });
+            added
         };
         match added {
             Ok(()) => {}
@@ -89,19 +93,17 @@ impl Watcher {
 
     /// Watches the directories of the part that were created since the last call.
     fn watch_new_of_part(&self) {
-        let Some(Part { partition, root, to_watch, trouble }) = &self.part else { return };
+        let Some(Part { partition, root, avoided, to_watch, trouble }) = &self.part else { return };
         let new = std::mem::take(&mut *to_watch.lock().unwrap_or_else(PoisonError::into_inner));
         for directory in new {
             let watched = if directory == *root {
-                self.with(|watcher| watch_part(watcher, root, *partition, &[]))
+                self.with(|watcher| watch_part(watcher, root, *partition, avoided))
             } else {
-                self.with(|watcher| watcher.watch(&directory, RecursiveMode::Recursive))
+                self.with(|watcher| watch_around(watcher, &directory, avoided))
             };
             match watched {
-                Ok(()) => {}
-                Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => trouble(WatchTrouble::OutOfWatches),
-                Err(error) if is_absence(&error) => {}
-                Err(error) => trouble(WatchTrouble::Other(error.to_string())),
+                Err(error) if !is_absence(&error) => trouble(trouble_of(&error)),
+                _ => {}
             }
         }
     }
@@ -125,11 +127,8 @@ impl Watcher {
             let mode = if target.is_recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
             match self.with(|watcher| watcher.watch(path, mode)) {
                 Ok(()) => {}
-                Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                    (links.trouble)(WatchTrouble::OutOfWatches);
-                }
                 Err(error) if is_absence(&error) => links.root.links_changed(),
-                Err(error) => (links.trouble)(WatchTrouble::Other(error.to_string())),
+                Err(error) => (links.trouble)(trouble_of(&error)),
             }
         }
     }
@@ -197,6 +196,14 @@ impl Drop for Watcher {
     }
 }
 
+/// What the engine is told of an error.
+fn trouble_of(error: &notify::Error) -> WatchTrouble {
+    match error.kind {
+        ErrorKind::MaxFilesWatch => WatchTrouble::OutOfWatches,
+        _ => WatchTrouble::Other(error.to_string()),
+    }
+}
+
 /// Whether the error says that the path does not exist.
 fn is_absence(error: &notify::Error) -> bool {
     match &error.kind {
@@ -213,15 +220,7 @@ fn watch_part(
     partition: Partition,
     avoided: &[PathBuf],
 ) -> notify::Result<()> {
-    watcher.watch(root, RecursiveMode::NonRecursive)?;
-    for entry in std::fs::read_dir(root).map_err(notify::Error::io)?.flatten() {
-        let (path, name) = (entry.path(), entry.file_name());
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_directory && partition.has(name.as_bytes(), true) && !avoided.contains(&path) {
-            watch_around(watcher, &path, avoided)?;
-        }
-    }
-    Ok(())
+    watch_some(watcher, root, avoided, |name| partition.has(name.as_bytes(), true))
 }
 
 /// Watches a directory and everything under it, except the directories `avoided`.
@@ -229,11 +228,23 @@ fn watch_around(watcher: &mut RecommendedWatcher, directory: &Path, avoided: &[P
     if !avoided.iter().any(|place| place.starts_with(directory)) {
         return watcher.watch(directory, RecursiveMode::Recursive);
     }
+    watch_some(watcher, directory, avoided, |_| true)
+}
+
+/// Watches a directory, and those of its directories whose names are wanted and that are not `avoided`, with everything
+/// under them.
+fn watch_some(
+    watcher: &mut RecommendedWatcher,
+    directory: &Path,
+    avoided: &[PathBuf],
+    is_wanted: impl Fn(&OsStr) -> bool,
+) -> notify::Result<()> {
     watcher.watch(directory, RecursiveMode::NonRecursive)?;
     for entry in std::fs::read_dir(directory).map_err(notify::Error::io)?.flatten() {
         let path = entry.path();
         // The type comes from the listing, so a filesystem that is mounted there is not accessed.
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !avoided.contains(&path) {
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_directory && is_wanted(&entry.file_name()) && !avoided.contains(&path) {
             watch_around(watcher, &path, avoided)?;
         }
     }
