@@ -3,15 +3,13 @@
 //! The two run in turn, so that other work of the machine affects both alike. What criterion calls `time` is the ratio,
 //! and the change since the last run is the change of the ratio.
 
-use std::fs;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 
-/// Ticks per second in `/proc/self/stat`, on every Linux.
-const TICKS: f64 = 100.0;
+use crate::testing::usage::cpu_of_children;
 
 /// Criterion, measuring ratios.
 pub(crate) fn settings() -> Criterion<Ratio> {
@@ -43,7 +41,7 @@ pub(crate) fn compare<T>(
         });
     });
     if our_cost.runs > 0 {
-        let cpu = our_cost.ticks / its_cost.ticks.max(1.0);
+        let cpu = our_cost.cpu / its_cost.cpu.max(0.01);
         println!("  ours {our_cost}, neighbour {its_cost}, {cpu:.2} times the CPU");
     }
 }
@@ -53,38 +51,31 @@ pub(crate) fn compare<T>(
 struct Cost {
     runs: u32,
     wall: Duration,
-    /// CPU ticks of the child processes.
-    ticks: f64,
+    /// CPU seconds of the child processes.
+    cpu: f64,
 }
 
 impl Cost {
     fn of(run: impl FnOnce()) -> Self {
-        let (before, begun) = (ticks_of_children(), Instant::now());
+        let (before, begun) = (cpu_of_children(), Instant::now());
         run();
         let wall = begun.elapsed();
-        Self { runs: 1, wall, ticks: ticks_of_children() - before }
+        Self { runs: 1, wall, cpu: cpu_of_children() - before }
     }
 
     fn add(&mut self, other: Self) {
         self.runs += other.runs;
         self.wall += other.wall;
-        self.ticks += other.ticks;
+        self.cpu += other.cpu;
     }
 }
 
 impl std::fmt::Display for Cost {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let runs = f64::from(self.runs);
-        let (wall, cpu) = (self.wall.as_secs_f64() / runs, self.ticks / TICKS / runs);
+        let (wall, cpu) = (self.wall.as_secs_f64() / runs, self.cpu / runs);
         write!(formatter, "{wall:.3} s with {cpu:.3} s of CPU")
     }
-}
-
-fn ticks_of_children() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    // cutime and cstime are fields 16 and 17. Field 2 is the name in brackets, which may contain spaces.
-    let after_name = stat.rsplit(") ").next().unwrap();
-    after_name.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum()
 }
 
 /// The measurement of [`compare`].

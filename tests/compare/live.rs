@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::Figure;
-use super::measure::{cost, cpu_of, median, peak_memory, percentile, resident_memory};
+use super::measure::{cost, median, peak_memory, percentile, resident_memory};
 use super::support::process::{Launcher, Process, Stream};
+use super::support::usage::cpu_of;
 
 /// The quiet time of a closed file, in milliseconds: the default.
 const DEBOUNCE_MS: f64 = 50.0;
@@ -120,10 +121,6 @@ impl Watched {
     }
 }
 
-fn figure(what: &str, measured: f64, target: f64, unit: &'static str) -> Figure {
-    Figure { what: what.to_owned(), measured, target, unit }
-}
-
 fn latencies(watched: &Watched, count: usize, change: impl Fn(usize, &Path)) -> Vec<f64> {
     let one = |number: usize| {
         let path = watched.root().join(format!("new {number}.mp3"));
@@ -148,8 +145,8 @@ pub(crate) fn renames(runs: usize) -> Vec<Figure> {
     }
     let found = latencies(&watched, count, |number, path| fs::rename(outside.join(number.to_string()), path).unwrap());
     vec![
-        figure("median", percentile(&found, 50), 3.0, "ms"),
-        figure("99th percentile", percentile(&found, 99), 15.0, "ms"),
+        Figure::new("median", percentile(&found, 50), 3.0, "ms"),
+        Figure::new("99th percentile", percentile(&found, 99), 15.0, "ms"),
     ]
 }
 
@@ -158,8 +155,8 @@ pub(crate) fn closes(runs: usize) -> Vec<Figure> {
     let watched = Watched::start(|_| {});
     let found = latencies(&watched, runs * 40, |number, path| fs::write(path, bytes(100_000, number)).unwrap());
     vec![
-        figure("median", percentile(&found, 50), DEBOUNCE_MS + 3.0, "ms"),
-        figure("99th percentile", percentile(&found, 99), DEBOUNCE_MS + 10.0, "ms"),
+        Figure::new("median", percentile(&found, 50), DEBOUNCE_MS + 3.0, "ms"),
+        Figure::new("99th percentile", percentile(&found, 99), DEBOUNCE_MS + 10.0, "ms"),
     ]
 }
 
@@ -171,7 +168,7 @@ pub(crate) fn large_closes(runs: usize) -> Vec<Figure> {
     std::hint::black_box((xxhash_rust::xxh3::xxh3_128(&content), super::support::disk::sha256(&content)));
     let hashing = begun.elapsed().as_secs_f64() * 1000.0;
     let found = latencies(&watched, runs * 8, |_, path| fs::write(path, &content).unwrap());
-    vec![figure("longest", percentile(&found, 100), DEBOUNCE_MS + hashing + 30.0, "ms")]
+    vec![Figure::new("longest", percentile(&found, 100), DEBOUNCE_MS + hashing + 30.0, "ms")]
 }
 
 /// Line H.
@@ -191,7 +188,7 @@ pub(crate) fn archive(runs: usize) -> Vec<Figure> {
         watched.last_of(before + FILES).saturating_duration_since(unpacked).as_secs_f64()
     };
     let found: Vec<f64> = (0..runs.min(5)).map(one).collect();
-    vec![figure("from its end to the last message", median(&found), 0.5, "s")]
+    vec![Figure::new("from its end to the last message", median(&found), 0.5, "s")]
 }
 
 /// Line I.
@@ -205,8 +202,8 @@ pub(crate) fn touches(_runs: usize) -> Vec<Figure> {
     watched.last_of(before + 1);
     wait_until_idle(watched.pid());
     let figures = vec![
-        figure("CPU", cpu_of(watched.pid()) - cpu, 1.5, "s"),
-        figure("peak memory", peak_memory(watched.pid()), 90.0, "MB"),
+        Figure::new("CPU", cpu_of(watched.pid()) - cpu, 1.5, "s"),
+        Figure::new("peak memory", peak_memory(watched.pid()), 90.0, "MB"),
     ];
     assert_eq!(watched.messages(), before + 1, "nothing else has changed");
     figures
@@ -240,7 +237,7 @@ pub(crate) fn removals(runs: usize) -> Vec<Figure> {
     };
     let pairs: Vec<f64> = (0..runs.min(5)).map(|_| one(10_000) / one(5_000)).collect();
     // Twice the work, and a tenth for what is measured.
-    vec![figure("time / that of 5,000", median(&pairs), 2.2, "")]
+    vec![Figure::new("time / that of 5,000", median(&pairs), 2.2, "")]
 }
 
 /// Line K.
@@ -250,5 +247,8 @@ pub(crate) fn idle(runs: usize) -> Vec<Figure> {
     let (cpu, begun) = (cpu_of(watched.pid()), Instant::now());
     thread::sleep(Duration::from_secs(12 * runs.min(10) as u64));
     let a_second = (cpu_of(watched.pid()) - cpu) * 1000.0 / begun.elapsed().as_secs_f64();
-    vec![figure("CPU a second", a_second, 1.0, "ms"), figure("memory", resident_memory(watched.pid()), 30.0, "MB")]
+    vec![
+        Figure::new("CPU a second", a_second, 1.0, "ms"),
+        Figure::new("memory", resident_memory(watched.pid()), 30.0, "MB"),
+    ]
 }

@@ -62,6 +62,12 @@ pub(crate) struct Figure {
     pub(crate) unit: &'static str,
 }
 
+impl Figure {
+    fn new(what: &str, measured: f64, target: f64, unit: &'static str) -> Self {
+        Self { what: what.to_owned(), measured, target, unit }
+    }
+}
+
 /// A line of the table.
 struct Line {
     name: &'static str,

@@ -1,12 +1,10 @@
 //! What processes cost.
 
-use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Ticks per second in `/proc/PID/stat`, on every Linux.
-const TICKS: f64 = 100.0;
+use super::support::usage::{self, cpu_of_children};
 
 /// The cost of a process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,34 +36,16 @@ pub(crate) fn cost(command: &mut Command) -> Cost {
 
 /// The most resident memory of a process so far, in MB; 0 if it has ended.
 pub(crate) fn peak_memory(pid: u32) -> f64 {
-    memory(pid, "VmHWM:")
+    megabytes(usage::peak_memory(pid))
 }
 
-/// The resident memory of a process, in MB.
+/// The resident memory of a process, in MB; 0 if it has ended.
 pub(crate) fn resident_memory(pid: u32) -> f64 {
-    memory(pid, "VmRSS:")
+    megabytes(usage::resident_memory(pid))
 }
 
-fn memory(pid: u32, field: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
-    value.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1000.0
-}
-
-/// The processor time of a process, in seconds.
-pub(crate) fn cpu_of(pid: u32) -> f64 {
-    ticks(&format!("/proc/{pid}/stat"), 11) / TICKS
-}
-
-fn cpu_of_children() -> f64 {
-    ticks("/proc/self/stat", 13) / TICKS
-}
-
-/// The sum of two fields of a `stat` file: those after so many behind the name in brackets, which may contain spaces.
-fn ticks(file: &str, skipped: usize) -> f64 {
-    let stat = fs::read_to_string(file).unwrap();
-    let after_name = stat.rsplit(") ").next().unwrap();
-    after_name.split(' ').skip(skipped).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum()
+fn megabytes(kilobytes: Option<u64>) -> f64 {
+    kilobytes.unwrap_or_default() as f64 / 1000.0
 }
 
 /// The value below which are so many percent of the values.

@@ -63,12 +63,11 @@ fn ratios(runs: usize, mut ours: impl FnMut() -> Cost, mut its: impl FnMut() -> 
     }
 }
 
-fn figure(what: &str, measured: f64, target: f64, unit: &'static str) -> Figure {
-    Figure { what: what.to_owned(), measured, target, unit }
-}
-
-/// First scans of a library, beside hashing alone.
-fn first_scans(root: &Path, runs: usize) -> Cost {
+/// First scans of a library of so many files, beside hashing alone.
+fn first_scans(fill: impl FnOnce(&Path, usize), files: usize, runs: usize) -> Cost {
+    let library = tempfile::tempdir().unwrap();
+    let root = library.path();
+    fill(root, files);
     // Both find the files in memory.
     cost(&mut hash(root));
     let ours = || {
@@ -80,10 +79,11 @@ fn first_scans(root: &Path, runs: usize) -> Cost {
 
 /// Line A.
 pub(crate) fn tagged(runs: usize) -> Vec<Figure> {
-    let library = tempfile::tempdir().unwrap();
-    libraries::tagged(library.path(), 10_000);
-    let ratio = first_scans(library.path(), runs);
-    vec![figure("wall / hashing alone", ratio.wall, 1.6, ""), figure("CPU / hashing alone", ratio.cpu, 1.8, "")]
+    let ratio = first_scans(libraries::tagged, 10_000, runs);
+    vec![
+        Figure::new("wall / hashing alone", ratio.wall, 1.6, ""),
+        Figure::new("CPU / hashing alone", ratio.cpu, 1.8, ""),
+    ]
 }
 
 /// Line B.
@@ -106,15 +106,13 @@ pub(crate) fn to_rabbitmq(runs: usize) -> Vec<Figure> {
     };
     let its = || cost(&mut reference(&["publish".as_ref(), vhost().as_ref(), bodies.as_os_str()]));
     let ratio = ratios(runs, ours, its);
-    vec![figure("wall / publishing alone", ratio.wall, 1.0 / 0.95, "")]
+    vec![Figure::new("wall / publishing alone", ratio.wall, 1.0 / 0.95, "")]
 }
 
 /// Line C.
 pub(crate) fn a_million_new(runs: usize) -> Vec<Figure> {
-    let library = tempfile::tempdir().unwrap();
-    libraries::tiny(library.path(), 1_000_000);
-    let ratio = first_scans(library.path(), runs);
-    vec![figure("wall / hashing alone", ratio.wall, 3.0, ""), figure("memory", ratio.memory, 40.0, "MB")]
+    let ratio = first_scans(libraries::tiny, 1_000_000, runs);
+    vec![Figure::new("wall / hashing alone", ratio.wall, 3.0, ""), Figure::new("memory", ratio.memory, 40.0, "MB")]
 }
 
 /// Line D.
@@ -133,5 +131,5 @@ fn second_scans(files: usize, runs: usize) -> Vec<Figure> {
     cost(&mut scan_to_stdout(library.path(), state.path()));
     let ours = || cost(&mut scan_to_stdout(library.path(), state.path()));
     let ratio = ratios(runs, ours, || cost(&mut find(library.path())));
-    vec![figure("wall / find -printf", ratio.wall, 0.6, ""), figure("memory", ratio.memory, 16.0, "MB")]
+    vec![Figure::new("wall / find -printf", ratio.wall, 0.6, ""), Figure::new("memory", ratio.memory, 16.0, "MB")]
 }

@@ -16,6 +16,7 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod rabbit;
 pub(crate) mod strict;
+pub(crate) mod usage;
 
 use std::time::{Duration, Instant};
 

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::usage;
+
 /// Longer than anything here takes on a busy machine; a test that waits this long has failed.
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
@@ -243,9 +245,7 @@ impl Process {
 
     /// The most memory that it ever had resident, in kB.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux has this line");
-        peak.trim().trim_end_matches(" kB").parse().unwrap()
+        usage::peak_memory(self.child.id()).expect("it runs")
     }
 
     fn join_readers(&mut self) {
