@@ -160,7 +160,7 @@ impl Engine {
 
     /// Takes all marked subtrees, due or not; none of them lies in another one.
     pub fn take_marked(&mut self) -> Vec<Subtree> {
-        self.pending.last_due().map(|last| self.pending.take_due(last)).unwrap_or_default()
+        self.pending.last_due().map(|last| self.pending.take_due(last).subtrees).unwrap_or_default()
     }
 
     /// When [`Engine::tick`] or [`Engine::begin_round`] has something to do, if nothing else happens until then.

@@ -43,9 +43,19 @@ pub struct Subtree {
     pub path: LibraryPath,
     /// Its own, and those of subtrees that lie in it.
     pub(super) holds: Vec<Token>,
-    /// Of the renames whose files the walk may find, or miss.
-    pub ties: Ties,
 }
+
+/// Marks that are due together.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// What to walk.
+    pub(super) subtrees: Vec<Subtree>,
+    pub(super) ties: TiesOfMarks,
+}
+
+/// The ties of marks, by the path of each.
+#[derive(Debug, Default)]
+pub(super) struct TiesOfMarks(HashMap<LibraryPath, Ties>);
 
 impl Pending {
     /// Adds a hint, merged with the one that waits for the same path. Returns `false`, and adds nothing, if there are
@@ -123,18 +133,19 @@ impl Pending {
         self.note_next_due();
     }
 
-    /// Takes the subtrees that are due; none of them lies in another one.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Subtree> {
-        let mut due: Vec<Subtree> = Vec::new();
-        for (path, mut mark) in self.subtrees.extract_if(.., |_, mark| mark.due <= now) {
+    /// Takes the marks that are due. None of their subtrees lies in another one.
+    pub(super) fn take_due(&mut self, now: Instant) -> Due {
+        let mut due = Due::default();
+        let mut places: HashMap<LibraryPath, usize> = HashMap::new();
+        for (path, mark) in self.subtrees.extract_if(.., |_, mark| mark.due <= now) {
             let holds = std::iter::once(mark.doubt).chain(mark.replaced);
+            due.ties.add(path.clone(), mark.ties);
             // In byte order a directory comes before what is in it.
-            match due.iter_mut().rev().find(|above| path.is_at_or_under(&above.path)) {
-                Some(above) => {
-                    above.holds.extend(holds);
-                    above.ties.append(&mut mark.ties);
-                }
-                None => due.push(Subtree { path, holds: holds.collect(), ties: mark.ties }),
+            if let Some(&above) = path.at_and_above().find_map(|above| places.get(&above)) {
+                due.subtrees[above].holds.extend(holds);
+            } else {
+                places.insert(path.clone(), due.subtrees.len());
+                due.subtrees.push(Subtree { path, holds: holds.collect() });
             }
         }
         self.note_next_due();
@@ -153,5 +164,40 @@ impl Pending {
 
     fn note_next_due(&mut self) {
         self.next_due = self.subtrees.values().map(|mark| mark.due).min();
+    }
+}
+
+impl Due {
+    pub(super) fn is_of_everything(&self) -> bool {
+        self.subtrees.iter().any(|subtree| subtree.path.is_root())
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.subtrees.extend(other.subtrees);
+        for (path, ties) in other.ties.0 {
+            self.ties.add(path, ties);
+        }
+    }
+}
+
+impl TiesOfMarks {
+    fn add(&mut self, path: LibraryPath, mut ties: Ties) {
+        if !ties.member_of.is_empty() || !ties.left_in.is_empty() {
+            self.0.entry(path).or_default().append(&mut ties);
+        }
+    }
+
+    /// The ties of the marks at `path` and at the directories above it. Those of others do not concern it.
+    pub(super) fn that_concern(&self, path: &LibraryPath) -> impl Iterator<Item = &Ties> {
+        let places = (!self.0.is_empty()).then(|| path.at_and_above());
+        places.into_iter().flatten().filter_map(|path| self.0.get(&path))
+    }
+
+    /// The files of the renames are not looked for any more. They may still be missed.
+    pub(super) fn end_search(&mut self) {
+        self.0.retain(|_, ties| {
+            ties.member_of.clear();
+            !ties.left_in.is_empty()
+        });
     }
 }

@@ -26,8 +26,10 @@ pub struct Renames {
     walks: Vec<WeakRenameGroup>,
     /// Those of them that look for what happened while nothing was watched.
     unwatched: Vec<WeakRenameGroup>,
-    /// New directories without a walk yet: what was moved there before they were watched has no event.
+    /// Groups of new directories without a walk yet: what was moved there before they were watched has no event.
     new_directories: Vec<WeakRenameGroup>,
+    /// The last of them, to which a directory belongs that comes before the next walk begins.
+    next_new_directories: Option<WeakRenameGroup>,
     between_names: BetweenNames,
     /// How many paths there may be before the ended groups are removed.
     room: usize,
@@ -102,10 +104,16 @@ impl Renames {
 
     /// A directory has the name `path` now, and `groups` follow what is in it. The walk of it is to carry the members.
     pub fn directory_came(&mut self, path: &LibraryPath, groups: Vec<RenameGroup>) -> Vec<Arc<Member>> {
-        let group = RenameGroup::new(LIMIT);
         let mut members = self.came(path, groups);
+        // One group for all that the next walk may find: with one for each, what leaves a path would wait for each.
+        let known = self.next_new_directories.as_ref().and_then(WeakRenameGroup::upgrade);
+        let group = known.unwrap_or_else(|| {
+            let group = RenameGroup::new(LIMIT);
+            self.new_directories.push(group.downgrade());
+            self.next_new_directories = Some(group.downgrade());
+            group
+        });
         members.push(group.join());
-        self.new_directories.push(group.downgrade());
         members
     }
 
@@ -117,6 +125,7 @@ impl Renames {
 
     /// A walk begins. Whatever is renamed until its group ends is a member of it.
     pub fn begin_walk(&mut self) -> RenameGroup {
+        self.next_new_directories = None;
         let group = RenameGroup::new(LIMIT);
         self.walks.retain(WeakRenameGroup::is_alive);
         self.walks.push(group.downgrade());
@@ -180,13 +189,7 @@ impl Renames {
 
 /// The groups at `path` and at the directories above it that have not ended.
 fn alive(paths: &HashMap<LibraryPath, Vec<WeakRenameGroup>>, path: &LibraryPath) -> Vec<RenameGroup> {
-    let mut groups = Vec::new();
-    let mut at = Some(path.clone());
-    while let Some(path) = at {
-        groups.extend(paths.get(&path).into_iter().flat_map(|groups| upgrade(groups)));
-        at = path.parent();
-    }
-    groups
+    path.at_and_above().filter_map(|path| paths.get(&path)).flat_map(|groups| upgrade(groups)).collect()
 }
 
 /// The groups that are open; those that are not are removed.
@@ -255,8 +258,13 @@ mod tests {
         let new = renames.directory_came(&"new".into(), Vec::new());
         let left = renames.left(&"a".into(), now);
         assert_eq!((left.followed_by.len(), left.awaits.len()), (1, 2));
-        drop(new);
-        assert_eq!(renames.left(&"b".into(), now).awaits.len(), 1);
+        let another = renames.directory_came(&"another".into(), Vec::new());
+        assert_eq!(renames.left(&"b".into(), now).awaits.len(), 2, "one walk finds what is in both");
+        let _walk = renames.begin_walk();
+        let later = renames.directory_came(&"later".into(), Vec::new());
+        assert_eq!(renames.left(&"c".into(), now).awaits.len(), 3);
+        drop((new, another, later));
+        assert_eq!(renames.left(&"d".into(), now).awaits.len(), 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::pending::{Due, TiesOfMarks};
 use super::{Engine, REPEAT_WAIT, Subtree};
 use crate::model::{FsEvent, LibraryPath, Origin, RenameGroup, Ties, Token};
 
@@ -32,7 +33,7 @@ pub struct Round {
 pub(super) struct Rounds {
     going_on: Vec<GoingOn>,
     /// The next walk of everything, which waits until the one that is going on has found everything.
-    next_of_everything: Option<Vec<Subtree>>,
+    next_of_everything: Option<Due>,
     last_id: u64,
     /// The last number before the scan began.
     before_scan: u64,
@@ -66,7 +67,7 @@ struct GoingOn {
     /// A file that the round finds may be that of a path at which it finds another file or none.
     group: RenameGroup,
     /// What its looks inherit from the marks.
-    ties: Ties,
+    ties: TiesOfMarks,
     /// Rounds of subtrees that began before it. The old path of a file may lie in this one, and its new path in those.
     earlier: Vec<RoundId>,
 }
@@ -75,22 +76,21 @@ impl Engine {
     /// Takes the walk that may begin now. There is one walk of everything at a time, however often it is asked for: if a
     /// walk takes longer than the time between two, there would be more and more of them.
     pub fn begin_round(&mut self, now: Instant) -> Option<Round> {
-        let is_everything = |subtrees: &[Subtree]| subtrees.iter().any(|subtree| subtree.path.is_root());
         let due = self.pending.take_due(now);
         let is_busy = self.rounds.going_on.iter().any(GoingOn::is_walking_everything);
-        if is_everything(&due) {
+        if due.is_of_everything() {
             match &mut self.rounds.next_of_everything {
                 Some(waiting) => waiting.extend(due),
                 waiting @ None => *waiting = Some(due),
             }
-        } else if !due.is_empty() {
+        } else if !due.subtrees.is_empty() {
             return Some(self.begin(due, false));
         }
         if is_busy {
             return None;
         }
-        let subtrees = self.rounds.next_of_everything.take()?;
-        Some(self.begin(subtrees, true))
+        let due = self.rounds.next_of_everything.take()?;
+        Some(self.begin(due, true))
     }
 
     /// A walk found a path to look at. Returns the hint with what ties it to the round.
@@ -115,7 +115,7 @@ impl Engine {
     pub fn walk_ended(&mut self, id: RoundId) {
         if let Some(round) = self.rounds.get_mut(id) {
             // The walk does not find the files of these renames any more.
-            round.ties.member_of.clear();
+            round.ties.end_search();
         }
     }
 
@@ -144,8 +144,8 @@ impl Engine {
 
     /// What a look that the round asks for in the end has to wait for: it may be the old path of a renamed file.
     #[must_use]
-    pub fn ties_of_missed(&self, id: RoundId) -> Ties {
-        let left_in = self.rounds.get(id).map(|round| round.ties.left_in.clone()).unwrap_or_default();
+    pub fn ties_of_missed(&self, id: RoundId, path: &LibraryPath) -> Ties {
+        let left_in = self.rounds.get(id).map(|round| round.left_in(path)).unwrap_or_default();
         Ties { left_in, of_walk: true, ..Ties::default() }
     }
 
@@ -204,15 +204,11 @@ impl Engine {
         !self.has_hints() && !self.has_rounds() && self.pending.next_due().is_none()
     }
 
-    fn begin(&mut self, mut subtrees: Vec<Subtree>, is_of_everything: bool) -> Round {
+    fn begin(&mut self, due: Due, is_of_everything: bool) -> Round {
+        let Due { subtrees, ties } = due;
         self.rounds.last_id += 1;
         let id = RoundId(self.rounds.last_id);
         let group = self.renames.begin_walk();
-        let mut ties = Ties { of_walk: true, ..Ties::default() };
-        for subtree in &mut subtrees {
-            ties.append(&mut subtree.ties);
-        }
-        ties.left_in.push(group.clone());
         let earlier =
             self.rounds.going_on.iter().filter(|round| !round.is_of_everything).map(|round| round.id).collect();
         let mut paths: Vec<LibraryPath> = subtrees.iter().map(|subtree| subtree.path.clone()).collect();
@@ -239,8 +235,9 @@ impl Engine {
     fn tied_to_round(&mut self, id: RoundId, hint: FsEvent) -> FsEvent {
         let mut hint = if self.rounds.is_single_scan { hint } else { self.doubting(hint) };
         if let Some(round) = self.rounds.get(id) {
-            hint.guards.ties.member_of.extend(round.ties.member_of.iter().map(|member| member.group().join()));
-            hint.guards.ties.left_in.extend_from_slice(&round.ties.left_in);
+            let members = round.ties.that_concern(&hint.path).flat_map(|ties| &ties.member_of);
+            hint.guards.ties.member_of.extend(members.map(|member| member.group().join()));
+            hint.guards.ties.left_in.extend(round.left_in(&hint.path));
             hint.guards.ties.of_walk = true;
             hint.guards.walks.push(round.looks.clone());
         }
@@ -259,6 +256,12 @@ impl Rounds {
 }
 
 impl GoingOn {
+    /// The groups that may find the file that the index has at `path`.
+    fn left_in(&self, path: &LibraryPath) -> Vec<RenameGroup> {
+        let of_marks = self.ties.that_concern(path).flat_map(|ties| &ties.left_in);
+        of_marks.chain([&self.group]).cloned().collect()
+    }
+
     /// Whether it still walks everything, or finds what it found: another such walk has to wait.
     fn is_walking_everything(&self) -> bool {
         self.is_of_everything && self.progress == Progress::Finding
@@ -362,6 +365,35 @@ mod tests {
             }
             assert_eq!(engine.begin_round(now).unwrap().origin, origin);
         }
+    }
+
+    #[test]
+    fn a_file_is_tied_to_the_directories_it_lies_in_and_not_to_others_of_its_walk() {
+        let now = Instant::now();
+        let mut engine = Engine::default();
+        let groups: Vec<RenameGroup> = (0..3).map(|_| RenameGroup::new(Duration::from_secs(3))).collect();
+        for (subtree, group) in ["a", "a/b", "c"].into_iter().zip(&groups) {
+            let ties = Ties { member_of: vec![group.join()], left_in: vec![group.clone()], ..Ties::default() };
+            engine.mark_tied(subtree.into(), Duration::ZERO, ties, now);
+        }
+        let id = engine.begin_round(now).unwrap().id;
+        for (path, lies_in) in [("a/x", &groups[..1]), ("a/b/x", &groups[..2]), ("c/x", &groups[2..])] {
+            let ids = |groups: &mut dyn Iterator<Item = &RenameGroup>| {
+                groups.map(RenameGroup::id).collect::<std::collections::BTreeSet<_>>()
+            };
+            let expected = ids(&mut lies_in.iter());
+            let look = engine.found_replaced(id, hint(path));
+            let ties = &look.guards.ties;
+            assert_eq!(ids(&mut ties.member_of.iter().map(|member| member.group())), expected, "{path}");
+            let missed = engine.ties_of_missed(id, &path.into());
+            for left_in in [&ties.left_in, &missed.left_in] {
+                // The last one is that of the walk itself.
+                assert_eq!(ids(&mut left_in[..left_in.len() - 1].iter()), expected, "{path}");
+            }
+        }
+        engine.walk_ended(id);
+        let ties = engine.found_replaced(id, hint("a/x")).guards.ties;
+        assert_eq!((ties.member_of.len(), ties.left_in.len()), (0, 2));
     }
 
     #[test]

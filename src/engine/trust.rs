@@ -111,7 +111,7 @@ impl Register {
     }
 
     fn covers(&self, path: &LibraryPath) -> bool {
-        !self.paths.is_empty() && std::iter::successors(Some(path.clone()), LibraryPath::parent).any(|at| self.has(&at))
+        !self.paths.is_empty() && path.at_and_above().any(|at| self.has(&at))
     }
 
     fn len(&self) -> usize {

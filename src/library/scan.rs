@@ -366,9 +366,11 @@ impl<I: Index + Clone + Send + Sync + 'static> Scanner<I> {
         let is_clean = report.unreadable.is_empty();
         let deletions = tokio::task::spawn_blocking(move || scanner.deletions(report, is_of_everything)).await;
         // A file that was renamed since the walk is looked at under its new name first.
-        let ties = inbox.engine().with(|engine| engine.ties_of_missed(round.id));
         for look in deletions.unwrap_or_default() {
-            inbox.push(FsEvent { origin: round.origin, ..look }.tied(ties.clone()));
+            inbox.with(|engine, now| {
+                let ties = engine.ties_of_missed(round.id, &look.path);
+                engine.push(FsEvent { origin: round.origin, ..look }.tied(ties), now.instant);
+            });
         }
         if is_of_everything {
             self.tally.scan_finished(begun.elapsed(), is_clean);

@@ -106,6 +106,11 @@ impl LibraryPath {
         Some(Self::from_bytes(&self.0[..end]))
     }
 
+    /// This path, and the directories above it, the root last.
+    pub fn at_and_above(&self) -> impl Iterator<Item = Self> + use<> {
+        std::iter::successors(Some(self.clone()), Self::parent)
+    }
+
     /// The last name of the path; empty for the root.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
