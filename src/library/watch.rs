@@ -19,8 +19,6 @@ use crate::model::Partition;
 pub struct Watcher {
     /// `None` only in `drop`.
     inner: Mutex<Option<RecommendedWatcher>>,
-    /// A path that is never watched. See [`Watcher::barrier`].
-    barrier: PathBuf,
     /// The directories of this instance's part that are to be watched; `None` if it has the whole library.
     part: Option<Part>,
     /// The watched targets of links that lead out of the library; `None` if such links are not followed.
@@ -73,7 +71,7 @@ impl Watcher {
         let partition = handler.root.rules().partition();
         let to_watch = ToWatch::default();
         let mut translator = Translator::new(handler, Arc::clone(&to_watch));
-        let mut watcher = Self::listen(&root, move |event| translator.handle(event))?;
+        let mut watcher = Self::listen(move |event| translator.handle(event))?;
         watcher.links = links;
         let added = if partition.is_whole() {
             watcher.with(|watcher| watch_around(watcher, &root, &avoided))
@@ -133,7 +131,7 @@ impl Watcher {
         }
     }
 
-    fn listen(root: &Path, handler: impl EventHandler) -> Result<Self, WatchError> {
+    fn listen(handler: impl EventHandler) -> Result<Self, WatchError> {
         // No MODIFY: each write would cause an event and could overflow the queue, and the close is enough. No OPEN: our
         // own reads would cause events.
         let mask = EventKindMask::CREATE
@@ -147,7 +145,7 @@ impl Watcher {
             ErrorKind::Io(cause) if is_emfile(&cause) => WatchError::TooManyInstances,
             _ => error.into(),
         })?;
-        Ok(Self { inner: Mutex::new(Some(watcher)), barrier: root.join("\u{1}barrier"), part: None, links: None })
+        Ok(Self { inner: Mutex::new(Some(watcher)), part: None, links: None })
     }
 
     /// Removes the watches of these directories and of all directories under them. Blocks, for each directory for a time
@@ -163,17 +161,15 @@ impl Watcher {
     /// before it is watched. Returns false if the watcher does not work any more. Blocks.
     ///
     /// An empty batch makes the watcher's loop read all pending events and watch new directories. It answers before it
-    /// calls the handler with these events, so a second round trip is needed: the removal of a watch that never existed.
+    /// calls the handler with these events, so a second round trip is needed: a configuration, which changes nothing and,
+    /// unlike the removal of a watch, takes no time that grows with the number of watches.
     pub fn barrier(&self) -> bool {
         self.watch_links();
         let round_trip = |watcher: &mut RecommendedWatcher| {
             watcher.update_paths(Vec::new()).map_err(|error| error.source)?;
-            watcher.unwatch(&self.barrier)
+            watcher.configure(Config::default())
         };
-        let works = match self.with(round_trip) {
-            Ok(()) => true,
-            Err(error) => matches!(error.kind, ErrorKind::WatchNotFound),
-        };
+        let works = self.with(round_trip).is_ok();
         self.watch_new_of_part();
         works
     }
@@ -269,7 +265,7 @@ mod tests {
     #[test]
     fn a_watcher_whose_thread_has_ended_reports_it_and_can_be_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let watcher = Watcher::listen(folder.path(), |_| panic!("a bug in the handler")).unwrap();
+        let watcher = Watcher::listen(|_| panic!("a bug in the handler")).unwrap();
         watcher.with(|watcher| watcher.watch(folder.path(), RecursiveMode::Recursive)).unwrap();
         assert!(watcher.barrier());
         std::fs::create_dir(folder.path().join("a")).unwrap();
@@ -285,7 +281,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let handled = Arc::new(Mutex::new(HashSet::new()));
         let register = Arc::clone(&handled);
-        let watcher = Watcher::listen(folder.path(), move |event: notify::Result<Event>| {
+        let watcher = Watcher::listen(move |event: notify::Result<Event>| {
             // As slow as on a busy machine.
             std::thread::sleep(Duration::from_micros(100));
             register.lock().unwrap().extend(event.unwrap().paths);
