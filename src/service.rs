@@ -20,6 +20,7 @@ mod supervisor;
 mod systemd;
 mod verify;
 mod watch;
+mod watch_limit;
 
 use std::fmt;
 use std::future::Future;

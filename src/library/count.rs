@@ -1,4 +1,4 @@
-//! Counts the files of a library that was never scanned, to say how much of its first scan is left.
+//! Counts the files of a library that was never scanned, to say how much of its first scan is left, and its directories.
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use crate::model::LibraryPath;
 #[derive(Debug, Default)]
 pub struct FileCount {
     files: AtomicU64,
+    directories: AtomicU64,
     is_finished: AtomicBool,
     is_cancelled: AtomicBool,
 }
@@ -21,6 +22,12 @@ impl FileCount {
         self.is_finished.load(Ordering::Acquire).then(|| self.files.load(Ordering::Relaxed))
     }
 
+    /// The number of directories so far, with the root.
+    #[must_use]
+    pub fn directories(&self) -> u64 {
+        self.directories.load(Ordering::Relaxed)
+    }
+
     /// Ends the count soon.
     pub fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
@@ -30,6 +37,7 @@ impl FileCount {
     pub fn run(&self, root: &Root) {
         let mut directories = vec![LibraryPath::root()];
         while let Some(directory) = directories.pop() {
+            self.directories.fetch_add(1, Ordering::Relaxed);
             // A directory that cannot be read has no files that can be scanned.
             let Ok(entries) = std::fs::read_dir(directory.to_absolute(root.path())) else { continue };
             for entry in entries.flatten() {

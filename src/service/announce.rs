@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::reporter::watches;
+use super::watch_limit::watches_allowed;
 use super::{Service, memory};
 use crate::config::SinkKind;
 use crate::engine::Coverage;
@@ -21,6 +22,7 @@ impl Service {
             mode,
             reason,
             directories = watches(),
+            watches_allowed = watches_allowed(),
             files = index.len().ok(),
             store_id = index.store_id().ok().map(|id| id.to_string()),
             little_memory = memory::is_little(&self.settings).then_some(true),

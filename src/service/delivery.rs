@@ -72,11 +72,10 @@ impl Service {
 
     /// Sends the spans of messages to the collector, if one is given. Never returns.
     pub(super) async fn send_traces(&self) -> Infallible {
+        let Some(traces) = &self.traces else { return std::future::pending().await };
         loop {
             tokio::time::sleep(TRACES_INTERVAL).await;
-            if let Some(traces) = &self.traces {
-                traces.send().await;
-            }
+            traces.send().await;
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::observed::Earlier;
+use super::watch_limit::watches_allowed;
 use super::{Observed, Service, inventory};
 use crate::engine::Coverage;
 use crate::http::Source;
@@ -35,9 +36,6 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The rows that are read at once when the files of the index are counted.
 const PAGE: usize = 10_000;
-
-/// Where the kernel says how many directories a user may watch.
-const MAX_USER_WATCHES: &str = "/proc/sys/fs/inotify/max_user_watches";
 
 /// Reports the state of a service.
 pub(super) struct Reporter {
@@ -388,10 +386,6 @@ pub(super) fn watches() -> Option<u64> {
         }
     }
     Some(watches)
-}
-
-fn watches_allowed() -> Option<u64> {
-    std::fs::read_to_string(MAX_USER_WATCHES).ok()?.trim().parse().ok()
 }
 
 /// How long ago this time was, in seconds since the epoch.

@@ -3,11 +3,11 @@
 //! The engine decides when a restart is due. This module checks the disk and the watcher, and restarts the watcher.
 
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Service;
+use super::{Service, watch_limit};
 use crate::disk::{Disk as _, Identity, MountEntry};
 use crate::engine::{Changes, Coverage, Engine, Intervals, Now, WatchTrouble};
 use crate::library::{Barrier, Handler, Watcher, silent_filesystem, silent_mounts};
@@ -24,6 +24,8 @@ const MAX_UNWATCHED_PER_CHECK: usize = 20;
 /// Supervises the watcher and the library root.
 pub(super) struct WatchSupervisor {
     service: Arc<Service>,
+    /// There are no watches left since the last check.
+    is_out_of_watches: Arc<AtomicBool>,
 }
 
 /// Whether the root can be watched.
@@ -54,7 +56,7 @@ impl WatchSupervisor {
         let settings = &service.settings;
         let intervals = Intervals { poll: settings.poll_interval, rescan: settings.rescan_interval };
         service.inbox.engine().with(|engine| engine.follow(intervals));
-        Self { service: Arc::clone(service) }
+        Self { service: Arc::clone(service), is_out_of_watches: Arc::default() }
     }
 
     /// Watches the current root, and requests a walk of everything, because earlier changes caused no events.
@@ -73,6 +75,10 @@ impl WatchSupervisor {
             last.root = self.check_root(last.root).await;
             if last.root == RootState::Gone {
                 continue;
+            }
+            if self.is_out_of_watches.load(Ordering::Relaxed) {
+                let supervisor = Arc::clone(&self);
+                let _ = tokio::task::spawn_blocking(move || supervisor.note_watch_limit()).await;
             }
             self.unwatch_excluded().await;
             let mut changes = self.changes(&mut last);
@@ -124,6 +130,16 @@ impl WatchSupervisor {
             engine.coverage()
         });
         self.note_coverage(coverage);
+        self.note_watch_limit();
+    }
+
+    /// Says how many watches the library needs, once there are none left. Lists all directories, so the watcher cannot wait
+    /// for it.
+    fn note_watch_limit(&self) {
+        if self.is_out_of_watches.swap(false, Ordering::Relaxed) {
+            let reason = watch_limit::explain(&self.service.root);
+            self.service.conditions.set(&Condition::PartlyWatched { reason, poll_s: self.poll_s() });
+        }
     }
 
     fn start_watcher(&self) -> Coverage {
@@ -185,6 +201,7 @@ impl WatchSupervisor {
         // The service owns the watcher, and with it this handler. After a reload nothing must keep the old service alive.
         let weak = Arc::downgrade(service);
         let poll_s = self.poll_s();
+        let is_out_of_watches = Arc::clone(&self.is_out_of_watches);
         Handler {
             root: Arc::clone(&service.root),
             generation: service.root.generation(),
@@ -201,7 +218,10 @@ impl WatchSupervisor {
                         return;
                     }
                     WatchTrouble::RootGone | WatchTrouble::MoreToWatch => return,
-                    WatchTrouble::OutOfWatches => "fs.inotify.max_user_watches is reached; raise the limit".to_owned(),
+                    WatchTrouble::OutOfWatches => {
+                        is_out_of_watches.fetch_or(is_new, Ordering::Relaxed);
+                        return;
+                    }
                     WatchTrouble::Other(error) => error,
                 };
                 if is_new {
