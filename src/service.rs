@@ -11,6 +11,7 @@ mod memory;
 mod observed;
 mod parked;
 mod progress;
+mod readers;
 mod reload;
 mod relocation;
 mod replay;
@@ -26,11 +27,9 @@ use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +48,9 @@ use crate::status::{Conditions, Counters, EventCounts};
 use crate::store::{Corruption, IndexReader, Rebuilt, Relocated, Store, StoreError};
 use crate::stream::{Leases, Pace, Settle};
 use crate::traces::Traces;
+
 use latency::Latencies;
+use readers::Readers;
 
 pub use held::{approve, held};
 pub use inventory::{duplicates, list, status_at_rest};
@@ -89,7 +90,7 @@ pub enum ServiceError {
     Sink(#[from] SinkError),
     /// The threads that read files could not be started.
     #[error("the threads that read files cannot be started")]
-    Threads(#[from] ThreadPoolBuildError),
+    Threads(#[source] std::io::Error),
     /// The control socket cannot be used.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -149,9 +150,7 @@ pub struct Service {
     relocated: Option<Relocated>,
     /// Locked by an approval until its outcome is known.
     approving: tokio::sync::Mutex<()>,
-    /// The threads that look at files: enough to keep the processors and the disk busy, without contention. Other files in
-    /// flight wait for a thread.
-    readers: ThreadPool,
+    readers: Readers,
     replay_begun: Notify,
 }
 
@@ -209,7 +208,7 @@ impl Service {
             engine: inbox.engine().clone(),
             verified_bytes: Arc::default(),
         };
-        let readers = readers(settings.max_concurrent_files)?;
+        let readers = Readers::start(settings.max_concurrent_files).map_err(ServiceError::Threads)?;
         let traces =
             settings.otlp_endpoint.as_deref().map(|endpoint| Traces::new(endpoint, instance_id)).transpose()?;
         let excluded = ExcludedDirectories::default();
@@ -364,22 +363,6 @@ pub fn sink_of(settings: &Settings, instance_id: &str) -> Sink {
             Sink::Amqp(Box::new(Amqp::new(amqp)))
         }
     }
-}
-
-fn readers(max_concurrent_files: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
-    let useful = thread::available_parallelism().map_or(8, |cores| readers_for(cores.get()));
-    ThreadPoolBuilder::new()
-        .num_threads(useful.min(max_concurrent_files))
-        .thread_name(|number| format!("reader {number}"))
-        // The receiver of the look's result notices the panic, because the sender is dropped.
-        .panic_handler(|_| {})
-        .build()
-}
-
-/// The number of reader threads. Each has a buffer and a connection to the index, so their number is limited: four per
-/// processor, because they mostly wait for the disk, but no more than 32 unless there are more processors than that.
-fn readers_for(cores: usize) -> usize {
-    (cores * 4).min(cores.max(32))
 }
 
 /// The longest wait before an operation on the store is retried.

@@ -11,6 +11,13 @@ use super::pending::{Due, TiesOfMarks};
 use super::{Engine, REPEAT_WAIT, Subtree};
 use crate::model::{FsEvent, LibraryPath, Origin, RenameGroup, Ties, Token};
 
+/// How many rounds of subtrees go on before another one waits, and more subtrees are walked by it. Whatever is renamed
+/// belongs to each of them.
+const MOST_ROUNDS: usize = 8;
+
+/// How long a round is counted. One that takes longer waits for a file that is being written, or for a slow disk.
+const COUNTED_FOR: Duration = Duration::from_secs(2);
+
 /// A number that no other round of the engine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoundId(u64);
@@ -56,6 +63,7 @@ enum Progress {
 #[derive(Debug)]
 struct GoingOn {
     id: RoundId,
+    begun: Instant,
     is_of_everything: bool,
     progress: Progress,
     /// What is under them stays in doubt until the round ends.
@@ -76,7 +84,8 @@ impl Engine {
     /// Takes the walk that may begin now. There is one walk of everything at a time, however often it is asked for: if a
     /// walk takes longer than the time between two, there would be more and more of them.
     pub fn begin_round(&mut self, now: Instant) -> Option<Round> {
-        let due = self.pending.take_due(now);
+        let is_full = self.rounds.has_room_at().is_some_and(|at| at > now);
+        let due = if is_full { Due::default() } else { self.pending.take_due(now) };
         let is_busy = self.rounds.going_on.iter().any(GoingOn::is_walking_everything);
         if due.is_of_everything() {
             match &mut self.rounds.next_of_everything {
@@ -84,13 +93,13 @@ impl Engine {
                 waiting @ None => *waiting = Some(due),
             }
         } else if !due.subtrees.is_empty() {
-            return Some(self.begin(due, false));
+            return Some(self.begin(due, false, now));
         }
         if is_busy {
             return None;
         }
         let due = self.rounds.next_of_everything.take()?;
-        Some(self.begin(due, true))
+        Some(self.begin(due, true, now))
     }
 
     /// A walk found a path to look at. Returns the hint with what ties it to the round.
@@ -204,7 +213,7 @@ impl Engine {
         !self.has_hints() && !self.has_rounds() && self.pending.next_due().is_none()
     }
 
-    fn begin(&mut self, due: Due, is_of_everything: bool) -> Round {
+    fn begin(&mut self, due: Due, is_of_everything: bool, now: Instant) -> Round {
         let Due { subtrees, ties } = due;
         self.rounds.last_id += 1;
         let id = RoundId(self.rounds.last_id);
@@ -217,6 +226,7 @@ impl Engine {
         }
         self.rounds.going_on.push(GoingOn {
             id,
+            begun: now,
             is_of_everything,
             progress: Progress::Finding,
             _subtrees: subtrees,
@@ -246,6 +256,12 @@ impl Engine {
 }
 
 impl Rounds {
+    /// When another round of subtrees may begin, if that is not known to be now. It may be sooner if one ends.
+    pub(super) fn has_room_at(&self) -> Option<Instant> {
+        let of_subtrees = self.going_on.iter().rev().filter(|round| !round.is_of_everything);
+        of_subtrees.map(|round| round.begun + COUNTED_FOR).nth(MOST_ROUNDS - 1)
+    }
+
     fn get(&self, id: RoundId) -> Option<&GoingOn> {
         self.going_on.iter().find(|round| round.id == id)
     }
@@ -394,6 +410,27 @@ mod tests {
         engine.walk_ended(id);
         let ties = engine.found_replaced(id, hint("a/x")).guards.ties;
         assert_eq!((ties.member_of.len(), ties.left_in.len()), (0, 2));
+    }
+
+    #[test]
+    fn more_subtrees_wait_for_a_round_to_end_and_not_for_a_long_one() {
+        let mut now = Instant::now();
+        let mut engine = Engine::default();
+        let begin = |engine: &mut Engine, subtree: usize, now| {
+            engine.mark(subtree.to_string().as_str().into(), Duration::ZERO, now);
+            engine.begin_round(now)
+        };
+        let rounds: Vec<RoundId> =
+            (0..MOST_ROUNDS).map(|subtree| begin(&mut engine, subtree, now).unwrap().id).collect();
+        for subtree in MOST_ROUNDS..MOST_ROUNDS + 2 {
+            assert_eq!(begin(&mut engine, subtree, now), None);
+        }
+        assert_eq!(engine.next_deadline(), Some(now + COUNTED_FOR));
+        engine.round_ended(rounds[0]);
+        assert_eq!(engine.begin_round(now).unwrap().subtrees.len(), 2, "one round walks both");
+        assert_eq!(begin(&mut engine, 10, now), None);
+        now += COUNTED_FOR;
+        assert!(engine.begin_round(now).is_some());
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Service {
             let _ = thread::Builder::new().name("remote look".into()).spawn(work);
             self.while_server_answers(&path, receiver).await
         } else {
-            self.readers.spawn_fifo(work);
+            self.readers.spawn(work);
             receiver.await.map_err(|_| std::io::Error::other("the look panicked"))
         };
         let item = result.unwrap_or_else(|error| Examined::failed(path, error));

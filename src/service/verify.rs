@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,8 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::inventory::{check_known, index_of, rotten_condition};
-use super::{Service, ServiceError, open_root, readers};
+use super::readers::useful_readers;
+use super::{Service, ServiceError, open_root};
 use crate::config::Settings;
 use crate::content::{Reader, Verification, verify as verify_file};
 use crate::disk::Root;
@@ -155,7 +156,7 @@ pub fn verify(
     let index = index_of(settings)?;
     check_known(&index, &request.under, settings)?;
     let root = open_root(settings)?;
-    let pool = readers(settings.max_concurrent_files)?;
+    let threads = useful_readers(settings.max_concurrent_files);
     let files = Files::new(&root, Reader::new(settings.max_bytes_per_second, Metrics::new()), settings);
     let mut recorder = Recorder::open(&settings.store_file(), &index)?;
     let mut progress = Progress::default();
@@ -171,16 +172,21 @@ pub fn verify(
         // Tells the threads of this page to begin no other file, whatever the reason.
         let end_of_page = end.child_token();
         let _ends_page = end_of_page.clone().drop_guard();
-        pool.in_place_scope(|scope| {
+        let rows = Mutex::new(rows.into_iter().filter(|row| !row.is_forgotten()));
+        thread::scope(|scope| {
             let (results, received) = mpsc::channel();
-            for row in rows.into_iter().filter(|row| !row.is_forgotten()) {
-                let (results, files, end_of_page) = (results.clone(), &files, &end_of_page);
-                scope.spawn(move |_| {
-                    if let Some(result) = files.verify(&row, end_of_page) {
-                        // Nobody receives it after an error.
-                        let _ = results.send((row, result));
+            for _ in 0..threads {
+                let (results, rows, files, end_of_page) = (results.clone(), &rows, &files, &end_of_page);
+                let next = || rows.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let verify = move || {
+                    while let Some(row) = next() {
+                        if let Some(result) = files.verify(&row, end_of_page) {
+                            // Nobody receives it after an error.
+                            let _ = results.send((row, result));
+                        }
                     }
-                });
+                };
+                thread::Builder::new().spawn_scoped(scope, verify).map_err(ServiceError::Threads)?;
             }
             drop(results);
             for (row, result) in received {
