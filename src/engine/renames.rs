@@ -95,7 +95,8 @@ impl Renames {
     /// What `groups` follow, or something of unknown origin, has the name `path` now. What looks there is to carry
     /// the members.
     pub fn came(&mut self, path: &LibraryPath, mut groups: Vec<RenameGroup>) -> Vec<Arc<Member>> {
-        groups.extend(upgrade(&self.walks));
+        // A walk that nothing waits for does not matter any more. Its members would keep it alive as long as more come.
+        groups.extend(self.walks.iter().filter_map(WeakRenameGroup::upgrade_if_awaited));
         groups.extend(upgrade(&self.unwatched));
         let members = groups.iter().map(RenameGroup::join).collect();
         self.have_come(path, &groups);
@@ -127,7 +128,7 @@ impl Renames {
     pub fn begin_walk(&mut self) -> RenameGroup {
         self.next_new_directories = None;
         let group = RenameGroup::new(LIMIT);
-        self.walks.retain(WeakRenameGroup::is_alive);
+        self.walks.retain(|walk| walk.upgrade_if_awaited().is_some());
         self.walks.push(group.downgrade());
         group
     }
@@ -296,9 +297,12 @@ mod tests {
         let left = renames.left(&"a".into(), now);
         let at_b = renames.came(&"b".into(), left.followed_by);
         assert_eq!((walk.members(), at_b.len()), (1, 2));
-        drop(at_b);
+        let waits = walk.clone();
         drop(walk);
-        assert_eq!(renames.came(&"b".into(), Vec::new()).len(), 0);
+        assert_eq!(renames.came(&"b".into(), Vec::new()).len(), 1);
+        drop(waits);
+        assert_eq!(renames.came(&"b".into(), Vec::new()).len(), 0, "only members refer to it");
+        drop(at_b);
     }
 
     #[test]

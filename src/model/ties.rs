@@ -68,8 +68,10 @@ impl RenameGroup {
 
     /// One member more.
     pub fn join(&self) -> Arc<Member> {
+        // In this order, so that there are never fewer references than members.
+        let member = Member(self.clone());
         self.0.members.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Member(self.clone()))
+        Arc::new(member)
     }
 
     /// How many members there are.
@@ -103,6 +105,13 @@ impl WeakRenameGroup {
     #[must_use]
     pub fn upgrade(&self) -> Option<RenameGroup> {
         self.0.upgrade().map(RenameGroup)
+    }
+
+    /// The group, if anything but its members refers to it: whatever waits for it, or may wait for it later.
+    #[must_use]
+    pub fn upgrade_if_awaited(&self) -> Option<RenameGroup> {
+        // The reference that is made here is none of them.
+        self.upgrade().filter(|group| Arc::strong_count(&group.0) - 1 > group.members())
     }
 
     /// Whether the group has not ended.
