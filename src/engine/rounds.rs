@@ -11,12 +11,9 @@ use super::pending::{Due, TiesOfMarks};
 use super::{Engine, REPEAT_WAIT, Subtree};
 use crate::model::{FsEvent, LibraryPath, Origin, RenameGroup, Ties, Token};
 
-/// How many rounds of subtrees go on before another one waits, and more subtrees are walked by it. Whatever is renamed
-/// belongs to each of them.
-const MOST_ROUNDS: usize = 8;
-
-/// How long a round is counted. One that takes longer waits for a file that is being written, or for a slow disk.
-const COUNTED_FOR: Duration = Duration::from_secs(2);
+/// How long after a round of subtrees the next one begins if the first is still going on. So many subtrees are walked
+/// together while many are marked, and few rounds go on at once: whatever is renamed belongs to each of them.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(250);
 
 /// A number that no other round of the engine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,8 +81,8 @@ impl Engine {
     /// Takes the walk that may begin now. There is one walk of everything at a time, however often it is asked for: if a
     /// walk takes longer than the time between two, there would be more and more of them.
     pub fn begin_round(&mut self, now: Instant) -> Option<Round> {
-        let is_full = self.rounds.has_room_at().is_some_and(|at| at > now);
-        let due = if is_full { Due::default() } else { self.pending.take_due(now) };
+        let is_too_soon = self.rounds.next_of_subtrees().is_some_and(|next| next > now);
+        let due = if is_too_soon { Due::default() } else { self.pending.take_due(now) };
         let is_busy = self.rounds.going_on.iter().any(GoingOn::is_walking_everything);
         if due.is_of_everything() {
             match &mut self.rounds.next_of_everything {
@@ -256,10 +253,10 @@ impl Engine {
 }
 
 impl Rounds {
-    /// When another round of subtrees may begin, if that is not known to be now. It may be sooner if one ends.
-    pub(super) fn has_room_at(&self) -> Option<Instant> {
-        let of_subtrees = self.going_on.iter().rev().filter(|round| !round.is_of_everything);
-        of_subtrees.map(|round| round.begun + COUNTED_FOR).nth(MOST_ROUNDS - 1)
+    /// When another round of subtrees may begin, if none of them ends before; `None` if none is going on.
+    pub(super) fn next_of_subtrees(&self) -> Option<Instant> {
+        let last = self.going_on.iter().rev().find(|round| !round.is_of_everything);
+        last.map(|round| round.begun + BETWEEN_ROUNDS)
     }
 
     fn get(&self, id: RoundId) -> Option<&GoingOn> {
@@ -413,24 +410,21 @@ mod tests {
     }
 
     #[test]
-    fn more_subtrees_wait_for_a_round_to_end_and_not_for_a_long_one() {
+    fn more_subtrees_wait_for_the_round_to_end_and_not_for_long() {
         let mut now = Instant::now();
-        let mut engine = Engine::default();
-        let begin = |engine: &mut Engine, subtree: usize, now| {
-            engine.mark(subtree.to_string().as_str().into(), Duration::ZERO, now);
-            engine.begin_round(now)
-        };
-        let rounds: Vec<RoundId> =
-            (0..MOST_ROUNDS).map(|subtree| begin(&mut engine, subtree, now).unwrap().id).collect();
-        for subtree in MOST_ROUNDS..MOST_ROUNDS + 2 {
-            assert_eq!(begin(&mut engine, subtree, now), None);
+        let mut engine = engine(&["a"], now);
+        let first = engine.begin_round(now).unwrap().id;
+        for subtree in ["b", "c"] {
+            engine.mark(subtree.into(), Duration::ZERO, now);
+            assert_eq!(engine.begin_round(now), None);
         }
-        assert_eq!(engine.next_deadline(), Some(now + COUNTED_FOR));
-        engine.round_ended(rounds[0]);
-        assert_eq!(engine.begin_round(now).unwrap().subtrees.len(), 2, "one round walks both");
-        assert_eq!(begin(&mut engine, 10, now), None);
-        now += COUNTED_FOR;
-        assert!(engine.begin_round(now).is_some());
+        assert_eq!(engine.next_deadline(), Some(now + BETWEEN_ROUNDS));
+        engine.round_ended(first);
+        assert_eq!(engine.begin_round(now).unwrap().subtrees, ["b".into(), LibraryPath::from("c")]);
+        engine.mark("d".into(), Duration::ZERO, now);
+        assert_eq!(engine.begin_round(now), None);
+        now += BETWEEN_ROUNDS;
+        assert_eq!(engine.begin_round(now).unwrap().subtrees, ["d".into()]);
     }
 
     #[test]
@@ -456,12 +450,12 @@ mod tests {
     fn a_round_waits_for_earlier_ones_of_subtrees_and_not_for_one_of_everything() {
         let now = Instant::now();
         let mut engine = engine(&[""], now);
-        let begin = |engine: &mut Engine, subtree: &str| {
+        let begin = |engine: &mut Engine, subtree: &str, now: Instant| {
             engine.mark(subtree.into(), Duration::ZERO, now);
             engine.begin_round(now).unwrap().id
         };
         let everything = engine.begin_round(now).unwrap().id;
-        let (a, b) = (begin(&mut engine, "a"), begin(&mut engine, "b"));
+        let (a, b) = (begin(&mut engine, "a", now), begin(&mut engine, "b", now + BETWEEN_ROUNDS));
         let look = engine.found(a, hint("a/x"));
         for id in [a, b, everything] {
             engine.found_all(id);

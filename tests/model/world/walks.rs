@@ -137,7 +137,7 @@ impl World {
                     looks.extend(engine.missed_by_subtree_walk(missing, false, now.instant).into_iter().map(look));
                 }
                 for look in excluded.drain(..).map(look).chain(looks) {
-                    let ties = engine.ties_of_missed(id);
+                    let ties = engine.ties_of_missed(id, &look.path);
                     engine.push(look.tied(ties), now.instant);
                 }
                 engine.round_ended(id);
