@@ -166,8 +166,7 @@ impl Engine {
     /// When [`Engine::tick`] or [`Engine::begin_round`] has something to do, if nothing else happens until then.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let next_walk = self.pending.next_due().map(|due| self.rounds.next_of_subtrees().map_or(due, |at| due.max(at)));
-        let deadlines = [next_walk, self.renames.next_deadline(), self.brake.next_recheck()];
+        let deadlines = [self.pending.next_due(), self.renames.next_deadline(), self.brake.next_recheck()];
         deadlines.into_iter().flatten().min()
     }
 

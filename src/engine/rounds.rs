@@ -11,10 +11,6 @@ use super::pending::{Due, TiesOfMarks};
 use super::{Engine, REPEAT_WAIT, Subtree};
 use crate::model::{FsEvent, LibraryPath, Origin, RenameGroup, Ties, Token};
 
-/// How long after a round of subtrees the next one begins if the first is still going on. So many subtrees are walked
-/// together while many are marked, and few rounds go on at once: whatever is renamed belongs to each of them.
-const BETWEEN_ROUNDS: Duration = Duration::from_millis(250);
-
 /// A number that no other round of the engine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoundId(u64);
@@ -60,7 +56,6 @@ enum Progress {
 #[derive(Debug)]
 struct GoingOn {
     id: RoundId,
-    begun: Instant,
     is_of_everything: bool,
     progress: Progress,
     /// What is under them stays in doubt until the round ends.
@@ -81,8 +76,7 @@ impl Engine {
     /// Takes the walk that may begin now. There is one walk of everything at a time, however often it is asked for: if a
     /// walk takes longer than the time between two, there would be more and more of them.
     pub fn begin_round(&mut self, now: Instant) -> Option<Round> {
-        let is_too_soon = self.rounds.next_of_subtrees().is_some_and(|next| next > now);
-        let due = if is_too_soon { Due::default() } else { self.pending.take_due(now) };
+        let due = self.pending.take_due(now);
         let is_busy = self.rounds.going_on.iter().any(GoingOn::is_walking_everything);
         if due.is_of_everything() {
             match &mut self.rounds.next_of_everything {
@@ -90,13 +84,13 @@ impl Engine {
                 waiting @ None => *waiting = Some(due),
             }
         } else if !due.subtrees.is_empty() {
-            return Some(self.begin(due, false, now));
+            return Some(self.begin(due, false));
         }
         if is_busy {
             return None;
         }
         let due = self.rounds.next_of_everything.take()?;
-        Some(self.begin(due, true, now))
+        Some(self.begin(due, true))
     }
 
     /// A walk found a path to look at. Returns the hint with what ties it to the round.
@@ -210,7 +204,7 @@ impl Engine {
         !self.has_hints() && !self.has_rounds() && self.pending.next_due().is_none()
     }
 
-    fn begin(&mut self, due: Due, is_of_everything: bool, now: Instant) -> Round {
+    fn begin(&mut self, due: Due, is_of_everything: bool) -> Round {
         let Due { subtrees, ties } = due;
         self.rounds.last_id += 1;
         let id = RoundId(self.rounds.last_id);
@@ -223,7 +217,6 @@ impl Engine {
         }
         self.rounds.going_on.push(GoingOn {
             id,
-            begun: now,
             is_of_everything,
             progress: Progress::Finding,
             _subtrees: subtrees,
@@ -253,12 +246,6 @@ impl Engine {
 }
 
 impl Rounds {
-    /// When another round of subtrees may begin, if none of them ends before; `None` if none is going on.
-    pub(super) fn next_of_subtrees(&self) -> Option<Instant> {
-        let last = self.going_on.iter().rev().find(|round| !round.is_of_everything);
-        last.map(|round| round.begun + BETWEEN_ROUNDS)
-    }
-
     fn get(&self, id: RoundId) -> Option<&GoingOn> {
         self.going_on.iter().find(|round| round.id == id)
     }
@@ -410,24 +397,6 @@ mod tests {
     }
 
     #[test]
-    fn more_subtrees_wait_for_the_round_to_end_and_not_for_long() {
-        let mut now = Instant::now();
-        let mut engine = engine(&["a"], now);
-        let first = engine.begin_round(now).unwrap().id;
-        for subtree in ["b", "c"] {
-            engine.mark(subtree.into(), Duration::ZERO, now);
-            assert_eq!(engine.begin_round(now), None);
-        }
-        assert_eq!(engine.next_deadline(), Some(now + BETWEEN_ROUNDS));
-        engine.round_ended(first);
-        assert_eq!(engine.begin_round(now).unwrap().subtrees, ["b".into(), LibraryPath::from("c")]);
-        engine.mark("d".into(), Duration::ZERO, now);
-        assert_eq!(engine.begin_round(now), None);
-        now += BETWEEN_ROUNDS;
-        assert_eq!(engine.begin_round(now).unwrap().subtrees, ["d".into()]);
-    }
-
-    #[test]
     fn there_is_one_walk_of_everything_at_a_time_and_the_next_one_is_asked_for_once() {
         let now = Instant::now();
         let mut engine = engine(&[""], now);
@@ -450,12 +419,12 @@ mod tests {
     fn a_round_waits_for_earlier_ones_of_subtrees_and_not_for_one_of_everything() {
         let now = Instant::now();
         let mut engine = engine(&[""], now);
-        let begin = |engine: &mut Engine, subtree: &str, now: Instant| {
+        let begin = |engine: &mut Engine, subtree: &str| {
             engine.mark(subtree.into(), Duration::ZERO, now);
             engine.begin_round(now).unwrap().id
         };
         let everything = engine.begin_round(now).unwrap().id;
-        let (a, b) = (begin(&mut engine, "a", now), begin(&mut engine, "b", now + BETWEEN_ROUNDS));
+        let (a, b) = (begin(&mut engine, "a"), begin(&mut engine, "b"));
         let look = engine.found(a, hint("a/x"));
         for id in [a, b, everything] {
             engine.found_all(id);
