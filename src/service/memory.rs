@@ -1,36 +1,13 @@
-//! Whether there is little memory, and giving back what is not needed.
+//! Whether there is little memory.
 
-use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use super::Service;
 use crate::config::Settings;
-
-/// How long nothing is looked at before the memory of the store's cache is given back.
-const IDLE: Duration = Duration::from_secs(10);
 
 /// The limit up to which caches are kept small, in bytes. With the usual ones and many files in flight, a first scan needs
 /// about 60 MB.
 const LITTLE: u64 = 128 * 1024 * 1024;
-
-impl Service {
-    /// Gives back the memory of the store's cache whenever nothing was looked at for a while. Never returns.
-    pub(super) async fn release_idle_memory(&self) -> Infallible {
-        let (mut looks_before, mut looks_at_release) = (0, 0);
-        loop {
-            tokio::time::sleep(IDLE).await;
-            let looks = self.counters.looks.load(Ordering::Relaxed);
-            if looks == looks_before && looks != looks_at_release {
-                self.store.release_memory();
-                looks_at_release = looks;
-            }
-            looks_before = looks;
-        }
-    }
-}
 
 /// Whether to keep caches small: one file at a time was asked for, or the limit of the control group is low.
 pub(super) fn is_little(settings: &Settings) -> bool {

@@ -98,7 +98,6 @@ pub async fn watch(
         failed = service.deliver(sink) => failed,
         never = service.show_progress() => match never {},
         never = service.send_traces() => match never {},
-        never = service.release_idle_memory() => match never {},
         never = supervisor.supervise() => match never {},
         never = service.keep_conditions(status) => match never {},
         never = &mut answers => match never {},

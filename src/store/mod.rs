@@ -160,16 +160,6 @@ impl Store {
         let _ = self.jobs.send(shrink);
     }
 
-    /// Gives back the memory of pages that are in the writer's cache. The next commits read them again.
-    pub fn release_memory(&self) {
-        let release: Job = Box::new(|writer| {
-            // The memory stays in use then, which is no fault.
-            let _ = writer.connection.release_memory();
-        });
-        // If the writer has stopped, the next commit says so.
-        let _ = self.jobs.send(release);
-    }
-
     /// Classifies a batch against the index, and commits the changes of rows and the messages together.
     ///
     /// # Errors
