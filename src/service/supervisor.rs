@@ -146,6 +146,8 @@ impl WatchSupervisor {
         let service = &self.service;
         // The old watcher is dropped first: both at once would need twice the watches.
         *lock(&service.watcher) = None;
+        // That was said of the old one.
+        self.is_out_of_watches.store(false, Ordering::Relaxed);
         service.excluded.clear();
         service.inbox.engine().with(Engine::watch_starts);
         if self.must_be_polled() {

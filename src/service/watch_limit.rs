@@ -24,8 +24,10 @@ pub(super) fn watches_allowed() -> Option<u64> {
 pub(super) fn explain(root: &Root) -> String {
     let count = FileCount::default();
     count.run(root);
-    let (allowed, setting) = limit().unwrap_or((0, LIMITS[0].1));
-    describe(count.directories(), allowed, setting)
+    match limit() {
+        Some((allowed, setting)) => describe(count.directories(), allowed, setting),
+        None => format!("the library needs {} watches, and the kernel allows fewer", count.directories()),
+    }
 }
 
 fn limit() -> Option<(u64, &'static str)> {
