@@ -10,6 +10,7 @@
 //! - "Nothing has this name" is proof that a file is gone.
 
 mod descent;
+mod file_times;
 mod find_links;
 mod identity;
 mod ignore_files;
@@ -28,6 +29,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustix::fs::FileType;
 
@@ -128,6 +130,11 @@ pub trait Disk {
 
     /// Records that a file on this mount was seen with several inode numbers.
     fn note_unstable_inodes(&self, _mount: MountId) {}
+
+    /// How long after a look the times of a file on this mount may stay the same although it changes.
+    fn time_step(&self, _mount: MountId) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The root directory of the library.
@@ -300,6 +307,10 @@ impl Disk for Root {
     fn note_unstable_inodes(&self, mount: MountId) {
         Self::note_unstable_inodes(self, mount);
     }
+
+    fn time_step(&self, mount: MountId) -> Duration {
+        file_times::step(self.mounts.get(mount).as_ref().map_or("", |mount| &mount.kind))
+    }
 }
 
 impl<D: Disk + ?Sized> Disk for Arc<D> {
@@ -335,6 +346,10 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 
     fn note_unstable_inodes(&self, mount: MountId) {
         (**self).note_unstable_inodes(mount);
+    }
+
+    fn time_step(&self, mount: MountId) -> Duration {
+        (**self).time_step(mount)
     }
 }
 

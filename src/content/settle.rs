@@ -18,6 +18,9 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// The shortest wait for a file to settle. Timers and file times are not exact enough for shorter ones.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
+/// The longest tick of a kernel, with which file times may advance.
+const LONGEST_TICK: Duration = Duration::from_millis(10);
+
 /// When a file counts as settled, and when as unchanged.
 #[derive(Clone, Copy, Debug)]
 pub struct SettlePolicy {
@@ -83,6 +86,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         row: Option<&Row>,
         previous: &PreviousRows,
     ) -> io::Result<Option<Duration>> {
+        if let Some(wait) = self.until_times_advance(stat) {
+            return Ok(Some(wait));
+        }
         // Nothing was written since the file was committed. Only its name or its attributes changed, so its age does
         // not matter.
         let was_settled = row.filter(|_| previous.was_here).into_iter().chain(&previous.rows);
@@ -103,6 +109,16 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         let is_new = row.is_none() && previous.rows.is_empty();
         let is_temporary = is_new && self.may_be_renamed_soon(&look.path, stat)?;
         Ok(is_temporary.then_some(self.settle_policy.settle))
+    }
+
+    /// How long to wait until a further change of the file gives it other times; `None` if it does now.
+    ///
+    /// A look before that could be the last one, although the file is changed again: its times would still be those of the
+    /// look, and the event of the change may be lost.
+    fn until_times_advance(&self, stat: &FileStat) -> Option<Duration> {
+        // No kernel has longer ticks. Most files are older, and need no question about their filesystem.
+        let age = age_of(stat.ctime_ns).filter(|age| *age < LONGEST_TICK)?;
+        self.disk.time_step(stat.mount).checked_sub(age).filter(|left| !left.is_zero())
     }
 
     /// Whether the name of a new, young file looks like a temporary name of a file in the index.
@@ -181,6 +197,19 @@ mod tests {
         let last_seen = hint.retry.last_seen.as_mut().unwrap();
         last_seen.since = last_seen.since.checked_sub(longer).unwrap();
         hint
+    }
+
+    #[test]
+    fn a_file_is_looked_at_again_when_its_times_can_show_the_next_change() {
+        let renamed = FileStat { ctime_ns: age(Duration::ZERO), ..old(9) };
+        let mut examiner = examiner(renamed, Some((HERE, old(9))));
+        let hint = FsEvent::new(HERE.into(), Cause::Renamed, Origin::Watch);
+        assert!(is_read(&examiner.examine(hint.clone()).outcome), "the times are fine");
+        examiner.disk.time_step = LONGEST_TICK;
+        let Outcome::Again(again) = examiner.examine(hint).outcome else { panic!("it did not wait") };
+        assert!(matches!(again.cause, Cause::Again(wait) if wait <= LONGEST_TICK), "{:?}", again.cause);
+        std::thread::sleep(LONGEST_TICK);
+        assert!(is_read(&examiner.examine(again).outcome));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) struct OneFile {
     pub(super) has_one_name: bool,
     /// Whether looks at other paths fail, as if the root had been replaced meanwhile.
     pub(super) is_root_replaced: bool,
+    /// How long after a look the times of the file may stay the same although it changes.
+    pub(super) time_step: Duration,
 }
 
 impl Disk for OneFile {
@@ -46,6 +48,10 @@ impl Disk for OneFile {
 
     fn has_one_name(&self, _: &LibraryPath) -> io::Result<bool> {
         Ok(self.has_one_name)
+    }
+
+    fn time_step(&self, _: MountId) -> Duration {
+        self.time_step
     }
 }
 
@@ -73,7 +79,7 @@ pub(super) fn old(size: u64) -> FileStat {
 
 pub(super) fn examiner(found: FileStat, row: Option<(&str, FileStat)>) -> Examiner<OneFile, SomeContent, MemoryIndex> {
     Examiner {
-        disk: OneFile { stat: found, has_one_name: true, is_root_replaced: false },
+        disk: OneFile { stat: found, has_one_name: true, is_root_replaced: false, time_step: Duration::ZERO },
         contents: SomeContent,
         index: MemoryIndex::of_files(row.map(|(path, stat)| (path.into(), stat))),
         settle_policy: SettlePolicy {

@@ -197,7 +197,7 @@ mod tests {
                 pace.published(&"a.mp3".into());
                 advance(RECENT).await;
                 assert_eq!(wait(Cause::Closed), Duration::from_secs(seconds));
-                assert_eq!((wait(Cause::Renamed), wait(Cause::Found)), (Settle::RENAMED, Duration::ZERO));
+                assert_eq!((wait(Cause::Renamed), wait(Cause::Found)), (Duration::ZERO, Duration::ZERO));
                 assert_eq!(wait(Cause::Gone), SETTLE.quiet(&hint(Cause::Gone)));
                 let other = FsEvent::new("b.mp3".into(), Cause::Closed, Origin::Watch);
                 assert_eq!(pace.quiet(&other), SETTLE.debounce);

@@ -27,11 +27,6 @@ pub struct Settle {
 }
 
 impl Settle {
-    /// The wait after a rename. A renamed file is complete, so it waits only for the file times to advance: they do so
-    /// with the kernel's tick of 1 to 10 ms, and a look within the tick of the rename could miss a change right after
-    /// it.
-    pub const RENAMED: Duration = Duration::from_millis(20);
-
     /// The shortest wait of a delete, so that a move is found as a move before that.
     pub const GONE: Duration = Duration::from_millis(250);
 }
@@ -39,8 +34,8 @@ impl Settle {
 impl QuietTime<FsEvent> for Settle {
     fn quiet(&self, hint: &FsEvent) -> Duration {
         match hint.cause {
-            Cause::Found => Duration::ZERO,
-            Cause::Renamed => Self::RENAMED,
+            // A renamed file is complete.
+            Cause::Found | Cause::Renamed => Duration::ZERO,
             Cause::Closed | Cause::Created | Cause::Touched => self.debounce,
             // The hint for the new path of a move may itself be delayed, and renewed meanwhile.
             Cause::Gone => Self::GONE.max(self.debounce.saturating_mul(4)),
@@ -63,7 +58,7 @@ mod tests {
                 assert!(quiet(appearance) < quiet(Cause::Gone), "{appearance:?} at {debounce:?}");
             }
             assert_eq!(quiet(Cause::Again(Duration::from_secs(7))), Duration::from_secs(7));
-            assert_eq!(quiet(Cause::Found), Duration::ZERO);
+            assert_eq!((quiet(Cause::Found), quiet(Cause::Renamed)), (Duration::ZERO, Duration::ZERO));
         }
     }
 }
