@@ -197,6 +197,14 @@ const AN_HOUR: Duration = Duration::from_hours(1);
 const A_DAY: Duration = Duration::from_hours(24);
 const A_YEAR: Duration = Duration::from_hours(24 * 365);
 
+/// How changes may be detected, by the words of `WATCH_MODE`.
+const WATCH_MODES: [(&str, WatchMode); 4] = [
+    ("auto", WatchMode::Auto),
+    ("native", WatchMode::Native),
+    ("fanotify", WatchMode::Fanotify),
+    ("poll", WatchMode::Poll),
+];
+
 /// What to do instead of a command on a library.
 #[derive(Debug)]
 pub enum Exit {
@@ -420,10 +428,7 @@ impl Settings {
                 "a setting for inode numbers",
                 &[("auto", InodeTrust::Auto), ("true", InodeTrust::Ignored), ("false", InodeTrust::Trusted)],
             )?,
-            watch_mode: given!(watch_mode).choice(
-                "a watch mode",
-                &[("auto", WatchMode::Auto), ("native", WatchMode::Native), ("poll", WatchMode::Poll)],
-            )?,
+            watch_mode: given!(watch_mode).choice("a watch mode", &WATCH_MODES)?,
             debounce: given!(debounce_ms).milliseconds(Duration::ZERO..=AN_HOUR)?,
             settle: given!(settle_ms).milliseconds(Duration::ZERO..=AN_HOUR)?,
             rescan_interval: Some(rescan_interval.seconds(Duration::ZERO..=A_YEAR)?).filter(|it| !it.is_zero()),

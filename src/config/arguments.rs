@@ -137,10 +137,11 @@ pub(super) struct Flags {
     #[arg(long, global = true, env = "IGNORE_INODE", value_name = "WHEN", default_value = "auto")]
     pub(super) ignore_inode: OsString,
 
-    /// How to detect changes: auto, native or poll.
+    /// How to detect changes: auto, native, fanotify or poll.
     ///
     /// native uses inotify, poll scans the library. auto uses inotify, and polls filesystems without events: NFS,
-    /// SMB, FUSE and 9p.
+    /// SMB, FUSE and 9p. fanotify does the same with whole filesystems, so it needs no watch for each directory, but
+    /// the capabilities CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH.
     #[arg(
         long,
         global = true,

@@ -31,6 +31,8 @@ pub struct KernelEvent {
     pub kind: KernelEventKind,
     /// The number that the two halves of a rename share.
     pub cookie: Option<usize>,
+    /// Renames of which it is not known in which order they happened, nor how often. This is one of them.
+    pub bundle: Option<RenameGroup>,
     /// Whether the path has the name of an audio file.
     pub has_audio_name: bool,
     /// What has the name now. It may be asked only of kinds for which [`KernelEventKind::needs_found`] says so.
@@ -269,7 +271,7 @@ impl Engine {
     }
 
     fn name_went(&mut self, event: &KernelEvent, is_audio: bool, now: Now) {
-        let Left { followed_by, awaits } = self.renames.left(&event.path, now.instant);
+        let Left { followed_by, awaits } = self.renames.left(&event.path, event.bundle.as_ref(), now.instant);
         let is_marked = if is_audio {
             let ties = Ties { left_in: awaits, ..Ties::default() };
             self.push_for_all(event, event.hint(Cause::Gone, now).tied(ties), now);
@@ -286,7 +288,8 @@ impl Engine {
 
     fn name_came(&mut self, event: &KernelEvent, is_audio: bool, now: Now) {
         let from = self.earlier.take(event.cookie);
-        let groups = from.as_ref().map(|from| from.followed_by.clone()).unwrap_or_default();
+        let mut groups = from.as_ref().map(|from| from.followed_by.clone()).unwrap_or_default();
+        groups.extend(event.bundle.clone());
         if event.found == Found::Directory {
             self.directory_came(event, groups, now);
             return;
@@ -299,7 +302,8 @@ impl Engine {
         let ties = Ties { member_of: self.renames.came(&event.path, groups), ..Ties::default() };
         // Decided now, and not when the path is looked at: the doubt may be over then, because its look found the old
         // name gone. Writes under a name without an audio extension cause no hint, so such a name is not trusted.
-        let is_trusted = |from: &MovedFrom| from.has_audio_name && !self.trust.is_under_doubt(&from.path);
+        let is_trusted =
+            |from: &MovedFrom| event.bundle.is_none() && from.has_audio_name && !self.trust.is_under_doubt(&from.path);
         let renamed_from = from.filter(is_trusted).map(|from| from.path);
         let is_certain = renamed_from.is_some();
         let mut hint = event.hint(Cause::Renamed, now).tied(ties);

@@ -79,17 +79,23 @@ pub struct Left {
 }
 
 impl Renames {
-    /// The name `path` went away.
-    pub fn left(&mut self, path: &LibraryPath, now: Instant) -> Left {
+    /// The name `path` went away. If it belongs to a bundle, its file may have any name of the bundle.
+    pub fn left(&mut self, path: &LibraryPath, bundle: Option<&RenameGroup>, now: Instant) -> Left {
         let group = RenameGroup::new(LIMIT);
         let mut followed_by = alive(&self.came, path);
         followed_by.push(group.clone());
         self.are_between_names(&followed_by, now);
         let mut awaits = open(&mut self.new_directories);
         awaits.push(group);
+        awaits.extend(bundle.cloned());
         self.left.entry(path.clone()).or_default().extend(awaits.iter().map(RenameGroup::downgrade));
         self.make_room();
         Left { followed_by, awaits }
+    }
+
+    /// A group for renames of which it is not known in which order they happened, nor how often.
+    pub fn begin_bundle(&self) -> RenameGroup {
+        RenameGroup::new(LIMIT)
     }
 
     /// What `groups` follow, or something of unknown origin, has the name `path` now. What looks there is to carry
@@ -225,11 +231,11 @@ mod tests {
         let now = Instant::now();
         let mut renames = Renames::default();
         let path = LibraryPath::from;
-        let first = renames.left(&path("a"), now);
+        let first = renames.left(&path("a"), None, now);
         assert_eq!(waiting(&mut renames, "a"), ids(&first.awaits), "it has no name yet");
         let at_b = renames.came(&path("b"), first.followed_by.clone());
         assert!(waiting(&mut renames, "b").is_empty());
-        let second = renames.left(&path("b"), now);
+        let second = renames.left(&path("b"), None, now);
         drop(at_b);
         let at_c = renames.came(&path("c"), second.followed_by);
         assert_eq!(at_c.len(), 2);
@@ -243,9 +249,9 @@ mod tests {
         let now = Instant::now();
         let mut renames = Renames::default();
         let path = LibraryPath::from;
-        let directory = renames.left(&path("d"), now);
+        let directory = renames.left(&path("d"), None, now);
         let at_e = renames.directory_came(&path("e"), directory.followed_by.clone());
-        let file = renames.left(&path("e/x"), now);
+        let file = renames.left(&path("e/x"), None, now);
         assert_eq!(ids(&file.followed_by)[0], directory.followed_by[0].id());
         assert_eq!(waiting(&mut renames, "d/x"), ids(&directory.awaits));
         assert!(waiting(&mut renames, "dd/x").is_empty());
@@ -253,19 +259,37 @@ mod tests {
     }
 
     #[test]
+    fn a_path_of_a_bundle_waits_for_whatever_came_to_another_path_of_it() {
+        let now = Instant::now();
+        let mut renames = Renames::default();
+        let path = LibraryPath::from;
+        let bundle = renames.begin_bundle();
+        let first = renames.left(&path("a"), Some(&bundle), now);
+        let at_b = renames.came(&path("b"), vec![first.followed_by[0].clone(), bundle.clone()]);
+        let second = renames.left(&path("x"), Some(&bundle), now);
+        assert_eq!(waiting(&mut renames, "x"), ids(&second.awaits));
+        assert!(second.awaits.iter().any(|group| group.id() == bundle.id()));
+        renames.tick(now + BETWEEN_NAMES);
+        drop((second, bundle));
+        assert_eq!(waiting(&mut renames, "x").len(), 1, "the file of x may be at b");
+        drop(at_b);
+        assert!(waiting(&mut renames, "x").is_empty());
+    }
+
+    #[test]
     fn a_file_may_have_gone_to_a_directory_without_a_walk_yet() {
         let now = Instant::now();
         let mut renames = Renames::default();
         let new = renames.directory_came(&"new".into(), Vec::new());
-        let left = renames.left(&"a".into(), now);
+        let left = renames.left(&"a".into(), None, now);
         assert_eq!((left.followed_by.len(), left.awaits.len()), (1, 2));
         let another = renames.directory_came(&"another".into(), Vec::new());
-        assert_eq!(renames.left(&"b".into(), now).awaits.len(), 2, "one walk finds what is in both");
+        assert_eq!(renames.left(&"b".into(), None, now).awaits.len(), 2, "one walk finds what is in both");
         let _walk = renames.begin_walk();
         let later = renames.directory_came(&"later".into(), Vec::new());
-        assert_eq!(renames.left(&"c".into(), now).awaits.len(), 3);
+        assert_eq!(renames.left(&"c".into(), None, now).awaits.len(), 3);
         drop((new, another, later));
-        assert_eq!(renames.left(&"d".into(), now).awaits.len(), 1);
+        assert_eq!(renames.left(&"d".into(), None, now).awaits.len(), 1);
     }
 
     #[test]
@@ -273,16 +297,16 @@ mod tests {
         let mut now = Instant::now();
         let mut renames = Renames::default();
         let path = LibraryPath::from;
-        let left = renames.left(&path("a"), now);
+        let left = renames.left(&path("a"), None, now);
         renames.came_unseen(&path("a.tmp"), &left.followed_by, now);
         drop(left);
         assert_eq!(waiting(&mut renames, "a").len(), 1);
-        let left = renames.left(&path("a.tmp"), now);
+        let left = renames.left(&path("a.tmp"), None, now);
         let at_b = renames.came(&path("b"), left.followed_by);
         assert_eq!(waiting(&mut renames, "a").len(), 1);
         drop(at_b);
         assert!(waiting(&mut renames, "a").is_empty());
-        drop(renames.left(&path("x"), now));
+        drop(renames.left(&path("x"), None, now));
         assert_eq!((waiting(&mut renames, "x").len(), renames.next_deadline()), (1, Some(now + BETWEEN_NAMES)));
         now += BETWEEN_NAMES;
         renames.tick(now);
@@ -294,7 +318,7 @@ mod tests {
         let now = Instant::now();
         let mut renames = Renames::default();
         let walk = renames.begin_walk();
-        let left = renames.left(&"a".into(), now);
+        let left = renames.left(&"a".into(), None, now);
         let at_b = renames.came(&"b".into(), left.followed_by);
         assert_eq!((walk.members(), at_b.len()), (1, 2));
         let waits = walk.clone();
@@ -323,7 +347,7 @@ mod tests {
         let mut renames = Renames::default();
         for number in 0..3 * ROOM {
             now += BETWEEN_NAMES;
-            let left = renames.left(&"a".into(), now);
+            let left = renames.left(&"a".into(), None, now);
             drop(renames.came(&number.to_string().as_str().into(), left.followed_by));
         }
         assert!(renames.came.len() <= ROOM + 1);

@@ -1,4 +1,4 @@
-//! Translates inotify's events for the engine.
+//! Translates the kernel's events for the engine.
 //!
 //! The handler runs on the watcher's thread, which empties the kernel's queue. It must be fast and must never block, or
 //! the queue overflows.
@@ -16,7 +16,7 @@ use super::{ExcludedDirectories, Inbox};
 use crate::disk::{LinkedPath, Root};
 use crate::engine::{Alias, Found, KernelEvent, KernelEventKind, WatchTrouble};
 use crate::failpoint::failpoint;
-use crate::model::{IGNORE_FILE, LibraryPath};
+use crate::model::{IGNORE_FILE, LibraryPath, RenameGroup};
 
 /// The context of the handler of events.
 pub struct Handler {
@@ -46,14 +46,36 @@ pub(super) type ToWatch = Arc<Mutex<BTreeSet<PathBuf>>>;
 /// Translates the events of `notify` into those of the engine.
 pub(super) struct Translator {
     handler: Handler,
-    to_watch: ToWatch,
+    /// The path of the root in the events.
+    root: PathBuf,
+    /// `None` if whole filesystems are watched, so that no directory has to be watched.
+    to_watch: Option<ToWatch>,
+    /// The bundle of the renames that are handled now, if they have one.
+    bundle: Option<RenameGroup>,
 }
 
 impl Translator {
     /// New directories of this instance's part, in a root that is not watched recursively, are added to `to_watch`, and
     /// the root itself if any may be missing.
-    pub(super) fn new(handler: Handler, to_watch: ToWatch) -> Self {
-        Self { handler, to_watch }
+    pub(super) fn of_directories(handler: Handler, to_watch: ToWatch) -> Self {
+        Self { root: handler.root.path().to_path_buf(), handler, to_watch: Some(to_watch), bundle: None }
+    }
+
+    /// Whole filesystems are watched, and `root` is the path of the root without links.
+    pub(super) fn of_filesystems(handler: Handler, root: PathBuf) -> Self {
+        Self { handler, root, to_watch: None, bundle: None }
+    }
+
+    /// Handles events together of which it is not known in which order they happened, nor how often.
+    pub(super) fn handle_bundle(&mut self, events: impl Iterator<Item = Event>) {
+        let bundle = self.handler.inbox.engine().with(|engine| engine.renames().begin_bundle());
+        // Until all of them are handled, more may come.
+        let _open = bundle.join();
+        self.bundle = Some(bundle);
+        for event in events {
+            self.handle(Ok(event));
+        }
+        self.bundle = None;
     }
 
     pub(super) fn handle(&mut self, event: notify::Result<Event>) {
@@ -109,6 +131,7 @@ impl Translator {
             path: here,
             kind,
             cookie: event.tracker(),
+            bundle: self.bundle.clone(),
             has_audio_name,
             follows_links: root.follows_links(),
             generation: *generation,
@@ -135,7 +158,7 @@ impl Translator {
     /// The library path of an absolute path, and whether it is itself the target of a link.
     fn place_of(&self, path: &Path) -> Option<LinkedPath> {
         let root = &self.handler.root;
-        let in_library = LibraryPath::strip_root(root.path(), path).map(|path| LinkedPath { path, is_target: false });
+        let in_library = LibraryPath::strip_root(&self.root, path).map(|path| LinkedPath { path, is_target: false });
         in_library.or_else(|| root.by_links(path))
     }
 
@@ -181,6 +204,9 @@ impl Translator {
 
     /// Reports a new directory that may not be watched: directories above an avoided mount are not watched recursively.
     fn may_be_unwatched(&self, directory: &LibraryPath) {
+        if self.to_watch.is_none() {
+            return;
+        }
         let parent = directory.parent().unwrap_or_else(LibraryPath::root);
         if parent.is_root() {
             self.watch_later(directory);
@@ -193,8 +219,10 @@ impl Translator {
     /// Has a directory watched before the next walk, if the root is not watched recursively.
     fn watch_later(&self, directory: &LibraryPath) {
         let root = &self.handler.root;
-        if !root.rules().partition().is_whole() {
-            let mut to_watch = self.to_watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(to_watch) = &self.to_watch
+            && !root.rules().partition().is_whole()
+        {
+            let mut to_watch = to_watch.lock().unwrap_or_else(PoisonError::into_inner);
             to_watch.insert(directory.to_absolute(root.path()));
         }
     }
@@ -220,7 +248,7 @@ impl Translator {
     fn ignore_file_changed(&self, ignore_file: &LibraryPath, kind: KernelEventKind) {
         let Handler { root, inbox, excluded, .. } = &self.handler;
         let Some(directory) = ignore_file.parent() else { return };
-        if excluded.has_unwatched_under(&directory) {
+        if self.to_watch.is_some() && excluded.has_unwatched_under(&directory) {
             // An unwatched directory may not be excluded any more.
             self.trouble(WatchTrouble::MoreToWatch);
         }
@@ -264,7 +292,7 @@ mod tests {
             trouble: Arc::new(|trouble| panic!("{trouble:?}")),
             excluded: ExcludedDirectories::default(),
         };
-        Translator::new(handler, ToWatch::default())
+        Translator::of_directories(handler, ToWatch::default())
     }
 
     #[test]

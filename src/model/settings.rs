@@ -42,6 +42,8 @@ pub enum WatchMode {
     Auto,
     /// By inotify only.
     Native,
+    /// By fanotify, and by polling on filesystems without events.
+    Fanotify,
     /// By polling only.
     Poll,
 }

@@ -8,7 +8,7 @@ use super::watch_limit::watches_allowed;
 use super::{Service, memory};
 use crate::config::SinkKind;
 use crate::engine::Coverage;
-use crate::model::Index as _;
+use crate::model::{Index as _, WatchMode};
 use crate::status::{Condition, ConditionKind};
 
 impl Service {
@@ -43,10 +43,13 @@ impl Service {
         }
     }
 
-    /// How changes are found, and why not by inotify alone.
+    /// How changes are found, and why not by events alone.
     fn mode(&self) -> (&'static str, Option<String>) {
+        let is_fanotify = self.settings.watch_mode == WatchMode::Fanotify;
         let mode = match self.inbox.engine().with(|engine| engine.coverage()) {
+            Coverage::Full if is_fanotify => "fanotify",
             Coverage::Full => "inotify",
+            Coverage::Partial if is_fanotify => "fanotify and scans",
             Coverage::Partial => "inotify and scans",
             Coverage::None | Coverage::Polled => "scans",
         };

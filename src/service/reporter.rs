@@ -1,6 +1,7 @@
 //! What the running service says about itself, for HTTP and for the control socket.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -374,16 +375,18 @@ fn word_of(coverage: Coverage) -> &'static str {
     }
 }
 
-/// The number of inotify watches of this process.
+/// The number of watches of this process: of directories with inotify, of filesystems with fanotify.
 pub(super) fn watches() -> Option<u64> {
     let mut watches = 0;
     for entry in std::fs::read_dir("/proc/self/fd").ok()?.flatten() {
-        let is_inotify =
-            std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == "anon_inode:inotify");
-        if is_inotify {
-            let info = std::fs::read_to_string(Path::new("/proc/self/fdinfo").join(entry.file_name())).ok()?;
-            watches += info.lines().filter(|line| line.starts_with("inotify ")).count() as u64;
-        }
+        let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        let watch = match target.as_os_str().as_bytes() {
+            b"anon_inode:inotify" => "inotify wd:",
+            b"anon_inode:[fanotify]" => "fanotify sdev:",
+            _ => continue,
+        };
+        let info = std::fs::read_to_string(Path::new("/proc/self/fdinfo").join(entry.file_name())).ok()?;
+        watches += info.lines().filter(|line| line.starts_with(watch)).count() as u64;
     }
     Some(watches)
 }

@@ -154,7 +154,11 @@ impl WatchSupervisor {
             return Coverage::Polled;
         }
         // The lock is not held here: commits use the watcher, and must not wait while the watches of a large library are added.
-        match Watcher::start(self.handler()) {
+        let started = match service.settings.watch_mode {
+            WatchMode::Fanotify => Watcher::of_filesystems(self.handler()),
+            WatchMode::Auto | WatchMode::Native | WatchMode::Poll => Watcher::of_directories(self.handler()),
+        };
+        match started {
             Ok(started) => {
                 *lock(&service.watcher) = Some(started);
                 Coverage::Full
@@ -188,7 +192,7 @@ impl WatchSupervisor {
             WatchMode::Poll => true,
             WatchMode::Native => false,
             // If statfs(2) fails, the watcher cannot be started either.
-            WatchMode::Auto => match silent_filesystem(service.root.path()) {
+            WatchMode::Auto | WatchMode::Fanotify => match silent_filesystem(service.root.path()) {
                 Ok(Some(filesystem)) => {
                     self.note_silent(&[filesystem]);
                     true
@@ -263,7 +267,7 @@ impl WatchSupervisor {
     /// Whether some filesystems mounted under the root cause no events for remote changes.
     fn has_silent_mounts(&self, mounts: &[MountEntry]) -> bool {
         let silent = match self.service.settings.watch_mode {
-            WatchMode::Auto => silent_mounts(mounts),
+            WatchMode::Auto | WatchMode::Fanotify => silent_mounts(mounts),
             WatchMode::Native | WatchMode::Poll => Vec::new(),
         };
         if !silent.is_empty() {

@@ -16,7 +16,8 @@ use crate::root::{Kind, Root};
 const SLOW: Duration = Duration::from_secs(8);
 
 /// What to run, as the environment says. `CHAOS_PROGRAM` runs another build of the program, and
-/// `CHAOS_PATIENCE_SECS` gives it that long to agree with the disk.
+/// `CHAOS_PATIENCE_SECS` gives it that long to agree with the disk. `CHAOS_FANOTIFY=1` watches with fanotify wherever that
+/// is possible, and 0 nowhere; otherwise the seed decides.
 #[derive(Clone, Debug)]
 pub(crate) struct Campaign {
     /// `CHAOS_SEED`: the first seed.

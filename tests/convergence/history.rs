@@ -141,7 +141,7 @@ pub(crate) fn run(operations: &[Operation], root: Root, world: &mut dyn World) -
     let mounted = root.mount(folder.path());
     let mut history = History {
         tree: Tree::new(folder.path(), crate::program::SETTLE),
-        program: Program::new(folder.path(), world.target(), Arc::clone(&replay)),
+        program: Program::new(folder.path(), world.target(), root.watch_mode, Arc::clone(&replay)),
         replay,
         down_for: 0,
         frozen_until: None,

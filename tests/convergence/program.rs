@@ -36,6 +36,7 @@ pub(crate) enum Target {
 pub(crate) struct Program {
     folder: PathBuf,
     target: Target,
+    watch_mode: &'static str,
     replay: Arc<Mutex<Replay>>,
     running: Option<Running>,
     /// The patterns of `EXCLUDE`.
@@ -51,10 +52,11 @@ struct Running {
 }
 
 impl Program {
-    pub(crate) fn new(folder: &Path, target: Target, replay: Arc<Mutex<Replay>>) -> Self {
+    pub(crate) fn new(folder: &Path, target: Target, watch_mode: &'static str, replay: Arc<Mutex<Replay>>) -> Self {
         Self {
             folder: folder.to_path_buf(),
             target,
+            watch_mode,
             replay,
             running: None,
             exclude: String::new(),
@@ -92,6 +94,7 @@ impl Program {
             .set("SETTLE_MS", SETTLE.as_millis().to_string())
             .set("DEBOUNCE_MS", DEBOUNCE.as_millis().to_string())
             .set("EXCLUDE", &self.exclude)
+            .set("WATCH_MODE", self.watch_mode)
             // Half of a library is often deleted here, on purpose.
             .set("MASS_DELETE_PERCENT", "100")
             .set("LOG_LEVEL", "file_watcher=trace,warn");

@@ -59,6 +59,8 @@ pub(crate) struct Root {
     /// The directory of the library, or nothing for the library itself.
     at: &'static str,
     is_about_names: bool,
+    /// `WATCH_MODE`: fanotify in a third of the histories whose filesystem is able to do it.
+    pub(crate) watch_mode: &'static str,
 }
 
 impl Root {
@@ -71,7 +73,10 @@ impl Root {
         let drawn = KINDS[random.below(2 * KINDS.len() - 1).saturating_sub(KINDS.len() - 1)].1;
         let at = if random.percent(50) || is_about_names { "" } else { BELOW[random.below(BELOW.len())] };
         let kind = if may_mount() { wanted.unwrap_or(drawn) } else { Kind::Plain };
-        Self { kind, at, is_about_names }
+        let is_able = !matches!(kind, Kind::Btrfs | Kind::Overlay) && may_mount();
+        let wants_fanotify = std::env::var_os("CHAOS_FANOTIFY").map_or(random.percent(33), |wants| wants == "1");
+        let watch_mode = if is_able && wants_fanotify { "fanotify" } else { "auto" };
+        Self { kind, at, is_about_names, watch_mode }
     }
 
     pub(crate) fn can_go(self) -> bool {

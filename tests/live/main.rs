@@ -3,6 +3,7 @@
 //! Some tests need root, for mounts, other users and limits. Without root they fail and say so.
 
 mod brake;
+mod fanotify;
 mod files;
 mod held;
 mod identity;

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::support::disk::run;
+use crate::support::disk::{require_root, run};
 use crate::support::library::Library;
 
 /// Goes down so far that the kernel takes no path of it at once, and does there what the last words say.
@@ -78,13 +78,16 @@ fn a_file_deeper_than_a_path_may_be_long_is_found_by_a_walk() {
 
 #[test]
 fn a_file_deeper_than_can_be_watched_is_found_by_polling() {
-    let mut library = Library::new();
-    library.set("POLL_INTERVAL_SECS", "2").start();
-    deep_in(&library.root(), "open('x.mp3', 'w').write('deep')");
-    library.wait_until_converged();
-    assert_eq!(library.files().len(), 1);
-    deep_in(&library.root(), "open('x.mp3', 'w').write('deeper')");
-    library.wait_until_converged();
-    deep_in(&library.root(), "os.remove('x.mp3')");
-    library.wait_until_converged();
+    require_root();
+    for mode in ["native", "fanotify"] {
+        let mut library = Library::new();
+        library.set("WATCH_MODE", mode).set("POLL_INTERVAL_SECS", "2").start();
+        deep_in(&library.root(), "open('x.mp3', 'w').write('deep')");
+        library.wait_until_converged();
+        assert_eq!(library.files().len(), 1);
+        deep_in(&library.root(), "open('x.mp3', 'w').write('deeper')");
+        library.wait_until_converged();
+        deep_in(&library.root(), "os.remove('x.mp3')");
+        library.wait_until_converged();
+    }
 }

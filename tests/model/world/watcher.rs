@@ -61,6 +61,7 @@ impl World {
         let event = KernelEvent {
             path,
             kind,
+            bundle: None,
             cookie: cookie.map(|number| usize::try_from(number).unwrap()),
             has_audio_name,
             found,
