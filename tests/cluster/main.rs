@@ -137,3 +137,34 @@ fn nothing_is_lost_if_the_node_in_use_is_cut_off_and_goes_on_to_serve() {
     cluster.wait_until_whole();
     scene.end();
 }
+
+#[test]
+#[ignore = "takes a minute; `just cluster` runs it"]
+fn nothing_is_lost_if_the_host_of_the_node_in_use_cannot_be_reached() {
+    let cluster = Cluster::on_hosts();
+    cluster.set_partition_handling("pause_minority");
+    let scene = Scene::under_way(&cluster);
+    let used = scene.node();
+    let unplugged = Instant::now();
+    cluster.unplug(used);
+    scene.wait_for_another_node(used);
+    println!("another node was used {:?} after the host had been unplugged", unplugged.elapsed());
+    scene.wait_for_messages(100);
+    cluster.plug_in(used);
+    cluster.wait_until_whole();
+
+    // Two of three are cut off from each other and from all clients: nothing is confirmed until one is back.
+    let (used, other) = (scene.node(), (scene.node() + 1) % 3);
+    cluster.unplug(used);
+    cluster.unplug(other);
+    std::thread::sleep(Duration::from_secs(15));
+    let (received, waiting) = (scene.received(), scene.waiting());
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(scene.received(), received, "two replicas of three are needed");
+    assert!(scene.waiting() > waiting, "changes are still indexed");
+    cluster.plug_in(other);
+    scene.wait_for_messages(100);
+    cluster.plug_in(used);
+    cluster.wait_until_whole();
+    scene.end();
+}

@@ -46,6 +46,9 @@ enum Reference {
     Hash { directory: PathBuf },
     /// What an index with this number of rows costs.
     Rows { count: u64 },
+    /// Fills an index with this number of rows.
+    #[command(hide = true)]
+    FillRows { file: PathBuf, count: u64 },
     /// Publishes the lines of a file in confirmed batches of 100.
     #[command(hide = true)]
     Publish { url: String, bodies: PathBuf },
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Some(Reference::Hash { directory }) => reference::hash(&directory),
         Some(Reference::Publish { url, bodies }) => reference::publish(&url, &bodies),
         Some(Reference::Rows { count }) => rows::measure(count),
+        Some(Reference::FillRows { file, count }) => rows::fill(&file, count),
         None => return compare(&arguments),
     }
     ExitCode::SUCCESS

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::follower::Followed;
+use super::hosts::hosts;
 use super::rabbit::{Node, free_port};
 
 /// What runs between the test and the name service. It ends when the test closes the pipe.
@@ -25,18 +26,29 @@ const AGREEMENT: Duration = Duration::from_mins(1);
 /// A cluster. Its nodes may be killed, stopped, frozen and cut off, one or several.
 pub(crate) struct Cluster {
     nodes: [Node; 3],
-    /// Dropped last.
-    _names: NameService,
+    /// Dropped last. Nodes on hosts of their own have one each.
+    _names: Option<NameService>,
 }
 
 impl Cluster {
     /// A running cluster. Each node accepts clients whatever happens to the others. This text is added to the
     /// configuration of each.
     pub(crate) fn start(configuration: &str) -> Self {
-        let names = NameService::start();
-        let cookie = uuid::Uuid::new_v4().simple().to_string();
+        let (names, cookie) = (NameService::start(), cookie());
         let nodes = [(); 3].map(|()| Node::member(names.port, &cookie));
-        for node in &nodes {
+        Self { nodes, _names: Some(names) }.formed(configuration)
+    }
+
+    /// A running cluster of nodes on different hosts, which can be unplugged. It needs root.
+    pub(crate) fn on_hosts() -> Self {
+        let (names_port, cookie) = (free_port(), cookie());
+        let nodes = hosts().map(|host| Node::member_on(host, names_port, &cookie));
+        Self { nodes, _names: None }.formed("")
+    }
+
+    fn formed(self, configuration: &str) -> Self {
+        let nodes = &self.nodes;
+        for node in nodes {
             // After this long without an answer, another node counts as gone. The default is a minute.
             node.set_net_ticktime(8);
             node.configure(configuration);
@@ -49,7 +61,7 @@ impl Cluster {
             let join = format!("rabbit_mnesia:join_cluster('{}', disc)", nodes[0].name());
             node.eval(&format!("rabbit:stop(), ok = {join}, rabbit:start()."));
         }
-        Self { nodes, _names: names }
+        self
     }
 
     /// The nodes.
@@ -59,7 +71,7 @@ impl Cluster {
 
     /// The URL of a vhost on all nodes.
     pub(crate) fn url(&self, vhost: &str) -> String {
-        let addresses = self.nodes.each_ref().map(|node| format!("127.0.0.1:{}", node.port())).join(",");
+        let addresses = self.nodes.each_ref().map(|node| format!("{}:{}", node.address(), node.port())).join(",");
         format!("amqp://guest:guest@{addresses}/{vhost}")
     }
 
@@ -142,6 +154,16 @@ impl Cluster {
         });
     }
 
+    /// Unplugs the host of this node: nobody reaches it, and nobody is told.
+    pub(crate) fn unplug(&self, number: usize) {
+        self.nodes[number].host().expect("it has a host of its own").unplug();
+    }
+
+    /// Ends what [`Cluster::unplug`] began.
+    pub(crate) fn plug_in(&self, number: usize) {
+        self.nodes[number].host().expect("it has a host of its own").plug_in();
+    }
+
     /// What nodes do that do not see the others: the broker's `cluster_partition_handling`.
     pub(crate) fn set_partition_handling(&self, mode: &str) {
         for node in &self.nodes {
@@ -175,6 +197,11 @@ impl Cluster {
         let names: Vec<String> = others.map(|(_, node)| format!("'{}'", node.name())).collect();
         format!("[{}]", names.join(", "))
     }
+}
+
+/// The secret that the nodes of a cluster share.
+fn cookie() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
 }
 
 /// The name service of a cluster.

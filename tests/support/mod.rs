@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod consumer;
 pub(crate) mod disk;
 pub(crate) mod follower;
+pub(crate) mod hosts;
 pub(crate) mod library;
 pub(crate) mod medium;
 pub(crate) mod mirror;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::certificates::{Authority, Pair};
+use super::hosts::Host;
 
 /// Where Debian has the scripts that any user may run; those in `/usr/sbin` insist on their own user.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
@@ -62,6 +63,8 @@ impl Names {
 
 /// A node with its own data.
 pub(crate) struct Node {
+    /// A host of its own; `None` for the host of the test.
+    host: Option<Host>,
     name: String,
     port: u16,
     distribution_port: u16,
@@ -130,18 +133,26 @@ impl Node {
     /// A node that was never started and that registers with the name service at this port, for a cluster of those that
     /// have the same cookie.
     pub(super) fn member(names_port: u16, cookie: &str) -> Self {
-        let node = Self::with_names(Names::Shared(names_port));
-        let file = node.folder.path().join(".erlang.cookie");
+        Self::at(None, Names::Shared(names_port)).with_cookie(cookie)
+    }
+
+    /// The same on a host of its own, with a name service of its own at this port.
+    pub(super) fn member_on(host: Host, names_port: u16, cookie: &str) -> Self {
+        Self::at(Some(host), Names::Own(names_port)).with_cookie(cookie)
+    }
+
+    fn with_cookie(self, cookie: &str) -> Self {
+        let file = self.folder.path().join(".erlang.cookie");
         fs::write(&file, cookie).unwrap();
         fs::set_permissions(file, Permissions::from_mode(0o400)).unwrap();
-        node
+        self
     }
 
     fn new() -> Self {
-        Self::with_names(Names::Own(free_port()))
+        Self::at(None, Names::Own(free_port()))
     }
 
-    fn with_names(names: Names) -> Self {
+    fn at(host: Option<Host>, names: Names) -> Self {
         let server = scripts().join("rabbitmq-server");
         assert!(
             server.is_file(),
@@ -152,12 +163,15 @@ impl Node {
         let folder = tempfile::Builder::new().prefix("file-watcher-rabbit-").tempdir().unwrap();
         let (port, distribution_port) = (free_port(), free_port());
         fs::write(folder.path().join("plugins"), "[].").unwrap();
+        let address = address_of(host.as_ref());
         let configuration = format!(
-            "listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\ndisk_free_limit.absolute = 1MB\nlog.file.level = warning\n"
+            "listeners.tcp.1 = {address}:{port}\nloopback_users = none\ndisk_free_limit.absolute = 1MB\nlog.file.level = warning\n"
         );
         fs::write(folder.path().join("rabbitmq.conf"), configuration).unwrap();
+        let domain = if host.is_some() { &address } else { "localhost" };
         Self {
-            name: format!("file-watcher-{port}@localhost"),
+            name: format!("file-watcher-{port}@{domain}"),
+            host,
             port,
             distribution_port,
             names,
@@ -198,7 +212,7 @@ impl Node {
             assert!(begun.elapsed() < START, "RabbitMQ did not start within {START:?}:\n{}", self.output());
             thread::sleep(Duration::from_millis(50));
             let pid = fs::read_to_string(self.pid_file()).ok().and_then(|pid| pid.trim().parse().ok());
-            if let (Some(pid), Ok(_)) = (pid, TcpStream::connect(("127.0.0.1", self.port))) {
+            if let (Some(pid), Ok(_)) = (pid, TcpStream::connect((self.address(), self.port))) {
                 break pid;
             }
         };
@@ -277,7 +291,7 @@ impl Node {
 
     /// The URL of a vhost for another user.
     pub(crate) fn url_as(&self, user: &str, password: &str, vhost: &str) -> String {
-        format!("amqp://{user}:{password}@127.0.0.1:{}/{}", self.port, vhost.replace('/', "%2f"))
+        format!("amqp://{user}:{password}@{}:{}/{}", self.address(), self.port, vhost.replace('/', "%2f"))
     }
 
     /// Has the node take TLS on one more port of 127.0.0.1 with this certificate: from clients that `clients` trusts, if
@@ -321,7 +335,17 @@ impl Node {
         self.running().is_some()
     }
 
-    /// The port on 127.0.0.1.
+    /// The address of its host.
+    pub(crate) fn address(&self) -> String {
+        address_of(self.host.as_ref())
+    }
+
+    /// Its host, if it has one of its own.
+    pub(super) fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+
+    /// The port at its address.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -371,10 +395,14 @@ impl Node {
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let folder = self.folder.path();
-        let mut command = Command::new(program);
+        let mut command = match &self.host {
+            Some(host) => host.command(program),
+            None => Command::new(program),
+        };
         command
             .env("HOME", folder)
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("ERL_EPMD_ADDRESS", self.address())
+            .env("RABBITMQ_USE_LONGNAME", self.host.is_some().to_string())
             .env("ERL_EPMD_PORT", self.names.port().to_string())
             .env("RABBITMQ_NODENAME", &self.name)
             .env("RABBITMQ_NODE_PORT", self.port.to_string())
@@ -418,6 +446,10 @@ impl Drop for Node {
             let _ = keeper.wait();
         }
     }
+}
+
+fn address_of(host: Option<&Host>) -> String {
+    host.map_or_else(|| "127.0.0.1".to_owned(), Host::address)
 }
 
 fn scripts() -> PathBuf {
