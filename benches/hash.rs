@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use file_watcher::content::{Contents, Reader, tags};
-use file_watcher::model::LibraryPath;
+use file_watcher::model::{LibraryPath, Origin};
 use sha2::{Digest, Sha256};
 
 use crate::support::library::{fixture, noise};
@@ -26,10 +26,10 @@ pub(crate) fn hash(criterion: &mut Criterion) {
             let (reader, path, mut file) = (Reader::default(), LibraryPath::from("x.bin"), &*file);
             file.rewind().unwrap();
             // With known content the metadata is not read, so that only the hashing is measured.
-            let known = reader.read(file, &path, None).unwrap();
+            let known = reader.read(file, &path, None, Origin::Watch).unwrap();
             bencher.iter(|| {
                 file.rewind().unwrap();
-                black_box(reader.read(file, &path, Some(&known)).unwrap())
+                black_box(reader.read(file, &path, Some(&known), Origin::Watch).unwrap())
             });
         });
         group.bench_function(BenchmarkId::new("sha256 alone", name), |bencher| {
@@ -66,7 +66,7 @@ pub(crate) fn sound(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("read", &path), |bencher| {
             bencher.iter(|| {
                 file.rewind().unwrap();
-                black_box(reader.read(&file, &path, None).unwrap())
+                black_box(reader.read(&file, &path, None, Origin::Watch).unwrap())
             });
         });
         let mut buffer = vec![0; 256 * KIB];

@@ -200,6 +200,9 @@ fn work(settings: Settings, arguments: Vec<OsString>) -> Result<ExitCode, Failur
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    if let Err(error) = service::set_priority(settings.io_priority) {
+        tracing::warn!(%error, "IO_PRIORITY has no effect");
+    }
     let mut runtime = if settings.is_low_resource() {
         tokio::runtime::Builder::new_current_thread()
     } else {

@@ -26,8 +26,8 @@ use std::time::Duration;
 use clap::FromArgMatches;
 
 use crate::model::{
-    EventType, FollowSymlinks, InodeTrust, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules, Selection,
-    TagSet, Unroutable, VerifyRequest, WatchMode,
+    EventType, FollowSymlinks, InodeTrust, IoPriority, LibraryPath, LogFormat, MetadataStyle, ParkedRequest, Rules,
+    Selection, TagSet, Unroutable, VerifyRequest, WatchMode,
 };
 use crate::sink::{BrokerUrl, ListenQueue, Reread, Tls};
 
@@ -71,6 +71,8 @@ pub struct Settings {
     pub max_files_per_second: Option<NonZeroU32>,
     /// The highest number of bytes that are read per second.
     pub max_bytes_per_second: Option<NonZeroU64>,
+    /// How the program competes with others.
+    pub io_priority: IoPriority,
     /// The form of the metadata in messages.
     pub metadata_style: MetadataStyle,
     /// How much of the metadata is in messages.
@@ -327,6 +329,7 @@ impl Settings {
                 ("STATE_DIR", shown(&settings.state_dir)),
                 ("SINK", settings.sink.as_str().to_owned()),
                 ("INSTANCE_ID", settings.instance_id.clone().unwrap_or_else(not_set)),
+                ("IO_PRIORITY", format!("{:?}", settings.io_priority).to_lowercase()),
                 ("LOG_FORMAT", settings.log_format.map_or_else(not_set, |format| format.as_str().to_owned())),
             ]
         };
@@ -439,6 +442,8 @@ impl Settings {
             batch_size: given!(batch_size).number("a number of files", 1..=10_000)?,
             max_files_per_second: given!(max_files_per_second).files_per_second()?.map(saturating),
             max_bytes_per_second: given!(max_bytes_per_second).bytes_per_second()?,
+            io_priority: given!(io_priority)
+                .choice("a priority", &[("normal", IoPriority::Normal), ("idle", IoPriority::Idle)])?,
             sink: given!(sink).choice("a sink", &[("amqp", SinkKind::Amqp), ("stdout", SinkKind::Stdout)])?,
             instance_id: given!(instance_id?).map(|given| given.instance_id()).transpose()?,
             metadata_style: given!(metadata_style).metadata_style()?,

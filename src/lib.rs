@@ -14,7 +14,7 @@
 //! | walk | listing directories and comparing them with the index ([`library::Walk`], [`library::Reconcile`]) |
 //! | round | a walk and all looks that it asked for ([`engine::Round`]) |
 //! | scan | a walk of everything; also the command that makes one and ends |
-//! | watch | inotify's registration of a directory; also the command that follows the library |
+//! | watch | the kernel's registration of a directory (inotify) or a filesystem (fanotify); also the command that follows the library |
 //! | coverage | how much of the library is watched ([`engine::Coverage`]) |
 //! | outbox | messages that were committed with the index and are not confirmed yet |
 //! | publish | to send a message to the broker |

@@ -119,6 +119,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("IGNORE_CTIME", &[b"2"]),
     ("IGNORE_INODE", &[b"2"]),
     ("INSTANCE_ID", &[b"two words", b"0123456789012345678901234567890123456789012345678901234567890123x"]),
+    ("IO_PRIORITY", &[b"low", b"7"]),
     ("LOG_FORMAT", &[b"xml"]),
     ("LOG_LEVEL", &[b"chatty", b"lapin=loud"]),
     ("MASS_DELETE_PERCENT", &[b"101", b"50%"]),
@@ -183,7 +184,7 @@ const WRONG: &[(&str, &[&[u8]])] = &[
     ("TAGS", &[b"some", b"title,artist"]),
     ("UNROUTABLE", &[b"burn"]),
     ("VERIFY_INTERVAL_DAYS", &[b"never", b"-1", b"3651"]),
-    ("WATCH_MODE", &[b"fanotify"]),
+    ("WATCH_MODE", &[b"inotify"]),
 ];
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use file_watcher::content::{Contents, PartContent, Reader, adts, tags};
-use file_watcher::model::{Field, LibraryPath, Metadata};
+use file_watcher::model::{Field, LibraryPath, Metadata, Origin};
 use serde::Deserialize;
 
 /// What mutagen says of one file.
@@ -161,7 +161,7 @@ fn raw_aac_reads_the_same_through_the_counter_whatever_the_chunks() {
 /// The hash of the sound of a file, as messages have it.
 fn audio_hash(file: &Path) -> Option<String> {
     let name = LibraryPath::from(file.file_name().unwrap().to_str().unwrap());
-    let track = Reader::default().read(&File::open(file).unwrap(), &name, None).unwrap();
+    let track = Reader::default().read(&File::open(file).unwrap(), &name, None, Origin::Watch).unwrap();
     track.sound.map(|sound| format!("{:032x}", sound.xxh128))
 }
 

@@ -15,7 +15,7 @@ use crate::config::InspectSettings;
 use crate::content::tags::{self, Listed};
 use crate::content::{Contents, Part, PartContent, Reader};
 use crate::message::Encoder;
-use crate::model::{FileStat, LibraryPath, Row, printable, printable_json};
+use crate::model::{FileStat, LibraryPath, Origin, Row, printable, printable_json};
 
 /// Prints each file. One that cannot be read is named, and the others are printed.
 pub(super) fn print(settings: &InspectSettings) -> Result<ExitCode, Failure> {
@@ -53,7 +53,7 @@ fn inspect(path: &Path, settings: &InspectSettings) -> io::Result<Inspected> {
     let stat = file.metadata()?;
     let (root, name) = (path.parent().unwrap_or(&path), path.file_name().unwrap_or_default());
     let name = LibraryPath::from_bytes(name.as_bytes());
-    let track = Reader::default().read(&file, &name, None)?;
+    let track = Reader::default().read(&file, &name, None, Origin::Watch)?;
     let listed = tags::list(&file, &name);
     let after = file.metadata()?;
     let times = |stat: &fs::Metadata| (stat.len(), stat.mtime(), stat.mtime_nsec());

@@ -281,6 +281,20 @@ pub(super) struct Flags {
     )]
     pub(super) max_bytes_per_second: OsString,
 
+    /// The priority of reading and writing: normal or idle.
+    ///
+    /// With idle, other programs come first: the class of input and output is idle, which the schedulers BFQ and
+    /// mq-deadline obey, and the niceness is 19.
+    #[arg(
+        long,
+        global = true,
+        env = "IO_PRIORITY",
+        value_name = "PRIORITY",
+        default_value = "normal",
+        help_heading = "Speed"
+    )]
+    pub(super) io_priority: OsString,
+
     /// The destination of messages: amqp (RabbitMQ) or stdout (one JSON message per line).
     #[arg(
         long,

@@ -24,12 +24,13 @@ pub(super) const WALKS_WAIT_FOR: u32 = 3;
 
 /// Reads the content of open files. Tests use a model instead.
 pub trait Contents<F> {
-    /// Hashes the whole file and reads its metadata. If `known` has the same hashes, its metadata is used.
+    /// Hashes the whole file and reads its metadata. If `known` has the same hashes, its metadata is used. A scan leaves
+    /// in the page cache what was there before.
     ///
     /// # Errors
     ///
     /// If the file cannot be read.
-    fn read(&self, file: &F, path: &LibraryPath, known: Option<&Track>) -> io::Result<Track>;
+    fn read(&self, file: &F, path: &LibraryPath, known: Option<&Track>, origin: Origin) -> io::Result<Track>;
 }
 
 /// Examines paths.
@@ -263,7 +264,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             }
             return Ok(None);
         }
-        let track = self.contents.read(&file, path, known)?;
+        let track = self.contents.read(&file, path, known, look.origin)?;
         let has_its_name =
             || self.disk.look_up(&[path]).iter().any(|now| matches!(now, Ok(Entry::File(now)) if now == stat));
         Ok((self.disk.stat(&file)? == *stat && has_its_name()).then_some(track))

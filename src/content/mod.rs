@@ -29,6 +29,7 @@ mod names;
 mod ogg;
 mod ogg_pages;
 mod outcome;
+mod page_cache;
 mod plausible;
 mod previous;
 mod read;

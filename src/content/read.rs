@@ -15,9 +15,10 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::examine::Contents;
+use super::page_cache::Passing;
 use super::{adts, sound, tags};
 use crate::metrics::Metrics;
-use crate::model::{Fingerprint, LibraryPath, Metadata, Sound, Track};
+use crate::model::{Fingerprint, LibraryPath, Metadata, Origin, Sound, Track};
 
 /// Bytes per read. This was measured to be the fastest: it stays in the CPU's cache for the second hash.
 const CHUNK: usize = 256 * 1024;
@@ -78,16 +79,17 @@ impl Reader {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
-    fn hash(&self, mut file: &File, path: &LibraryPath) -> io::Result<Hashed> {
+    /// Hashes a file of this size.
+    ///
+    /// A file that grows while it is read is looked at again anyway: no need to race its writer, nor to read on until
+    /// there is nothing more.
+    fn hash(&self, mut file: &File, path: &LibraryPath, enough: u64) -> io::Result<Hashed> {
         let is_aac = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(b"aac"));
         let mut frames = is_aac.then(adts::Counter::new);
         let mut sha256 = Sha256::new();
         let mut xxh128 = Xxh3Default::new();
         let (mut size, mut reads) = (0, 0);
         let mut in_buffer = 0;
-        // A file that grows while it is read is looked at again anyway: no need to race its writer, nor to read on
-        // until there is nothing more.
-        let enough = file.metadata()?.len();
         // A file that fits in the buffer is parsed there.
         let fits = enough <= CHUNK as u64;
         let mut sound = None;
@@ -158,9 +160,13 @@ struct Hashed {
 }
 
 impl Contents<File> for Reader {
-    fn read(&self, file: &File, path: &LibraryPath, indexed: Option<&Track>) -> io::Result<Track> {
+    fn read(&self, file: &File, path: &LibraryPath, indexed: Option<&Track>, origin: Origin) -> io::Result<Track> {
         let begun = Instant::now();
-        let Hashed { fingerprint, sound, known, in_buffer, size } = self.hash(file, path)?;
+        let size = file.metadata()?.len();
+        // What was just written is soon read by others.
+        let is_passing = origin == Origin::Scan && size > CHUNK as u64;
+        let _passing = is_passing.then(|| Passing::begin(file, size));
+        let Hashed { fingerprint, sound, known, in_buffer, size } = self.hash(file, path, size)?;
         let hashed = Instant::now();
         let mut metadata = match (indexed, in_buffer) {
             (Some(indexed), _) if indexed.fingerprint == fingerprint && has_all_fields(&indexed.metadata) => {
@@ -194,7 +200,7 @@ mod tests {
     fn track(reader: &Reader, bytes: &[u8]) -> Track {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        reader.read(&File::open(file.path()).unwrap(), &"x.txt".into(), None).unwrap()
+        reader.read(&File::open(file.path()).unwrap(), &"x.txt".into(), None, Origin::Watch).unwrap()
     }
 
     #[test]
@@ -214,7 +220,10 @@ mod tests {
         let read = |codec: Option<&str>| {
             let mut known = track(&Reader::default(), b"fLaC");
             known.metadata = Metadata { codec: codec.map(str::to_owned), channels: Some(7), ..Metadata::default() };
-            Reader::default().read(&File::open(file.path()).unwrap(), &"x.flac".into(), Some(&known)).unwrap().metadata
+            Reader::default()
+                .read(&File::open(file.path()).unwrap(), &"x.flac".into(), Some(&known), Origin::Watch)
+                .unwrap()
+                .metadata
         };
         assert_eq!(read(Some("flac")).channels, Some(7));
         assert_eq!(read(None).channels, None);

@@ -58,7 +58,7 @@ impl Disk for OneFile {
 pub(super) struct SomeContent;
 
 impl Contents<()> for SomeContent {
-    fn read(&self, (): &(), _: &LibraryPath, _: Option<&Track>) -> io::Result<Track> {
+    fn read(&self, (): &(), _: &LibraryPath, _: Option<&Track>, _: Origin) -> io::Result<Track> {
         Ok(track())
     }
 }

@@ -7,7 +7,7 @@ use rustix::fs::{Advice, fadvise};
 
 use super::examine::Contents;
 use crate::disk::{Disk, Entry};
-use crate::model::Row;
+use crate::model::{Origin, Row};
 
 /// What a file is, compared with what was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ fn read_anew<D: Disk<File = File>>(
     }
     // Pages in memory would hide what is on the disk. Filesystems that cannot drop them are read as they are.
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
-    let track = contents.read(&file, &row.path, Some(&row.track))?;
+    let track = contents.read(&file, &row.path, Some(&row.track), Origin::Scan)?;
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
     match disk.entry(&row.path)? {
         Entry::File(now) if is_unchanged(now) => Ok(Reading::Content(track.fingerprint.sha256)),

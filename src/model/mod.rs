@@ -27,7 +27,7 @@ pub use partition::{Partition, PartitionError};
 pub use path::{LibraryPath, PublishedPath};
 pub use rules::{DEFAULT_EXCLUDES, IGNORE_FILE, IgnoreFile, PatternError, Patterns, Rules};
 pub use selection::{Selection, TagCondition, TagConditionError};
-pub use settings::{FollowSymlinks, InodeTrust, LogFormat, MetadataStyle, TagSet, Unroutable, WatchMode};
+pub use settings::{FollowSymlinks, InodeTrust, IoPriority, LogFormat, MetadataStyle, TagSet, Unroutable, WatchMode};
 pub use tags::{Field, Tags};
 pub use text::{counted, is_control, printable, printable_json};
 pub use ties::{Member, MembersHere, RenameGroup, Ties, WeakRenameGroup};

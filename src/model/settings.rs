@@ -48,6 +48,16 @@ pub enum WatchMode {
     Poll,
 }
 
+/// How the program competes with others for the disk and the processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoPriority {
+    /// As any program.
+    #[default]
+    Normal,
+    /// Only for what others leave.
+    Idle,
+}
+
 /// Which symbolic links are followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FollowSymlinks {

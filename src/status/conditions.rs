@@ -351,7 +351,8 @@ impl Condition {
                  host made after the container's start needs the option rslave."
             }
             Self::PartlyWatched { .. } | Self::NotWatched { .. } => {
-                "Raise the limit that is named, such as with `sysctl fs.inotify.max_user_watches=1048576`, or set WATCH_MODE=poll."
+                "Raise the limit that is named, such as with `sysctl fs.inotify.max_user_watches=1048576`, give the right that \
+                 is named, or set WATCH_MODE=poll."
             }
             Self::Polled { .. } => "Nothing. Changes on such filesystems are found by walking.",
             Self::EventsLost => "Nothing. A walk of everything finds what was lost.",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,9 @@ use super::Figure;
 use super::measure::{cost, median, peak_memory, percentile, resident_memory};
 use super::support::process::{Launcher, Process, Stream};
 use super::support::usage::cpu_of;
+
+/// How the program watches.
+pub(crate) static WATCH_MODE: OnceLock<String> = OnceLock::new();
 
 /// The quiet time of a closed file, in milliseconds: the default.
 const DEBOUNCE_MS: f64 = 50.0;
@@ -48,6 +51,7 @@ impl Watched {
         fill(&root);
         let mut launcher = Launcher::new(folder.path());
         launcher.set("DATA_DIR", &root).set("STATE_DIR", folder.path().join("state")).set("SINK", "stdout");
+        launcher.set("WATCH_MODE", WATCH_MODE.get().unwrap());
         let seen = Arc::<Mutex<Seen>>::default();
         let (messages, log) = (Arc::clone(&seen), Arc::clone(&seen));
         let lock = |seen: &Arc<Mutex<Seen>>, change: &dyn Fn(&mut Seen)| {

@@ -29,6 +29,9 @@ struct Arguments {
     /// Runs of each program.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// `WATCH_MODE` of the program.
+    #[arg(long, default_value = "auto")]
+    watch_mode: String,
     /// Adds the lines with a million files.
     #[arg(long)]
     full: bool,
@@ -79,7 +82,7 @@ struct Line {
     measure: fn(usize) -> Vec<Figure>,
 }
 
-const LINES: [Line; 12] = [
+const LINES: [Line; 14] = [
     line("A", "first scan of 10,000 tagged files", scans::tagged),
     line("B", "the same, to RabbitMQ", scans::to_rabbitmq),
     Line { is_long: true, ..line("C", "first scan of 1,000,000 tiny files", scans::a_million_new) },
@@ -92,6 +95,8 @@ const LINES: [Line; 12] = [
     line("I", "touch of 60,000 files", live::touches),
     line("J", "rm -rf of 10,000 directories", live::removals),
     line("K", "idle with 10,500 directories", live::idle),
+    line("L", "ten seconds of a limited rate of files", scans::limited_files),
+    line("M", "ten seconds of a limited rate of bytes", scans::limited_bytes),
 ];
 
 const fn line(name: &'static str, title: &'static str, measure: fn(usize) -> Vec<Figure>) -> Line {
@@ -115,6 +120,7 @@ fn compare(arguments: &Arguments) -> ExitCode {
         [] => arguments.full || !line.is_long,
         names => names.iter().any(|name| name.eq_ignore_ascii_case(line.name)),
     };
+    live::WATCH_MODE.set(arguments.watch_mode.clone()).unwrap();
     let mut missed = 0;
     println!("{:3} {:38} {:40} {:>10} {:>10}", "", "work", "figure", "measured", "to reach");
     for line in LINES.iter().filter(is_wanted) {

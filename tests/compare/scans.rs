@@ -10,6 +10,7 @@ use super::Figure;
 use super::libraries;
 use super::measure::{Cost, cost, median};
 use super::support::consumer::{KEYS, declare};
+use super::support::disk::write;
 use super::support::rabbit::Node;
 
 /// `scan` with this state and no other settings.
@@ -132,4 +133,31 @@ fn second_scans(files: usize, runs: usize) -> Vec<Figure> {
     let ours = || cost(&mut scan_to_stdout(library.path(), state.path()));
     let ratio = ratios(runs, ours, || cost(&mut find(library.path())));
     vec![Figure::new("wall / find -printf", ratio.wall, 0.6, ""), Figure::new("memory", ratio.memory, 16.0, "MB")]
+}
+
+/// Line L.
+pub(crate) fn limited_files(runs: usize) -> Vec<Figure> {
+    limited(runs, "MAX_FILES_PER_SECOND", "100", |root| libraries::tiny(root, 1_000))
+}
+
+/// Line M.
+pub(crate) fn limited_bytes(runs: usize) -> Vec<Figure> {
+    limited(runs, "MAX_BYTES_PER_SECOND", "20MB", |root| {
+        for number in 0..20_u8 {
+            write(&root.join(format!("{number}.mp3")), vec![number; 10_000_000]);
+        }
+    })
+}
+
+/// Scans that take ten seconds at the limit.
+fn limited(runs: usize, setting: &str, limit: &str, fill: impl FnOnce(&Path)) -> Vec<Figure> {
+    const SECONDS: f64 = 10.0;
+    let library = tempfile::tempdir().unwrap();
+    fill(library.path());
+    let one = |_| {
+        let state = tempfile::tempdir().unwrap();
+        cost(scan_to_stdout(library.path(), state.path()).env(setting, limit)).wall
+    };
+    let times: Vec<f64> = (0..runs.min(3)).map(one).collect();
+    vec![Figure::new("difference from the limit", 100.0 * (SECONDS / median(&times) - 1.0).abs(), 5.0, "%")]
 }

@@ -3,6 +3,7 @@
 //! Some tests need root, for mounts, other users and limits. Without root they fail and say so.
 
 mod brake;
+mod counts;
 mod fanotify;
 mod files;
 mod held;
@@ -12,6 +13,7 @@ mod links_out;
 mod names;
 mod offline;
 mod partition;
+mod priority;
 mod relocation;
 mod roots;
 mod rules;

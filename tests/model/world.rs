@@ -18,8 +18,8 @@ use file_watcher::content::{Contents, Examined, Examiner, Outcome, SettlePolicy}
 use file_watcher::disk::{Disk as DiskAccess, Entry};
 use file_watcher::engine::{Missing, Now, Round, SharedEngine};
 use file_watcher::model::{
-    Cause, Change, Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Seen,
-    Sound, Ties, Token, Track,
+    Cause, Change, Content, Extensions, FileStat, Fingerprint, FsEvent, LibraryPath, Metadata, Observation, Origin,
+    Seen, Sound, Ties, Token, Track,
 };
 use file_watcher::stream::Tied;
 
@@ -580,7 +580,7 @@ impl DiskAccess for &World {
 
 impl Contents<usize> for &World {
     /// Reads in two halves. Other steps may happen between them.
-    fn read(&self, file: &usize, _path: &LibraryPath, _known: Option<&Track>) -> io::Result<Track> {
+    fn read(&self, file: &usize, _path: &LibraryPath, _known: Option<&Track>, _: Origin) -> io::Result<Track> {
         self.interrupt();
         let first_half = self.disk.borrow().content(*file);
         self.interrupt();
