@@ -150,9 +150,20 @@ const INDEX_OF_SOUNDS: &str = "files_by_audio_hash";
 /// An empty store has none: that it grows with each row would make a first scan slower, and nothing can have been retagged
 /// before that.
 pub(super) fn index_sounds(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.execute_batch(&format!(
+    if has_index_of_sounds(connection)? {
+        return Ok(());
+    }
+    // The rows are sorted for it: beside the store, because memory does not grow with the library, and because the
+    // program may have no other place to write to.
+    if let Some(folder) = connection.path().and_then(|file| Path::new(file).parent()) {
+        connection.pragma_update(None, "temp_store_directory", folder.to_string_lossy())?;
+        connection.pragma_update(None, "temp_store", "FILE")?;
+    }
+    let made = connection.execute_batch(&format!(
         "CREATE INDEX IF NOT EXISTS {INDEX_OF_SOUNDS} ON files (audio_hash) WHERE audio_hash IS NOT NULL"
-    ))
+    ));
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    made
 }
 
 /// Whether that index exists.
