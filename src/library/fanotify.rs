@@ -41,7 +41,7 @@ const GROUP: u32 = FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_DFI
 /// Bytes of events that are read at once.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// Events that are handled together at most. By default, the kernel keeps half as many.
+/// The number of events after which the others are left to the next time. By default, the kernel keeps half as many.
 const LONGEST_WINDOW: usize = 32_768;
 
 /// The marks of the filesystems of a library, and the thread that reads their events. It ends when this is dropped.
@@ -147,11 +147,11 @@ impl Reader {
         let _ = rustix::io::read(wake, &mut count);
     }
 
-    /// Handles the events until there are no more.
+    /// Handles the events until there are no more, or very many.
     fn read(&mut self, translator: &mut Translator) -> io::Result<()> {
         let mut reader = EventReader::new(&self.group, BATCH_BYTES);
-        let mut window = Window::default();
-        while window.events.len() < LONGEST_WINDOW {
+        let (mut window, mut count) = (Window::default(), 0);
+        while count < LONGEST_WINDOW {
             let (events, report) = match reader.read_reported() {
                 Ok(read) => read,
                 Err(error) if error.is_would_block() => break,
@@ -160,6 +160,7 @@ impl Reader {
             if !report.is_complete() {
                 return Err(io::Error::other("the events of fanotify have an unknown form"));
             }
+            count += events.len();
             for event in events {
                 if event.is_overflow() {
                     window.events.push(lost());
@@ -179,8 +180,8 @@ impl Reader {
             }
             self.places.forget();
         }
-        if window.events.len() >= LONGEST_WINDOW && window.is_ambiguous {
-            // What belongs to it may come later.
+        if count >= LONGEST_WINDOW && !window.left.is_empty() {
+            // What makes it ambiguous may come later.
             window.events.push(lost());
         }
         window.hand_over(translator);

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::library::{Library, SETTLE};
+use crate::support::usage;
 
 /// Waits until the consumer knows these files and no others.
 fn wait_until_published(library: &Library, paths: &[&str]) {
@@ -240,10 +241,7 @@ fn a_scan_leaves_a_file_that_was_just_made_empty_to_the_next_one() {
 
 /// How many directories the program watches, as the kernel counts them.
 pub(crate) fn watched_directories(library: &Library) -> usize {
-    let descriptors = format!("/proc/{}/fdinfo", library.pid().as_raw_pid());
-    let descriptors = fs::read_dir(descriptors).unwrap();
-    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
-    infos.map(|info| info.lines().filter(|line| line.starts_with("inotify ")).count()).sum()
+    usage::watched_directories(library.pid().as_raw_pid().unsigned_abs())
 }
 
 fn wait_until_watched(library: &Library, directories: usize) {

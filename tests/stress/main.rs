@@ -28,6 +28,7 @@ use report::Report;
 use support::disk::{files_in, write_settled};
 use support::process::{Launcher, Recorded};
 use support::rabbit::Node;
+use support::usage;
 
 /// How long the consumer may need for what was changed last.
 const CATCH_UP: Duration = Duration::from_mins(2);
@@ -121,6 +122,12 @@ async fn run(arguments: &Arguments, folder: &TempDir, roots: &[PathBuf]) -> Repo
     let mut instances = start(folder.path(), roots, &url, count);
     let first_scan = checker.wait_for_messages(total, Duration::from_mins(10)).await.map(|()| begun.elapsed());
 
+    let pids: Vec<u32> = instances.iter().map(|instance| instance.pid().unsigned_abs()).collect();
+    let memory = pids.iter().filter_map(|pid| usage::share_of_memory(*pid)).sum();
+    let watches = pids.iter().map(|pid| usage::watched_directories(*pid)).sum();
+    let clients = node.ctl(&["list_connections", "client_properties"]);
+    let connections = clients.matches("file_watcher_instance").count();
+
     let is_over = AtomicBool::new(false);
     let writer = Changes::new(checker.sent(), arguments.seed, arguments.rate);
     let changes = thread::scope(|scope| {
@@ -154,6 +161,9 @@ async fn run(arguments: &Arguments, folder: &TempDir, roots: &[PathBuf]) -> Repo
         lost,
         died,
         peak_memory,
+        memory,
+        watches,
+        connections,
         found: checker.found(),
     }
 }

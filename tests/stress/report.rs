@@ -24,6 +24,12 @@ pub(crate) struct Report {
     pub(crate) died: Vec<usize>,
     /// The most memory of an instance, in kB.
     pub(crate) peak_memory: u64,
+    /// The memory of all instances together after the first scan, in kB. What they share counts once.
+    pub(crate) memory: u64,
+    /// The directories that all instances watch together.
+    pub(crate) watches: usize,
+    /// The connections of all instances to the broker.
+    pub(crate) connections: usize,
     pub(crate) found: Found,
 }
 
@@ -72,6 +78,8 @@ impl fmt::Display for Report {
         writeln!(out, "caught up after      {:.1} s", self.caught_up.as_secs_f64())?;
         writeln!(out, "deepest queue        {deepest} messages")?;
         writeln!(out, "peak memory          {} MB for an instance", self.peak_memory / 1000)?;
+        writeln!(out, "memory               {} MB for all instances after the first scan", self.memory / 1000)?;
+        writeln!(out, "watches              {} directories, {} connections", self.watches, self.connections)?;
         writeln!(out, "conflicts            {}", conflicts.len())?;
         writeln!(out, "broken contract      {}", violations.len())?;
         writeln!(out, "lost                 {}", self.lost.len())?;

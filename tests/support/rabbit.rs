@@ -409,6 +409,8 @@ impl Node {
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
             .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
             .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            // Not that of the machine's own node.
+            .env("RABBITMQ_CONF_ENV_FILE", folder.join("env.conf"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq"))
             .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced"))

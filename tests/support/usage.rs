@@ -36,6 +36,20 @@ pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
     memory(pid, "VmRSS:")
 }
 
+/// The memory of a process in kB, in which what several processes share counts in parts; `None` if it has ended.
+pub(crate) fn share_of_memory(pid: u32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let value = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    value.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// How many directories a process watches with inotify.
+pub(crate) fn watched_directories(pid: u32) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    infos.map(|info| info.lines().filter(|line| line.starts_with("inotify ")).count()).sum()
+}
+
 fn memory(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let value = status.lines().find_map(|line| line.strip_prefix(field))?;
