@@ -47,8 +47,10 @@ impl Limit {
         let unit = if bytes_per_second.get() > u64::from(u32::MAX) { CHUNK as u64 } else { 1 };
         let units =
             |bytes: u64| NonZeroU32::new(u32::try_from(bytes / unit).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
-        // The burst is one chunk: less could never be granted at once, more would not be the rate.
-        let quota = Quota::per_second(units(bytes_per_second.get())).allow_burst(units(CHUNK as u64));
+        // The burst is what a tenth of a second brings: it makes up for threads that wake late. Less than one chunk could
+        // never be granted at once.
+        let burst = (bytes_per_second.get() / 10).max(CHUNK as u64);
+        let quota = Quota::per_second(units(bytes_per_second.get())).allow_burst(units(burst));
         Self { limiter: RateLimiter::direct(quota), unit }
     }
 

@@ -244,8 +244,9 @@ impl Service {
         }
         let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
         for (sequence, event) in (first..).zip(&committed.changes) {
-            if let Some(first_event) = first_events.get(event.change.path()) {
-                latencies.committed(sequence, *first_event);
+            let first_event = first_events.get(event.change.path());
+            if let Some(took) = first_event.and_then(|first_event| latencies.committed(sequence, *first_event)) {
+                self.observed.observe_latency(took);
             }
         }
     }

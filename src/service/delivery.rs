@@ -62,8 +62,7 @@ impl Service {
         let last = sequences.last().copied().unwrap_or(0);
         let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).confirmed(last, now);
         for (_, took) in &latencies {
-            self.observed.metrics.observe_latency(*took);
-            self.observed.history.add_latency(*took);
+            self.observed.observe_latency(*took);
         }
         if let Some(traces) = &self.traces {
             trace(traces, messages, &latencies, now - begun);

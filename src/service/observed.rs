@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::memory;
 use crate::config::Settings;
@@ -56,6 +56,12 @@ impl Observed {
             history: History::default(),
             event_log: EventLog::new(if memory::is_little(settings) { FEW_EVENTS } else { MAX_EVENTS }),
         }
+    }
+
+    /// Records how long a message took from the event of the kernel to the confirm of the broker.
+    pub(super) fn observe_latency(&self, took: Duration) {
+        self.metrics.observe_latency(took);
+        self.history.add_latency(took);
     }
 
     pub(super) fn earlier(&self) -> Earlier {

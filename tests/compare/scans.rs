@@ -10,7 +10,7 @@ use super::Figure;
 use super::libraries;
 use super::measure::{Cost, cost, median};
 use super::support::consumer::{KEYS, declare};
-use super::support::disk::write;
+use super::support::disk::write_settled;
 use super::support::rabbit::Node;
 
 /// `scan` with this state and no other settings.
@@ -144,7 +144,7 @@ pub(crate) fn limited_files(runs: usize) -> Vec<Figure> {
 pub(crate) fn limited_bytes(runs: usize) -> Vec<Figure> {
     limited(runs, "MAX_BYTES_PER_SECOND", "20MB", |root| {
         for number in 0..20_u8 {
-            write(&root.join(format!("{number}.mp3")), vec![number; 10_000_000]);
+            write_settled(&root.join(format!("{number}.mp3")), vec![number; 10_000_000]);
         }
     })
 }

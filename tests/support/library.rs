@@ -83,9 +83,6 @@ impl Library {
             .set("RESCAN_INTERVAL_SECS", "0")
             .set("LOG_LEVEL", "file_watcher=debug")
             .set("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        if let Some(mode) = std::env::var_os("TEST_WATCH_MODE") {
-            launcher.set("WATCH_MODE", mode);
-        }
         let written = Written { oracle: Oracle::new(&root), log: Vec::new(), violation: None };
         Self { folder, root, launcher, running: None, written: Arc::new(Monitor::new(written)) }
     }
