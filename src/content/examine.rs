@@ -151,7 +151,9 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
 
     /// The file is not settled: look again after the wait.
     fn look_when_settled(&self, look: FsEvent, stat: FileStat, wait: Duration, previous: &PreviousRows) -> Outcome {
+        let is_renamed = look.cause == Cause::Renamed || look.retry.is_renamed;
         let mut next = look_again(look, wait, Some(stat));
+        next.retry.is_renamed = is_renamed;
         if stat.size == 0 && wait > self.settle_policy.settle {
             // It may stay empty for a minute, and an empty file is seldom a known one renamed: deletes do not wait.
             next.guards.walks.clear();

@@ -18,6 +18,10 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// The shortest wait for a file to settle. Timers and file times are not exact enough for shorter ones.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
+/// How long a renamed file must not have been written if it is not certain which came last: its times are those of a
+/// write. It may be written again since the rename, and a write that is in progress has no event.
+const WRITTEN_AND_RENAMED: Duration = Duration::from_millis(20);
+
 /// The longest tick of a kernel, with which file times may advance.
 const LONGEST_TICK: Duration = Duration::from_millis(10);
 
@@ -42,7 +46,10 @@ impl SettlePolicy {
     fn unsettled_for(&self, look: &FsEvent, stat: &FileStat, is_complete: bool, may_be_cut: bool) -> Option<Duration> {
         let needed = match look.cause {
             _ if may_be_cut => self.settle,
-            Cause::Renamed if is_complete => return None,
+            // The rename was the last change.
+            Cause::Renamed if is_complete && stat.mtime_ns < stat.ctime_ns => return None,
+            Cause::Renamed if is_complete => WRITTEN_AND_RENAMED,
+            Cause::Again(_) if is_complete && look.retry.is_renamed => WRITTEN_AND_RENAMED,
             Cause::Closed if is_complete => self.debounce,
             _ => self.settle,
         };
@@ -197,6 +204,24 @@ mod tests {
         let last_seen = hint.retry.last_seen.as_mut().unwrap();
         last_seen.since = last_seen.since.checked_sub(longer).unwrap();
         hint
+    }
+
+    #[test]
+    fn a_renamed_file_that_may_be_written_again_must_stay_the_same_for_a_moment() {
+        let renamed = |stat| {
+            let mut hint = FsEvent::new(HERE.into(), Cause::Renamed, Origin::Watch);
+            hint.evidence.complete_at = Some(SystemTime::now());
+            look(stat, None, hint)
+        };
+        let now = age(Duration::ZERO);
+        let written_before = FileStat { mtime_ns: now - 1, ctime_ns: now, ..old(9) };
+        assert!(is_read(&renamed(written_before)));
+        // As when a program opens it right after the rename, and its first write is not done.
+        let is_written = FileStat { mtime_ns: now, ctime_ns: now, ..old(9) };
+        let Outcome::Again(again) = renamed(is_written) else { panic!("it did not wait") };
+        assert!(matches!(again.cause, Cause::Again(wait) if wait <= WRITTEN_AND_RENAMED), "{:?}", again.cause);
+        assert!(is_read(&look(is_written, None, seen_longer(again, WRITTEN_AND_RENAMED))));
+        assert!(is_read(&renamed(FileStat { ctime_ns: now, ..old(9) })), "it was written long ago");
     }
 
     #[test]

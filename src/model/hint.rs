@@ -51,6 +51,8 @@ pub struct RetryState {
     pub attempt: u32,
     /// The file as the last look saw it, if that found it changing.
     pub last_seen: Option<Sighting>,
+    /// Whether the first of them followed a rename.
+    pub is_renamed: bool,
 }
 
 /// A state of a file, and since when it was seen so.
@@ -155,6 +157,7 @@ impl FsEvent {
         self.evidence.complete_at = self.evidence.complete_at.or(older.evidence.complete_at);
         self.retry.last_seen = self.retry.last_seen.or(older.retry.last_seen);
         self.retry.attempt = self.retry.attempt.max(older.retry.attempt);
+        self.retry.is_renamed |= older.retry.is_renamed;
         self.guards.append(older.guards);
         self
     }
