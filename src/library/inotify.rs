@@ -175,7 +175,7 @@ impl Drop for Directories {
     }
 }
 
-/// What the engine is told of an error.
+/// The trouble that an error is for the engine.
 fn trouble_of(error: &notify::Error) -> WatchTrouble {
     match error.kind {
         ErrorKind::MaxFilesWatch => WatchTrouble::OutOfWatches,

@@ -17,7 +17,7 @@ pub(super) struct Latencies {
 
 impl Latencies {
     /// A message was committed. The calls come in the order of sequence numbers. If it is confirmed already, returns how
-    /// long that took: a committed message may be delivered before anybody is told of it here.
+    /// long that took: a message may be delivered before its commit is recorded here.
     pub(super) fn committed(&mut self, sequence: u64, first_event: Instant) -> Option<Duration> {
         if let Some((_, confirmed)) = self.last_confirm.filter(|(last, _)| sequence <= *last) {
             return Some(confirmed.saturating_duration_since(first_event));

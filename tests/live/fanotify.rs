@@ -17,6 +17,7 @@ use crate::support::disk::{require_root, run, write};
 use crate::support::library::{Library, Mark};
 use crate::support::medium::{Bind, Disk, Medium as _, MountPoint, Overlay};
 use crate::support::process::LIMIT;
+use crate::support::usage;
 
 fn with_fanotify() -> Library {
     require_root();
@@ -27,9 +28,7 @@ fn with_fanotify() -> Library {
 
 /// How many filesystems the program watches, as the kernel counts them.
 fn watched_filesystems(library: &Library) -> usize {
-    let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", library.pid().as_raw_pid())).unwrap();
-    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
-    infos.map(|info| info.lines().filter(|line| line.starts_with("fanotify sdev:")).count()).sum()
+    usage::watched_filesystems(library.pid().as_raw_pid().unsigned_abs())
 }
 
 fn eventually_watches(library: &Library, filesystems: usize) {

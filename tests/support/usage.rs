@@ -45,9 +45,19 @@ pub(crate) fn share_of_memory(pid: u32) -> Option<u64> {
 
 /// How many directories a process watches with inotify.
 pub(crate) fn watched_directories(pid: u32) -> usize {
+    watches(pid, "inotify ")
+}
+
+/// How many filesystems a process watches with fanotify.
+pub(crate) fn watched_filesystems(pid: u32) -> usize {
+    watches(pid, "fanotify sdev:")
+}
+
+/// The lines about its open files that begin like this: the kernel writes one for each watch.
+fn watches(pid: u32, begin: &str) -> usize {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    infos.map(|info| info.lines().filter(|line| line.starts_with("inotify ")).count()).sum()
+    infos.map(|info| info.lines().filter(|line| line.starts_with(begin)).count()).sum()
 }
 
 fn memory(pid: u32, field: &str) -> Option<u64> {
