@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel as queue};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -23,7 +23,8 @@ const BATCH: usize = 100;
 
 /// Lists, opens, reads and hashes all files under a directory, with two threads.
 pub(crate) fn hash(directory: &Path) {
-    let (send, receive) = sync_channel(1024);
+    // Without a bound: the thread that lists must not wait for the other one instead of hashing.
+    let (send, receive) = queue();
     let receive = Mutex::new(receive);
     thread::scope(|scope| {
         scope.spawn(|| hash_all(&receive));
@@ -35,7 +36,7 @@ pub(crate) fn hash(directory: &Path) {
     });
 }
 
-fn list(directory: &Path, found: &SyncSender<PathBuf>) {
+fn list(directory: &Path, found: &Sender<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_dir() {
