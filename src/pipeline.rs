@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! watcher ─┐
-//!          ├─ audio files ─ debounce ─ rate limit ─ one at a time ─ examine ×N ─ batches ─ together ─ commit
+//!          ├─ audio files ─ debounce ─ rate limit ─ one at a time ─ examine ×N ─ batches ─ together ─ commit in turn
 //! scan   ──┘                                                                                     index + outbox
 //!                                                                                                     │
 //!                                                                     remove ─ confirm ─ publish ─ batches
@@ -59,7 +59,7 @@ pub async fn index<Look, Commit>(
         .buffer_unordered(chain.max_concurrent_files)
         .in_batches(chain.batch_size, LINGER)
         .together()
-        .for_each(commit)
+        .in_turn(commit)
         .await;
 }
 

@@ -106,7 +106,7 @@ impl World {
         assert!(is_audio(&item.path), "{} is no audio file", item.path);
         assert!(seen.in_progress.insert(item.path.clone()), "two looks at {}", item.path);
         assert!(
-            seen.in_progress.len() <= chain.max_concurrent_files + chain.batch_size,
+            seen.in_progress.len() <= chain.max_concurrent_files + 2 * chain.batch_size,
             "more in progress than is looked at and committed"
         );
         let older = seen.committed.get(&item.path);
@@ -284,7 +284,7 @@ fn a_commit_that_is_stuck_keeps_few_leases_and_loses_nothing() {
             }
             assert!(timeout(Duration::from_mins(1), &mut index).await.is_err());
         }
-        assert!(chain.leases.held() <= chain.batch_size + chain.max_concurrent_files, "{}", chain.leases.held());
+        assert!(chain.leases.held() <= 2 * chain.batch_size + chain.max_concurrent_files, "{}", chain.leases.held());
         assert_eq!(world.seen().committed.len(), 0);
 
         free.send(()).unwrap();

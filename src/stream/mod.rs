@@ -12,6 +12,7 @@ mod alarm;
 mod audio_files;
 mod debounce;
 mod in_batches;
+mod in_turn;
 mod lease;
 mod one_at_a_time;
 mod pace;
@@ -31,6 +32,7 @@ use crate::model::{Extensions, FsEvent, LibraryPath};
 
 pub use debounce::Debounce;
 pub use in_batches::InBatches;
+pub use in_turn::InTurn;
 pub use lease::{Lease, Leases};
 pub use one_at_a_time::{Leased, OneAtATime};
 pub use pace::Pace;
@@ -98,7 +100,8 @@ pub trait HintStreamExt: Stream + Sized {
     /// hint that asks for no wait and has nothing to merge with passes at once.
     ///
     /// It cannot deadlock: time alone releases the hints. It keeps reading while it delays hints, with one entry per
-    /// key. Delayed hints do not count as items to come, so its lower `size_hint` is 0.
+    /// key, until 16,384 keys wait: the rest is left to the input. Delayed hints do not count as items to come, so its
+    /// lower `size_hint` is 0.
     ///
     /// ```
     /// use std::time::Duration;
@@ -252,6 +255,34 @@ pub trait HintStreamExt: Stream + Sized {
     {
         Together::new(self)
     }
+
+    /// Does `work` with each item, one after the other. Meanwhile the input is asked for the next item, so that it does
+    /// not stand still.
+    ///
+    /// Law: the work on an item begins when that on the item before is done, in the order of the input. The future ends
+    /// when the input has ended and the last work is done.
+    ///
+    /// It deadlocks if the work waits for an item after the next one. It keeps at most one item that is not worked on.
+    ///
+    /// ```
+    /// use file_watcher::stream::HintStreamExt;
+    /// use futures::{executor::block_on, stream};
+    /// use std::cell::RefCell;
+    ///
+    /// let done = RefCell::new(Vec::new());
+    /// block_on(stream::iter(1..=3).in_turn(|item| {
+    ///     done.borrow_mut().push(item);
+    ///     async {}
+    /// }));
+    /// assert_eq!(done.into_inner(), [1, 2, 3]);
+    /// ```
+    fn in_turn<W, F>(self, work: W) -> InTurn<Self, W, F>
+    where
+        W: FnMut(Self::Item) -> F,
+        F: Future<Output = ()>,
+    {
+        InTurn::new(self, work)
+    }
 }
 
 impl<S: Stream> HintStreamExt for S {}
@@ -284,7 +315,7 @@ mod tests {
                 .map(|look| async { look })
                 .buffer_unordered(4)
                 .in_batches(100, Duration::from_mins(1))
-                .for_each(move |batch: Vec<Leased<FsEvent>>| {
+                .in_turn(move |batch: Vec<Leased<FsEvent>>| {
                     commit.send((Instant::now(), batch)).unwrap();
                     async {}
                 });
