@@ -36,6 +36,8 @@ pub(super) struct Ahead {
     shared: Arc<Shared>,
     /// How many directories the walk has taken.
     listed: usize,
+    /// Whether no threads are started.
+    is_alone: bool,
 }
 
 #[derive(Debug)]
@@ -144,7 +146,12 @@ impl State {
 impl Ahead {
     pub(super) fn new(root: Arc<Root>) -> Self {
         let shared = Shared { root, state: Mutex::default(), work: Condvar::new(), done: Condvar::new() };
-        Self { shared: Arc::new(shared), listed: 0 }
+        Self { shared: Arc::new(shared), listed: 0, is_alone: false }
+    }
+
+    /// From now on, no threads are started: the walk lists every directory itself.
+    pub(super) fn list_alone(&mut self) {
+        self.is_alone = true;
     }
 
     /// The entries of the next directory of the walk.
@@ -155,7 +162,7 @@ impl Ahead {
             listed
         });
         self.listed += 1;
-        if self.listed == LISTED_ALONE {
+        if self.listed == LISTED_ALONE && !self.is_alone {
             self.start_threads();
         }
         listed
@@ -283,6 +290,26 @@ mod tests {
             let path = directory.join(&entry.name);
             found.push(path.clone());
             walk(ahead, &path, found);
+        }
+    }
+
+    #[test]
+    fn a_walk_that_lists_alone_has_no_threads() {
+        let names = ["a", "b", "c", "d"];
+        let (_folder, root) = tree(&names);
+        for is_alone in [false, true] {
+            let mut ahead = Ahead::new(Arc::clone(&root));
+            if is_alone {
+                ahead.list_alone();
+            }
+            assert_eq!(ahead.list(&LibraryPath::root()).unwrap().len(), 4);
+            for one in names {
+                assert_eq!(ahead.list(&one.into()).unwrap().len(), 4);
+                for two in names {
+                    assert_eq!(ahead.list(&LibraryPath::from(one).join(two.as_bytes())).unwrap().len(), 4);
+                }
+            }
+            assert_eq!(Arc::strong_count(&ahead.shared) == 1, is_alone);
         }
     }
 

@@ -129,7 +129,8 @@ impl<I: Index + Send + 'static> Recheck<I> {
         let mut budget = Budget::default();
         let mut found = Vec::new();
         let mut meter = Meter::start();
-        let walk = Walk::new(&self.root, LibraryPath::root());
+        // Other threads would use processor time that is not measured.
+        let walk = Walk::new(&self.root, LibraryPath::root()).alone();
         let mut differences = Reconcile::new(walk, &self.index, LibraryPath::root(), self.ignore_ctime);
         loop {
             let mut is_over = false;

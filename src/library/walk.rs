@@ -29,8 +29,8 @@ impl Walked {
 
 /// The audio files at or under one path that no rule excludes, in byte order of their paths. The iterator blocks.
 ///
-/// It keeps one sorted listing per level in memory, and those that were listed ahead. A directory that vanishes during the walk counts as empty, so a
-/// missing file must be looked at before it is published as deleted.
+/// It keeps one sorted listing per level in memory, and those that were listed ahead by threads of its own. A directory that
+/// vanishes during the walk counts as empty, so a missing file must be looked at before it is published as deleted.
 #[must_use]
 #[derive(Debug)]
 pub struct Walk<'a> {
@@ -59,6 +59,12 @@ impl<'a> Walk<'a> {
     /// Records the directories that the rules exclude in this register.
     pub fn recording(self, excluded: &'a ExcludedDirectories) -> Self {
         Self { excluded: Some(excluded), ..self }
+    }
+
+    /// Lists all directories on the thread of the caller, when they are needed.
+    pub fn alone(mut self) -> Self {
+        self.ahead.list_alone();
+        self
     }
 
     fn begin(&mut self, start: LibraryPath) -> Option<Walked> {

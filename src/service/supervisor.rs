@@ -72,16 +72,15 @@ impl WatchSupervisor {
         self.service.inbox.with(|engine, now| engine.walk_if_due(no_changes, last.has_silent_mounts, now.instant));
         loop {
             tokio::time::sleep(CHECK).await;
-            last.root = self.check_root(last.root).await;
-            if last.root == RootState::Gone {
-                continue;
-            }
+            let (root, mounts) = self.check_root(last.root).await;
+            last.root = root;
+            let Some(mounts) = mounts else { continue };
             if self.is_out_of_watches.load(Ordering::Relaxed) {
                 let supervisor = Arc::clone(&self);
                 let _ = tokio::task::spawn_blocking(move || supervisor.note_watch_limit()).await;
             }
             self.unwatch_excluded().await;
-            let mut changes = self.changes(&mut last);
+            let mut changes = self.changes(&mut last, mounts);
             if self.service.inbox.with(|engine, now| engine.is_restart_due(changes, now.instant)) {
                 self.start().await;
             }
@@ -98,10 +97,10 @@ impl WatchSupervisor {
         LastCheck { root: RootState::Watched, mounts, links, servers, has_silent_mounts }
     }
 
-    /// What has changed since the last check.
-    fn changes(&self, last: &mut LastCheck) -> Changes {
+    /// What has changed since the last check. `mounts` are the mounts now.
+    fn changes(&self, last: &mut LastCheck, mounts: Vec<MountEntry>) -> Changes {
         let root = &self.service.root;
-        let were_mounted = std::mem::replace(&mut last.mounts, root.mount_entries());
+        let were_mounted = std::mem::replace(&mut last.mounts, mounts);
         let links_before = std::mem::replace(&mut last.links, root.links_version());
         let servers_before = std::mem::replace(&mut last.servers, root.answers_version());
         let mounts = were_mounted != last.mounts;
@@ -284,19 +283,20 @@ impl WatchSupervisor {
         self.service.conditions.set(&Condition::Polled { filesystems, poll_s: self.poll_s() });
     }
 
-    async fn check_root(self: &Arc<Self>, before: RootState) -> RootState {
+    /// The state of the root, and the mounts under it if it is there.
+    async fn check_root(self: &Arc<Self>, before: RootState) -> (RootState, Option<Vec<MountEntry>>) {
         let supervisor = Arc::clone(self);
-        let checked = tokio::task::spawn_blocking(move || supervisor.check_root_now(before)).await;
-        match checked {
-            Ok(Ok(())) => {
+        let check = move || supervisor.check_root_now(before).map(|()| supervisor.service.root.mount_entries());
+        match tokio::task::spawn_blocking(check).await {
+            Ok(Ok(mounts)) => {
                 self.service.conditions.clear(ConditionKind::RootGone);
-                RootState::Watched
+                (RootState::Watched, Some(mounts))
             }
             Ok(Err(error)) => {
                 self.service.conditions.set(&Condition::RootGone { error: error.to_string() });
-                RootState::Gone
+                (RootState::Gone, None)
             }
-            Err(_) => before,
+            Err(_) => (before, None),
         }
     }
 
