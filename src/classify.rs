@@ -14,6 +14,7 @@ mod sources;
 mod temporary;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::{Change, Content, FileEvent, FileStat, LibraryPath, Observation, Origin, Row, Seen};
 pub use temporary::originals_of_temporary_name;
@@ -144,8 +145,8 @@ fn compare_contents(draft: &mut Draft, looks: &Looks, sources: &Sources, now: i6
                 contents.again.push(path.clone());
                 continue;
             }
-            (Content::Read(track), _) => (*stat, track.clone()),
-            (Content::MovedFrom(_), Some(source)) => (unread_stat(stat, source), source.track.clone()),
+            (Content::Read(track), _) => (*stat, Arc::clone(track)),
+            (Content::MovedFrom(_), Some(source)) => (unread_stat(stat, source), Arc::clone(&source.track)),
             (Content::MovedFrom(_), None) => {
                 contents.again.push(path.clone());
                 continue;

@@ -86,6 +86,12 @@ impl Entry {
     }
 }
 
+/// The open directory of a path, so that further accesses of one look need no descent.
+///
+/// It is kept for no longer than a look: it prevents its filesystem from being unmounted.
+#[derive(Debug, Default)]
+pub struct Place(Option<Descent>);
+
 /// Access to the files of a library. Tests use a model instead of the disk.
 ///
 /// # Errors
@@ -97,6 +103,21 @@ pub trait Disk {
 
     /// What is at `path`, spelt exactly like this.
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry>;
+
+    /// As [`Disk::entry`], with the place of the path, which may be empty.
+    fn find(&self, path: &LibraryPath) -> io::Result<(Entry, Place)> {
+        Ok((self.entry(path)?, Place::default()))
+    }
+
+    /// As [`Disk::open`], at the place of `path`.
+    fn open_at(&self, _place: &Place, path: &LibraryPath) -> io::Result<Option<(Self::File, FileStat)>> {
+        self.open(path)
+    }
+
+    /// What a look-up finds at the place of `path` now, even if its directory has another path by now.
+    fn look_up_at(&self, _place: &Place, path: &LibraryPath) -> io::Result<Entry> {
+        self.entry(path)
+    }
 
     /// What a look-up finds at each of `paths`. This is cheapest if the paths of one directory are adjacent.
     ///
@@ -248,11 +269,33 @@ impl Disk for Root {
     type File = File;
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
-        let found = self.apply_rules(path, self.entry_by_links(path));
+        self.find(path).map(|(entry, _)| entry)
+    }
+
+    fn find(&self, path: &LibraryPath) -> io::Result<(Entry, Place)> {
+        let (found, place) = match self.find_by_links(path) {
+            Ok((entry, place)) => (Ok(entry), place),
+            Err(error) => (Err(error), Place::default()),
+        };
+        let found = self.apply_rules(path, found);
         if found.as_ref().is_err_and(is_unknown_link) {
             self.links_changed();
         }
-        found
+        Ok((found?, place))
+    }
+
+    fn open_at(&self, place: &Place, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
+        match &place.0 {
+            Some(descent) => self.open_in(descent, path),
+            None => self.open(path),
+        }
+    }
+
+    fn look_up_at(&self, place: &Place, path: &LibraryPath) -> io::Result<Entry> {
+        match &place.0 {
+            Some(descent) => self.apply_rules(path, self.entry_in(descent, path.into(), Spelling::Any)),
+            None => self.entry(path),
+        }
     }
 
     fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {
@@ -318,6 +361,18 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 
     fn entry(&self, path: &LibraryPath) -> io::Result<Entry> {
         (**self).entry(path)
+    }
+
+    fn find(&self, path: &LibraryPath) -> io::Result<(Entry, Place)> {
+        (**self).find(path)
+    }
+
+    fn open_at(&self, place: &Place, path: &LibraryPath) -> io::Result<Option<(D::File, FileStat)>> {
+        (**self).open_at(place, path)
+    }
+
+    fn look_up_at(&self, place: &Place, path: &LibraryPath) -> io::Result<Entry> {
+        (**self).look_up_at(place, path)
     }
 
     fn look_up(&self, paths: &[&LibraryPath]) -> Vec<io::Result<Entry>> {

@@ -374,6 +374,8 @@ fn flat(metadata: &Metadata) -> BTreeMap<&'static str, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use data_encoding::BASE64;
     use serde_json::json;
 
@@ -394,11 +396,11 @@ mod tests {
         Row {
             path,
             stat: FileStat { inode: 1, size: 42, mtime_ns: 1_700_000_000_000_000_007, ..FileStat::default() },
-            track: Track {
+            track: Arc::new(Track {
                 fingerprint: Fingerprint { sha256: [0xab; 32], xxh128: 0x0f },
                 sound: Some(Sound { xxh128: 0xa0, bytes: 30 }),
                 metadata,
-            },
+            }),
             first_published: 0,
         }
     }

@@ -13,7 +13,7 @@ use super::library::{noise, path};
 
 /// The row of the file with this number.
 pub(crate) fn row(number: usize) -> Row {
-    Row { path: path(number), stat: stat(number), track: track(number), first_published: 0 }
+    Row { path: path(number), stat: stat(number), track: track(number).into(), first_published: 0 }
 }
 
 /// An observation of the file with this number.
@@ -23,7 +23,7 @@ pub(crate) fn observation(number: usize) -> Observation {
 
 /// An observation of the content of the file with this number at `path`.
 pub(crate) fn found(path: LibraryPath, stat: FileStat, number: usize) -> Observation {
-    let seen = Seen::File { stat, content: Content::Read(track(number)), candidates: Vec::new() };
+    let seen = Seen::File { stat, content: Content::Read(track(number).into()), candidates: Vec::new() };
     Observation { path, origin: Origin::Scan, seen }
 }
 

@@ -307,7 +307,7 @@ fn a_temporary_file_that_is_renamed_over_its_original_is_a_new_version_of_it() {
         RowUpdate::Remove(_) => None,
     });
     let row = put.unwrap();
-    assert_eq!((&row.track, row.stat.inode, row.first_published), (&track(2), 2, LONG_AGO), "the row stays");
+    assert_eq!((&*row.track, row.stat.inode, row.first_published), (&track(2), 2, LONG_AGO), "the row stays");
     // A modified message has the content of the file, so the file is read before the decision.
     let unread = classify(&rows, &looks(true), NOW);
     assert_eq!(unread, Decision { again: vec!["a/2.mp3".into()], ..Decision::default() });
@@ -369,14 +369,14 @@ fn a_rewrite_with_the_same_content_publishes_nothing() {
 fn at_a_forgotten_path_a_file_is_created_a_missing_one_deleted_and_a_move_there_comes_after_the_delete() {
     let at = |path: &str, seen| Observation { path: path.into(), origin: Origin::Scan, seen };
     let file = file(1, 1);
-    let read = |candidates| Seen::File { stat: file.stat(), content: Content::Read(track(1)), candidates };
+    let read = |candidates| Seen::File { stat: file.stat(), content: Content::Read(track(1).into()), candidates };
     let mut rows: Rows = ["here.mp3", "gone.mp3", "onto.mp3"]
         .map(|path| (path.into(), Row::forgotten(path.into(), MountId::default())))
         .into_iter()
         .collect();
     let from = LibraryPath::from("from.mp3");
     // However young it is: there is no known content to modify.
-    let row = Row { path: from.clone(), stat: file.stat(), track: track(1), first_published: NOW };
+    let row = Row { path: from.clone(), stat: file.stat(), track: track(1).into(), first_published: NOW };
     rows.insert(from.clone(), row);
     let looks = [
         at("here.mp3", read(vec![])),

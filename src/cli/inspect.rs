@@ -62,7 +62,7 @@ fn inspect(path: &Path, settings: &InspectSettings) -> io::Result<Inspected> {
     }
     let mtime_ns = i128::from(stat.mtime()) * 1_000_000_000 + i128::from(stat.mtime_nsec());
     let stat = FileStat { size: stat.len(), mtime_ns, ..FileStat::default() };
-    let row = Row { path: name, stat, track, first_published: 0 };
+    let row = Row { path: name, stat, track: track.into(), first_published: 0 };
     let described = Encoder::new("", root, settings.metadata_style).with_tags(settings.tag_set).describe(&row);
     let message = serde_json::from_str(&described).map_err(io::Error::other)?;
     Ok(Inspected { message, listed })

@@ -1,7 +1,7 @@
 //! Checks that the results of looks are still true, right before they are committed and right after.
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +19,16 @@ fn is_young(observation: &Observation) -> bool {
     let changed = found_by(observation).and_then(|found| u64::try_from(found.ctime_ns).ok()).map(Duration::from_nanos);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     changed.is_some_and(|changed| now.saturating_sub(changed) < YOUNG)
+}
+
+/// What has to be compared with the disk before the outcome can be committed.
+fn to_be_confirmed((outcome, _): &(Outcome, Option<FileStat>)) -> Option<(&LibraryPath, Option<FileStat>)> {
+    let is_new = matches!(outcome, Outcome::New(..));
+    outcome.observation().filter(|observation| !is_new || is_young(observation)).map(path_and_stat)
+}
+
+fn path_and_stat(observation: &Observation) -> (&LibraryPath, Option<FileStat>) {
+    (&observation.path, found_by(observation))
 }
 
 impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
@@ -44,19 +54,22 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     ) -> (Vec<(Observation, FsEvent)>, Vec<FsEvent>) {
         let mut batch = Batch::default();
         let is_caught_up = LazyCell::new(catch_up);
+        let outcomes: Vec<(Outcome, Option<FileStat>)> = outcomes.into_iter().collect();
+        if outcomes.iter().any(|(outcome, _)| matches!(outcome, Outcome::Trusted(..))) {
+            let _ = *is_caught_up;
+        }
+        let overtaken: HashSet<LibraryPath> =
+            self.changed_since(outcomes.iter().filter_map(to_be_confirmed)).into_iter().collect();
         for (outcome, displaced) in outcomes {
             let (observation, instead, doubt) = match outcome {
-                Outcome::New(observation, instead) => {
-                    let doubt = if is_young(&observation) { self.doubt_about(&observation) } else { None };
-                    (observation, instead, doubt)
-                }
-                Outcome::Observed(observation, instead) => {
-                    let doubt = self.doubt_about(&observation);
+                Outcome::New(observation, instead) | Outcome::Observed(observation, instead) => {
+                    let doubt = self.doubt_about(&observation, &overtaken);
                     (observation, instead, doubt)
                 }
                 Outcome::Trusted(observation, instead) => {
                     let is_trusted = *is_caught_up && !self.is_in_doubt(&observation);
-                    let doubt = if is_trusted { self.doubt_about(&observation) } else { Some(Doubt::MayBeWritten) };
+                    let doubt =
+                        if is_trusted { self.doubt_about(&observation, &overtaken) } else { Some(Doubt::MayBeWritten) };
                     (observation, instead, doubt)
                 }
                 Outcome::Again(look) => {
@@ -88,8 +101,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// Why an observation must not be committed; `None` if it can be.
-    fn doubt_about(&self, observation: &Observation) -> Option<Doubt> {
-        let is_untrue = self.is_overtaken_now(observation) || self.has_a_row_by_now(observation);
+    fn doubt_about(&self, observation: &Observation, overtaken: &HashSet<LibraryPath>) -> Option<Doubt> {
+        let is_untrue = overtaken.contains(&observation.path) || self.has_a_row_by_now(observation);
         is_untrue.then_some(Doubt::Overtaken)
     }
 
@@ -114,17 +127,17 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             Change::Deleted(path) => Some((path, None)),
             Change::Created(_) | Change::Modified(_) => None,
         });
-        let mut found: BTreeMap<&LibraryPath, Option<FileStat>> = emptied.collect();
-        found.extend(observations.iter().map(|observation| (&observation.path, found_by(observation))));
-        let paths: Vec<&LibraryPath> = found.keys().copied().collect();
-        let now = self.disk.look_up(&paths);
-        let overtaken = found.into_iter().zip(now).filter(|((path, found), now)| self.is_overtaken(path, *found, now));
-        overtaken.map(|((path, _), _)| path.clone()).collect()
+        self.changed_since(emptied.chain(observations.iter().map(path_and_stat)))
     }
 
-    fn is_overtaken_now(&self, observation: &Observation) -> bool {
-        let now = self.disk.look_up(&[&observation.path]);
-        now.iter().any(|now| self.is_overtaken(&observation.path, found_by(observation), now))
+    /// The paths that are no longer as they were found. Of several findings for one path, the last one counts.
+    fn changed_since<'a>(&self, found: impl Iterator<Item = (&'a LibraryPath, Option<FileStat>)>) -> Vec<LibraryPath> {
+        // In order, so that each directory is opened once.
+        let found: BTreeMap<&LibraryPath, Option<FileStat>> = found.collect();
+        let paths: Vec<&LibraryPath> = found.keys().copied().collect();
+        let now = self.disk.look_up(&paths);
+        let changed = found.into_iter().zip(now).filter(|((path, found), now)| self.is_overtaken(path, *found, now));
+        changed.map(|((path, _), _)| path.clone()).collect()
     }
 
     /// Whether a path is no longer as it was `found`, given the result of a look-up `now`.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::outcome::{Examined, Outcome, displaced_by};
 use super::previous::{PreviousRows, UnreadMove, is_hidden};
+use super::read::READ_AT_ONCE;
 use super::settle::{FIRST_RETRY, SettlePolicy, backoff};
-use crate::disk::{Disk, Entry};
+use crate::disk::{Disk, Entry, Place};
 use crate::engine::SharedEngine;
 use crate::model::{
     Cause, Content, FileStat, FsEvent, Index, LibraryPath, Observation, Origin, Row, Seen, Sighting, Token, Track,
@@ -50,6 +51,12 @@ pub struct Examiner<D, C, I> {
     pub verified_bytes: Arc<AtomicU64>,
 }
 
+/// A regular file that a look found.
+struct Found {
+    stat: FileStat,
+    place: Place,
+}
+
 /// The result of a look before it is tied to others.
 struct Looked {
     outcome: Outcome,
@@ -70,19 +77,19 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
         // The result keeps them too, so that they live until the commit if there is no further look to carry them.
         let mut tokens: Vec<Token> = look.guards.walks.iter().chain(&look.guards.holds).cloned().collect();
         let row_and_entry = self.index.row(&path).map_err(io::Error::other).and_then(|row| {
-            let entry = self.disk.entry(&path)?;
-            Ok((row, entry, self.has_subtree(&look, entry)?))
+            let (entry, place) = self.disk.find(&path)?;
+            Ok((row, entry, place, self.has_subtree(&look, entry)?))
         });
-        let (row, entry, look_under) = match row_and_entry {
+        let (row, entry, place, look_under) = match row_and_entry {
             Ok(found) => found,
             Err(error) => return Examined { tokens, ..Examined::failed(path, error) },
         };
         let row = row.as_ref();
         let left_in_doubt = !look.guards.holds.is_empty() && !matches!(entry, Entry::File(_));
         let Looked { mut outcome, claims } = match entry {
-            Entry::File(stat) => {
-                self.look_at_file(look, stat, row).unwrap_or_else(|error| Outcome::Failed(error).into())
-            }
+            Entry::File(stat) => self
+                .look_at_file(look, &Found { stat, place }, row)
+                .unwrap_or_else(|error| Outcome::Failed(error).into()),
             Entry::Directory | Entry::Other | Entry::Missing { .. } | Entry::Excluded { .. } => {
                 self.look_at_gone(look, entry, row).into()
             }
@@ -123,7 +130,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     }
 
     /// Looks at a path with a regular file.
-    fn look_at_file(&self, look: FsEvent, stat: FileStat, row: Option<&Row>) -> io::Result<Looked> {
+    fn look_at_file(&self, look: FsEvent, found: &Found, row: Option<&Row>) -> io::Result<Looked> {
+        let stat = found.stat;
         if !look.evidence.written && row.is_some_and(|row| row.stat.is_unchanged(&stat, self.ignores_ctime_for(&look)))
         {
             return Ok(Outcome::Unchanged.into());
@@ -133,7 +141,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok(self.look_when_settled(look, stat, wait, &previous).into());
         }
         let mut claims: Vec<Token> = previous.rows.iter().map(|row| self.claim(row)).collect();
-        match self.identify(look, stat, row, previous) {
+        match self.identify(look, found, row, previous) {
             Ok((outcome, claim)) => {
                 claims.extend(claim);
                 Ok(Looked { outcome, claims })
@@ -170,10 +178,11 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     fn identify(
         &self,
         look: FsEvent,
-        stat: FileStat,
+        found: &Found,
         row: Option<&Row>,
         previous: PreviousRows,
     ) -> io::Result<(Outcome, Option<Token>)> {
+        let stat = found.stat;
         let observed = |look: &FsEvent, content, candidates| Observation {
             path: look.path.clone(),
             origin: look.origin,
@@ -190,8 +199,8 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok((outcome, None));
         }
 
-        let known = row.or(previous.rows.first()).map(|row| &row.track);
-        let Some(track) = self.read_whole(&look, &stat, known)? else {
+        let known = row.or(previous.rows.first()).map(|row| &*row.track);
+        let Some(track) = self.read_whole(&look, found, known)? else {
             let wait = backoff(look.retry.attempt);
             return Ok((Outcome::Again(look_again(look, wait, None)), None));
         };
@@ -209,7 +218,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             candidates.push(look.path.clone());
         }
         let is_new = row.is_none() && candidates.is_empty() && !previous.is_known_elsewhere;
-        let observation = observed(&look, Content::Read(track), candidates);
+        let observation = observed(&look, Content::Read(track.into()), candidates);
         let instead = look_instead(look);
         let outcome = if is_new { Outcome::New(observation, instead) } else { Outcome::Observed(observation, instead) };
         Ok((outcome, claim))
@@ -254,11 +263,13 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
     ///
     /// In one look a path is stat'ed several times, and no stat replaces another. [`Disk::entry`] finds what the
     /// directory lists under exactly this name; all decisions up to here rest on it. The stat of the open file shows
-    /// that this very file was opened. The same stat after the read shows that it was not written meanwhile. The last
-    /// look-up shows that the name still leads to it.
-    fn read_whole(&self, look: &FsEvent, stat: &FileStat, known: Option<&Track>) -> io::Result<Option<Track>> {
-        let path = &look.path;
-        let Some((file, opened)) = self.disk.open(path)? else { return Ok(None) };
+    /// that this very file was opened. The same stat after the read shows that it was not written meanwhile, and that its
+    /// name still leads to it: while the file is open, no other one has its inode number. After a long read, the whole
+    /// path is looked up for that. After a short one, as many directories may have been renamed as between the look and
+    /// its commit, and [`Examiner::overtaken`] finds both.
+    fn read_whole(&self, look: &FsEvent, found: &Found, known: Option<&Track>) -> io::Result<Option<Track>> {
+        let (path, stat) = (&look.path, &found.stat);
+        let Some((file, opened)) = self.disk.open_at(&found.place, path)? else { return Ok(None) };
         if opened != *stat {
             // Once, another file may have replaced it. A file that is saved again and again has other times.
             if look.retry.attempt >= LOOKS_AT_UNSTABLE_INODES && (FileStat { inode: stat.inode, ..opened }) == *stat {
@@ -267,16 +278,21 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok(None);
         }
         let track = self.contents.read(&file, path, known, look.origin)?;
-        let has_its_name =
-            || self.disk.look_up(&[path]).iter().any(|now| matches!(now, Ok(Entry::File(now)) if now == stat));
-        Ok((self.disk.stat(&file)? == *stat && has_its_name()).then_some(track))
+        let now = if stat.size <= READ_AT_ONCE {
+            self.disk.look_up_at(&found.place, path).ok()
+        } else {
+            self.disk.look_up(&[path]).into_iter().next().and_then(Result::ok)
+        };
+        let is_the_same = now.is_some_and(|now| matches!(now, Entry::File(now) if now == *stat))
+            && (stat.has_stable_inode() || self.disk.stat(&file)? == *stat);
+        Ok(is_the_same.then_some(track))
     }
 }
 
 /// The hint to look again after the wait, which remembers the file as it was `seen`.
 fn look_again(mut look: FsEvent, wait: Duration, seen: Option<FileStat>) -> FsEvent {
     let same = look.retry.last_seen.filter(|last_seen| seen == Some(last_seen.stat));
-    look.retry.last_seen = same.or_else(|| seen.map(|stat| Sighting { stat, since: Instant::now() }));
+    look.retry.last_seen = same.or_else(|| seen.map(|stat| Box::new(Sighting { stat, since: Instant::now() })));
     look.retry.attempt = look.retry.attempt.saturating_add(1);
     look.because(Cause::Again(wait))
 }

@@ -210,7 +210,7 @@ fn message(path: &LibraryPath, sound: Option<Sound>, metadata: &Metadata, style:
     let row = Row {
         path: path.clone(),
         stat: FileStat::default(),
-        track: Track { fingerprint, sound, metadata: metadata.clone() },
+        track: Track { fingerprint, sound, metadata: metadata.clone() }.into(),
         first_published: 0,
     };
     let id = Uuid::nil();

@@ -181,7 +181,7 @@ mod tests {
             _ => panic!("no file"),
         };
         let moved = || Content::MovedFrom("b/old.mp3".into());
-        let read = || Content::Read(track());
+        let read = || Content::Read(track().into());
         assert!(is_read(looked(stat, moved()).in_place_of(looked(stat, read()))));
         assert!(is_read(looked(stat, read()).in_place_of(looked(stat, moved()))));
         assert!(

@@ -23,6 +23,9 @@ use crate::model::{Fingerprint, LibraryPath, Metadata, Origin, Sound, Track};
 /// Bytes per read. This was measured to be the fastest: it stays in the CPU's cache for the second hash.
 const CHUNK: usize = 256 * 1024;
 
+/// A file of at most this size, in bytes, is read at once.
+pub(super) const READ_AT_ONCE: u64 = CHUNK as u64;
+
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -93,7 +96,7 @@ impl Reader {
         let (mut size, mut reads) = (0, 0);
         let mut in_buffer = 0;
         // A file that fits in the buffer is parsed there.
-        let fits = enough <= CHUNK as u64;
+        let fits = enough <= READ_AT_ONCE;
         let mut sound = None;
         if !fits {
             sound = Some(sound::Hasher::of(file, path));
@@ -166,7 +169,7 @@ impl Contents<File> for Reader {
         let begun = Instant::now();
         let size = file.metadata()?.len();
         // What was just written is soon read by others.
-        let is_passing = origin == Origin::Scan && size > CHUNK as u64;
+        let is_passing = origin == Origin::Scan && size > READ_AT_ONCE;
         let _passing = is_passing.then(|| Passing::begin(file, size));
         let Hashed { fingerprint, sound, known, in_buffer, size } = self.hash(file, path, size)?;
         let hashed = Instant::now();

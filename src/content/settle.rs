@@ -54,7 +54,7 @@ impl SettlePolicy {
             _ => self.settle,
         };
         // This is measured. The wait that was asked for proves nothing: a program that is ending cuts it short.
-        let last_seen = look.retry.last_seen.filter(|last_seen| last_seen.stat == *stat);
+        let last_seen = look.retry.last_seen.as_ref().filter(|last_seen| last_seen.stat == *stat);
         let stayed = last_seen.map(|last_seen| last_seen.since.elapsed());
         if stat.size == 0
             && let Some(wait) = self.empty_for_less(stat, stayed)
@@ -195,7 +195,7 @@ mod tests {
 
     /// The hint, as if an earlier look had just seen this.
     fn seen_as(stat: FileStat, mut hint: FsEvent) -> FsEvent {
-        hint.retry.last_seen = Some(Sighting { stat, since: Instant::now() });
+        hint.retry.last_seen = Some(Box::new(Sighting { stat, since: Instant::now() }));
         hint
     }
 
@@ -244,7 +244,7 @@ mod tests {
         for cause in [Cause::Found, Cause::Closed, Cause::Renamed] {
             let first = look(cut, Some(committed), FsEvent::new("a.mp3".into(), cause, Origin::Watch));
             let Outcome::Again(again) = first else { panic!("{first:?}") };
-            let last_seen = again.retry.last_seen.map(|last_seen| last_seen.stat);
+            let last_seen = again.retry.last_seen.as_ref().map(|last_seen| last_seen.stat);
             assert_eq!((again.cause, last_seen), (Cause::Again(SETTLE), Some(cut)));
             // With a coarse kernel clock it may stay like that for good. The time that it stayed is measured.
             assert!(matches!(look(cut, Some(committed), again.clone()), Outcome::Again(_)));

@@ -10,11 +10,15 @@ use rustix::io::Errno;
 
 use super::links::is_absence;
 use super::stat::RawStat;
-use super::{Entry, Root, names};
+use super::{Entry, Place, Root, names};
 use crate::model::{FileStat, LibraryPath};
 
 /// Neither leaves the directory nor follows a link.
 pub(super) const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+/// How a file is opened. A pipe may have replaced it since its stat: opening that must not wait for a writer.
+const TO_READ: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// A place on disk that is reached without following a link.
 #[derive(Clone, Copy, Debug)]
@@ -88,14 +92,23 @@ impl Root {
 
     /// What is at a place, if no link is on the way to it.
     pub(super) fn real_entry(&self, at: At<'_>) -> io::Result<Entry> {
-        match at.path.parent() {
-            Some(parent) => self.entry_in(&self.descend(At { path: &parent, ..at })?, at, Spelling::Exact),
-            None if at.outside.is_none() => Ok(Entry::Directory),
+        self.find_real(at).map(|(entry, _)| entry)
+    }
+
+    /// The same, with its directory.
+    pub(super) fn find_real(&self, at: At<'_>) -> io::Result<(Entry, Place)> {
+        let entry = match at.path.parent() {
+            Some(parent) => {
+                let descent = self.descend(At { path: &parent, ..at })?;
+                return Ok((self.entry_in(&descent, at, Spelling::Exact)?, Place(Some(descent))));
+            }
+            None if at.outside.is_none() => Entry::Directory,
             None => match self.descend(at)? {
-                Descent::Arrived(_) => Ok(Entry::Directory),
-                Descent::Stopped(nearest) => self.missing(&nearest),
+                Descent::Arrived(_) => Entry::Directory,
+                Descent::Stopped(nearest) => self.missing(&nearest)?,
             },
-        }
+        };
+        Ok((entry, Place::default()))
     }
 
     /// The entry of a missing path whose nearest directory is this one.
@@ -171,13 +184,24 @@ impl Root {
                 Descent::Stopped(_) => return Ok(None),
             },
         };
-        // A pipe may have replaced the file since its stat. Opening it must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = openat2(&base, path.as_bytes(), flags, Mode::empty(), WITHIN).or_else(|_| {
+        let opened = openat2(&base, path.as_bytes(), TO_READ, Mode::empty(), WITHIN).or_else(|_| {
             // The path is too long for one call, or the reason has to be found out.
             let directory = self.open_directory(At { path: &parent, ..at })?.ok_or(io::ErrorKind::NotFound)?;
-            Ok::<_, io::Error>(rustix::fs::openat(&directory, path.name(), flags, Mode::empty())?)
+            Ok(rustix::fs::openat(&directory, path.name(), TO_READ, Mode::empty())?)
         });
+        self.regular_file(opened)
+    }
+
+    /// Opens the regular file of this path, after the descent to its directory; `None` if there is none.
+    pub(super) fn open_in(&self, descent: &Descent, path: &LibraryPath) -> io::Result<Option<(File, FileStat)>> {
+        let Descent::Arrived(directory) = descent else { return Ok(None) };
+        self.servers.check(path)?;
+        let opened = rustix::fs::openat(directory, path.name(), TO_READ, Mode::empty());
+        self.regular_file(opened.map_err(io::Error::from))
+    }
+
+    /// What was opened and its stat, if it is a regular file; `None` if it is not, or if there was nothing to open.
+    fn regular_file(&self, opened: io::Result<OwnedFd>) -> io::Result<Option<(File, FileStat)>> {
         let file = match opened {
             Ok(file) => file,
             Err(error) => match Errno::from_io_error(&error) {

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use super::outside::{Lead, LinkUnknown, LinksOut};
-use super::{Entry, Root};
+use super::{Entry, Place, Root};
 use crate::model::{FileStat, FollowSymlinks, LibraryPath};
 
 /// The most links on one path that the kernel follows. With more, it reports a loop.
@@ -119,15 +119,24 @@ impl Root {
 
     /// What is at `path`, which may be behind a link that is followed. The rules are not applied.
     pub(super) fn entry_by_links(&self, path: &LibraryPath) -> io::Result<Entry> {
-        match self.lead(path)? {
-            Some(Lead::To(real)) => return self.entry_outside(&real),
-            Some(Lead::PassedOver) => return Ok(Entry::Excluded { nearest_mount: None }),
-            None => {}
-        }
-        let entry = self.real_entry(path.into())?;
-        if !matches!(entry, Entry::Other | Entry::Missing { .. }) {
-            return Ok(entry);
-        }
+        self.find_by_links(path).map(|(entry, _)| entry)
+    }
+
+    /// The same, with its place if there is no link on the way.
+    pub(super) fn find_by_links(&self, path: &LibraryPath) -> io::Result<(Entry, Place)> {
+        let entry = match self.lead(path)? {
+            Some(Lead::To(real)) => self.entry_outside(&real)?,
+            Some(Lead::PassedOver) => Entry::Excluded { nearest_mount: None },
+            None => match self.find_real(path.into())? {
+                (entry @ (Entry::Other | Entry::Missing { .. }), _) => self.entry_behind_link(path, entry)?,
+                found => return Ok(found),
+            },
+        };
+        Ok((entry, Place::default()))
+    }
+
+    /// What is at `path`, at which there is this entry unless it is behind a link that is followed.
+    fn entry_behind_link(&self, path: &LibraryPath, entry: Entry) -> io::Result<Entry> {
         if !self.follows_links() {
             return Ok(if lead_to(&self.path, path) { Entry::Excluded { nearest_mount: None } } else { entry });
         }

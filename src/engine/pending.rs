@@ -8,15 +8,19 @@ use crate::model::{FsEvent, LibraryPath, Ties, Token};
 
 /// Paths that may wait one by one. If there are more, the whole library is walked instead, which costs a walk
 /// and loses nothing.
-pub(super) const MOST_HINTS: usize = 100_000;
+pub(super) const MOST_HINTS: usize = 32_768;
 
 /// Subtrees that may wait one by one, likewise.
 pub(super) const MOST_SUBTREES: usize = 10_000;
 
+/// Room for so many hints is kept.
+const FEW_HINTS: usize = 64;
+
 /// Hints and subtrees that wait.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    hints: HashMap<LibraryPath, FsEvent>,
+    /// In boxes, because a map has room for far more than it holds.
+    hints: HashMap<LibraryPath, Box<FsEvent>>,
     order: VecDeque<LibraryPath>,
     subtrees: BTreeMap<LibraryPath, Mark>,
     /// When the first of them is due.
@@ -63,14 +67,14 @@ impl Pending {
     pub(super) fn push(&mut self, hint: FsEvent) -> bool {
         let path = hint.path.clone();
         let merged = match self.hints.remove(&path) {
-            Some(older) => hint.merged_over(older),
+            Some(older) => hint.merged_over(*older),
             None if self.hints.len() >= MOST_HINTS => return false,
             None => {
                 self.order.push_back(path.clone());
                 hint
             }
         };
-        self.hints.insert(path, merged);
+        self.hints.insert(path, Box::new(merged));
         true
     }
 
@@ -78,7 +82,8 @@ impl Pending {
     pub(super) fn pop(&mut self) -> Option<FsEvent> {
         while let Some(path) = self.order.pop_front() {
             if let Some(hint) = self.hints.remove(&path) {
-                return Some(hint);
+                self.shrink_if_empty();
+                return Some(*hint);
             }
         }
         None
@@ -87,6 +92,15 @@ impl Pending {
     pub(super) fn drop_hints(&mut self) {
         self.hints.clear();
         self.order.clear();
+        self.shrink_if_empty();
+    }
+
+    /// Gives back the memory of a burst. Collections keep their capacity otherwise.
+    fn shrink_if_empty(&mut self) {
+        if self.hints.is_empty() {
+            self.hints.shrink_to(FEW_HINTS);
+            self.order.shrink_to(FEW_HINTS);
+        }
     }
 
     pub(super) fn hints(&self) -> usize {

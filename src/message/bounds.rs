@@ -111,7 +111,7 @@ mod tests {
         let change = Change::Created(Row {
             path,
             stat,
-            track: Track { fingerprint, sound: None, metadata },
+            track: Track { fingerprint, sound: None, metadata }.into(),
             first_published: 0,
         });
         let stamp =

@@ -50,7 +50,7 @@ pub struct RetryState {
     /// How many looks had no result.
     pub attempt: u32,
     /// The file as the last look saw it, if that found it changing.
-    pub last_seen: Option<Sighting>,
+    pub last_seen: Option<Box<Sighting>>,
     /// Whether the first of them followed a rename.
     pub is_renamed: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::{FileStat, Fingerprint, Index, LibraryPath, Metadata, MountId, Row, Track};
 
@@ -14,9 +15,9 @@ impl MemoryIndex {
     #[must_use]
     pub fn of_files(files: impl IntoIterator<Item = (LibraryPath, FileStat)>) -> Self {
         let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
-        let track = Track { fingerprint, sound: None, metadata: Metadata::default() };
+        let track = Arc::new(Track { fingerprint, sound: None, metadata: Metadata::default() });
         let row = |(path, stat): (LibraryPath, FileStat)| {
-            (path.clone(), Row { path, stat, track: track.clone(), first_published: 0 })
+            (path.clone(), Row { path, stat, track: Arc::clone(&track), first_published: 0 })
         };
         Self(files.into_iter().map(row).collect())
     }

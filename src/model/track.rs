@@ -1,5 +1,7 @@
 //! What is known about a file: its stat, its hashes, its metadata.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -245,7 +247,7 @@ pub struct Row {
     /// The stat of the file when the content was read.
     pub stat: FileStat,
     /// The content.
-    pub track: Track,
+    pub track: Arc<Track>,
     /// When the first message about this file was committed, in seconds since the epoch.
     pub first_published: i64,
 }
@@ -258,7 +260,7 @@ impl Row {
     pub fn forgotten(path: LibraryPath, mount: MountId) -> Self {
         let fingerprint = Fingerprint { sha256: [0; 32], xxh128: 0 };
         let track = Track { fingerprint, sound: None, metadata: Metadata::default() };
-        Self { path, stat: FileStat::unknown(mount), track, first_published: 0 }
+        Self { path, stat: FileStat::unknown(mount), track: Arc::new(track), first_published: 0 }
     }
 
     /// Whether the content of the path is unknown; see [`Row::forgotten`].
@@ -299,7 +301,7 @@ pub enum Seen {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// The file was read.
-    Read(Track),
+    Read(Arc<Track>),
     /// The file was not read. It is the file of the row of this path, and that path was found missing or with another
     /// file. The new row keeps that row's ctime.
     MovedFrom(LibraryPath),

@@ -123,7 +123,7 @@ impl Service {
 
     /// Whether a file is left to the next scan: it has been empty for less than a minute and may be a starting download.
     fn is_left_to_next_scan(&self, look: &FsEvent) -> bool {
-        let is_empty = look.retry.last_seen.is_some_and(|last_seen| last_seen.stat.size == 0);
+        let is_empty = look.retry.last_seen.as_ref().is_some_and(|last_seen| last_seen.stat.size == 0);
         let is_left = is_empty && matches!(look.cause, Cause::Again(wait) if wait > self.settings.settle);
         if is_left {
             self.counters.left.fetch_add(1, Ordering::Relaxed);

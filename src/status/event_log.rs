@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -17,6 +18,9 @@ const MAX_BEHIND: usize = 1_000;
 
 /// The most different details that are kept once. There are as many as sample rates.
 const MOST_DETAILS: usize = 64;
+
+/// Events whose texts are kept together, each as its difference from the one before.
+const BLOCK: usize = 1_000;
 
 /// One file event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -154,92 +158,154 @@ pub struct EventLog {
 /// The events in few bytes, because there may be a hundred thousand.
 #[derive(Debug, Default)]
 struct KeptEvents {
-    events: VecDeque<KeptEvent>,
+    blocks: VecDeque<Block>,
     /// The few different details of all events.
-    details: Vec<Arc<str>>,
+    details: Vec<String>,
+    count: usize,
 }
 
-/// An event as it is kept.
+/// Some events in order. Their texts are forgotten together.
+#[derive(Debug, Default)]
+struct Block {
+    events: Vec<KeptEvent>,
+    /// The end of the text of each event, from where it differs from the text before.
+    ends_of_texts: String,
+    last_text: String,
+}
+
+/// An event as it is kept. Its text is the path, and for a move a NUL, which is in no path, and the old path.
 #[derive(Debug)]
 struct KeptEvent {
     sequence: u64,
+    /// The size, plus one.
+    size: Option<NonZeroU64>,
+    /// NaN if there is none.
+    duration_seconds: f64,
     /// In seconds since the epoch.
-    time: i64,
-    size: Option<u64>,
-    duration_seconds: Option<f64>,
+    time: u32,
+    /// Where the text of the next event begins.
+    text_end: u32,
+    /// How many bytes the text has in common with the one before.
+    shared: u16,
     event_type: EventType,
-    details: Option<Arc<str>>,
-    /// The path, and the old one behind a NUL, which is in no path.
-    paths: Box<str>,
-}
-
-impl KeptEvent {
-    fn path(&self) -> &str {
-        self.paths.split('\0').next().unwrap_or_default()
-    }
-
-    fn old_path(&self) -> Option<&str> {
-        self.paths.split('\0').nth(1)
-    }
-
-    fn to_logged(&self) -> LoggedEvent {
-        LoggedEvent {
-            sequence: self.sequence,
-            event_type: self.event_type,
-            path: self.path().to_owned(),
-            old_path: self.old_path().map(ToOwned::to_owned),
-            time: Timestamp::from_second(self.time).map(|time| time.to_string()).unwrap_or_default(),
-            size: self.size,
-            duration_seconds: self.duration_seconds,
-            details: self.details.as_deref().map(ToOwned::to_owned),
-        }
-    }
+    /// The place of the details in the list of all.
+    details: Option<u8>,
 }
 
 impl KeptEvents {
     fn add(&mut self, event: &LoggedEvent) {
-        let details = event.details.as_deref().map(|details| {
-            let known = self.details.iter().find(|known| ***known == *details).cloned();
-            known.unwrap_or_else(|| {
-                let new: Arc<str> = details.into();
-                if self.details.len() < MOST_DETAILS {
-                    self.details.push(Arc::clone(&new));
-                }
-                new
-            })
+        let details = event.details.as_ref().and_then(|details| {
+            let known = self.details.iter().position(|known| known == details);
+            let place = known.or_else(|| {
+                let is_kept = self.details.len() < MOST_DETAILS;
+                is_kept.then(|| {
+                    self.details.push(details.clone());
+                    self.details.len() - 1
+                })
+            });
+            place.and_then(|place| u8::try_from(place).ok())
         });
-        let paths = match &event.old_path {
-            Some(old_path) => format!("{}\0{old_path}", event.path).into(),
-            None => event.path.as_str().into(),
-        };
-        self.events.push_back(KeptEvent {
+        if self.blocks.back().is_none_or(|block| block.events.len() == BLOCK) {
+            self.blocks.push_back(Block::default());
+        }
+        if let Some(block) = self.blocks.back_mut() {
+            block.add(event, details);
+            self.count += 1;
+        }
+    }
+
+    /// Forgets the oldest block if the others have `most` events.
+    fn forget_all_but(&mut self, most: usize) {
+        if let Some(oldest) = self.blocks.front()
+            && self.count - oldest.events.len() >= most
+        {
+            self.count -= oldest.events.len();
+            self.blocks.pop_front();
+        }
+    }
+
+    /// All events, the newest first, each with its text.
+    fn newest_first(&self) -> impl Iterator<Item = (&KeptEvent, String)> {
+        self.blocks.iter().rev().flat_map(|block| block.events.iter().zip(block.texts()).rev())
+    }
+
+    fn to_logged(&self, event: &KeptEvent, text: &str) -> LoggedEvent {
+        LoggedEvent {
             sequence: event.sequence,
-            time: event.time.parse::<Timestamp>().map_or(0, Timestamp::as_second),
-            size: event.size,
-            duration_seconds: event.duration_seconds,
+            event_type: event.event_type,
+            path: path(text).to_owned(),
+            old_path: old_path(text).map(ToOwned::to_owned),
+            time: Timestamp::from_second(event.time.into()).map(|time| time.to_string()).unwrap_or_default(),
+            size: event.size.map(|size| size.get() - 1),
+            duration_seconds: Some(event.duration_seconds).filter(|seconds| !seconds.is_nan()),
+            details: event.details.and_then(|place| self.details.get(usize::from(place)).cloned()),
+        }
+    }
+}
+
+impl Block {
+    fn add(&mut self, event: &LoggedEvent, details: Option<u8>) {
+        let text = match &event.old_path {
+            Some(old_path) => format!("{}\0{old_path}", event.path),
+            None => event.path.clone(),
+        };
+        let equal = text.bytes().zip(self.last_text.bytes()).take_while(|(one, other)| one == other).count();
+        let shared = text.floor_char_boundary(equal.min(usize::from(u16::MAX)));
+        self.ends_of_texts.push_str(&text[shared..]);
+        self.last_text = text;
+        let time = event.time.parse::<Timestamp>().map_or(0, Timestamp::as_second);
+        self.events.push(KeptEvent {
+            sequence: event.sequence,
+            size: event.size.and_then(|size| NonZeroU64::new(size.saturating_add(1))),
+            duration_seconds: event.duration_seconds.unwrap_or(f64::NAN),
+            time: u32::try_from(time).unwrap_or_default(),
+            text_end: u32::try_from(self.ends_of_texts.len()).unwrap_or(u32::MAX),
+            shared: u16::try_from(shared).unwrap_or_default(),
             event_type: event.event_type,
             details,
-            paths,
         });
+        if self.events.len() == BLOCK {
+            self.events.shrink_to_fit();
+            self.ends_of_texts.shrink_to_fit();
+        }
     }
+
+    /// The texts of all events, in order.
+    fn texts(&self) -> Vec<String> {
+        let (mut text, mut begin) = (String::new(), 0);
+        let of_event = |event: &KeptEvent| {
+            let end = usize::try_from(event.text_end).unwrap_or(usize::MAX);
+            text.truncate(event.shared.into());
+            text.push_str(self.ends_of_texts.get(begin..end).unwrap_or_default());
+            begin = end;
+            text.clone()
+        };
+        self.events.iter().map(of_event).collect()
+    }
+}
+
+/// The path in the text of an event.
+fn path(text: &str) -> &str {
+    text.split('\0').next().unwrap_or_default()
+}
+
+/// The old path in the text of an event.
+fn old_path(text: &str) -> Option<&str> {
+    text.split('\0').nth(1)
 }
 
 impl EventLog {
     /// An empty log that keeps at most `most` events.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        // What is not used yet takes no memory, and a queue that grows would take the double for a while.
-        let kept = KeptEvents { events: VecDeque::with_capacity(most), details: Vec::new() };
-        Self { kept: Mutex::new(kept), most, live: broadcast::Sender::new(MAX_BEHIND) }
+        Self { kept: Mutex::default(), most, live: broadcast::Sender::new(MAX_BEHIND) }
     }
 
     /// Adds the newest event.
     pub fn add(&self, event: LoggedEvent) {
         let mut kept = self.kept();
-        if kept.events.len() == self.most {
-            kept.events.pop_front();
-        }
         kept.add(&event);
+        kept.forget_all_but(self.most);
         drop(kept);
         // Usually nobody listens.
         if self.live.receiver_count() > 0 {
@@ -251,14 +317,15 @@ impl EventLog {
     pub fn find(&self, query: &EventQuery) -> EventPage {
         let text = query.text.as_ref().map(|text| text.to_lowercase());
         let has_text = |path: &str| text.as_ref().is_none_or(|text| path.to_lowercase().contains(text));
-        let is_wanted = |event: &&KeptEvent| {
+        let is_wanted = |(event, text): &(&KeptEvent, String)| {
             query.before.is_none_or(|before| event.sequence < before)
                 && query.event_type.is_none_or(|event_type| event.event_type == event_type)
-                && (has_text(event.path()) || event.old_path().is_some_and(has_text))
+                && (has_text(path(text)) || old_path(text).is_some_and(has_text))
         };
         let kept = self.kept();
-        let wanted = kept.events.iter().rev().filter(is_wanted).take(query.limit + 1);
-        let mut found: Vec<LoggedEvent> = wanted.map(KeptEvent::to_logged).collect();
+        // Of the oldest block, some may be more than are to be kept.
+        let wanted = kept.newest_first().take(self.most).filter(is_wanted).take(query.limit + 1);
+        let mut found: Vec<LoggedEvent> = wanted.map(|(event, text)| kept.to_logged(event, &text)).collect();
         let has_more = found.len() > query.limit;
         found.truncate(query.limit);
         EventPage { events: found, has_more }
@@ -329,14 +396,17 @@ mod tests {
         log.add(event.clone());
         log.add(deleted.clone());
         assert_eq!(log.find(&EventQuery { limit: 2, ..EventQuery::default() }).events, [deleted, event]);
-        assert!(size_of::<KeptEvent>() <= 88);
+        assert!(size_of::<KeptEvent>() <= 40);
     }
 
     #[test]
     fn only_the_latest_events_are_kept() {
-        let names: Vec<String> = (0..103).map(|number| number.to_string()).collect();
-        let log = log_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        let oldest = log.find(&EventQuery { before: Some(6), limit: 10, ..EventQuery::default() });
-        assert_eq!(oldest.events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [5, 4]);
+        for count in [103, 2 * BLOCK + 50, 2 * BLOCK + 150] {
+            let names: Vec<String> = (1..=count).map(|number| format!("ä/ö {number}.mp3")).collect();
+            let log = log_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            let all = log.find(&EventQuery { limit: 1000, ..EventQuery::default() }).events;
+            assert!(all.iter().map(|event| &event.path).eq(names.iter().rev().take(100)), "{count}");
+            assert!(log.kept().count <= 100 + BLOCK);
+        }
     }
 }

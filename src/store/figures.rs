@@ -176,7 +176,7 @@ mod tests {
             let name = if path == "link.mp3" { "d.mp3" } else { path };
             stat.inode = u64::from(name.as_bytes()[0]);
             (stat.size, stat.mtime_ns) = (size, i128::from(mtime_s) * 1_000_000_000);
-            track.metadata.tags = date.map(|date| (Field::Date, date)).into_iter().collect();
+            std::sync::Arc::make_mut(track).metadata.tags = date.map(|date| (Field::Date, date)).into_iter().collect();
         }
         observation
     }

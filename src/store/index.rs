@@ -310,5 +310,6 @@ pub(super) fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
     let sound = audio_hash
         .zip(bytes)
         .map(|(hash, bytes)| Sound { xxh128: u128::from_be_bytes(hash), bytes: bytes.cast_unsigned() });
-    Ok(Row { path, stat, track: Track { fingerprint, sound, metadata }, first_published: row.get(10)? })
+    let track = Arc::new(Track { fingerprint, sound, metadata });
+    Ok(Row { path, stat, track, first_published: row.get(10)? })
 }

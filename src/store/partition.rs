@@ -102,7 +102,10 @@ mod tests {
                         metadata: Metadata::default(),
                     };
                     let stat = FileStat { mount: MountId(0), ..FileStat::default() };
-                    commit::put(&writer.connection, &Row { path: path.into(), stat, track, first_published: 0 })?;
+                    commit::put(
+                        &writer.connection,
+                        &Row { path: path.into(), stat, track: track.into(), first_published: 0 },
+                    )?;
                 }
                 Ok(())
             })

@@ -31,7 +31,8 @@ fn track(content: u8) -> Track {
 }
 
 pub(super) fn file(path: &LibraryPath, content: u8) -> Observation {
-    let seen = Seen::File { stat: stat(u64::MAX - 3), content: Content::Read(track(content)), candidates: vec![] };
+    let seen =
+        Seen::File { stat: stat(u64::MAX - 3), content: Content::Read(track(content).into()), candidates: vec![] };
     Observation { path: path.clone(), origin: Origin::Scan, seen }
 }
 
@@ -59,9 +60,9 @@ async fn rows_and_messages_survive_a_reopening_and_the_sequence_goes_on() {
     }
     let store = open(folder.path());
     let row = store.index().row(&path).unwrap().unwrap();
-    assert_eq!((row.stat, row.track), (stat(u64::MAX - 3), track(1)));
+    assert_eq!((row.stat, &*row.track), (stat(u64::MAX - 3), &track(1)));
     let distant = FileStat { mtime_ns: i128::from(i64::MAX) * 3, ctime_ns: i128::from(i64::MIN) * 2, ..stat(1) };
-    let seen = Seen::File { stat: distant, content: Content::Read(track(2)), candidates: vec![] };
+    let seen = Seen::File { stat: distant, content: Content::Read(track(2).into()), candidates: vec![] };
     store.commit([Observation { seen, ..file(&"b.mp3".into(), 2) }].into()).await.unwrap();
     assert_eq!(store.index().row(&"b.mp3".into()).unwrap().unwrap().stat, distant);
     store.commit([missing(&"b.mp3".into())].into()).await.unwrap();
@@ -99,7 +100,11 @@ async fn a_file_that_changed_under_one_name_is_to_be_looked_at_under_its_others(
     let changed = |path| {
         let Observation { path, origin, .. } = file(path, 2);
         let stat = FileStat { ctime_ns: 3, ..stat(u64::MAX - 3) };
-        Observation { path, origin, seen: Seen::File { stat, content: Content::Read(track(2)), candidates: vec![] } }
+        Observation {
+            path,
+            origin,
+            seen: Seen::File { stat, content: Content::Read(track(2).into()), candidates: vec![] },
+        }
     };
     for (seen, other_names) in [
         (changed(&one), vec![other.clone()]),
@@ -117,7 +122,7 @@ async fn a_file_whose_name_another_one_took_is_to_be_looked_at_under_its_others(
     let store = open(folder.path());
     let (one, other) = (LibraryPath::from("one.mp3"), LibraryPath::from("other.mp3"));
     store.commit([file(&one, 1), file(&other, 1)].into()).await.unwrap();
-    let content = Content::Read(track(2));
+    let content = Content::Read(track(2).into());
     let seen = Seen::File { stat: stat(5), content, candidates: vec![] };
     let taken = Observation { path: one, origin: Origin::Watch, seen };
     assert_eq!(store.commit([taken].into()).await.unwrap().other_names, [other]);

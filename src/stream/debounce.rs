@@ -18,6 +18,9 @@ use super::{Hint, QuietTime, READS_A_POLL};
 /// How long newer hints may delay a key, unless [`Debounce::no_later_than`] says otherwise.
 const NO_LATER_THAN: Duration = Duration::from_secs(10);
 
+/// Keys that wait at once. While there are so many, the input is not read.
+const MOST_WAITING: usize = 16_384;
+
 pin_project! {
     /// The stream of [`debounce`](super::HintStreamExt::debounce).
     #[must_use = "streams do nothing unless polled"]
@@ -88,7 +91,9 @@ where
                 *this.input_is_next = true;
                 return Poll::Ready(Some(hint));
             }
-            match this.input.as_mut().poll_next(context) {
+            let is_full = this.pending.len() >= MOST_WAITING;
+            let read = if is_full { Poll::Pending } else { this.input.as_mut().poll_next(context) };
+            match read {
                 Poll::Ready(Some(hint)) => {
                     if let Some(hint) = this.pending.admit(hint, this.quiet_time, *this.no_later_than) {
                         return Poll::Ready(Some(hint));
@@ -124,7 +129,8 @@ struct Pending<T: Hint> {
 }
 
 struct Waiting<T> {
-    hint: T,
+    /// In a box, because it is moved about with its neighbours.
+    hint: Box<T>,
     /// Newer hints do not delay the deadline beyond this.
     latest: Instant,
 }
@@ -142,7 +148,7 @@ impl<T: Hint> Pending<T> {
         let older = self.places.get(hint.key()).and_then(|place| self.hints.remove(place));
         let (hint, quiet, latest) = match older {
             Some(Waiting { hint: older, latest }) => {
-                let merged = hint.merged_over(older);
+                let merged = hint.merged_over(*older);
                 let quiet = quiet_time.quiet(&merged);
                 (merged, quiet, latest)
             }
@@ -155,7 +161,7 @@ impl<T: Hint> Pending<T> {
         let place = (after(now, quiet).min(latest), self.admitted);
         self.admitted += 1;
         self.places.insert(hint.key().clone(), place);
-        self.hints.insert(place, Waiting { hint, latest });
+        self.hints.insert(place, Waiting { hint: Box::new(hint), latest });
         None
     }
 
@@ -174,7 +180,7 @@ impl<T: Hint> Pending<T> {
             // A map keeps its capacity, but the memory of a burst must not stay in use until the restart.
             self.places.shrink_to(READS_A_POLL);
         }
-        Some(hint)
+        Some(*hint)
     }
 
     fn len(&self) -> usize {
@@ -185,6 +191,7 @@ impl<T: Hint> Pending<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use futures::{FutureExt, SinkExt, stream};
     use proptest::prelude::*;
@@ -192,6 +199,7 @@ mod tests {
     use tokio_test::{assert_pending, assert_ready, task};
 
     use super::*;
+    use crate::model::{Cause, FsEvent, Origin};
     use crate::stream::HintStreamExt;
     use crate::stream::testing::{Probe, every_key_comes_out_with_all_its_hints, milliseconds, paused, schedule};
 
@@ -345,6 +353,21 @@ mod tests {
             );
             let Pending { hints, places, .. } = &debounced.pending;
             assert!(hints.is_empty() && places.is_empty() && places.capacity() < 200);
+        });
+    }
+
+    #[test]
+    fn the_input_is_not_read_while_very_many_keys_wait() {
+        paused(async {
+            let read = AtomicUsize::new(0);
+            let count = MOST_WAITING + 1_000;
+            let burst = stream::iter(0..count)
+                .map(|number| FsEvent::new(number.to_string().as_str().into(), Cause::Closed, Origin::Watch))
+                .inspect(|_| _ = read.fetch_add(1, Relaxed));
+            let mut debounced = Box::pin(burst.debounce(|_: &FsEvent| milliseconds(5)));
+            debounced.next().await.unwrap();
+            assert_eq!(read.load(Relaxed), MOST_WAITING);
+            assert_eq!(debounced.count().await, count - 1);
         });
     }
 

@@ -36,7 +36,8 @@ fn a_first_scan_needs_a_bounded_number_of_system_calls() {
     let (read, synced) = (a_file(&["read", "pread64"]), more("fsync") + more("fdatasync"));
     println!("a file: {opened} opened, {asked} asked for, {read} read; {synced} synced");
     // Files as young as these are looked up once more before the commit.
-    assert!(opened < 11.0 && asked < 16.0 && read < 4.0, "a file: {opened} opened, {asked} asked for, {read} read");
-    // One for each commit of a hundred files, and what the log of the store needs.
-    assert!((1..=30).contains(&synced), "{synced} synced");
+    assert!(opened < 5.5 && asked < 12.0 && read < 5.5, "a file: {opened} opened, {asked} asked for, {read} read");
+    // One for each commit of up to a hundred files, and what the log of the store needs. strace slows the looks down, so that
+    // batches close before they are full.
+    assert!((1..=50).contains(&synced), "{synced} synced");
 }

@@ -550,7 +550,7 @@ proptest! {
             row: Row {
                 path: LibraryPath::from(number.to_string().as_str()),
                 stat: FileStat::default(),
-                track: track(number + 1),
+                track: track(number + 1).into(),
                 first_published: LONG_AGO,
             },
             origin: Origin::Scan,

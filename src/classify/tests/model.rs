@@ -78,7 +78,7 @@ impl File {
 pub(super) fn rows_of(disk: &Disk, young: impl Fn(&LibraryPath) -> bool) -> Rows {
     let row = |(path, file): (&LibraryPath, &File)| {
         let first_published = if young(path) { NOW - 5 } else { LONG_AGO };
-        let row = Row { path: path.clone(), stat: file.stat(), track: track(file.content), first_published };
+        let row = Row { path: path.clone(), stat: file.stat(), track: track(file.content).into(), first_published };
         (path.clone(), row)
     };
     disk.iter().map(row).collect()
@@ -100,9 +100,9 @@ pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool
             })
             .collect();
         let found = track(file.content);
-        let is_known = rows.values().any(|row| row.track == found);
+        let is_known = rows.values().any(|row| *row.track == found);
         let by_content = |row: &&Row| {
-            row.track == found || (!is_known && row.track.has_sound_of(&found) && !disk.contains_key(&row.path))
+            *row.track == found || (!is_known && row.track.has_sound_of(&found) && !disk.contains_key(&row.path))
         };
         let by_content: Vec<&Row> = others.into_iter().filter(by_content).collect();
         let unique = if by_content.len() == 1 { by_content } else { Vec::new() };
@@ -110,10 +110,10 @@ pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool
         let candidates = own.into_iter().chain(by_inode.iter().copied()).chain(unique);
         let candidates = candidates.map(|row| row.path.clone()).collect();
         // A stat that is equal in every field is trusted. In this model, as on a real disk, such a file is unchanged.
-        let trusted = by_inode.iter().find(|row| may_trust && row.stat == stat && row.track == track(file.content));
+        let trusted = by_inode.iter().find(|row| may_trust && row.stat == stat && *row.track == track(file.content));
         let content = match trusted {
             Some(row) => Content::MovedFrom(row.path.clone()),
-            None => Content::Read(track(file.content)),
+            None => Content::Read(track(file.content).into()),
         };
         Seen::File { stat, content, candidates }
     });
@@ -123,7 +123,7 @@ pub(super) fn look(disk: &Disk, rows: &Rows, path: &LibraryPath, may_trust: bool
 /// Whether the file at the path of a row can be taken for the file of the row.
 fn is_file_of(row: &Row, found: &File) -> bool {
     let stat = found.stat();
-    let same_content = row.track == track(found.content);
+    let same_content = *row.track == track(found.content);
     match found.filesystem {
         Filesystem::Births => row.stat.same_file(&stat),
         Filesystem::Inodes => row.stat.same_file(&stat) && (row.stat.same_size_and_mtime(&stat) || same_content),
