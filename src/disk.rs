@@ -442,6 +442,24 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_the_directory_that_was_found_whatever_its_path_is_now() {
+        let (_folder, root) = library();
+        fs::create_dir(root.path().join("a")).unwrap();
+        fs::write(root.path().join("a/x.mp3"), b"12345").unwrap();
+        let path: LibraryPath = "a/x.mp3".into();
+        let (found, place) = root.find(&path).unwrap();
+        assert!(matches!(found, Entry::File(_)));
+        fs::rename(root.path().join("a"), root.path().join("b")).unwrap();
+        assert!(matches!(root.entry(&path).unwrap(), Entry::Missing { .. }));
+        assert_eq!(root.look_up_at(&place, &path).unwrap(), found);
+        let (_, opened) = root.open_at(&place, &path).unwrap().unwrap();
+        assert_eq!(Entry::File(opened), found);
+        fs::remove_file(root.path().join("b/x.mp3")).unwrap();
+        assert!(matches!(root.look_up_at(&place, &path).unwrap(), Entry::Missing { .. }));
+        assert!(root.open_at(&place, &path).unwrap().is_none());
+    }
+
+    #[test]
     fn a_path_is_missing_however_many_of_its_directories_are_gone() {
         let (_folder, root) = library();
         fs::write(root.path().join("file.mp3"), b"").unwrap();

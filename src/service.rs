@@ -90,8 +90,8 @@ pub enum ServiceError {
     /// Messages cannot be delivered, and a retry would not help.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The threads that read files could not be started.
-    #[error("the threads that read files cannot be started")]
+    /// A thread could not be started.
+    #[error("a thread cannot be started")]
     Threads(#[source] std::io::Error),
     /// The control socket cannot be used.
     #[error(transparent)]

@@ -74,7 +74,9 @@ pub(super) fn find<R: Read + Seek>(source: &mut Source<R>, end: u64) -> io::Resu
     {
         return Ok(Some(Found { at: 0, header }));
     }
-    let mut chunk = vec![0; CHUNK];
+    // A header may begin at the last byte before the limit.
+    let length = usize::try_from(limit + 3).unwrap_or(CHUNK).min(CHUNK);
+    let mut chunk = vec![0; length];
     let mut tried = 0;
     let mut at = 0;
     while at < limit {

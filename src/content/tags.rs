@@ -269,7 +269,8 @@ impl Kind {
         if let Some(first) = mpeg::find(source, end)? {
             return Ok(Self::Mpeg(first));
         }
-        let mut chunk = vec![0; CHUNK];
+        let length = usize::try_from(source.length()).unwrap_or(CHUNK).min(CHUNK);
+        let mut chunk = vec![0; length];
         let has_frames = adts::has_frames(source.read_at(0, &mut chunk)?);
         Ok(if has_frames { Self::Adts } else { Self::Unknown })
     }

@@ -132,7 +132,7 @@ impl Root {
                 FileType::Directory => Some(ListedKind::Directory),
                 FileType::RegularFile if is_excluded(&name, false) => None,
                 FileType::Symlink => self.linked_kind(&directory.join(&name)),
-                _ => self.listed_kind(opened.as_fd(), &name, follow.then_some(directory), &mut last_mount),
+                _ => self.listed_kind(opened.as_fd(), (&name, file_type), follow.then_some(directory), &mut last_mount),
             };
             let kind = match kind {
                 // Its rules were applied before its stat was read.
@@ -147,11 +147,12 @@ impl Root {
         Ok(Some(listed))
     }
 
-    /// The kind of an entry. A link is followed if `follow` is the path of its directory.
+    /// The kind of an entry, given its name and type as they are listed. A link is followed if `follow` is the path of its
+    /// directory.
     fn listed_kind(
         &self,
         directory: BorrowedFd<'_>,
-        name: &[u8],
+        (name, listed_type): (&[u8], FileType),
         follow: Option<&LibraryPath>,
         last_mount: &mut Option<(KernelMount, Present)>,
     ) -> Option<ListedKind> {
@@ -162,16 +163,21 @@ impl Root {
         match RawStat::at(directory, name) {
             Ok(found) => match found.kind {
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if self.rules.extensions().matches_name(name) => match *last_mount {
-                    Some((mount, present)) if mount == found.mount => Some(ListedKind::File(present.file_stat(&found))),
-                    _ => match self.mounts.of(&found, directory, Some(name)) {
-                        Ok(present) => {
-                            *last_mount = Some((found.mount, present));
+                // Other names were left out as far as the listing says what they are.
+                FileType::RegularFile if listed_type == found.kind || self.rules.extensions().matches_name(name) => {
+                    match *last_mount {
+                        Some((mount, present)) if mount == found.mount => {
                             Some(ListedKind::File(present.file_stat(&found)))
                         }
-                        Err(error) => unreadable(&error),
-                    },
-                },
+                        _ => match self.mounts.of(&found, directory, Some(name)) {
+                            Ok(present) => {
+                                *last_mount = Some((found.mount, present));
+                                Some(ListedKind::File(present.file_stat(&found)))
+                            }
+                            Err(error) => unreadable(&error),
+                        },
+                    }
+                }
                 FileType::Symlink => follow.and_then(|directory| self.linked_kind(&directory.join(name))),
                 _ => None,
             },

@@ -10,6 +10,9 @@ use super::LibraryPath;
 const DEFAULT: [&str; 15] =
     ["mp3", "flac", "wav", "wave", "ogg", "oga", "aac", "opus", "m4a", "m4b", "m4p", "m4v", "m4r", "mp4", "wma"];
 
+/// The length in bytes up to which an extension is put into lower case on the stack.
+const SHORT: usize = 16;
+
 /// A set of file extensions, compared without ASCII case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extensions(BTreeSet<String>);
@@ -35,8 +38,14 @@ impl Extensions {
     pub fn matches_name(&self, name: &[u8]) -> bool {
         let Some(dot) = name.iter().rposition(|&byte| byte == b'.') else { return false };
         let (stem, extension) = (&name[..dot], &name[dot + 1..]);
-        // There are few, and nearly all differ from this one in their length or first byte.
-        !stem.is_empty() && self.0.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(extension))
+        // Nearly all are short, and are looked up in the set.
+        let mut lower = [0; SHORT];
+        let Some(lower) = lower.get_mut(..extension.len()) else {
+            return !stem.is_empty() && self.0.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(extension));
+        };
+        lower.copy_from_slice(extension);
+        lower.make_ascii_lowercase();
+        !stem.is_empty() && str::from_utf8(lower).is_ok_and(|extension| self.0.contains(extension))
     }
 }
 

@@ -3,9 +3,14 @@
 //! The engine decides when a restart is due. This module checks the disk and the watcher, and restarts the watcher.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::{Service, watch_limit};
 use crate::disk::{Disk as _, Identity, MountEntry};
@@ -26,6 +31,31 @@ pub(super) struct WatchSupervisor {
     service: Arc<Service>,
     /// There are no watches left since the last check.
     is_out_of_watches: Arc<AtomicBool>,
+}
+
+/// The thread of a [`WatchSupervisor`]. It stops after its current check when this is dropped.
+#[must_use = "the supervision ends when this is dropped"]
+pub(super) struct Supervision {
+    ended: oneshot::Receiver<Infallible>,
+    stop: SyncSender<()>,
+}
+
+impl Supervision {
+    /// Never returns.
+    ///
+    /// # Panics
+    ///
+    /// If the thread panicked.
+    pub(super) async fn goes_on(&mut self) -> Infallible {
+        (&mut self.ended).await.expect("the supervision of the watcher does not panic")
+    }
+
+    /// Ends the thread. It has the service, and nothing may keep that after a reload, unless a check takes long.
+    pub(super) async fn end(self) {
+        let Self { ended, stop } = self;
+        drop(stop);
+        let _ = tokio::time::timeout(CHECK, ended).await;
+    }
 }
 
 /// Whether the root can be watched.
@@ -65,26 +95,43 @@ impl WatchSupervisor {
         let _ = tokio::task::spawn_blocking(move || supervisor.start_now()).await;
     }
 
-    /// Checks the root and the watcher forever, and requests a walk of everything when that is due.
-    pub(super) async fn supervise(self: Arc<Self>) -> Infallible {
+    /// Checks the root and the watcher again and again, on a thread of its own, and requests a walk of everything when that
+    /// is due. The checks may block.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(super) fn supervise(self: Arc<Self>) -> io::Result<Supervision> {
+        let (stop, stopped) = sync_channel(1);
+        let (is_alive, ended) = oneshot::channel();
+        thread::Builder::new().name("supervisor".to_owned()).spawn(move || {
+            // Dropped after the service.
+            let _is_alive: oneshot::Sender<Infallible> = is_alive;
+            let supervisor = self;
+            supervisor.check_until(&stopped);
+        })?;
+        Ok(Supervision { ended, stop })
+    }
+
+    fn check_until(&self, stopped: &Receiver<()>) {
         let mut last = self.first_check();
         let no_changes = Changes::default();
         self.service.inbox.with(|engine, now| engine.walk_if_due(no_changes, last.has_silent_mounts, now.instant));
-        loop {
-            tokio::time::sleep(CHECK).await;
-            let (root, mounts) = self.check_root(last.root).await;
-            last.root = root;
-            let Some(mounts) = mounts else { continue };
+        while matches!(stopped.recv_timeout(CHECK), Err(RecvTimeoutError::Timeout)) {
+            last.root = self.check_root(last.root);
+            if last.root == RootState::Gone {
+                continue;
+            }
             if self.is_out_of_watches.load(Ordering::Relaxed) {
-                let supervisor = Arc::clone(&self);
-                let _ = tokio::task::spawn_blocking(move || supervisor.note_watch_limit()).await;
+                self.note_watch_limit();
             }
-            self.unwatch_excluded().await;
-            let mut changes = self.changes(&mut last, mounts);
+            self.unwatch_excluded();
+            let mut changes = self.changes(&mut last);
             if self.service.inbox.with(|engine, now| engine.is_restart_due(changes, now.instant)) {
-                self.start().await;
+                self.start_now();
             }
-            changes.links = self.have_links_changed().await;
+            let root = &self.service.root;
+            // Only a walk of everything finds the new targets of links.
+            changes.links = root.follows_links_out() && root.have_links_changed();
             self.service.inbox.with(|engine, now| engine.walk_if_due(changes, last.has_silent_mounts, now.instant));
         }
     }
@@ -97,10 +144,10 @@ impl WatchSupervisor {
         LastCheck { root: RootState::Watched, mounts, links, servers, has_silent_mounts }
     }
 
-    /// What has changed since the last check. `mounts` are the mounts now.
-    fn changes(&self, last: &mut LastCheck, mounts: Vec<MountEntry>) -> Changes {
+    /// What has changed since the last check.
+    fn changes(&self, last: &mut LastCheck) -> Changes {
         let root = &self.service.root;
-        let were_mounted = std::mem::replace(&mut last.mounts, mounts);
+        let were_mounted = std::mem::replace(&mut last.mounts, root.mount_entries());
         let links_before = std::mem::replace(&mut last.links, root.links_version());
         let servers_before = std::mem::replace(&mut last.servers, root.answers_version());
         let mounts = were_mounted != last.mounts;
@@ -242,25 +289,15 @@ impl WatchSupervisor {
     }
 
     /// Removes the watches of some of the directories that the rules exclude.
-    async fn unwatch_excluded(&self) {
+    fn unwatch_excluded(&self) {
         let directories = self.service.excluded.take(MAX_UNWATCHED_PER_CHECK);
         if directories.is_empty() {
             return;
         }
-        let (watcher, root) = (Arc::clone(&self.service.watcher), Arc::clone(&self.service.root));
-        let unwatch = move || {
-            if let Some(watcher) = lock(&watcher).as_ref() {
-                watcher.unwatch(directories.iter().map(|directory| directory.to_absolute(root.path())));
-            }
-        };
-        let _ = tokio::task::spawn_blocking(unwatch).await;
-    }
-
-    /// Whether the targets of links have changed. Only a walk of everything finds the new targets.
-    async fn have_links_changed(&self) -> bool {
-        let root = Arc::clone(&self.service.root);
-        root.follows_links_out()
-            && tokio::task::spawn_blocking(move || root.have_links_changed()).await.unwrap_or_default()
+        if let Some(watcher) = lock(&self.service.watcher).as_ref() {
+            let root = self.service.root.path();
+            watcher.unwatch(directories.iter().map(|directory| directory.to_absolute(root)));
+        }
     }
 
     /// Whether some filesystems mounted under the root cause no events for remote changes.
@@ -283,24 +320,20 @@ impl WatchSupervisor {
         self.service.conditions.set(&Condition::Polled { filesystems, poll_s: self.poll_s() });
     }
 
-    /// The state of the root, and the mounts under it if it is there.
-    async fn check_root(self: &Arc<Self>, before: RootState) -> (RootState, Option<Vec<MountEntry>>) {
-        let supervisor = Arc::clone(self);
-        let check = move || supervisor.check_root_now(before).map(|()| supervisor.service.root.mount_entries());
-        match tokio::task::spawn_blocking(check).await {
-            Ok(Ok(mounts)) => {
+    fn check_root(&self, before: RootState) -> RootState {
+        match self.check_root_now(before) {
+            Ok(()) => {
                 self.service.conditions.clear(ConditionKind::RootGone);
-                (RootState::Watched, Some(mounts))
+                RootState::Watched
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 self.service.conditions.set(&Condition::RootGone { error: error.to_string() });
-                (RootState::Gone, None)
+                RootState::Gone
             }
-            Err(_) => (before, None),
         }
     }
 
-    fn check_root_now(&self, before: RootState) -> std::io::Result<()> {
+    fn check_root_now(&self, before: RootState) -> io::Result<()> {
         let Service { root, inbox, watcher, .. } = &*self.service;
         let identity = root.current_identity();
         let was_lost = inbox.engine().with(|engine| engine.is_watched_root_gone());

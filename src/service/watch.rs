@@ -93,17 +93,13 @@ pub async fn watch(
             "the grace time is over; undelivered messages stay in the outbox"
         );
     };
-    // As a task of its own, its checks wake nothing else.
-    let mut supervising = tokio::spawn(supervisor.supervise());
+    let mut supervision = supervisor.supervise().map_err(ServiceError::Threads)?;
     let done = tokio::select! {
         done = work => done,
         failed = service.deliver(sink) => failed,
         never = service.show_progress() => match never {},
         never = service.send_traces() => match never {},
-        panicked = &mut supervising => match panicked {
-            Ok(never) => match never {},
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        },
+        never = supervision.goes_on() => match never {},
         never = service.keep_conditions(status) => match never {},
         never = &mut answers => match never {},
         never = reload.on_hangups(&service.settings) => match never {},
@@ -116,9 +112,7 @@ pub async fn watch(
         never = service.watch_rotten() => match never {},
         () = stopped => Ok(()),
     };
-    // It has the service, and nothing may keep that after a reload.
-    supervising.abort();
-    let _ = supervising.await;
+    supervision.end().await;
     if shutdown.is_cancelled() {
         // It may have ended before anything else noticed.
         systemd::notify_end();
