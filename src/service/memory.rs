@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Settings;
 
 /// The limit up to which caches are kept small, in bytes. With the usual ones and many files in flight, a first scan needs
-/// about 60 MB.
+/// about 40 MB.
 const LITTLE: u64 = 128 * 1024 * 1024;
 
 /// Whether to keep caches small: one file at a time was asked for, or the limit of the control group is low.

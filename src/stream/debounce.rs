@@ -18,8 +18,14 @@ use super::{Hint, QuietTime, READS_A_POLL};
 /// How long newer hints may delay a key, unless [`Debounce::no_later_than`] says otherwise.
 const NO_LATER_THAN: Duration = Duration::from_secs(10);
 
-/// Keys that wait at once. While there are so many, the input is not read.
+/// Keys that wait at once, apart from those with a long wait. While there are so many, the input is not read.
 const MOST_WAITING: usize = 16_384;
+
+/// Keys that wait at once in all.
+const MOST_IN_ALL: usize = 8 * MOST_WAITING;
+
+/// A wait that is longer is a long one: what comes after it must not wait for it.
+const LONG: Duration = Duration::from_secs(5);
 
 pin_project! {
     /// The stream of [`debounce`](super::HintStreamExt::debounce).
@@ -91,8 +97,7 @@ where
                 *this.input_is_next = true;
                 return Poll::Ready(Some(hint));
             }
-            let is_full = this.pending.len() >= MOST_WAITING;
-            let read = if is_full { Poll::Pending } else { this.input.as_mut().poll_next(context) };
+            let read = if this.pending.is_full() { Poll::Pending } else { this.input.as_mut().poll_next(context) };
             match read {
                 Poll::Ready(Some(hint)) => {
                     if let Some(hint) = this.pending.admit(hint, this.quiet_time, *this.no_later_than) {
@@ -126,6 +131,8 @@ struct Pending<T: Hint> {
     hints: BTreeMap<Place, Waiting<T>>,
     places: HashMap<T::Key, Place>,
     admitted: u64,
+    /// How many of them have a long wait.
+    long: usize,
 }
 
 struct Waiting<T> {
@@ -133,11 +140,12 @@ struct Waiting<T> {
     hint: Box<T>,
     /// Newer hints do not delay the deadline beyond this.
     latest: Instant,
+    is_long: bool,
 }
 
 impl<T: Hint> Default for Pending<T> {
     fn default() -> Self {
-        Self { hints: BTreeMap::new(), places: HashMap::new(), admitted: 0 }
+        Self { hints: BTreeMap::new(), places: HashMap::new(), admitted: 0, long: 0 }
     }
 }
 
@@ -145,9 +153,10 @@ impl<T: Hint> Pending<T> {
     /// Adds `hint`, merged with the one that waits for its key. Returns it if it need not wait.
     fn admit(&mut self, hint: T, quiet_time: &impl QuietTime<T>, no_later_than: Duration) -> Option<T> {
         let now = Instant::now();
-        let older = self.places.get(hint.key()).and_then(|place| self.hints.remove(place));
+        let place = self.places.get(hint.key()).copied();
+        let older = place.and_then(|place| self.remove(place));
         let (hint, quiet, latest) = match older {
-            Some(Waiting { hint: older, latest }) => {
+            Some(Waiting { hint: older, latest, .. }) => {
                 let merged = hint.merged_over(*older);
                 let quiet = quiet_time.quiet(&merged);
                 (merged, quiet, latest)
@@ -161,7 +170,9 @@ impl<T: Hint> Pending<T> {
         let place = (after(now, quiet).min(latest), self.admitted);
         self.admitted += 1;
         self.places.insert(hint.key().clone(), place);
-        self.hints.insert(place, Waiting { hint: Box::new(hint), latest });
+        let is_long = quiet > LONG;
+        self.long += usize::from(is_long);
+        self.hints.insert(place, Waiting { hint: Box::new(hint), latest, is_long });
         None
     }
 
@@ -174,13 +185,24 @@ impl<T: Hint> Pending<T> {
     }
 
     fn take_first(&mut self) -> Option<T> {
-        let (_, Waiting { hint, .. }) = self.hints.pop_first()?;
+        let (&place, _) = self.hints.first_key_value()?;
+        let Waiting { hint, .. } = self.remove(place)?;
         self.places.remove(hint.key());
         if self.places.is_empty() {
             // A map keeps its capacity, but the memory of a burst must not stay in use until the restart.
             self.places.shrink_to(READS_A_POLL);
         }
         Some(*hint)
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Waiting<T>> {
+        let waiting = self.hints.remove(&place)?;
+        self.long -= usize::from(waiting.is_long);
+        Some(waiting)
+    }
+
+    fn is_full(&self) -> bool {
+        self.len() - self.long >= MOST_WAITING || self.len() >= MOST_IN_ALL
     }
 
     fn len(&self) -> usize {
@@ -368,6 +390,21 @@ mod tests {
             debounced.next().await.unwrap();
             assert_eq!(read.load(Relaxed), MOST_WAITING);
             assert_eq!(debounced.count().await, count - 1);
+        });
+    }
+
+    #[test]
+    fn a_hint_does_not_wait_for_very_many_that_wait_long() {
+        paused(async {
+            let begun = Instant::now();
+            let hints = (0..=2 * MOST_WAITING).map(|number| FsEvent {
+                cause: if number < 2 * MOST_WAITING { Cause::Again(Duration::from_mins(1)) } else { Cause::Closed },
+                ..FsEvent::new(number.to_string().as_str().into(), Cause::Found, Origin::Watch)
+            });
+            let quiet = |hint: &FsEvent| if let Cause::Again(wait) = hint.cause { wait } else { milliseconds(5) };
+            let mut debounced = Box::pin(stream::iter(hints).chain(stream::pending()).debounce(quiet));
+            assert_eq!(debounced.next().await.unwrap().cause, Cause::Closed);
+            assert_eq!(begun.elapsed(), milliseconds(5));
         });
     }
 

@@ -100,8 +100,8 @@ pub trait HintStreamExt: Stream + Sized {
     /// hint that asks for no wait and has nothing to merge with passes at once.
     ///
     /// It cannot deadlock: time alone releases the hints. It keeps reading while it delays hints, with one entry per
-    /// key, until 16,384 keys wait: the rest is left to the input. Delayed hints do not count as items to come, so its
-    /// lower `size_hint` is 0.
+    /// key, until 16,384 keys wait, without those that wait for more than five seconds, or 131,072 in all: the rest is left
+    /// to the input. Delayed hints do not count as items to come, so its lower `size_hint` is 0.
     ///
     /// ```
     /// use std::time::Duration;
