@@ -110,6 +110,9 @@ fn deletion(row: &Row, looks: &Looks, sources: &Sources) -> Option<Origin> {
         return sources.is_save(target).then(|| looks[target].origin);
     }
     let look = looks.get(&row.path)?;
+    if sources.is_kept(&row.path) {
+        return None;
+    }
     let is_gone = match look.seen {
         Seen::Missing => true,
         // The row of another file may move here.
@@ -132,7 +135,10 @@ struct Contents {
 fn compare_contents(draft: &mut Draft, looks: &Looks, sources: &Sources, now: i64) -> Contents {
     let mut contents = Contents::default();
     for (&path, look) in looks {
-        let Seen::File { stat, content, .. } = &look.seen else { continue };
+        let Seen::File { stat, content, .. } = &look.seen else {
+            contents.again.extend(sources.is_kept(path).then(|| path.clone()));
+            continue;
+        };
         let source = sources.of(path);
         // The row of its path may belong to a file that is undecided.
         let is_held = sources.target_of(path).is_some_and(|target| sources.is_undecided(target));

@@ -1,9 +1,9 @@
 //! Which row belongs to a file that was found at another path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Rows, temporary};
-use crate::model::{Content, FileStat, InodeKind, LibraryPath, Observation, Row, Seen};
+use crate::model::{Content, FileStat, InodeKind, LibraryPath, MountId, Observation, Row, Seen};
 
 /// In seconds: a file that replaces another one this soon after its own first message counts as a new version of it.
 const YOUNG_SECS: i64 = 60;
@@ -16,6 +16,8 @@ pub(super) type Looks<'a> = BTreeMap<&'a LibraryPath, &'a Observation>;
 pub(super) struct Sources<'a> {
     by_target: BTreeMap<&'a LibraryPath, Source<'a>>,
     targets: BTreeMap<&'a LibraryPath, &'a LibraryPath>,
+    /// The paths whose rows have to stay, because their files were found by looks that are to be repeated.
+    kept: BTreeSet<&'a LibraryPath>,
 }
 
 struct Source<'a> {
@@ -39,23 +41,39 @@ impl<'a> Sources<'a> {
     /// Finds the sources of all files of a batch, starting with the best evidence.
     pub(super) fn find(rows: &'a Rows, looks: &Looks<'a>, now: i64) -> Self {
         let mut sources = Self::default();
+        let left = Left::of(rows, looks);
         for wanted in [Evidence::Identity, Evidence::Stat, Evidence::Content, Evidence::Sound] {
-            for (&path, &look) in looks {
-                let is_source = |row: &&Row| {
-                    !sources.targets.contains_key(&row.path)
-                        && evidence(look, row, rows.get(path)) == Some(wanted)
-                        && if wanted == Evidence::Sound { is_missing(row, looks) } else { has_left(row, looks) }
-                };
-                if !sources.by_target.contains_key(path)
-                    && let Some(row) = candidates(look).filter_map(|candidate| rows.get(candidate)).find(is_source)
-                {
-                    sources.by_target.insert(path, Source { row, role: Role::Moves });
-                    sources.targets.insert(&row.path, path);
-                }
-            }
+            sources.find_by(wanted, rows, looks, |look| candidates(look).filter_map(|candidate| rows.get(candidate)));
+            // A file that was not read is that of the row that it was trusted to be.
+            sources.find_by(wanted, rows, looks, |look| left.rows_of(look).filter(|_| is_read(look)));
         }
         sources.distinguish_saves_from_moves(rows, looks, now);
+        sources.keep_rows_of_repeated_looks(looks, &left);
+        sources.defer_moves_to_undecided_paths();
         sources
+    }
+
+    /// Finds the sources with this evidence of files that have none yet, among some rows for each look.
+    fn find_by<I: Iterator<Item = &'a Row>>(
+        &mut self,
+        wanted: Evidence,
+        rows: &'a Rows,
+        looks: &Looks<'a>,
+        among: impl Fn(&'a Observation) -> I,
+    ) {
+        for (&path, &look) in looks {
+            let is_source = |row: &&Row| {
+                !self.targets.contains_key(&row.path)
+                    && evidence(look, row, rows.get(path)) == Some(wanted)
+                    && if wanted == Evidence::Sound { is_missing(row, looks) } else { has_left(row, looks) }
+            };
+            if !self.by_target.contains_key(path)
+                && let Some(row) = among(look).find(is_source)
+            {
+                self.by_target.insert(path, Source { row, role: Role::Moves });
+                self.targets.insert(&row.path, path);
+            }
+        }
     }
 
     /// The row of the file that was found at this path, if the file had another path before.
@@ -75,7 +93,12 @@ impl<'a> Sources<'a> {
 
     /// Whether the file that was found at this path must be examined again, and read, before a decision about it.
     pub(super) fn is_undecided(&self, target: &LibraryPath) -> bool {
-        self.by_target.get(target).is_some_and(|source| source.role == Role::Undecided)
+        self.is_kept(target) || self.by_target.get(target).is_some_and(|source| source.role == Role::Undecided)
+    }
+
+    /// Whether the row of this path has to stay.
+    pub(super) fn is_kept(&self, path: &LibraryPath) -> bool {
+        self.kept.contains(path)
     }
 
     /// The moves: the source of each target.
@@ -94,11 +117,25 @@ impl<'a> Sources<'a> {
                 && (now.saturating_sub(source.row.first_published) < YOUNG_SECS
                     || temporary::is_temporary_name_of(source.row.path.name(), path.name()));
             if is_save {
-                let is_read = matches!(looks[path].seen, Seen::File { content: Content::Read(_), .. });
-                source.role = if is_read { Role::Saved } else { Role::Undecided };
+                source.role = if is_read(looks[path]) { Role::Saved } else { Role::Undecided };
             }
         }
-        self.defer_moves_to_undecided_paths();
+    }
+
+    /// A rename that was accepted unread, but not from the path that the row of its file has now, is to be looked at again.
+    /// That row has to stay until then.
+    fn keep_rows_of_repeated_looks(&mut self, looks: &Looks<'a>, left: &Left<'a>) {
+        let is_repeated = |look: &&Observation| {
+            let is_unread = matches!(look.seen, Seen::File { content: Content::MovedFrom(_), .. });
+            is_unread && !self.by_target.contains_key(&look.path)
+        };
+        let repeated = looks.values().copied().filter(is_repeated);
+        self.kept = repeated.flat_map(|look| left.rows_of(look)).map(|row| &row.path).collect();
+        for path in &self.kept {
+            if let Some(source) = self.by_target.get_mut(path) {
+                source.role = Role::Undecided;
+            }
+        }
     }
 
     /// A file cannot move to a path whose own file is undecided.
@@ -118,6 +155,40 @@ impl<'a> Sources<'a> {
             }
         }
     }
+}
+
+/// The rows whose paths have another file or none by a look of this batch, by their inodes.
+///
+/// A look may have begun before the row of its file came to the path that it has now. Then its candidates do not have that
+/// path.
+struct Left<'a>(BTreeMap<(MountId, u64), Vec<&'a Row>>);
+
+impl<'a> Left<'a> {
+    fn of(rows: &'a Rows, looks: &Looks) -> Self {
+        let mut left = BTreeMap::<_, Vec<&Row>>::new();
+        for row in rows.values() {
+            if row.stat.has_stable_inode() && looks.contains_key(&row.path) && has_left(row, looks) {
+                left.entry((row.stat.mount, row.stat.inode)).or_default().push(row);
+            }
+        }
+        Self(left)
+    }
+
+    /// Those of the file that was found.
+    fn rows_of(&self, look: &'a Observation) -> impl Iterator<Item = &'a Row> {
+        let stat = match &look.seen {
+            Seen::File { stat, .. } => Some(stat),
+            Seen::Missing => None,
+        };
+        let at_inode = stat.and_then(|stat| Some((stat, self.0.get(&(stat.mount, stat.inode))?.clone())));
+        let (stat, rows) = at_inode.unzip();
+        let is_its = move |row: &&Row| stat.is_some_and(|stat| is_same_by_inode(row, stat));
+        rows.into_iter().flatten().filter(is_its).filter(|row| row.path != look.path)
+    }
+}
+
+fn is_read(look: &Observation) -> bool {
+    matches!(look.seen, Seen::File { content: Content::Read(_), .. })
 }
 
 /// The paths whose rows may belong to the file that was found, most likely first.
@@ -191,12 +262,15 @@ fn is_missing(row: &Row, looks: &Looks) -> bool {
 
 /// Whether a file that was found at the path of a row is still the file of that row.
 fn is_file_of(row: &Row, stat: &FileStat, content: &Content) -> bool {
-    let by_inode =
-        row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat));
     // Otherwise the inode number may have been reused, or is not stable.
     let is_unknown_by_inode = row.stat.same_file(stat)
         || (row.stat.mount == stat.mount && [&row.stat, stat].iter().any(|it| it.inode_kind == InodeKind::Unstable));
-    by_inode || (is_unknown_by_inode && has_content(row, content))
+    is_same_by_inode(row, stat) || (is_unknown_by_inode && has_content(row, content))
+}
+
+/// Whether the stat of a file shows that it is the file of a row.
+fn is_same_by_inode(row: &Row, stat: &FileStat) -> bool {
+    row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat))
 }
 
 fn has_content(row: &Row, content: &Content) -> bool {

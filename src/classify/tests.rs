@@ -346,6 +346,33 @@ fn a_young_file_keeps_its_row_if_the_old_one_was_moved() {
     );
 }
 
+/// Three files moved by one place. The look at the first has an older candidate than the path that the row of its file has.
+#[test]
+fn a_look_that_began_before_the_row_of_its_file_came_to_its_path_does_not_lose_the_file() {
+    let disk = album(&[(58, 1), (59, 2), (60, 3)]);
+    for is_young in [true, false] {
+        let rows = rows_of(&album(&[(59, 1), (60, 2), (61, 3)]), |_| is_young);
+        let looks = |is_trusted| {
+            let stale = |path: &LibraryPath| {
+                let mut look = look(&disk, &rows, path, false);
+                if let (Seen::File { content, candidates, .. }, "a/58.mp3") = (&mut look.seen, &*path.to_string()) {
+                    *candidates = vec!["a/60.mp3".into()];
+                    if is_trusted {
+                        *content = Content::MovedFrom("a/60.mp3".into());
+                    }
+                }
+                look
+            };
+            disk.keys().map(stale).collect::<Vec<_>>()
+        };
+        let moved = ["renamed a/59.mp3 -> a/58.mp3", "renamed a/60.mp3 -> a/59.mp3", "renamed a/61.mp3 -> a/60.mp3"];
+        assert_eq!(in_words(&classify(&rows, &looks(false), NOW)), moved);
+        // A look that has not read its file is made again, and the others wait for it.
+        let decision = classify(&rows, &looks(true), NOW);
+        assert_eq!((in_words(&decision), decision.again.len()), (vec![], 3));
+    }
+}
+
 #[test]
 fn of_two_missing_files_with_the_same_content_neither_is_taken_for_the_source() {
     assert_eq!(
