@@ -45,7 +45,7 @@ impl<'a> Sources<'a> {
         for wanted in [Evidence::Identity, Evidence::Stat, Evidence::Content, Evidence::Sound] {
             sources.find_by(wanted, rows, looks, |look| candidates(look).filter_map(|candidate| rows.get(candidate)));
             // A file that was not read is that of the row that it was trusted to be.
-            sources.find_by(wanted, rows, looks, |look| left.rows_of(look).filter(|_| is_read(look)));
+            sources.find_by(wanted, rows, looks, |look| left.rows_of(look).into_iter().filter(|_| is_read(look)));
         }
         sources.distinguish_saves_from_moves(rows, looks, now);
         sources.keep_rows_of_repeated_looks(looks, &left);
@@ -174,16 +174,11 @@ impl<'a> Left<'a> {
         Self(left)
     }
 
-    /// Those of the file that was found.
-    fn rows_of(&self, look: &'a Observation) -> impl Iterator<Item = &'a Row> {
-        let stat = match &look.seen {
-            Seen::File { stat, .. } => Some(stat),
-            Seen::Missing => None,
-        };
-        let at_inode = stat.and_then(|stat| Some((stat, self.0.get(&(stat.mount, stat.inode))?.clone())));
-        let (stat, rows) = at_inode.unzip();
-        let is_its = move |row: &&Row| stat.is_some_and(|stat| is_same_by_inode(row, stat));
-        rows.into_iter().flatten().filter(is_its).filter(|row| row.path != look.path)
+    /// Those of the file that was found. A look that began now would have them as its candidates.
+    fn rows_of(&self, look: &'a Observation) -> Vec<&'a Row> {
+        let Seen::File { stat, .. } = &look.seen else { return Vec::new() };
+        let at_inode = self.0.get(&(stat.mount, stat.inode)).into_iter().flatten().copied();
+        at_inode.filter(|row| row.path != look.path && row.stat.shows_file(stat)).collect()
     }
 }
 
@@ -265,12 +260,7 @@ fn is_file_of(row: &Row, stat: &FileStat, content: &Content) -> bool {
     // Otherwise the inode number may have been reused, or is not stable.
     let is_unknown_by_inode = row.stat.same_file(stat)
         || (row.stat.mount == stat.mount && [&row.stat, stat].iter().any(|it| it.inode_kind == InodeKind::Unstable));
-    is_same_by_inode(row, stat) || (is_unknown_by_inode && has_content(row, content))
-}
-
-/// Whether the stat of a file shows that it is the file of a row.
-fn is_same_by_inode(row: &Row, stat: &FileStat) -> bool {
-    row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat))
+    row.stat.shows_file(stat) || (is_unknown_by_inode && has_content(row, content))
 }
 
 fn has_content(row: &Row, content: &Content) -> bool {

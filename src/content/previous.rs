@@ -53,11 +53,7 @@ impl<D: Disk, C: Contents<D::File>, I: Index> Examiner<D, C, I> {
             return Ok(Vec::new());
         }
         let mut rows = self.index.rows_by_inode(stat.mount, stat.inode, CANDIDATES).map_err(io::Error::other)?;
-        // Without a birth time, the inode number may have been reused for another file.
-        let is_its = |row: &Row| {
-            row.stat.is_surely_same_file(stat) || (row.stat.same_file(stat) && row.stat.same_size_and_mtime(stat))
-        };
-        rows.retain(|row| row.path != *path && is_its(row));
+        rows.retain(|row| row.path != *path && row.stat.shows_file(stat));
         Ok(rows)
     }
 

@@ -77,6 +77,12 @@ impl FileStat {
         self.same_file(other) && self.born_ns.is_some() && other.born_ns.is_some()
     }
 
+    /// Whether a file with the stat `now` is taken for the file of this one without reading it: it is that for certain, or it
+    /// has the same inode number, size and modification time. Without a birth time, the number may have been reused.
+    pub fn shows_file(&self, now: &Self) -> bool {
+        self.is_surely_same_file(now) || (self.same_file(now) && self.same_size_and_mtime(now))
+    }
+
     /// Whether a file with the stat `now` need not be read again: it equals this stat. The ctime is not compared if
     /// `ignore_ctime`; only size and modification time are compared if inode numbers are unstable.
     pub fn is_unchanged(&self, now: &Self, ignore_ctime: bool) -> bool {
