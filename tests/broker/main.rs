@@ -5,6 +5,7 @@ mod support;
 
 mod addresses;
 mod contract;
+mod log;
 mod network;
 mod outages;
 mod parked;
@@ -23,6 +24,7 @@ use support::consumer::QUIET;
 use support::process::LIMIT;
 
 fn settings(url: &str) -> AmqpSettings {
+    log::start();
     let mut settings = AmqpSettings::new(url.parse().unwrap(), "test-instance", "/music");
     // The default is half a minute, for people.
     settings.refused_pause = Duration::from_millis(500);

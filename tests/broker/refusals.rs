@@ -1,18 +1,18 @@
 //! Refusals that a person must correct: named clearly, without secrets, and tried again.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use file_watcher::sink::{Amqp, BrokerState, Deliver};
 use lapin::ExchangeKind;
 use lapin::types::{AMQPValue, FieldTable};
+use tokio::runtime::Runtime;
 use tokio::time;
 
 use crate::support::consumer::{Consumer, bind_queue, declare_exchange, delete_exchange};
 use crate::support::created;
 use crate::support::rabbit::Node;
-use crate::{LIMIT, sink};
+use crate::{LIMIT, log, sink};
 
 /// What the sink says when it is refused.
 pub(crate) async fn refusal(sink: &Amqp) -> String {
@@ -30,7 +30,7 @@ async fn a_wrong_password_names_the_settings_and_works_once_it_is_right() {
     let node = Node::shared();
     let vhost = node.vhost();
     node.add_user("alice", "opensesame");
-    let mut sink = sink(&node.url_as("alice", "hunter2", &vhost));
+    let sink = sink(&node.url_as("alice", "hunter2", &vhost));
     let reason = refusal(&sink).await;
     assert!(reason.contains("RABBITMQ_USER") && reason.contains("RABBITMQ_PASS"), "{reason}");
     assert!(!reason.contains("hunter2"), "{reason}");
@@ -38,7 +38,11 @@ async fn a_wrong_password_names_the_settings_and_works_once_it_is_right() {
 
     node.change_password("alice", "hunter2");
     node.permit("alice", &vhost, ".*");
-    time::timeout(LIMIT, sink.connect()).await.expect("let in").unwrap();
+    connected(sink).await;
+}
+
+async fn connected(mut sink: Amqp) {
+    time::timeout(LIMIT, sink.connect()).await.expect("a connection").unwrap();
     sink.close().await;
 }
 
@@ -56,17 +60,16 @@ async fn tls_with_a_port_that_speaks_none_names_the_settings() {
     assert!(reason.contains("TLS") && reason.contains("RABBITMQ_CA_FILE"), "{reason}");
 }
 
-/// All on one thread, so that one thread's log has all of it.
+/// All on one thread, whose log has all of it.
 #[tokio::test]
 async fn the_log_says_it_once_however_often_it_is_tried_and_keeps_the_secret() {
     let node = Node::shared();
     let vhost = node.vhost();
     node.add_user("bob", "s3cret");
     node.permit("bob", &vhost, "");
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // Another thread is the first to log a connection, as any of the other tests may be.
+    let url = node.url(&vhost);
+    thread::spawn(move || Runtime::new().unwrap().block_on(async { connected(sink(&url)).await })).join().unwrap();
 
     // He may log in and declare, and not write: each time it looks well until the first message.
     let mut bob = sink(&node.url_as("bob", "s3cret", &vhost));
@@ -78,32 +81,11 @@ async fn the_log_says_it_once_however_often_it_is_tried_and_keeps_the_secret() {
 
     let reason = refusal(&bob).await;
     assert!(reason.contains("write") && reason.contains("bob"), "{reason}");
-    let log = log.text();
+    let log = log::of_this_thread();
     assert!(!log.contains("s3cret"), "{log}");
     let ours: Vec<_> = log.lines().filter(|line| line.contains("file_watcher")).collect();
     assert_eq!(ours.iter().filter(|line| line.contains("ERROR")).count(), 2, "{ours:#?}");
     assert_eq!(ours.len(), 3, "both refusals and bob's first connection: {ours:#?}");
-}
-
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
