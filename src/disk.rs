@@ -36,8 +36,8 @@ use rustix::fs::FileType;
 use crate::model::{FileStat, LibraryPath, MountId, Rules};
 
 pub use identity::Identity;
-pub use listing::{Listed, ListedKind};
-pub use mountinfo::{MountEntry, mounts_under};
+pub use listing::{Listed, ListedKind, Listing};
+pub use mountinfo::{MountChanges, MountEntry, mounts_under};
 pub use mounts::{KnownMount, Mounts};
 pub use outside::{LinkTarget, LinkUnknown, LinkedPath};
 pub use servers::{ASK_MOUNT, ask_mount};
@@ -51,7 +51,7 @@ use servers::Servers;
 use stat::RawStat;
 
 /// Bytes of directory entries per read.
-const LISTING_BUFFER: usize = 32 * 1024;
+const LISTING_BUFFER: usize = 16 * 1024;
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -531,7 +531,7 @@ mod tests {
             fs::write(root.path().join(file), b"").unwrap();
         }
         let listed = root.list(&LibraryPath::root()).unwrap().unwrap();
-        let names: Vec<_> = listed.iter().map(|entry| String::from_utf8_lossy(&entry.name)).collect();
+        let names: Vec<_> = listed.from(0).map(|entry| String::from_utf8_lossy(entry.name)).collect();
         assert_eq!(names, ["a-.mp3", "a.mp3", "a", "a0.mp3", "b.MP3"]);
     }
 

@@ -17,6 +17,7 @@ mod reload;
 mod relocation;
 mod replay;
 mod reporter;
+mod rest;
 mod scan;
 mod supervisor;
 mod systemd;

@@ -78,7 +78,7 @@ pub(crate) fn track(number: usize) -> Track {
 pub(crate) fn fill(store: &Store, root: &Arc<Root>) {
     let walk = Walk::new(root, LibraryPath::root());
     let found = walk.enumerate().map(|(number, walked)| match walked {
-        Walked::File(path, stat) => found(path, stat, number),
+        Walked::File(path, stat) => found(path.to_path(), stat, number),
         Walked::Unreadable(path, error) => panic!("{path}: {error}"),
     });
     commit_all(store, &found.collect::<Vec<_>>());

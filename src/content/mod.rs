@@ -47,6 +47,6 @@ mod wav;
 pub use examine::{Contents, Examiner};
 pub use found::{Part, PartContent};
 pub use outcome::{Examined, Outcome};
-pub use read::Reader;
+pub use read::{Reader, free_buffer};
 pub use settle::SettlePolicy;
 pub use verify::{Verification, verify};

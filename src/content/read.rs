@@ -30,6 +30,11 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Frees the buffer in which this thread reads. The next file gets a new one.
+pub fn free_buffer() {
+    drop(BUFFER.take());
+}
+
 /// Reads files, up to a rate limit. Clones share the limit and the counter.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {

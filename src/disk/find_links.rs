@@ -225,7 +225,7 @@ impl Root {
         let Some(opened) = self.open_to_list(at)? else { return Ok(None) };
         let mut found = DirectoryLinks::default();
         let mut has_ignore_file = false;
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut buffer = [const { MaybeUninit::uninit() }; LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir, openat2};
@@ -16,13 +17,47 @@ use super::stat::{KernelMount, RawStat};
 use super::{Entry, LISTING_BUFFER, Root};
 use crate::model::{FileStat, IGNORE_FILE, LibraryPath};
 
+/// The entries of a directory that matter to a walk, in byte order of their paths.
+///
+/// The names are kept in one piece: a walk reads each of them once.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    names: Vec<u8>,
+    entries: Vec<(Name, ListedKind)>,
+}
+
+/// Where a name is in the names of its listing.
+type Name = Range<usize>;
+
 /// One entry of a directory.
-#[derive(Clone, Debug)]
-pub struct Listed {
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
     /// Its name.
-    pub name: Box<[u8]>,
+    pub name: &'a [u8],
     /// What it is.
-    pub kind: ListedKind,
+    pub kind: &'a ListedKind,
+}
+
+impl Listing {
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entry at this position.
+    pub fn get(&self, at: usize) -> Option<Listed<'_>> {
+        Some(Listed::of(&self.names, self.entries.get(at)?))
+    }
+
+    /// The entries from this position on.
+    pub fn from(&self, at: usize) -> impl Iterator<Item = Listed<'_>> {
+        (at..self.len()).filter_map(|at| self.get(at))
+    }
 }
 
 /// What a directory's entry is.
@@ -46,7 +81,7 @@ impl Root {
     /// # Errors
     ///
     /// If the directory or its ignore file cannot be read.
-    pub fn list(&self, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
+    pub fn list(&self, directory: &LibraryPath) -> io::Result<Option<Listing>> {
         match self.lead(directory)? {
             Some(Lead::To(real)) => return self.list_real(real.at(), directory, true),
             Some(Lead::PassedOver) => return Ok(None),
@@ -69,7 +104,7 @@ impl Root {
     pub fn is_bare(&self) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(self.open_checked()?, c".", flags, Mode::empty())?;
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut buffer = [const { MaybeUninit::uninit() }; LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
@@ -96,12 +131,13 @@ impl Root {
     }
 
     /// The entries of the directory at `real`, under the rules for `directory`.
-    fn list_real(&self, real: At<'_>, directory: &LibraryPath, follow: bool) -> io::Result<Option<Vec<Listed>>> {
+    fn list_real(&self, real: At<'_>, directory: &LibraryPath, follow: bool) -> io::Result<Option<Listing>> {
         let Some(opened) = self.open_to_list(real)? else { return Ok(None) };
         let wanted = self.rules.extensions();
-        let mut found: Vec<(Box<[u8]>, FileType)> = Vec::new();
+        let mut names: Vec<u8> = Vec::new();
+        let mut found: Vec<(Name, FileType)> = Vec::new();
         let mut has_ignore_file = false;
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut buffer = [const { MaybeUninit::uninit() }; LISTING_BUFFER];
         let mut entries = RawDir::new(&opened, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
@@ -112,7 +148,9 @@ impl Root {
                 FileType::RegularFile if !wanted.matches_name(name) => {}
                 FileType::Symlink if !follow => {}
                 kind @ (FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Unknown) => {
-                    found.push((Box::from(name), kind));
+                    let start = names.len();
+                    names.extend_from_slice(name);
+                    found.push((start..names.len(), kind));
                 }
                 _ => {}
             }
@@ -121,30 +159,32 @@ impl Root {
         let ignore_file = has_ignore_file.then_some(opened.as_fd());
         let DirectoryRules::Included(ignore_file) = self.rules_now(directory, ignore_file)? else {
             let directories = found.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
-            return Ok(Some(directories.map(|(name, _)| Listed { name, kind: ListedKind::Excluded }).collect()));
+            let entries = directories.map(|(name, _)| (name, ListedKind::Excluded)).collect();
+            return Ok(Some(Listing { names, entries }));
         };
         let is_excluded =
             |name: &[u8], is_directory| self.rules.excludes(ignore_file.as_deref(), directory, name, is_directory);
         let mut last_mount = None;
-        let mut listed = Vec::with_capacity(found.len());
-        for (name, file_type) in found {
+        let mut entries = Vec::with_capacity(found.len());
+        for (place, file_type) in found {
+            let name = &names[place.clone()];
             let kind = match file_type {
                 FileType::Directory => Some(ListedKind::Directory),
-                FileType::RegularFile if is_excluded(&name, false) => None,
-                FileType::Symlink => self.linked_kind(&directory.join(&name)),
-                _ => self.listed_kind(opened.as_fd(), (&name, file_type), follow.then_some(directory), &mut last_mount),
+                FileType::RegularFile if is_excluded(name, false) => None,
+                FileType::Symlink => self.linked_kind(&directory.join(name)),
+                _ => self.listed_kind(opened.as_fd(), (name, file_type), follow.then_some(directory), &mut last_mount),
             };
             let kind = match kind {
                 // Its rules were applied before its stat was read.
                 kind if file_type == FileType::RegularFile => kind,
-                Some(ListedKind::Directory) if is_excluded(&name, true) => Some(ListedKind::Excluded),
+                Some(ListedKind::Directory) if is_excluded(name, true) => Some(ListedKind::Excluded),
                 Some(ListedKind::Directory) => kind,
-                kind => kind.filter(|_| !is_excluded(&name, false)),
+                kind => kind.filter(|_| !is_excluded(name, false)),
             };
-            listed.extend(kind.map(|kind| Listed { name, kind }));
+            entries.extend(kind.map(|kind| (place, kind)));
         }
-        listed.sort_unstable_by(Listed::cmp_paths);
-        Ok(Some(listed))
+        entries.sort_unstable_by(|one, other| Listed::of(&names, one).cmp_paths(Listed::of(&names, other)));
+        Ok(Some(Listing { names, entries }))
     }
 
     /// The kind of an entry, given its name and type as they are listed. A link is followed if `follow` is the path of its
@@ -200,16 +240,20 @@ impl Root {
     }
 }
 
-impl Listed {
+impl<'a> Listed<'a> {
+    fn of(names: &'a [u8], (name, kind): &'a (Name, ListedKind)) -> Self {
+        Self { name: &names[name.clone()], kind }
+    }
+
     /// The order of whole paths: a directory, or anything that may be one, sorts as `name/`.
-    fn cmp_paths(&self, other: &Self) -> Ordering {
+    fn cmp_paths(self, other: Self) -> Ordering {
         let common = self.name.len().min(other.name.len());
         let (one, two) = (self.byte_at(common), other.byte_at(common));
         self.name[..common].cmp(&other.name[..common]).then(one.cmp(&two)).then(self.name.len().cmp(&other.name.len()))
     }
 
     /// The byte of the sort key at a position within the name or right behind it. A file has none behind its name.
-    fn byte_at(&self, place: usize) -> Option<u8> {
+    fn byte_at(self, place: usize) -> Option<u8> {
         let slash = (!matches!(self.kind, ListedKind::File(_))).then_some(b'/');
         self.name.get(place).copied().or(slash)
     }

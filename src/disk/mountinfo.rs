@@ -1,9 +1,19 @@
 //! The kernel's mount table, `/proc/self/mountinfo`. Its format is described in proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// The mount table of this process.
+const MOUNT_TABLE: &str = "/proc/self/mountinfo";
+
+/// After this time, the table counts as changed. Not every system that has the table also announces its changes.
+const MAY_HAVE_CHANGED: Duration = Duration::from_secs(10);
 
 /// Types of filesystems whose files are on a server or in another process. inotify reports only changes that are made
 /// on this machine, and an access blocks while the other side does not respond.
@@ -29,9 +39,39 @@ pub struct MountEntry {
     pub source: String,
 }
 
+/// Says when the mounts of this process may have changed, without reading them.
+#[derive(Debug)]
+pub struct MountChanges {
+    /// The table; `None` if it cannot be opened.
+    table: Option<File>,
+    /// When a change was last reported.
+    reported: Instant,
+}
+
+impl MountChanges {
+    /// Watches the table from now on.
+    pub fn from_now() -> Self {
+        Self { table: File::open(MOUNT_TABLE).ok(), reported: Instant::now() }
+    }
+
+    /// Whether a mount may have come, gone or changed since the last call that returned true.
+    pub fn are_there(&mut self) -> bool {
+        // The kernel reports each change once, as an error: proc_pid_mountinfo(5).
+        let may_be_new = self.table.as_ref().is_none_or(|table| {
+            let mut polled = [PollFd::new(table, PollFlags::PRI)];
+            poll(&mut polled, Some(&Timespec::default())) != Ok(0)
+        });
+        let are_there = may_be_new || self.reported.elapsed() >= MAY_HAVE_CHANGED;
+        if are_there {
+            self.reported = Instant::now();
+        }
+        are_there
+    }
+}
+
 /// All mounts of this process, in the order in which they were mounted over each other.
 pub(super) fn mount_table() -> io::Result<Vec<MountEntry>> {
-    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+    Ok(parse(&std::fs::read(MOUNT_TABLE)?))
 }
 
 /// The mounts on directories under `root`.

@@ -94,7 +94,7 @@ fn names_of(directory: &OwnedFd) -> io::Result<HashSet<Box<[u8]>>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(directory.as_fd(), c".", flags, Mode::empty())?;
     let mut names = HashSet::new();
-    let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+    let mut buffer = [const { MaybeUninit::uninit() }; LISTING_BUFFER];
     let mut entries = RawDir::new(&opened, &mut buffer);
     while let Some(entry) = entries.next() {
         names.insert(Box::from(entry?.file_name().to_bytes()));

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::{LISTING_BUFFER, Listed, Root, mountinfo};
+use super::{LISTING_BUFFER, Listing, Root, mountinfo};
 use crate::model::LibraryPath;
 
 /// How long a server may take to respond.
@@ -182,7 +182,7 @@ impl Root {
     /// # Errors
     ///
     /// As [`Root::list`], or if a server does not respond in time.
-    pub fn list_in_time(self: &Arc<Self>, directory: &LibraryPath) -> io::Result<Option<Vec<Listed>>> {
+    pub fn list_in_time(self: &Arc<Self>, directory: &LibraryPath) -> io::Result<Option<Listing>> {
         if !self.has_server(directory) {
             return self.list(directory);
         }
@@ -211,7 +211,7 @@ pub const ASK_MOUNT: &str = "--ask-mount";
 pub fn ask_mount(point: &Path) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     if let Ok(directory) = rustix::fs::openat(CWD, point, flags, Mode::empty()) {
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut buffer = [const { MaybeUninit::uninit() }; LISTING_BUFFER];
         let _ = RawDir::new(&directory, &mut buffer).next();
     }
 }

@@ -12,7 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::disk::{Listed, ListedKind, Root};
+use crate::disk::{ListedKind, Listing, Root};
 use crate::model::LibraryPath;
 
 /// The most entries that are listed before they are needed. A listing that is begun below it is finished.
@@ -26,9 +26,6 @@ const MOST_THREADS: usize = 3;
 
 /// The directories that the walk lists alone, before threads are started. Most walks end before that.
 const LISTED_ALONE: usize = 8;
-
-/// The entries of a directory, shared between the walk and the search for the next directories in them.
-pub(super) type Listing = Arc<[Listed]>;
 
 /// Lists the directories of a walk. The threads end when it is dropped.
 #[derive(Debug)]
@@ -55,7 +52,7 @@ struct State {
     /// The directories that are not begun.
     next: BinaryHeap<Sequence>,
     /// The directories that are begun and not taken by the walk; `None` if they are not listed yet.
-    begun: HashMap<LibraryPath, Option<io::Result<Listing>>>,
+    begun: HashMap<LibraryPath, Option<io::Result<Arc<Listing>>>>,
     /// The entries in `begun`.
     entries: usize,
     /// The directory that the walk waits for.
@@ -67,7 +64,7 @@ struct State {
 /// The directories of a listing from one position on.
 #[derive(Debug)]
 struct Sequence {
-    listing: Listing,
+    listing: Arc<Listing>,
     at: usize,
     /// The listed directory.
     parent: LibraryPath,
@@ -77,10 +74,9 @@ struct Sequence {
 
 impl Sequence {
     /// The directories of a listing from `at` on; `None` if there is none.
-    fn from(parent: LibraryPath, listing: Listing, at: usize) -> Option<Self> {
-        let is_directory = |entry: &Listed| matches!(entry.kind, ListedKind::Directory);
-        let at = at + listing[at..].iter().position(is_directory)?;
-        let path = parent.join(&listing[at].name);
+    fn from(parent: LibraryPath, listing: Arc<Listing>, at: usize) -> Option<Self> {
+        let at = at + listing.from(at).position(|entry| matches!(entry.kind, ListedKind::Directory))?;
+        let path = parent.join(listing.get(at)?.name);
         Some(Self { listing, at, parent, path })
     }
 
@@ -127,7 +123,7 @@ impl State {
     }
 
     /// Makes the directories of a listing known.
-    fn add(&mut self, directory: &LibraryPath, listed: &io::Result<Listing>) {
+    fn add(&mut self, directory: &LibraryPath, listed: &io::Result<Arc<Listing>>) {
         if let Ok(listing) = listed {
             self.next.extend(Sequence::from(directory.clone(), Arc::clone(listing), 0));
         }
@@ -155,7 +151,7 @@ impl Ahead {
     }
 
     /// The entries of the next directory of the walk.
-    pub(super) fn list(&mut self, directory: &LibraryPath) -> io::Result<Listing> {
+    pub(super) fn list(&mut self, directory: &LibraryPath) -> io::Result<Arc<Listing>> {
         let listed = self.shared.take(directory).unwrap_or_else(|| {
             let listed = self.shared.list(directory);
             self.shared.lock().add(directory, &listed);
@@ -187,7 +183,7 @@ impl Drop for Ahead {
 
 impl Shared {
     /// Takes the listing of a directory, if it is begun or finished. `None` if it is neither: the caller has to list it.
-    fn take(&self, directory: &LibraryPath) -> Option<io::Result<Listing>> {
+    fn take(&self, directory: &LibraryPath) -> Option<io::Result<Arc<Listing>>> {
         let mut state = self.lock();
         loop {
             match state.begun.get(directory) {
@@ -254,8 +250,8 @@ impl Shared {
     }
 
     /// A directory that is gone has no entries.
-    fn list(&self, directory: &LibraryPath) -> io::Result<Listing> {
-        Ok(self.root.list_in_time(directory)?.unwrap_or_default().into())
+    fn list(&self, directory: &LibraryPath) -> io::Result<Arc<Listing>> {
+        Ok(Arc::new(self.root.list_in_time(directory)?.unwrap_or_default()))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -286,8 +282,8 @@ mod tests {
 
     /// The directories under this one, in the order of walks.
     fn walk(ahead: &mut Ahead, directory: &LibraryPath, found: &mut Vec<LibraryPath>) {
-        for entry in ahead.list(directory).unwrap().iter() {
-            let path = directory.join(&entry.name);
+        for entry in ahead.list(directory).unwrap().from(0) {
+            let path = directory.join(entry.name);
             found.push(path.clone());
             walk(ahead, &path, found);
         }

@@ -113,14 +113,19 @@ impl Inbox {
         self.looks_ended();
     }
 
-    /// Waits until `holds` is true of the engine. It is checked again whenever looks have ended.
+    /// Waits until `holds` is true of the engine. It is checked again whenever looks have ended, and every second.
     pub async fn wait_until(&self, holds: impl Fn(&mut Engine) -> bool) {
+        self.wait_until_checked(MAX_SLEEP, holds).await;
+    }
+
+    /// Like [`Inbox::wait_until`], with another time between checks while no looks end.
+    pub async fn wait_until_checked(&self, every: Duration, holds: impl Fn(&mut Engine) -> bool) {
         loop {
             let looks_ended = self.looks_ended.notified();
             if self.engine.with(&holds) {
                 return;
             }
-            let _ = tokio::time::timeout(MAX_SLEEP, looks_ended).await;
+            let _ = tokio::time::timeout(every, looks_ended).await;
         }
     }
 }

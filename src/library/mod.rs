@@ -27,5 +27,5 @@ pub use inbox::Inbox;
 pub use recheck::{Recheck, RecheckThread};
 pub use reconcile::{Difference, Reconcile};
 pub use scan::{Barrier, NoWatcher, Scanner, Tally, WalkReport};
-pub use walk::{Walk, Walked};
+pub use walk::{Walk, Walked, WalkedPath};
 pub use watch::{WatchError, Watcher};

@@ -147,11 +147,15 @@ impl<I: Index + Send + 'static> Recheck<I> {
                     return false;
                 }
                 // A walk of everything finds all differences sooner. While the root is not watched at all, it stays in doubt.
-                while self.inbox.trust(|trust| trust.is_in_doubt(&LibraryPath::root())) {
-                    found.clear();
-                    if !rest(WALK_CHECK) {
-                        return false;
+                let is_root_in_doubt = || self.inbox.trust(|trust| trust.is_in_doubt(&LibraryPath::root()));
+                if is_root_in_doubt() {
+                    while is_root_in_doubt() {
+                        if !rest(WALK_CHECK) {
+                            return false;
+                        }
                     }
+                    // The rows were read before that walk.
+                    return true;
                 }
                 meter = Meter::start();
                 // Most differences were changes that were not committed yet.

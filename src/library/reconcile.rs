@@ -1,6 +1,6 @@
 //! Compares a walk with the index: a streaming diff of two sorted sequences.
 
-use std::collections::VecDeque;
+use std::cmp::Ordering;
 use std::fmt;
 use std::io;
 use std::iter::Peekable;
@@ -9,7 +9,7 @@ use std::thread;
 
 use super::Walked;
 use crate::engine::Replaced;
-use crate::model::{FileStat, Index, LibraryPath, MountId};
+use crate::model::{FilePage, FileStat, Index, LibraryPath, MountId};
 
 /// Rows per query of the index: few enough to keep in memory, many enough to spread the cost of a query.
 const PAGE: usize = 2048;
@@ -45,9 +45,6 @@ impl PartialEq for Difference {
     }
 }
 
-/// Rows in the order of their paths.
-type Page = Vec<(LibraryPath, FileStat)>;
-
 /// The merge join of a walk and the index's rows in the same subtree. The iterator blocks.
 ///
 /// Its law: it yields each path of either side once, except the rows under a directory that could not be read. It keeps
@@ -55,16 +52,18 @@ type Page = Vec<(LibraryPath, FileStat)>;
 #[must_use]
 pub struct Reconcile<'a, W: Iterator<Item = Walked>, E> {
     walked: Peekable<W>,
-    pages: Box<dyn Iterator<Item = Result<Page, E>> + 'a>,
+    pages: Box<dyn Iterator<Item = Result<FilePage, E>> + 'a>,
     ignore_ctime: bool,
-    page: VecDeque<(LibraryPath, FileStat)>,
+    page: FilePage,
+    /// The position of the next row in the page.
+    next: usize,
 }
 
 impl<'a, W: Iterator<Item = Walked>, E> Reconcile<'a, W, E> {
     /// Compares `walked`, a walk of everything at or under `under`, with the rows there.
     pub fn new(walked: W, index: &'a impl Index<Error = E>, under: LibraryPath, ignore_ctime: bool) -> Self {
         let pages = Pages::new(under, |under, after| index.rows_after(under, after, PAGE));
-        Self { walked: walked.peekable(), pages: Box::new(pages), ignore_ctime, page: VecDeque::new() }
+        Self { walked: walked.peekable(), pages: Box::new(pages), ignore_ctime, page: FilePage::default(), next: 0 }
     }
 
     /// Like [`Reconcile::new`]. If there is more than one page of rows, a thread reads them during the walk.
@@ -75,45 +74,59 @@ impl<'a, W: Iterator<Item = Walked>, E> Reconcile<'a, W, E> {
     {
         let read = move |under: &LibraryPath, after: Option<&LibraryPath>| index.rows_after(under, after, PAGE);
         let pages = Pages::new(under, read);
-        Self { walked: walked.peekable(), pages: Box::new(pages.read_ahead()), ignore_ctime, page: VecDeque::new() }
+        Self {
+            walked: walked.peekable(),
+            pages: Box::new(pages.read_ahead()),
+            ignore_ctime,
+            page: FilePage::default(),
+            next: 0,
+        }
     }
 
-    /// Reads the next page if the current one is empty.
+    /// Reads the next page if the current one is used up.
     fn fill_page(&mut self) -> Result<(), E> {
-        if self.page.is_empty()
+        if self.next == self.page.len()
             && let Some(page) = self.pages.next()
         {
-            self.page = page?.into();
+            (self.page, self.next) = (page?, 0);
         }
         Ok(())
+    }
+
+    /// Goes to the next row; returns this one if there is one.
+    fn take_row(&mut self) -> Option<(&[u8], FileStat)> {
+        let (path, stat) = self.page.get(self.next)?;
+        self.next += 1;
+        Some((path, *stat))
+    }
+
+    fn take_gone(&mut self) -> Option<Difference> {
+        self.take_row().map(|(path, stat)| Difference::Gone(LibraryPath::from_bytes(path), stat.mount))
     }
 
     fn step(&mut self) -> Result<Option<Difference>, E> {
         loop {
             self.fill_page()?;
             let ignore_ctime = self.ignore_ctime;
-            let Some(found) = self.walked.peek() else {
-                return Ok(self.page.pop_front().map(|(path, stat)| Difference::Gone(path, stat.mount)));
-            };
-            let row = self.page.front();
-            if let (Walked::Unreadable(unreadable, _), Some((path, _))) = (found, row)
-                && path != unreadable
-                && path.is_at_or_under(unreadable)
+            let Some(found) = self.walked.peek() else { return Ok(self.take_gone()) };
+            let row = self.page.get(self.next).map(|(path, _)| path);
+            if let (Walked::Unreadable(unreadable, _), Some(row)) = (found, row)
+                && is_under(row, unreadable)
             {
-                self.page.pop_front();
+                self.next += 1;
                 continue;
             }
-            let order = row.map_or(std::cmp::Ordering::Greater, |(path, _)| compare_with_walked(path, found));
+            let order = row.map_or(Ordering::Greater, |row| compare_with_walked(row, found));
             if order.is_lt() {
-                return Ok(self.page.pop_front().map(|(path, stat)| Difference::Gone(path, stat.mount)));
+                return Ok(self.take_gone());
             }
-            let was = if order.is_eq() { self.page.pop_front().map(|(_, was)| was) } else { None };
+            let was = if order.is_eq() { self.take_row().map(|(_, was)| was) } else { None };
             return Ok(self.walked.next().map(|found| match (found, was) {
                 (Walked::File(_, now), Some(was)) if was.is_unchanged(&now, ignore_ctime) => Difference::Same(was, now),
                 (Walked::File(path, now), Some(was)) if !was.same_file(&now) => {
-                    Difference::Replaced(Replaced { path, was, now })
+                    Difference::Replaced(Replaced { path: path.to_path(), was, now })
                 }
-                (Walked::File(path, _), _) => Difference::Look(path),
+                (Walked::File(path, _), _) => Difference::Look(path.to_path()),
                 (Walked::Unreadable(path, error), _) => Difference::Unreadable(path, error),
             }));
         }
@@ -122,16 +135,22 @@ impl<'a, W: Iterator<Item = Walked>, E> Reconcile<'a, W, E> {
 
 /// The order of a row and a walked path. An unreadable path may be a directory, and is ordered as `name/`: rows such as
 /// `name.mp3` come before the paths under it.
-fn compare_with_walked(row: &LibraryPath, found: &Walked) -> std::cmp::Ordering {
+fn compare_with_walked(row: &[u8], found: &Walked) -> Ordering {
     match found {
-        Walked::File(path, _) => row.cmp(path),
-        Walked::Unreadable(path, _) => row.cmp(&path.join(b"")),
+        Walked::File(path, _) => path.order_of(row),
+        Walked::Unreadable(path, _) => row.cmp(path.join(b"").as_bytes()),
     }
+}
+
+/// Whether a path, as bytes, is under a directory.
+fn is_under(path: &[u8], directory: &LibraryPath) -> bool {
+    let directory = directory.as_bytes();
+    path.strip_prefix(directory).is_some_and(|rest| directory.is_empty() || rest.first() == Some(&b'/'))
 }
 
 impl<W: Iterator<Item = Walked>, E> fmt::Debug for Reconcile<'_, W, E> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Reconcile").field("page", &self.page.len()).finish_non_exhaustive()
+        formatter.debug_struct("Reconcile").field("rows", &(self.page.len() - self.next)).finish_non_exhaustive()
     }
 }
 
@@ -154,7 +173,7 @@ struct Pages<R> {
 
 impl<R, E> Pages<R>
 where
-    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<Page, E>,
+    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<FilePage, E>,
 {
     fn new(under: LibraryPath, read: R) -> Self {
         Self { read, under, last_read: None, is_exhausted: false }
@@ -163,9 +182,9 @@ where
 
 impl<R, E> Iterator for Pages<R>
 where
-    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<Page, E>,
+    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<FilePage, E>,
 {
-    type Item = Result<Page, E>;
+    type Item = Result<FilePage, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_exhausted {
@@ -174,9 +193,9 @@ where
         let page = (self.read)(&self.under, self.last_read.as_ref());
         self.is_exhausted = page.as_ref().map_or(true, |page| page.len() < PAGE);
         if let Ok(page) = &page
-            && let Some((path, _)) = page.last()
+            && let Some(last) = page.last_path()
         {
-            self.last_read = Some(path.clone());
+            self.last_read = Some(last);
         }
         Some(page)
     }
@@ -184,13 +203,13 @@ where
 
 impl<R, E> Pages<R>
 where
-    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<Page, E> + Clone + Send + 'static,
+    R: Fn(&LibraryPath, Option<&LibraryPath>) -> Result<FilePage, E> + Clone + Send + 'static,
     E: Send + 'static,
 {
     /// The same pages. Another thread reads all but the first one before they are needed.
-    fn read_ahead(self) -> impl Iterator<Item = Result<Page, E>> {
+    fn read_ahead(self) -> impl Iterator<Item = Result<FilePage, E>> {
         let mut here = Some(self);
-        let mut ahead: Option<Receiver<Result<Page, E>>> = None;
+        let mut ahead: Option<Receiver<Result<FilePage, E>>> = None;
         std::iter::from_fn(move || {
             if let Some(pages) = &ahead {
                 return pages.recv().ok();
@@ -265,13 +284,13 @@ mod tests {
             disk.retain(|path, _| unreadable.as_ref().is_none_or(|directory| !path.is_at_or_under(directory)));
             let mut walked: Vec<Walked> = disk
                 .iter()
-                .map(|(path, stat)| Walked::File(path.clone(), *stat))
+                .map(|(path, stat)| Walked::File(path.clone().into(), *stat))
                 .collect();
             if let Some(directory) = &unreadable {
                 walked.push(Walked::Unreadable(directory.clone(), io::Error::other("no")));
             }
             walked.sort_by_key(|found| match found {
-                Walked::File(path, _) => path.clone(),
+                Walked::File(path, _) => path.to_path(),
                 Walked::Unreadable(path, _) => path.join(b""),
             });
             let index = MemoryIndex::of_files(rows.clone());
@@ -294,7 +313,8 @@ mod tests {
             (0..PAGE * 2 + 7).map(|index| (LibraryPath::from(format!("{index:06}.mp3").as_str()), stat(0))).collect();
         let walked: Vec<(LibraryPath, FileStat)> = files.iter().map(|(path, stat)| (path.clone(), *stat)).collect();
         let walk = |files: &[(LibraryPath, FileStat)]| {
-            let files: Vec<Walked> = files.iter().map(|(path, stat)| Walked::File(path.clone(), *stat)).collect();
+            let files: Vec<Walked> =
+                files.iter().map(|(path, stat)| Walked::File(path.clone().into(), *stat)).collect();
             files.into_iter()
         };
         let index = MemoryIndex::of_files(files);

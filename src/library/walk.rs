@@ -1,18 +1,19 @@
 //! Walks a subtree of the library in byte order of whole paths.
 
+use std::cmp::Ordering;
 use std::io;
 use std::sync::Arc;
 
 use super::ExcludedDirectories;
-use super::ahead::{Ahead, Listing};
-use crate::disk::{Disk, Entry, ListedKind, Root};
+use super::ahead::Ahead;
+use crate::disk::{Disk, Entry, ListedKind, Listing, Root};
 use crate::model::{FileStat, LibraryPath};
 
 /// What a walk finds.
 #[derive(Debug)]
 pub enum Walked {
     /// An audio file.
-    File(LibraryPath, FileStat),
+    File(WalkedPath, FileStat),
     /// A path that could not be read. Nothing is known of it and of the paths under it.
     Unreadable(LibraryPath, io::Error),
 }
@@ -20,10 +21,62 @@ pub enum Walked {
 impl Walked {
     /// The path that was found.
     #[must_use]
-    pub fn path(&self) -> &LibraryPath {
+    pub fn path(&self) -> LibraryPath {
         match self {
-            Self::File(path, _) | Self::Unreadable(path, _) => path,
+            Self::File(path, _) => path.to_path(),
+            Self::Unreadable(path, _) => path.clone(),
         }
+    }
+}
+
+/// The path of a file that a walk found. It is put together only if it is needed, as most files are unchanged.
+#[derive(Clone, Debug)]
+pub struct WalkedPath(Parts);
+
+#[derive(Clone, Debug)]
+enum Parts {
+    Whole(LibraryPath),
+    /// The directory, and the position of the entry in its listing.
+    Entry(LibraryPath, Arc<Listing>, usize),
+}
+
+impl WalkedPath {
+    /// The whole path.
+    #[must_use]
+    pub fn to_path(&self) -> LibraryPath {
+        match self.parts() {
+            (directory, Some(name)) => directory.join(name),
+            (path, None) => path.clone(),
+        }
+    }
+
+    /// The order of a path, as bytes, and this one.
+    pub(super) fn order_of(&self, path: &[u8]) -> Ordering {
+        let (directory, name) = self.parts();
+        let directory = directory.as_bytes();
+        let Some(name) = name else { return path.cmp(directory) };
+        if directory.is_empty() {
+            return path.cmp(name);
+        }
+        let (begin, rest) = path.split_at(path.len().min(directory.len()));
+        // A path that is as long as the directory, or shorter, comes before what is in it unless it differs.
+        begin.cmp(directory).then_with(|| match rest.split_first() {
+            Some((first, rest)) => first.cmp(&b'/').then_with(|| rest.cmp(name)),
+            None => Ordering::Less,
+        })
+    }
+
+    fn parts(&self) -> (&LibraryPath, Option<&[u8]>) {
+        match &self.0 {
+            Parts::Whole(path) => (path, None),
+            Parts::Entry(directory, listing, at) => (directory, listing.get(*at).map(|entry| entry.name)),
+        }
+    }
+}
+
+impl From<LibraryPath> for WalkedPath {
+    fn from(path: LibraryPath) -> Self {
+        Self(Parts::Whole(path))
     }
 }
 
@@ -45,7 +98,7 @@ pub struct Walk<'a> {
 #[derive(Debug)]
 struct Level {
     directory: LibraryPath,
-    entries: Listing,
+    entries: Arc<Listing>,
     /// The position of the next entry.
     next: usize,
 }
@@ -70,7 +123,7 @@ impl<'a> Walk<'a> {
     fn begin(&mut self, start: LibraryPath) -> Option<Walked> {
         match self.root.entry(&start) {
             Ok(Entry::Directory) => self.enter(start),
-            Ok(Entry::File(found)) => Some(Walked::File(start, found)),
+            Ok(Entry::File(found)) => Some(Walked::File(start.into(), found)),
             Ok(Entry::Other | Entry::Missing { .. } | Entry::Excluded { .. }) => None,
             Err(error) => Some(Walked::Unreadable(start, error)),
         }
@@ -102,17 +155,23 @@ impl Iterator for Walk<'_> {
                 self.levels.pop();
                 continue;
             };
+            let at = *next;
             *next += 1;
-            let path = directory.join(&entry.name);
-            match entry.kind {
-                ListedKind::File(stat) => return Some(Walked::File(path, stat)),
-                ListedKind::Unreadable(error) => return Some(Walked::Unreadable(path, error.into())),
+            match *entry.kind {
+                ListedKind::File(stat) => {
+                    let path = WalkedPath(Parts::Entry(directory.clone(), Arc::clone(entries), at));
+                    return Some(Walked::File(path, stat));
+                }
+                ListedKind::Unreadable(error) => {
+                    return Some(Walked::Unreadable(directory.join(entry.name), error.into()));
+                }
                 ListedKind::Excluded => {
                     if let Some(excluded) = self.excluded {
-                        excluded.note_found(path);
+                        excluded.note_found(directory.join(entry.name));
                     }
                 }
                 ListedKind::Directory => {
+                    let path = directory.join(entry.name);
                     if let Some(unreadable) = self.enter(path) {
                         return Some(unreadable);
                     }
@@ -150,8 +209,32 @@ mod tests {
                 let _ = fs::write(folder.path().join(format!("{path}.txt")), b"");
             }
             let root = Arc::new(Root::open(folder.path()).unwrap());
-            let walk = Walk::new(&root, LibraryPath::root()).map(|found| found.path().clone());
+            let walk = Walk::new(&root, LibraryPath::root()).map(|found| found.path());
             prop_assert_eq!(walk.collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_compared_as_if_it_were_put_together(
+            names in prop::collection::vec("[a/.-]{0,1}[a-]", 1..3),
+            directory in "([a-](/[a-]){0,2})?",
+            other in "[a-](/?[a.-]){0,5}",
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            for name in &names {
+                let _ = fs::create_dir(folder.path().join(name.trim_start_matches('/')));
+            }
+            let listing = Arc::new(Root::open(folder.path()).unwrap().list(&LibraryPath::root()).unwrap().unwrap());
+            let directory = LibraryPath::from(directory.as_str());
+            for at in 0..listing.len() {
+                let path = WalkedPath(Parts::Entry(directory.clone(), Arc::clone(&listing), at));
+                let whole = directory.join(listing.get(at).unwrap().name);
+                prop_assert_eq!(path.to_path(), whole.clone());
+                for other in [other.as_bytes(), whole.as_bytes(), directory.as_bytes()] {
+                    prop_assert_eq!(path.order_of(other), other.cmp(whole.as_bytes()));
+                }
+            }
         }
     }
 
@@ -187,7 +270,7 @@ mod tests {
             let mut outside = BTreeSet::new();
             let mut last = None;
             for found in Walk::new(&root, LibraryPath::root()) {
-                let path = found.path().clone();
+                let path = found.path();
                 prop_assert!(matches!(found, Walked::File(..)), "{found:?}");
                 prop_assert!(matches!(root.entry(&path).unwrap(), Entry::File(_)), "{path}");
                 prop_assert!(root.open(&path).unwrap().is_some(), "{path}");
@@ -258,7 +341,7 @@ mod tests {
             let root = || Root::open(folder.path()).unwrap();
             let walked_root = Arc::new(root());
             let walked: Vec<_> =
-                Walk::new(&walked_root, LibraryPath::root()).map(|found| found.path().clone()).collect();
+                Walk::new(&walked_root, LibraryPath::root()).map(|found| found.path()).collect();
             prop_assert_eq!(&walked, &expected.iter().cloned().collect::<Vec<_>>());
             for file in files.iter().map(|file| LibraryPath::from(file.as_str())) {
                 let is_excluded = !expected.contains(&file);
@@ -267,7 +350,7 @@ mod tests {
                 // Unless a directory of this name would not be excluded.
                 prop_assert!(is_excluded || !walked_root.is_known_to_be_excluded(&file), "{}", &file);
                 prop_assert!(!root().is_known_to_be_excluded(&file));
-                let of_parent = Walk::new(&walked_root, file.parent().unwrap()).any(|found| *found.path() == file);
+                let of_parent = Walk::new(&walked_root, file.parent().unwrap()).any(|found| found.path() == file);
                 prop_assert_eq!(of_parent, !is_excluded);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::{FileStat, Fingerprint, Index, LibraryPath, Metadata, MountId, Row, Track};
+use super::{FilePage, FileStat, Fingerprint, Index, LibraryPath, Metadata, MountId, Row, Track};
 
 /// Rows by their paths.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +49,11 @@ impl Index for MemoryIndex {
         under: &LibraryPath,
         after: Option<&LibraryPath>,
         limit: usize,
-    ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
+    ) -> Result<FilePage, Infallible> {
         let is_next = |row: &Row| row.path.is_at_or_under(under) && after.is_none_or(|after| row.path > *after);
-        Ok(self.select(is_next, limit).into_iter().map(|row| (row.path, row.stat)).collect())
+        let mut page = FilePage::default();
+        self.select(is_next, limit).iter().for_each(|row| page.push(row.path.as_bytes(), row.stat));
+        Ok(page)
     }
 
     fn len(&self) -> Result<u64, Infallible> {

@@ -3,6 +3,7 @@
 mod error_chain;
 mod event;
 mod extensions;
+mod file_page;
 mod held;
 mod hint;
 mod memory_index;
@@ -19,6 +20,7 @@ mod track;
 pub use error_chain::with_causes;
 pub use event::{Change, EventType, FileEvent, Outgoing, ParkedRequest, Refused, UnknownEventType, VerifyRequest};
 pub use extensions::{Extensions, ExtensionsError, FileType};
+pub use file_page::FilePage;
 pub use held::{HeldDeletes, HeldReason};
 pub use hint::{Cause, Evidence, FsEvent, Guards, Origin, RetryState, Sighting, Token, WeakToken};
 #[doc(hidden)]
@@ -60,7 +62,7 @@ pub trait Index {
         under: &LibraryPath,
         after: Option<&LibraryPath>,
         limit: usize,
-    ) -> Result<Vec<(LibraryPath, FileStat)>, Self::Error>;
+    ) -> Result<FilePage, Self::Error>;
 
     /// The number of rows.
     fn len(&self) -> Result<u64, Self::Error>;

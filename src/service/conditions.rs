@@ -17,6 +17,9 @@ use crate::status::{Condition, ConditionKind, HeldList};
 /// How often to check whether conditions are due to be logged again.
 const REMIND: Duration = Duration::from_mins(1);
 
+/// How often the engine is asked while nothing is looked at.
+const ENGINE_CHECK: Duration = Duration::from_secs(5);
+
 /// The number of places that a condition names.
 const PLACES_NAMED: usize = 5;
 
@@ -73,7 +76,7 @@ impl Service {
             }
             self.conditions.remind();
             tokio::select! {
-                () = self.inbox.wait_until(|engine| EngineState::of(engine) != known) => {}
+                () = self.inbox.wait_until_checked(ENGINE_CHECK, |engine| EngineState::of(engine) != known) => {}
                 () = changed(Some(&mut parked)) => {}
                 () = changed(Some(&mut scans)) => {}
                 () = changed(broker.as_mut()) => {}

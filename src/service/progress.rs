@@ -12,11 +12,14 @@ use crate::model::Index as _;
 use crate::screen::Screen;
 use crate::status::{Progress, ScanProgress, scan_text};
 
-/// When the progress of new work is first logged.
+/// How long after the first message of new work its progress is logged.
 const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 
 /// How often the progress of work is logged after that.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long to wait for a message, before looking whether there is a scan that finds nothing new.
+const WITHOUT_MESSAGES: Duration = Duration::from_secs(9);
 
 /// How often the bar is drawn.
 const FRAME: Duration = Duration::from_millis(200);
@@ -100,11 +103,17 @@ impl Service {
     /// Logs the progress soon after the work begins, then at a longer interval.
     async fn log_progress(&self, total: &mut Total<'_>) -> Infallible {
         let mut progress = Progress::after(self.observed.events.now());
-        let mut is_logged = false;
+        let mut committed = self.store.committed();
+        tokio::time::sleep(FIRST_PROGRESS).await;
         loop {
-            tokio::time::sleep(if is_logged { PROGRESS_INTERVAL } else { FIRST_PROGRESS }).await;
+            committed.mark_unchanged();
             let scan = self.scan_progress(total);
-            is_logged = progress.log(self.observed.events.now(), scan, self.store.outbox_length(), Instant::now());
+            if progress.log(self.observed.events.now(), scan, self.store.outbox_length(), Instant::now()) {
+                tokio::time::sleep(PROGRESS_INTERVAL).await;
+            } else {
+                let _ = tokio::time::timeout(WITHOUT_MESSAGES, committed.changed()).await;
+                tokio::time::sleep(FIRST_PROGRESS).await;
+            }
         }
     }
 

@@ -4,9 +4,15 @@
 //! computations do, would take the processor from the programs that write the files.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 use std::{io, thread};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::content::free_buffer;
+
+/// How long a thread waits for work before it gives its buffer back.
+const QUIET: Duration = Duration::from_secs(10);
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -38,9 +44,19 @@ impl Readers {
 }
 
 fn do_all(waiting: &Receiver<Work>) {
-    for work in waiting {
+    while let Some(work) = next_work(waiting) {
         // The panic is logged by its hook.
         let _ = catch_unwind(AssertUnwindSafe(work));
+    }
+}
+
+fn next_work(waiting: &Receiver<Work>) -> Option<Work> {
+    match waiting.recv_timeout(QUIET) {
+        Err(RecvTimeoutError::Timeout) => {
+            free_buffer();
+            waiting.recv().ok()
+        }
+        work => work.ok(),
     }
 }
 

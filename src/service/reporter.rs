@@ -105,10 +105,10 @@ impl Reporter {
         let mut after: Option<LibraryPath> = None;
         // A page that cannot be read ends the count: the condition about the store says why.
         while let Ok(rows) = service.store.index().rows_after(&LibraryPath::root(), after.as_ref(), PAGE) {
-            let Some((last, _)) = rows.last() else { break };
-            after = Some(last.clone());
-            for (path, stat) in &rows {
-                let (files, bytes) = formats.entry(FileType::of(path).as_str().to_owned()).or_default();
+            let Some(last) = rows.last_path() else { break };
+            after = Some(last);
+            for (path, stat) in rows.iter() {
+                let (files, bytes) = formats.entry(FileType::of(&path).as_str().to_owned()).or_default();
                 (*files, *bytes) = (*files + 1, *bytes + stat.size);
             }
         }

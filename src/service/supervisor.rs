@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Service, watch_limit};
-use crate::disk::{Disk as _, Identity, MountEntry};
+use crate::disk::{Disk as _, Identity, MountChanges, MountEntry};
 use crate::engine::{Changes, Coverage, Engine, Intervals, Now, WatchTrouble};
 use crate::library::{Barrier, Handler, Watcher, silent_filesystem, silent_mounts};
 use crate::model::{LibraryPath, WatchMode, with_causes};
@@ -70,6 +70,7 @@ enum RootState {
 struct LastCheck {
     root: RootState,
     mounts: Vec<MountEntry>,
+    mount_changes: MountChanges,
     links: u64,
     servers: u64,
     has_silent_mounts: bool,
@@ -138,19 +139,25 @@ impl WatchSupervisor {
 
     fn first_check(&self) -> LastCheck {
         let root = &self.service.root;
+        // A change while they are read is reported.
+        let mount_changes = MountChanges::from_now();
         let mounts = root.mount_entries();
         let has_silent_mounts = self.has_silent_mounts(&mounts);
         let (links, servers) = (root.links_version(), root.answers_version());
-        LastCheck { root: RootState::Watched, mounts, links, servers, has_silent_mounts }
+        LastCheck { root: RootState::Watched, mounts, mount_changes, links, servers, has_silent_mounts }
     }
 
     /// What has changed since the last check.
     fn changes(&self, last: &mut LastCheck) -> Changes {
         let root = &self.service.root;
-        let were_mounted = std::mem::replace(&mut last.mounts, root.mount_entries());
         let links_before = std::mem::replace(&mut last.links, root.links_version());
         let servers_before = std::mem::replace(&mut last.servers, root.answers_version());
-        let mounts = were_mounted != last.mounts;
+        // Which mounts the library has depends on its links, too.
+        let may_differ = last.mount_changes.are_there() || links_before != last.links;
+        let mounts = may_differ && {
+            let were_mounted = std::mem::replace(&mut last.mounts, root.mount_entries());
+            were_mounted != last.mounts
+        };
         if mounts {
             root.mounts().forget_kernel_ids();
             last.has_silent_mounts = self.has_silent_mounts(&last.mounts);

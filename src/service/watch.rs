@@ -110,6 +110,7 @@ pub async fn watch(
         never = service.replay_for_good(&shutdown) => match never {},
         never = service.verify_nightly(ended) => match never {},
         never = service.watch_rotten() => match never {},
+        never = service.rest() => match never {},
         () = stopped => Ok(()),
     };
     supervision.end().await;

@@ -125,7 +125,7 @@ impl Writer {
             .optional()?;
         let Some((id, under, after)) = replay else { return Ok(false) };
         let mut rows = Vec::new();
-        for (path, _) in index::rows_after(&transaction, &under, after.as_ref(), limit)? {
+        for (path, _) in index::rows_after(&transaction, &under, after.as_ref(), limit)?.iter() {
             rows.extend(index::row(&transaction, &path)?);
         }
         match rows.last() {

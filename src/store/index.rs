@@ -10,7 +10,9 @@ use uuid::Uuid;
 use super::columns::{self, Time};
 use super::{Corruption, StoreError, commit, corruption, mounts, parked, schema};
 use crate::disk::KnownMount;
-use crate::model::{FileStat, Fingerprint, Index, InodeKind, LibraryPath, Metadata, MountId, Row, Sound, Track};
+use crate::model::{
+    FilePage, FileStat, Fingerprint, Index, InodeKind, LibraryPath, Metadata, MountId, Row, Sound, Track,
+};
 
 /// The columns of a row, in the order in which [`row_from`] reads them.
 pub(super) const COLUMNS: &str = "path, mount, inode, born_ns, size, mtime_ns, ctime_ns, sha256, xxh128, metadata, \
@@ -79,6 +81,11 @@ impl IndexReader {
 }
 
 impl IndexReader {
+    /// Closes the connections that no thread uses.
+    pub(super) fn close_idle(&self) {
+        drop(std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner)));
+    }
+
     /// The id of the store, to which its sequence numbers belong.
     ///
     /// # Errors
@@ -130,7 +137,14 @@ impl IndexReader {
         after: Option<&LibraryPath>,
         limit: usize,
     ) -> Result<Vec<Row>, rusqlite::Error> {
-        self.with(|connection| read_after(connection, (COLUMNS, row_from), under, after, limit))
+        self.with(|connection| {
+            let mut rows = Vec::new();
+            read_after(connection, COLUMNS, under, after, limit, |row| {
+                rows.push(row_from(row)?);
+                Ok(())
+            })?;
+            Ok(rows)
+        })
     }
 
     /// The mounts of the library.
@@ -175,7 +189,7 @@ impl Index for IndexReader {
         under: &LibraryPath,
         after: Option<&LibraryPath>,
         limit: usize,
-    ) -> Result<Vec<(LibraryPath, FileStat)>, rusqlite::Error> {
+    ) -> Result<FilePage, rusqlite::Error> {
         self.with(|connection| rows_after(connection, under, after, limit))
     }
 
@@ -192,36 +206,40 @@ pub(super) fn rows_after(
     under: &LibraryPath,
     after: Option<&LibraryPath>,
     limit: usize,
-) -> Result<Vec<(LibraryPath, FileStat)>, rusqlite::Error> {
-    read_after(connection, (STAT_COLUMNS, path_and_stat_from), under, after, limit)
+) -> Result<FilePage, rusqlite::Error> {
+    let mut page = FilePage::default();
+    read_after(connection, STAT_COLUMNS, under, after, limit, |row| {
+        page.push(row.get_ref(0)?.as_blob()?, stat_from(row)?);
+        Ok(())
+    })?;
+    Ok(page)
 }
 
-/// Reads a row of SQLite.
-type ReadRow<T> = fn(&SqlRow<'_>) -> Result<T, rusqlite::Error>;
-
-/// The next rows after `after`, at or under `under`: these columns, each row read by the function.
-fn read_after<T>(
+/// Reads these columns of the next rows after `after`, at or under `under`, and passes each row to `read`.
+fn read_after(
     connection: &Connection,
-    (columns, read): (&str, ReadRow<T>),
+    columns: &str,
     under: &LibraryPath,
     after: Option<&LibraryPath>,
     limit: usize,
-) -> Result<Vec<T>, rusqlite::Error> {
-    let mut rows = Vec::new();
+    mut read: impl FnMut(&SqlRow<'_>) -> Result<(), rusqlite::Error>,
+) -> Result<(), rusqlite::Error> {
+    let mut limit = i64::try_from(limit).unwrap_or(i64::MAX);
     // The path itself comes before the paths under it. Names such as `name.mp3` are in between.
     if after.is_none() && !under.is_root() {
         let mut statement = connection.prepare_cached(&format!("SELECT {columns} FROM files WHERE path = ?1"))?;
-        rows.extend(statement.query_row(params![under.as_bytes()], read).optional()?);
+        let own = statement.query_row(params![under.as_bytes()], |row| read(row)).optional()?;
+        limit -= i64::from(own.is_some());
     }
     let (start, end) = range_under(under);
     let start = after.map_or(&start[..], |after| after.as_bytes().max(&start));
     let query = format!("SELECT {columns} FROM files WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT ?3");
     let mut statement = connection.prepare_cached(&query)?;
-    let limit = i64::try_from(limit.saturating_sub(rows.len())).unwrap_or(i64::MAX);
-    for row in statement.query_map(params![start, end, limit], read)? {
-        rows.push(row?);
+    let mut rows = statement.query(params![start, end, limit])?;
+    while let Some(row) = rows.next()? {
+        read(row)?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// The paths of the rows with the same inode as `row` and another size or time.
@@ -281,14 +299,13 @@ pub(super) fn row(connection: &Connection, path: &LibraryPath) -> Result<Option<
     connection.prepare_cached(&query)?.query_row(params![path.as_bytes()], row_from).optional()
 }
 
-fn path_and_stat_from(row: &SqlRow<'_>) -> Result<(LibraryPath, FileStat), rusqlite::Error> {
-    let path = LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?);
+fn stat_from(row: &SqlRow<'_>) -> Result<FileStat, rusqlite::Error> {
     let mount = MountId(row.get(1)?);
     let (inode, mtime_ns, ctime_ns) = (row.get(2)?, row.get::<_, Time>(5)?, row.get::<_, Time>(6)?);
     if columns::is_unknown(inode, mtime_ns, ctime_ns) {
-        return Ok((path, FileStat::unknown(mount)));
+        return Ok(FileStat::unknown(mount));
     }
-    let stat = FileStat {
+    Ok(FileStat {
         mount,
         inode: inode.unwrap_or_default().cast_unsigned(),
         inode_kind: if inode.is_some() { InodeKind::Stable } else { InodeKind::Unstable },
@@ -296,12 +313,11 @@ fn path_and_stat_from(row: &SqlRow<'_>) -> Result<(LibraryPath, FileStat), rusql
         size: row.get::<_, i64>(4)?.cast_unsigned(),
         mtime_ns: mtime_ns.0,
         ctime_ns: ctime_ns.0,
-    };
-    Ok((path, stat))
+    })
 }
 
 pub(super) fn row_from(row: &SqlRow<'_>) -> Result<Row, rusqlite::Error> {
-    let (path, stat) = path_and_stat_from(row)?;
+    let (path, stat) = (LibraryPath::from_bytes(row.get_ref(0)?.as_blob()?), stat_from(row)?);
     let fingerprint = Fingerprint { sha256: row.get(7)?, xxh128: u128::from_be_bytes(row.get(8)?) };
     // Metadata that cannot be parsed is lost. The next read of the file restores it.
     let metadata: Metadata = serde_json::from_str(row.get_ref(9)?.as_str()?).unwrap_or_default();

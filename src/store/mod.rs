@@ -160,6 +160,16 @@ impl Store {
         let _ = self.jobs.send(shrink);
     }
 
+    /// Gives back the memory that only many reads and commits need. They get it again when they come.
+    pub fn shrink(&self) {
+        self.reader.close_idle();
+        // If the writer has stopped, the next commit says so.
+        let _ = self.jobs.send(Box::new(|writer| {
+            // A cache that stays large only takes memory.
+            let _ = writer.connection.execute_batch("PRAGMA shrink_memory");
+        }));
+    }
+
     /// Classifies a batch against the index, and commits the changes of rows and the messages together.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ mod tests {
 
     fn paths(store: &Store) -> Vec<String> {
         let rows = store.index().rows_after(&LibraryPath::root(), None, 1000).unwrap();
-        rows.into_iter().map(|(path, _)| path.to_string()).collect()
+        rows.iter().map(|(path, _)| path.to_string()).collect()
     }
 
     #[tokio::test]

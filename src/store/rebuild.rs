@@ -208,9 +208,9 @@ fn publish_deletes(new: &Connection, encoder: &Encoder, mut sequence: u64) -> Re
     let mut after = None;
     loop {
         let rows = index::rows_after(new, &LibraryPath::root(), after.as_ref(), DELETED_AT_ONCE)?;
-        let Some((last, _)) = rows.last() else { break };
-        after = Some(last.clone());
-        for (path, _) in rows {
+        let Some(last) = rows.last_path() else { break };
+        after = Some(last);
+        for (path, _) in rows.iter() {
             sequence += 1;
             let event = FileEvent { change: Change::Deleted(path), origin: Origin::Scan };
             let stamp = Stamp { store_id, sequence, at, correlation_id: Uuid::new_v4() };

@@ -88,18 +88,17 @@ impl<'a> Relocation<'a> {
         failpoint!("relocate::step");
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let after = schema::meta(&transaction, schema::RELOCATED_UP_TO)?.map(|path| LibraryPath::from_bytes(&path));
-        let paths = index::rows_after(&transaction, &LibraryPath::root(), after.as_ref(), limit)?;
-        let Some((last, _)) = paths.last() else {
+        let files = index::rows_after(&transaction, &LibraryPath::root(), after.as_ref(), limit)?;
+        let Some(last) = files.last_path() else {
             set(&transaction, "library", self.to.as_os_str().as_bytes())?;
             let begun = params![schema::RELOCATING_TO, schema::RELOCATED_UP_TO];
             transaction.execute("DELETE FROM meta WHERE name IN (?1, ?2)", begun)?;
             transaction.commit()?;
             return Ok(false);
         };
-        let last = last.clone();
         let (store_id, at) = (schema::store_id(&transaction)?, Timestamp::now());
         let mut sequence = self.sequence;
-        for (path, _) in paths {
+        for (path, _) in files.iter() {
             let Some(row) = index::row(&transaction, &path)? else { continue };
             sequence += 1;
             let stamp = Stamp { store_id, sequence, at, correlation_id: Uuid::new_v4() };

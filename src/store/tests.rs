@@ -219,7 +219,7 @@ proptest! {
             if rows.is_empty() {
                 break;
             }
-            read.extend(rows.into_iter().map(|(path, _)| path));
+            read.extend(rows.iter().map(|(path, _)| path));
         }
         prop_assert_eq!(read.iter().collect::<Vec<_>>(), expected);
     }

@@ -86,6 +86,16 @@ impl Pace {
         }
     }
 
+    /// Gives back the memory of paths whose next change need not wait longer.
+    pub fn shrink(&self) {
+        let now = Instant::now();
+        let Register { young, old, .. } = &mut *self.register();
+        for generation in [young, old] {
+            generation.retain(|_, recent| recent.is_recent(now) || recent.is_waiting(now));
+            generation.shrink_to_fit();
+        }
+    }
+
     /// How long a change of the content at `path` has to wait.
     fn wait(&self, path: &LibraryPath) -> Duration {
         let now = Instant::now();

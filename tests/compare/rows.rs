@@ -109,8 +109,8 @@ fn read_all(index: &IndexReader, count: u64) -> Duration {
     loop {
         let page = index.rows_after(&root, after.as_ref(), PAGE).unwrap();
         seen += page.len() as u64;
-        match page.into_iter().next_back() {
-            Some((path, _)) => after = Some(path),
+        match page.last_path() {
+            Some(path) => after = Some(path),
             None => break,
         }
     }

@@ -584,7 +584,7 @@ impl Disk {
             .names
             .iter()
             .filter(|(path, _)| path.is_at_or_under(start) && !self.is_sealed(path) && extensions.matches(path))
-            .map(|(path, &inode)| (path.clone(), Walked::File(path.clone(), self.stat(inode))))
+            .map(|(path, &inode)| (path.clone(), Walked::File(path.clone().into(), self.stat(inode))))
             .collect();
         let sealed = self.unreadable.iter().filter(|path| path.is_at_or_under(start) && !self.is_sealed(path));
         walked.extend(sealed.map(|path| (path.join(b""), Walked::Unreadable(path.clone(), denied()))));

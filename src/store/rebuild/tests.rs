@@ -45,7 +45,7 @@ fn rebuilt(folder: &Path) -> Rebuilt {
 
 fn paths_of(store: &Store) -> Vec<LibraryPath> {
     let rows = store.index().rows_after(&LibraryPath::root(), None, usize::MAX).unwrap();
-    rows.into_iter().map(|(path, _)| path).collect()
+    rows.iter().map(|(path, _)| path).collect()
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use file_watcher::classify::{self, RowUpdate, Rows};
-use file_watcher::model::{FileEvent, FileStat, Index, LibraryPath, MemoryIndex, MountId, Observation, Row, Track};
+use file_watcher::model::{FileEvent, FilePage, Index, LibraryPath, MemoryIndex, MountId, Observation, Row, Track};
 use file_watcher::store::Committed;
 
 /// Rows and messages, changed together as `src/store/commit.rs` does.
@@ -74,7 +74,7 @@ impl Index for &Memory {
         under: &LibraryPath,
         after: Option<&LibraryPath>,
         limit: usize,
-    ) -> Result<Vec<(LibraryPath, FileStat)>, Infallible> {
+    ) -> Result<FilePage, Infallible> {
         self.index.borrow().rows_after(under, after, limit)
     }
 

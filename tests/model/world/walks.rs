@@ -149,9 +149,7 @@ impl World {
     /// What a walk of a subtree finds in the current state, without what the rules exclude.
     pub(super) fn walk_now(&self, start: &LibraryPath) -> Vec<Walked> {
         let mut walked = self.disk.borrow().walk(start, &self.extensions);
-        walked.retain(|walked| match walked {
-            Walked::File(path, _) | Walked::Unreadable(path, _) => !self.is_excluded(path),
-        });
+        walked.retain(|walked| !self.is_excluded(&walked.path()));
         walked
     }
 
@@ -192,7 +190,7 @@ impl Iterator for Walk<'_> {
     fn next(&mut self) -> Option<Walked> {
         self.world.interrupt();
         let place = |walked: &Walked| match walked {
-            Walked::File(path, _) => path.clone(),
+            Walked::File(path, _) => path.to_path(),
             Walked::Unreadable(path, _) => path.join(b""),
         };
         let walked = self.world.walk_now(self.start);
