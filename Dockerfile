@@ -71,6 +71,10 @@ ENV DATA_DIR=/data/music \
     HTTP_ADDR=0.0.0.0:8080 \
     # There is no /tmp. SQLite sorts what is larger than its cache in a file.
     SQLITE_TMPDIR=/var/lib/file-watcher \
+    # So that the C library gives memory back after a burst: mallopt(3).
+    MALLOC_ARENA_MAX=8 \
+    MALLOC_MMAP_THRESHOLD_=131072 \
+    MALLOC_TRIM_THRESHOLD_=262144 \
     PATH=/usr/local/bin
 EXPOSE 8080
 VOLUME /var/lib/file-watcher

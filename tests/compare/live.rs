@@ -33,6 +33,10 @@ struct Seen {
     is_scanned: bool,
 }
 
+/// What the container image and the unit of systemd tell the C library.
+const OF_DEPLOYMENT: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "8"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "262144")];
+
 /// The program, watching a library and writing messages to its standard output.
 struct Watched {
     folder: TempDir,
@@ -52,6 +56,9 @@ impl Watched {
         let mut launcher = Launcher::new(folder.path());
         launcher.set("DATA_DIR", &root).set("STATE_DIR", folder.path().join("state")).set("SINK", "stdout");
         launcher.set("WATCH_MODE", WATCH_MODE.get().unwrap());
+        for (setting, value) in OF_DEPLOYMENT {
+            launcher.set(setting, value);
+        }
         let seen = Arc::<Mutex<Seen>>::default();
         let (messages, log) = (Arc::clone(&seen), Arc::clone(&seen));
         let lock = |seen: &Arc<Mutex<Seen>>, change: &dyn Fn(&mut Seen)| {
