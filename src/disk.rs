@@ -531,7 +531,7 @@ mod tests {
             fs::write(root.path().join(file), b"").unwrap();
         }
         let listed = root.list(&LibraryPath::root()).unwrap().unwrap();
-        let names: Vec<_> = listed.from(0).map(|entry| String::from_utf8_lossy(entry.name)).collect();
+        let names: Vec<_> = listed.iter_from(0).map(|entry| String::from_utf8_lossy(entry.name)).collect();
         assert_eq!(names, ["a-.mp3", "a.mp3", "a", "a0.mp3", "b.MP3"]);
     }
 

@@ -55,7 +55,7 @@ impl Listing {
     }
 
     /// The entries from this position on.
-    pub fn from(&self, at: usize) -> impl Iterator<Item = Listed<'_>> {
+    pub fn iter_from(&self, at: usize) -> impl Iterator<Item = Listed<'_>> {
         (at..self.len()).filter_map(|at| self.get(at))
     }
 }
@@ -148,9 +148,9 @@ impl Root {
                 FileType::RegularFile if !wanted.matches_name(name) => {}
                 FileType::Symlink if !follow => {}
                 kind @ (FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Unknown) => {
-                    let start = names.len();
+                    let begin = names.len();
                     names.extend_from_slice(name);
-                    found.push((start..names.len(), kind));
+                    found.push((begin..names.len(), kind));
                 }
                 _ => {}
             }

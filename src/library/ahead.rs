@@ -75,7 +75,7 @@ struct Sequence {
 impl Sequence {
     /// The directories of a listing from `at` on; `None` if there is none.
     fn from(parent: LibraryPath, listing: Arc<Listing>, at: usize) -> Option<Self> {
-        let at = at + listing.from(at).position(|entry| matches!(entry.kind, ListedKind::Directory))?;
+        let at = at + listing.iter_from(at).position(|entry| matches!(entry.kind, ListedKind::Directory))?;
         let path = parent.join(listing.get(at)?.name);
         Some(Self { listing, at, parent, path })
     }
@@ -282,7 +282,7 @@ mod tests {
 
     /// The directories under this one, in the order of walks.
     fn walk(ahead: &mut Ahead, directory: &LibraryPath, found: &mut Vec<LibraryPath>) {
-        for entry in ahead.list(directory).unwrap().from(0) {
+        for entry in ahead.list(directory).unwrap().iter_from(0) {
             let path = directory.join(entry.name);
             found.push(path.clone());
             walk(ahead, &path, found);

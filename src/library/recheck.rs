@@ -16,8 +16,8 @@ use super::{Difference, Inbox, Reconcile, Walk};
 use crate::disk::{Disk as _, Entry, Root};
 use crate::model::{Cause, FsEvent, Index, LibraryPath, Origin};
 
-/// The share of one processor that is used: half a millisecond per second.
-const PROCESSOR_SHARE: f64 = 0.0005;
+/// The share of one processor that is used: 0.4 milliseconds per second.
+const PROCESSOR_SHARE: f64 = 0.0004;
 
 /// The share of time that is spent waiting for the disk.
 const DISK_SHARE: f64 = 0.01;
