@@ -81,9 +81,9 @@ impl IndexReader {
 }
 
 impl IndexReader {
-    /// Closes the connections that no thread uses.
+    /// Closes the connections that no thread uses, except one: the next reader must not wait for a new one.
     pub(super) fn close_idle(&self) {
-        drop(std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner)));
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).truncate(1);
     }
 
     /// The id of the store, to which its sequence numbers belong.
