@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Root;
 use super::descent::open_directory_at;
 use super::mountinfo::{self, MountEntry};
 use super::stat::{KernelMount, RawStat};
-use super::{Root, is_root_replaced};
 use crate::model::{FileStat, InodeKind, InodeTrust, LibraryPath, MountId};
 
 /// Filesystems that assign new inode numbers at each mount or each look-up.
@@ -134,7 +134,7 @@ impl Present {
     }
 }
 
-/// How many times the root may be replaced while the program starts.
+/// How many times the root or its mount may change while the program starts.
 const TRIES_AT_START: u32 = 5;
 
 /// The register of mounts. It reads the kernel's mount table only for a mount that it does not know yet.
@@ -361,10 +361,13 @@ impl Root {
     /// As [`Root::own_mount`].
     pub fn own_mount_at_start(&self) -> io::Result<MountId> {
         for _ in 0..TRIES_AT_START {
-            match self.own_mount() {
-                Err(error) if is_root_replaced(&error) => self.adopt()?,
-                found => return found,
-            };
+            if let Ok(found) = self.own_mount() {
+                return Ok(found);
+            }
+            // Or the mount has changed since it was opened, and the next try finds the one that is there now.
+            if self.current_identity()? != self.identity() {
+                self.adopt()?;
+            }
         }
         self.own_mount()
     }

@@ -225,6 +225,22 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn a_store_that_gave_memory_back_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for number in 0..3 {
+        let path = LibraryPath::from(format!("{number}.mp3").as_str());
+        store.commit(Arc::from([file(&path, 1)])).await.unwrap();
+        // As many connections as threads that read at once.
+        let readers: Vec<_> =
+            (0..4).map(|_| store.index().clone()).map(|index| thread::spawn(move || index.len())).collect();
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap().unwrap() == number + 1));
+        store.shrink();
+        assert!(store.index().row(&path).unwrap().is_some());
+    }
+}
+
 /// The same store, opened again once its writer thread has closed it.
 fn reopened(store: Store, folder: &Path) -> Store {
     drop(store);

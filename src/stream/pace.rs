@@ -256,6 +256,34 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn giving_memory_back_changes_no_wait(
+            steps in prop::collection::vec((0_u64..45_000, 0..3, any::<bool>()), 1..40),
+        ) {
+            paused(async {
+                let (pace, shrunk) = (Pace::new(SETTLE), Pace::new(SETTLE));
+                for (later, what, shrinks) in steps {
+                    advance(milliseconds(later)).await;
+                    if shrinks {
+                        shrunk.shrink();
+                    }
+                    for pace in [&pace, &shrunk] {
+                        match what {
+                            0 => pace.published(&"a.mp3".into()),
+                            1 => pace.unchanged(&"a.mp3".into()),
+                            _ => {}
+                        }
+                    }
+                    assert_eq!(pace.quiet(&hint(Cause::Closed)), shrunk.quiet(&hint(Cause::Closed)));
+                }
+                advance(REMEMBERED + milliseconds(1)).await;
+                shrunk.shrink();
+                assert!(shrunk.register().young.capacity() == 0 && shrunk.register().old.capacity() == 0);
+            });
+        }
+    }
+
+    proptest! {
         #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
         #[test]

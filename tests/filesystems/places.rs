@@ -2,7 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use file_watcher::disk::{MountChanges, Root};
 
 use crate::scenarios::{fill, hashed, write_old};
 use crate::support::disk::write;
@@ -240,4 +244,38 @@ fn files_that_only_an_ignore_file_of_their_disk_includes_are_held_while_the_disk
             medium.detach();
         }
     }
+}
+
+#[test]
+fn what_is_mounted_at_the_root_while_the_program_starts_is_the_library() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut mounted = MountPoint::default();
+            while !is_over.load(Ordering::Relaxed) {
+                mounted.mount(folder.path(), &["-t", "tmpfs", "tmpfs"]);
+                mounted.unmount();
+            }
+        });
+        let begun = Instant::now();
+        let failed = std::iter::from_fn(|| {
+            let root = Root::open(folder.path()).and_then(|root| root.own_mount_at_start());
+            (begun.elapsed() < Duration::from_secs(2)).then_some(root)
+        })
+        .find_map(Result::err);
+        is_over.store(true, Ordering::Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
+    });
+}
+
+#[test]
+fn the_kernel_announces_that_a_mount_came_or_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut changes = MountChanges::from_now();
+    let mut mounted = MountPoint::default();
+    mounted.mount(folder.path(), &["-t", "tmpfs", "tmpfs"]);
+    assert!(changes.are_there());
+    mounted.unmount();
+    assert!(changes.are_there());
 }
