@@ -364,7 +364,7 @@ impl Root {
             if let Ok(found) = self.own_mount() {
                 return Ok(found);
             }
-            // Or the mount has changed since it was opened, and the next try finds the one that is there now.
+            // If the root is still the same, only its mount was replaced, and the next try finds the new one.
             if self.current_identity()? != self.identity() {
                 self.adopt()?;
             }
