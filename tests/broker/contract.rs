@@ -5,6 +5,7 @@ use std::time::Instant;
 use file_watcher::sink::Deliver;
 
 use crate::support::consumer::{Consumer, KEYS, first_seen};
+use crate::support::proxy::{Network, Proxy};
 use crate::support::rabbit::Node;
 use crate::support::{created, outgoing};
 use crate::{LIMIT, QUIET, sink};
@@ -85,14 +86,17 @@ async fn many_batches_arrive_once_and_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_was_broken_off_is_made_good_by_the_next() {
     let node = Node::shared();
-    let url = node.url(&node.vhost());
-    let mut consumer = Consumer::of_all_keys(&url).await;
-    let mut sink = sink(&url);
+    let vhost = node.vhost();
+    let mut consumer = Consumer::of_all_keys(&node.url(&vhost)).await;
+    let proxy = Proxy::to(node.port()).await;
+    let mut sink = sink(&format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", proxy.port()));
     let messages = created(1..=300);
     sink.deliver(&messages[..100]).await.unwrap();
-    // Dropped after its first step: messages are on their way and nobody waits for the answers.
+    // Dropped after its first step: messages are on their way and nobody waits for the answers, which cannot have come.
+    proxy.set(Network::Silent);
     let broken_off = sink.deliver(&messages[100..200]);
     assert!(futures::FutureExt::now_or_never(broken_off).is_none());
+    proxy.set(Network::Up);
     sink.deliver(&messages[100..200]).await.unwrap();
     sink.deliver(&messages[200..]).await.unwrap();
     let received = consumer.expect_different(300, LIMIT, QUIET).await;
