@@ -111,7 +111,7 @@ impl<'a, W: Iterator<Item = Walked>, E> Reconcile<'a, W, E> {
             let Some(found) = self.walked.peek() else { return Ok(self.take_gone()) };
             let row = self.page.get(self.next).map(|(path, _)| path);
             if let (Walked::Unreadable(unreadable, _), Some(row)) = (found, row)
-                && is_under(row, unreadable)
+                && unreadable.is_above(row)
             {
                 self.next += 1;
                 continue;
@@ -140,12 +140,6 @@ fn compare_with_walked(row: &[u8], found: &Walked) -> Ordering {
         Walked::File(path, _) => path.order_of(row),
         Walked::Unreadable(path, _) => row.cmp(path.join(b"").as_bytes()),
     }
-}
-
-/// Whether a path, as bytes, is under a directory.
-fn is_under(path: &[u8], directory: &LibraryPath) -> bool {
-    let directory = directory.as_bytes();
-    path.strip_prefix(directory).is_some_and(|rest| directory.is_empty() || rest.first() == Some(&b'/'))
 }
 
 impl<W: Iterator<Item = Walked>, E> fmt::Debug for Reconcile<'_, W, E> {

@@ -123,9 +123,12 @@ impl LibraryPath {
 
     /// Whether this path is `directory` itself or anything under it.
     pub fn is_at_or_under(&self, directory: &Self) -> bool {
-        directory.is_root()
-            || (self.0.starts_with(&directory.0)
-                && (self.0.len() == directory.0.len() || self.0[directory.0.len()] == b'/'))
+        self == directory || directory.is_above(&self.0)
+    }
+
+    /// Whether the path with these bytes, which is not the root, is under this directory.
+    pub fn is_above(&self, path: &[u8]) -> bool {
+        self.is_root() || path.strip_prefix(&*self.0).is_some_and(|rest| rest.first() == Some(&b'/'))
     }
 
     /// The part of the name after the last dot; `None` if it is empty, or if there is nothing before that dot.

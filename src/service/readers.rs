@@ -4,15 +4,12 @@
 //! computations do, would take the processor from the programs that write the files.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::rest::QUIET;
 use crate::content::free_buffer;
-
-/// How long a thread waits for work before it gives its buffer back.
-const QUIET: Duration = Duration::from_secs(10);
 
 type Work = Box<dyn FnOnce() + Send>;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Service;
 
-/// How long nothing must have been looked at.
-const QUIET: Duration = Duration::from_secs(10);
+/// How long there must have been nothing to look at before memory is given back.
+pub(super) const QUIET: Duration = Duration::from_secs(10);
 
 impl Service {
     /// Gives memory back each time the work ends. Never returns.

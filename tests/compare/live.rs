@@ -33,9 +33,12 @@ struct Seen {
     is_scanned: bool,
 }
 
-/// What the container image and the unit of systemd tell the C library.
-const OF_DEPLOYMENT: [(&str, &str); 3] =
-    [("MALLOC_ARENA_MAX", "8"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "262144")];
+/// What the container image and the unit of systemd tell the C library, as the unit says it.
+fn settings_of_deployment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let unit = include_str!("../../deploy/systemd/file-watcher.service");
+    let words = unit.lines().filter_map(|line| line.strip_prefix("Environment=")).flat_map(str::split_whitespace);
+    words.filter_map(|word| word.split_once('=')).filter(|(setting, _)| setting.starts_with("MALLOC_"))
+}
 
 /// The program, watching a library and writing messages to its standard output.
 struct Watched {
@@ -56,7 +59,7 @@ impl Watched {
         let mut launcher = Launcher::new(folder.path());
         launcher.set("DATA_DIR", &root).set("STATE_DIR", folder.path().join("state")).set("SINK", "stdout");
         launcher.set("WATCH_MODE", WATCH_MODE.get().unwrap());
-        for (setting, value) in OF_DEPLOYMENT {
+        for (setting, value) in settings_of_deployment() {
             launcher.set(setting, value);
         }
         let seen = Arc::<Mutex<Seen>>::default();
